@@ -1,0 +1,147 @@
+"""The DQN agent: values states, chooses actions, learns from batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dqn_runner.exploration import EpsilonGreedy
+from dqn_runner.lazy import torch
+from dqn_runner.learner import Hyper, LearnerState, make_update, sync_target
+from dqn_runner.losses import QLearning
+from dqn_runner.networks import Auto
+from dqn_runner.optimizers import Adam
+from dqn_runner.registry import option, slot
+from dqn_runner.replay import UniformReplay
+from dqn_runner.rng import seed_for, torch_seeded
+from dqn_runner.types import Array, Batch, EnvSpec, FloatArray, IntArray, State, UserError
+
+
+@option("agent", "dqn")
+@dataclass(kw_only=True)
+class DQNConfig:
+    """The algorithm: what it learns from, how, and how often. All periods are in env steps."""
+
+    state_dim: Any = None
+    """Length of the observation vector, or the shape of the image; null takes the env's."""
+    action_dim: int | None = None
+    """Number of actions; null takes the env's."""
+    seed: int = 0
+    """Everything random in a run derives from it."""
+    gamma: float = 0.99
+    """Discount per env step."""
+    n_step: int = 1
+    """Rewards summed before bootstrapping (Sutton & Barto, chapter 7)."""
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    learning_starts: int = 1_000
+    """Env steps with uniformly random actions and no learning, at the start."""
+    train_every: int = 4
+    """Env steps from one round of learning to the next."""
+    gradient_steps: int = 1
+    """Updates in one round of learning."""
+    target_update_every: int = 500
+    """Env steps from one target update to the next."""
+    tau: float = 1.0
+    """How far the target moves: 1 copies the online network, less is a soft update."""
+    max_grad_norm: float | None = 10.0
+    """Longer gradients are scaled down to this norm; null never."""
+    network: Any = slot(Auto)
+    loss: Any = slot(QLearning)
+    exploration: Any = slot(EpsilonGreedy)
+    optimizer: Any = slot(Adam)
+    replay: Any = slot(UniformReplay)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        for name in (
+            "n_step",
+            "batch_size",
+            "train_every",
+            "gradient_steps",
+            "target_update_every",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"agent.{name} must be at least 1, got {getattr(self, name)}")
+        for name, low, high in (
+            ("gamma", 0.0, 1.0),
+            ("tau", 0.0, 1.0),
+            ("learning_rate", 0.0, math.inf),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise UserError(
+                    f"agent.{name} must lie in [{low}, {high}], got {getattr(self, name)}"
+                )
+
+    def spec(self) -> EnvSpec:
+        """Shapes of observations and actions."""
+        if self.state_dim is None or self.action_dim is None:
+            raise UserError("DQNConfig needs state_dim (a length or an image shape) and action_dim")
+        shape = (self.state_dim,) if isinstance(self.state_dim, int) else tuple(self.state_dim)
+        return EnvSpec(obs_shape=shape, num_actions=self.action_dim)
+
+
+class DQNAgent:
+    """Values states and learns; knows no environment, replay or logger."""
+
+    def __init__(self, config: DQNConfig) -> None:
+        """Networks are initialised from `config.seed` alone."""
+        from dqn_runner.modules import FlatNetwork
+
+        self.config = config
+        self.spec = config.spec()
+        with torch_seeded(seed_for(config.seed, "init")):
+            module = config.network.build(self.spec, config.loss.width)
+        self.network = FlatNetwork(module, self.spec.num_actions, config.loss.width)
+        params = self.network.initial
+        self.learner = LearnerState(params, params.clone(), config.optimizer.init(params))
+        self._update = make_update(self.network, config.loss, config.optimizer)
+        limit = math.inf if config.max_grad_norm is None else config.max_grad_norm
+        self._hyper = Hyper(torch.tensor([config.learning_rate]), torch.tensor([limit]))
+        self._forward = self.network.numpy_forward(self.learner.online) or self._torch_forward()
+
+    def q_values(self, obs: Array) -> FloatArray:
+        """Action values [n, actions] of observations [n, *obs_shape]."""
+        return self.config.loss.q_values(torch.from_numpy(self._forward(obs))).numpy()
+
+    def greedy(self, obs: Array) -> IntArray:
+        """The best actions [n]."""
+        return self.q_values(obs).argmax(-1)
+
+    def act(self, obs: Array, step: int, rng: np.random.Generator) -> IntArray:
+        """Training actions [n] at env step `step`: uniformly random until learning starts."""
+        shape = (len(obs), self.spec.num_actions)
+        if step < self.config.learning_starts:
+            return rng.integers(shape[1], size=shape[0])
+        return self.config.exploration(lambda: self.q_values(obs), shape, step, rng)
+
+    def learn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """One gradient step; returns priorities [batch] and statistics [len(learner.INFO)]."""
+        return self._update(self.learner, batch.transition, batch.weight, self._hyper)
+
+    def sync_target(self) -> None:
+        """Move the target network towards the online network."""
+        sync_target(self.learner, self.config.tau)
+
+    def epsilon(self, step: int) -> float:
+        """Probability of a uniformly random training action at env step `step`."""
+        return 1.0 if step < self.config.learning_starts else self.config.exploration.epsilon(step)
+
+    def state_dict(self) -> State:
+        """Weights, target, optimizer moments and update count."""
+        return self.learner.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over weights, target, optimizer moments and update count."""
+        self.learner.load_state_dict(state)
+
+    def _torch_forward(self) -> Callable[[Array], FloatArray]:
+        def forward(obs: Array) -> FloatArray:
+            with torch.inference_mode():
+                return self.network(self.learner.online, torch.from_numpy(obs)).numpy()
+
+        return forward

@@ -1,0 +1,82 @@
+"""Collects experience: steps the training environments and keeps account of their episodes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dqn_runner.agent import DQNAgent
+from dqn_runner.envs import EnvBatch
+from dqn_runner.replay import Replay
+from dqn_runner.rng import stream
+from dqn_runner.types import State
+
+
+class Episode(NamedTuple):
+    """A finished training episode."""
+
+    step: int
+    """Env steps of the run at its end."""
+    episode_return: float
+    """Undiscounted sum of rewards."""
+    length: int
+
+
+class Collector:
+    """Owns the training environments and the randomness of exploration."""
+
+    def __init__(self, envs: EnvBatch, seed: int) -> None:
+        """Episodes start with the environments' current observations."""
+        self.envs = envs
+        self._rng = stream(seed, "exploration")
+        self._returns = [0.0] * len(envs.envs)
+        self._lengths = [0] * len(envs.envs)
+
+    def collect(
+        self, agent: DQNAgent, replay: Replay, step: int, until_step: int, max_episodes: int
+    ) -> tuple[int, list[Episode]]:
+        """Go on from env step `step` until `until_step` or `max_episodes` ended episodes.
+
+        Returns the env step reached (every environment of the batch counts) and the ended episodes.
+        """
+        envs, rng, returns, lengths = self.envs, self._rng, self._returns, self._lengths
+        num_envs = len(envs.envs)
+        ended: list[Episode] = []
+        while step < until_step and len(ended) < max_episodes:
+            obs = envs.obs
+            actions: list[int] = agent.act(obs, step, rng).tolist()
+            _, next_obs, rewards, terminations, truncations = envs.step(actions)
+            step += num_envs
+            for index in range(num_envs):
+                terminated, truncated = terminations[index], truncations[index]
+                reward = rewards[index]
+                replay.add(
+                    index,
+                    obs[index],
+                    actions[index],
+                    reward,
+                    terminated,
+                    truncated,
+                    next_obs[index],
+                )
+                returns[index] += reward
+                lengths[index] += 1
+                if terminated or truncated:
+                    ended.append(Episode(step, returns[index], lengths[index]))
+                    returns[index], lengths[index] = 0.0, 0
+        return step, ended
+
+    def state_dict(self) -> State:
+        """Environments, exploration generator and the open episodes' accounts."""
+        return {
+            "envs": self.envs.state_dict(),
+            "rng": self._rng.bit_generator.state,
+            "returns": list(self._returns),
+            "lengths": list(self._lengths),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from `state`."""
+        self.envs.load_state_dict(state["envs"])
+        self._rng.bit_generator.state = state["rng"]
+        self._returns[:] = state["returns"]
+        self._lengths[:] = state["lengths"]

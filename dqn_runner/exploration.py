@@ -1,0 +1,74 @@
+"""How training actions are chosen from action values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dqn_runner.registry import option, slot
+from dqn_runner.schedules import Linear
+from dqn_runner.types import FloatArray, IntArray
+
+
+class Exploration(Protocol):
+    """A rule for choosing training actions."""
+
+    def __call__(
+        self,
+        q_values: Callable[[], FloatArray],
+        shape: tuple[int, int],
+        step: int,
+        rng: np.random.Generator,
+    ) -> IntArray:
+        """Actions [n] for `shape` = (n, actions); `q_values()` computes [n, actions] when needed."""
+        ...
+
+    def epsilon(self, step: int) -> float:
+        """Probability of a uniformly random action at env step `step`, for the logs."""
+        ...
+
+    @property
+    def duration(self) -> int:
+        """Env steps until exploration stays as it is."""
+        ...
+
+
+@option("agent/exploration", "epsilon_greedy")
+@dataclass(kw_only=True)
+class EpsilonGreedy:
+    """A uniformly random action with probability epsilon, else the greedy one.
+
+    Chance is drawn first, so that no network is evaluated for actions that are random anyway.
+    """
+
+    schedule: Any = slot(Linear)
+
+    def __call__(
+        self,
+        q_values: Callable[[], FloatArray],
+        shape: tuple[int, int],
+        step: int,
+        rng: np.random.Generator,
+    ) -> IntArray:
+        """Actions [n]."""
+        n, num_actions = shape
+        draw = rng.random(n)
+        explore = draw < self.schedule(step)
+        if explore.all():
+            return rng.integers(num_actions, size=n)
+        actions = q_values().argmax(-1)
+        if explore.any():
+            actions = np.where(explore, rng.integers(num_actions, size=n), actions)
+        return actions
+
+    def epsilon(self, step: int) -> float:
+        """Probability of a uniformly random action at env step `step`."""
+        return self.schedule(step)
+
+    @property
+    def duration(self) -> int:
+        """Env steps until epsilon stays as it is."""
+        return self.schedule.duration

@@ -1,0 +1,74 @@
+"""Losses: each owns the meaning of the network's outputs, for acting and for learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from dqn_runner.lazy import torch
+from dqn_runner.registry import option
+from dqn_runner.types import LossOutput, QFunction, Transition
+
+
+class Loss(Protocol):
+    """What the agent minimises."""
+
+    @property
+    def width(self) -> int:
+        """Outputs per action that the loss asks of the network."""
+        ...
+
+    def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Action values [batch, actions] from network outputs [batch, actions, width]."""
+        ...
+
+    def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
+        """Per-sample loss of one run's batch; no gradient flows through `target`."""
+        ...
+
+
+class TDError(Enum):
+    """How a TD error becomes a loss."""
+
+    huber = "huber"
+    """0.5 * delta**2 up to |delta| = 1, linear beyond: the clipped TD error of Mnih et al. 2015."""
+    squared = "squared"
+    """delta**2"""
+
+
+@option("agent/loss", "q_learning")
+@dataclass(kw_only=True)
+class QLearning:
+    """One-step (or n-step) Q-learning with a target network (Mnih et al. 2015, Nature, Algorithm 1)."""
+
+    double: bool = False
+    """The online network picks the next action, the target network values it (van Hasselt et al. 2016, eq. 4)."""
+    error: TDError = TDError.huber
+
+    @property
+    def width(self) -> int:
+        """One value per action."""
+        return 1
+
+    def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
+        """[batch, actions, 1] to [batch, actions]."""
+        return outputs.squeeze(-1)
+
+    def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
+        """Per-sample TD loss; the priority is the absolute TD error."""
+        q = self.q_values(online(transition.obs))
+        q = q.gather(-1, transition.action.unsqueeze(-1)).squeeze(-1)
+        with torch.no_grad():
+            next_q = self.q_values(target(transition.next_obs))
+            if self.double:
+                best = self.q_values(online(transition.next_obs)).argmax(-1, keepdim=True)
+                value = next_q.gather(-1, best).squeeze(-1)
+            else:
+                value = next_q.amax(-1)
+            goal = transition.reward + transition.discount * value
+        if self.error is TDError.huber:
+            loss = torch.nn.functional.huber_loss(q, goal, reduction="none")
+        else:
+            loss = torch.square(goal - q)
+        return LossOutput(loss, (goal - q).detach().abs(), q.detach())

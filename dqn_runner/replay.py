@@ -1,0 +1,227 @@
+"""Replay: remembers transitions, builds n-step windows, draws batches."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from dqn_runner.lazy import torch
+from dqn_runner.registry import option
+from dqn_runner.types import Array, Batch, EnvSpec, IntArray, State, Transition, UserError
+
+
+class Replay(Protocol):
+    """Where the collector puts experience and the agent's batches come from."""
+
+    def add(
+        self,
+        env: int,
+        obs: Array,
+        action: int,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        next_obs: Array,
+    ) -> None:
+        """One step of environment `env`; arrays are copied."""
+        ...
+
+    def sample(self, batch_size: int) -> Batch:
+        """A batch drawn with replacement."""
+        ...
+
+    def update(self, index: IntArray, priority: torch.Tensor) -> None:
+        """Take over the new priorities of a batch."""
+        ...
+
+    def __len__(self) -> int:
+        """How many transitions can be drawn."""
+        ...
+
+    def state_dict(self) -> State:
+        """Transitions, open windows and the generator."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from `state`."""
+        ...
+
+
+@option("agent/replay", "uniform")
+@dataclass(kw_only=True)
+class UniformReplay:
+    """Every remembered transition is equally likely (Lin 1992; Mnih et al. 2015)."""
+
+    capacity: int = 50_000
+    """Transitions kept; the oldest makes room."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty memory."""
+        if self.capacity < 1:
+            raise UserError(f"agent.replay.capacity must be at least 1, got {self.capacity}")
+
+    def num_bytes(self, spec: EnvSpec) -> int:
+        """Memory that a full replay takes."""
+        obs = prod(spec.obs_shape) * np.dtype(spec.obs_dtype).itemsize
+        return self.capacity * (2 * obs + 8 + 4 + 4)
+
+    def build(
+        self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
+    ) -> Replay:
+        """An empty replay for transitions of `spec`."""
+        return RingReplay(self.capacity, spec, NStepWindows(num_envs, gamma, n_step), rng)
+
+
+class Window(NamedTuple):
+    """A finished n-step window."""
+
+    obs: Array
+    action: int
+    reward: float
+    discount: float
+    next_obs: Array
+
+
+class NStepWindows:
+    """Turns steps into n-step transitions, one open window per environment.
+
+    At the end of an episode, by termination or truncation, the shorter windows that remain are finished
+    too, each with the discount of its own length; nothing reaches across an episode's edge.
+    """
+
+    def __init__(self, num_envs: int, gamma: float, n_step: int) -> None:
+        """No window is open yet."""
+        self.gamma = gamma
+        self.n_step = n_step
+        self._open: list[deque[tuple[Array, int, float]]] = [deque() for _ in range(num_envs)]
+
+    def push(
+        self,
+        env: int,
+        obs: Array,
+        action: int,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        next_obs: Array,
+    ) -> list[Window]:
+        """The windows that this step finishes, oldest first."""
+        if self.n_step == 1:
+            return [Window(obs, action, reward, 0.0 if terminated else self.gamma, next_obs)]
+        window = self._open[env]
+        window.append((obs.copy(), action, reward))
+        finished: list[Window] = []
+        while len(window) == self.n_step or ((terminated or truncated) and window):
+            total = sum(self.gamma**i * r for i, (_, _, r) in enumerate(window))
+            discount = 0.0 if terminated else self.gamma ** len(window)
+            first_obs, first_action, _ = window.popleft()
+            finished.append(Window(first_obs, first_action, total, discount, next_obs))
+        return finished
+
+    def state_dict(self) -> State:
+        """The open windows."""
+        return {"open": [[list(step) for step in window] for window in self._open]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Reopen the windows."""
+        if len(state["open"]) != len(self._open):
+            raise UserError(
+                f"the checkpoint was written with {len(state['open'])} environments, not {len(self._open)}"
+            )
+        self._open = [
+            deque((np.asarray(obs), action, reward) for obs, action, reward in window)
+            for window in state["open"]
+        ]
+
+
+class RingReplay:
+    """A ring of transitions in preallocated numpy arrays; the operating system gives memory as it fills."""
+
+    def __init__(
+        self, capacity: int, spec: EnvSpec, windows: NStepWindows, rng: np.random.Generator
+    ) -> None:
+        """An empty ring."""
+        self.capacity = capacity
+        self._windows = windows
+        self._rng = rng
+        self._added = 0
+        shape = (capacity, *spec.obs_shape)
+        self._columns: dict[str, Array] = {
+            "obs": np.empty(shape, spec.obs_dtype),
+            "action": np.empty(capacity, np.int64),
+            "reward": np.empty(capacity, np.float32),
+            "discount": np.empty(capacity, np.float32),
+            "next_obs": np.empty(shape, spec.obs_dtype),
+        }
+        self._ones = torch.ones(0)
+
+    def __len__(self) -> int:
+        """How many transitions can be drawn."""
+        return min(self._added, self.capacity)
+
+    def add(
+        self,
+        env: int,
+        obs: Array,
+        action: int,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        next_obs: Array,
+    ) -> None:
+        """One step of environment `env`; arrays are copied."""
+        columns = self._columns
+        for window in self._windows.push(env, obs, action, reward, terminated, truncated, next_obs):
+            row = self._added % self.capacity
+            columns["obs"][row] = window.obs
+            columns["action"][row] = window.action
+            columns["reward"][row] = window.reward
+            columns["discount"][row] = window.discount
+            columns["next_obs"][row] = window.next_obs
+            self._added += 1
+
+    def sample(self, batch_size: int) -> Batch:
+        """A batch drawn uniformly with replacement; every weight is 1."""
+        index = self._rng.integers(len(self), size=batch_size)
+        drawn = {
+            name: torch.from_numpy(column.take(index, axis=0))
+            for name, column in self._columns.items()
+        }
+        if len(self._ones) != batch_size:
+            self._ones = torch.ones(batch_size)
+        return Batch(Transition(**drawn), index, self._ones)
+
+    def update(self, index: IntArray, priority: torch.Tensor) -> None:
+        """Uniform sampling keeps no priorities."""
+
+    def state_dict(self) -> State:
+        """Transitions (not the rows still empty), open windows and the generator."""
+        return {
+            "columns": {name: column[: len(self)] for name, column in self._columns.items()},
+            "added": self._added,
+            "windows": self._windows.state_dict(),
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from `state`."""
+        size = min(state["added"], self.capacity)
+        for name, column in self._columns.items():
+            saved: Any = np.asarray(state["columns"][name])
+            if (
+                len(saved) != size
+                or saved.shape[1:] != column.shape[1:]
+                or saved.dtype != column.dtype
+            ):
+                raise UserError(
+                    f"the checkpoint's replay does not fit: '{name}' is {saved.shape} {saved.dtype}, this run "
+                    f"keeps {column.shape} {column.dtype}; agent.replay and env must stay as they were"
+                )
+            column[:size] = saved
+        self._added = state["added"]
+        self._windows.load_state_dict(state["windows"])
+        self._rng.bit_generator.state = state["rng"]

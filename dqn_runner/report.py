@@ -1,0 +1,32 @@
+"""What a run leaves for people and scripts: metrics.json and eval.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from dqn_runner.checkpoint import write_atomically
+
+METRICS = "metrics.json"
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write `document` atomically; NaN and infinity, which JSON lacks, become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(document), indent=1, allow_nan=False)
+    write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON document."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

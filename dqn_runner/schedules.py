@@ -1,0 +1,89 @@
+"""Values that change during a run: pure functions of the env step, so there is no state to save."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from dqn_runner.registry import option
+from dqn_runner.types import UserError
+
+_GROUP = "agent/exploration/schedule"
+
+
+class Schedule(Protocol):
+    """A number that depends on the env step."""
+
+    def __call__(self, step: int) -> float:
+        """The value at env step `step`."""
+        ...
+
+    @property
+    def duration(self) -> int:
+        """Env steps until the value stays constant."""
+        ...
+
+
+@option(_GROUP, "linear")
+@dataclass(kw_only=True)
+class Linear:
+    """From `start` to `end` in a straight line over `steps` env steps, then constant."""
+
+    start: float = 1.0
+    end: float = 0.05
+    steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that divides by zero."""
+        if self.steps < 1:
+            raise UserError(f"a linear schedule needs steps >= 1, got {self.steps}")
+
+    def __call__(self, step: int) -> float:
+        """The value at env step `step`."""
+        return self.end + (self.start - self.end) * max(0.0, 1.0 - step / self.steps)
+
+    @property
+    def duration(self) -> int:
+        """Env steps until the value stays constant."""
+        return self.steps
+
+
+@option(_GROUP, "exponential")
+@dataclass(kw_only=True)
+class Exponential:
+    """From `start` towards `end`: the distance halves every `half_life` env steps."""
+
+    start: float = 1.0
+    end: float = 0.05
+    half_life: int = 5_000
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that divides by zero."""
+        if self.half_life < 1:
+            raise UserError(f"an exponential schedule needs half_life >= 1, got {self.half_life}")
+
+    def __call__(self, step: int) -> float:
+        """The value at env step `step`."""
+        return self.end + (self.start - self.end) * 0.5 ** (step / self.half_life)
+
+    @property
+    def duration(self) -> int:
+        """Three half-lives: seven eighths of the way."""
+        return 3 * self.half_life
+
+
+@option(_GROUP, "constant")
+@dataclass(kw_only=True)
+class Constant:
+    """The same `value` throughout."""
+
+    value: float = 0.05
+
+    def __call__(self, step: int) -> float:
+        """`value`, whatever the step."""
+        return self.value
+
+    @property
+    def duration(self) -> int:
+        """Constant from the first step."""
+        return 0

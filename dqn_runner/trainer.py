@@ -1,0 +1,464 @@
+"""The order of events in a run: when to act, learn, evaluate, log, save and stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from dqn_runner import plots, report
+from dqn_runner.agent import DQNAgent
+from dqn_runner.checkpoint import (
+    BEST,
+    LATEST,
+    Checkpointer,
+    find_checkpoint,
+    load_checkpoint,
+    numbered_name,
+)
+from dqn_runner.collector import Collector
+from dqn_runner.envs import Env, EnvBatch, EnvPart, GivenEnv
+from dqn_runner.evaluator import Evaluator
+from dqn_runner.loggers import Console, JsonLines, Logger, LoggerPart, TextFile, log
+from dqn_runner.metrics import Metrics
+from dqn_runner.registry import option
+from dqn_runner.rng import eval_seeds, seed_for, stream
+from dqn_runner.signals import StopSignals
+from dqn_runner.types import Record, RunInfo, State, UserError, crossed
+
+
+class Unit(Enum):
+    """The clock in which frequencies count."""
+
+    episodes = "episodes"
+    steps = "steps"
+
+
+@option("trainer", "default")
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """Budgets, and how often to evaluate, save and log; the frequencies count in `unit`."""
+
+    unit: Unit = Unit.episodes
+    """The clock of the three frequencies: training episodes, or env steps."""
+    max_episodes: int | None = 50_000
+    """Stop after this many training episodes; null is no limit."""
+    max_steps: int | None = None
+    """Stop after this many env steps; null is no limit. The budget reached first ends the run."""
+    max_steps_per_episode: int | None = 1_000
+    """Truncate longer episodes, in training and evaluation; null leaves it to the env."""
+    eval_frequency: int = 100
+    """Evaluate every so many episodes or steps."""
+    eval_episodes: int = 10
+    """Episodes of one evaluation; always the same seeds."""
+    checkpoint_frequency: int = 500
+    """Save every so many episodes or steps."""
+    keep_last: int = 3
+    """Numbered checkpoints to keep; best.pt and latest.pt always stay."""
+    log_frequency: int = 10
+    """Log every so many episodes or steps."""
+    early_stopping: bool = True
+    """Stop after `patience` evaluations without an improvement."""
+    patience: int = 50
+    """Evaluations in a row without an improvement of at least `min_delta`."""
+    min_delta: float = 0.0
+    """Improvement of the mean return that counts for `patience`; any larger one with 0."""
+    target_return: float | None = None
+    """Stop when an evaluation's mean return reaches it; null never."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        self.unit = Unit(self.unit)
+        names = (
+            "eval_frequency",
+            "eval_episodes",
+            "checkpoint_frequency",
+            "log_frequency",
+            "patience",
+        )
+        for name in (*names, "max_episodes", "max_steps", "max_steps_per_episode"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"trainer.{name} must be at least 1, got {value}")
+        if self.max_episodes is None and self.max_steps is None:
+            raise UserError(
+                "the run would never end; set trainer.max_episodes or trainer.max_steps"
+            )
+        if self.keep_last < 0 or self.min_delta < 0:
+            raise UserError("trainer.keep_last and trainer.min_delta must not be negative")
+
+    def stopping(self) -> dict[str, Any]:
+        """The fields that decide when a run is over."""
+        names = (
+            "max_episodes",
+            "max_steps",
+            "early_stopping",
+            "patience",
+            "min_delta",
+            "target_return",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, and how patience stands."""
+
+    mean: float = -math.inf
+    step: int = 0
+    reference: float = -math.inf
+    """The mean that the next one must beat by `min_delta` for patience to start anew."""
+    waited: int = 0
+    """Evaluations since then."""
+
+
+@dataclass(frozen=True)
+class TrainingStats:
+    """What a run came to."""
+
+    reason: str
+    """Why it ended, in words."""
+    signal: int | None
+    """The signal that ended it, if one did."""
+    steps: int
+    episodes: int
+    best_mean: float
+    """Best mean return of an evaluation; NaN if there was none."""
+    best_step: int
+    training_time: float
+    """Seconds, over all sessions of the run."""
+    objective: float
+    """What a sweep maximises: the best evaluation, or the recent training return if there was none."""
+    history: Mapping[str, Any] = field(repr=False)
+    """The content of metrics.json: `episodes`, `train` and `evaluations`, columns of equal length."""
+
+
+def default_loggers() -> dict[str, LoggerPart]:
+    """What a run logs to unless told otherwise."""
+    return {"console": Console(), "file": TextFile(), "jsonl": JsonLines()}
+
+
+class Trainer:
+    """Runs training; owns the counters and the order of events, and touches no tensor."""
+
+    def __init__(
+        self,
+        agent: DQNAgent,
+        env: Env | EnvPart,
+        config: TrainingConfig,
+        output_dir: str | Path,
+        *,
+        eval_env: Env | None = None,
+        loggers: Mapping[str, LoggerPart] | None = None,
+        source: Mapping[str, Any] | None = None,
+        group: str | None = None,
+    ) -> None:
+        """`env` is a gymnasium.Env or an env part; evaluation uses `eval_env` or a second one like it.
+
+        `source` is kept in every checkpoint, for whoever wants to build the run again from it.
+        """
+        part: EnvPart = env if hasattr(env, "make") else GivenEnv(env=env, eval_env=eval_env)
+        seed, limit = agent.config.seed, config.max_steps_per_episode
+        envs = EnvBatch(
+            [part.make() for _ in range(part.num_envs)],
+            lambda index, episode: seed_for(seed, "env", index, episode),
+            limit,
+        )
+        _check_fit(agent, envs)
+        self.agent = agent
+        self.config = config
+        self.output_dir = Path(output_dir)
+        self.collector = Collector(envs, seed)
+        self.evaluator = Evaluator(part.make(), eval_seeds("eval"), limit)
+        agent_config = agent.config
+        self.replay = agent_config.replay.build(
+            envs.spec,
+            part.num_envs,
+            agent_config.gamma,
+            agent_config.n_step,
+            stream(seed, "replay"),
+        )
+        self.metrics = Metrics()
+        self.best = Best()
+        self.step = 0
+        self.episode = 0
+        self._previous_clock = 0
+        self._improved = False
+        self._finished: State | None = None
+        self._resumed = False
+        self._checkpointer = Checkpointer(self.output_dir / "checkpoints", config.keep_last)
+        self._source = dict(source or {"agent": repr(agent.config), "trainer": repr(config)})
+        self._parts = dict(default_loggers() if loggers is None else loggers)
+        self._logger_states: dict[str, State] = {}
+        self._loggers: dict[str, Logger] = {}
+        self._group = group
+        self._signals = StopSignals()
+        self._elapsed_before = 0.0
+        self._started = time.perf_counter()
+        self._last_log = (self._started, 0)
+
+    def train(self) -> TrainingStats:
+        """Run until a budget, the target, patience or a signal ends it; the state is saved in any case."""
+        if not self._resumed and self._checkpointer.directory.exists():
+            raise UserError(
+                f"{self.output_dir} already holds a run; resume it (resume={self.output_dir} on the command "
+                "line, Trainer.resume in Python) or choose another output directory"
+            )
+        with StopSignals() as self._signals:
+            failed = True
+            try:
+                self._open_loggers()
+                reason = self._loop()
+                failed = False
+            except Exception:
+                log.exception("training failed at step %d, episode %d", self.step, self.episode)
+                self._rescue()
+                raise
+            finally:
+                self._close(failed)
+        return self._stats(reason)
+
+    def resume(self, path: str | Path) -> None:
+        """Go on from a checkpoint, or from the latest one of a run directory."""
+        file = find_checkpoint(Path(path))
+        try:
+            self.load_state_dict(load_checkpoint(file)["state"])
+        except UserError as error:
+            raise UserError(f"cannot resume {file}: {error}") from error
+
+    def state_dict(self) -> State:
+        """Everything a run needs to go on."""
+        return {
+            "step": self.step,
+            "episode": self.episode,
+            "elapsed": self._elapsed(),
+            "finished": self._finished,
+            "best": dataclasses.asdict(self.best),
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.state_dict(),
+            "collector": self.collector.state_dict(),
+            "metrics": self.metrics.state_dict(),
+            "loggers": {name: logger.state_dict() for name, logger in self._loggers.items()},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from `state`."""
+        self.step, self.episode = state["step"], state["episode"]
+        self._previous_clock = self._clock()
+        self._elapsed_before = state["elapsed"]
+        self._finished = state["finished"]
+        self.best = Best(**state["best"])
+        self.agent.load_state_dict(state["agent"])
+        self.replay.load_state_dict(state["replay"])
+        self.collector.load_state_dict(state["collector"])
+        self.metrics.load_state_dict(state["metrics"])
+        self._logger_states = state["loggers"]
+        self._resumed = True
+
+    def _loop(self) -> str:
+        """One pass per round of learning; the last pass does what is due at the end, by the same code."""
+        if self._finished is not None and self._finished["stopping"] == self.config.stopping():
+            log.info("nothing to do: this run has ended (%s)", self._finished["reason"])
+            return self._finished["reason"]
+        self._finished = None
+        while True:
+            signal = self._signals.received
+            reason = f"stopped by {signal.name}" if signal else self._budget_reached()
+            over = reason is not None and signal is None
+            if over or self._due(self.config.eval_frequency):
+                self._evaluate()
+                reason = reason or self._evaluation_ends()
+                over = reason is not None and signal is None
+            if over or self._due(self.config.log_frequency):
+                self._log()
+            if over:
+                self._finished = {"reason": reason, "stopping": self.config.stopping()}
+            self._save(last=reason is not None)
+            if reason is not None:
+                log.info("%s at step %d, episode %d", reason, self.step, self.episode)
+                return reason
+            self._advance()
+
+    def _advance(self) -> None:
+        """Collect until the next round of learning, then learn and update the target where due."""
+        config, agent, previous = self.agent.config, self.agent, self.step
+        self._previous_clock = self._clock()
+        until = (previous // config.train_every + 1) * config.train_every
+        left = (self.config.max_episodes or 2**63) - self.episode
+        until = min(until, self.config.max_steps or until)
+        self.step, ended = self.collector.collect(agent, self.replay, previous, until, left)
+        for episode in ended:
+            self.episode += 1
+            self.metrics.add_episode(episode)
+            values = {"train/return": episode.episode_return, "train/length": float(episode.length)}
+            self._write(Record("episode", episode.step, self.episode, values))
+        if self.step < config.learning_starts or len(self.replay) == 0:
+            return
+        rounds = self.step // config.train_every - previous // config.train_every
+        for _ in range(rounds * config.gradient_steps):
+            batch = self.replay.sample(config.batch_size)
+            priority, info = agent.learn(batch)
+            self.replay.update(batch.index, priority)
+            self.metrics.add_update(info)
+        if crossed(previous, self.step, config.target_update_every):
+            agent.sync_target()
+
+    def _evaluate(self) -> None:
+        evaluation = self.evaluator.run(self.agent.greedy, self.config.eval_episodes)
+        values = self.metrics.add_evaluation(self.step, self.episode, evaluation)
+        self._write(Record("eval", self.step, self.episode, values))
+        best = self.best
+        best.waited += 1
+        if evaluation.mean > best.mean:
+            best.mean, best.step, self._improved = evaluation.mean, self.step, True
+        if (
+            evaluation.mean > best.reference
+            and evaluation.mean >= best.reference + self.config.min_delta
+        ):
+            best.reference, best.waited = evaluation.mean, 0
+
+    def _evaluation_ends(self) -> str | None:
+        """Why the evaluation just made ends the run, if it does."""
+        config, mean = self.config, self.metrics.eval["return_mean"][-1]
+        if config.target_return is not None and mean >= config.target_return:
+            return (
+                f"evaluation mean {mean:g} reached trainer.target_return={config.target_return:g}"
+            )
+        if config.early_stopping and self.best.waited >= config.patience:
+            return f"no improvement in trainer.patience={config.patience} evaluations"
+        return None
+
+    def _budget_reached(self) -> str | None:
+        config = self.config
+        if config.max_steps is not None and self.step >= config.max_steps:
+            return f"trainer.max_steps={config.max_steps} reached"
+        if config.max_episodes is not None and self.episode >= config.max_episodes:
+            return f"trainer.max_episodes={config.max_episodes} reached"
+        return None
+
+    def _log(self) -> None:
+        now, (then, step_then) = time.perf_counter(), self._last_log
+        self._last_log = (now, self.step)
+        values = self.metrics.flush(self.step, self.episode, self.agent.epsilon(self.step))
+        values["time/elapsed"] = self._elapsed()
+        values["time/eta"] = self._eta()
+        if now > then and self.step > step_then:
+            values["time/steps_per_second"] = (self.step - step_then) / (now - then)
+        self._write(Record("train", self.step, self.episode, values))
+
+    def _save(self, last: bool) -> None:
+        """Write what is due: a numbered checkpoint, the best, the latest; one file under several names."""
+        names = [numbered_name(self.step)] if self._due(self.config.checkpoint_frequency) else []
+        names += [BEST] if self._improved else []
+        if names or last:
+            self._checkpointer.save(self._payload(), self.step, [*names, LATEST])
+        self._improved = False
+
+    def _rescue(self) -> None:
+        """Save after an exception; a second failure must not hide the first."""
+        try:
+            self._checkpointer.save(self._payload(), self.step, [LATEST])
+            log.info("the state was saved to %s", self._checkpointer.directory / LATEST)
+        except Exception:
+            log.exception("the state could not be saved")
+
+    def _payload(self) -> State:
+        return {"source": self._source, "state": self.state_dict()}
+
+    def _due(self, every: int) -> bool:
+        return crossed(self._previous_clock, self._clock(), every)
+
+    def _clock(self) -> int:
+        return self.episode if self.config.unit is Unit.episodes else self.step
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + time.perf_counter() - self._started
+
+    def _eta(self) -> float:
+        """Seconds left at the run's average speed, by the budget that will be reached first."""
+        steps, episodes = self.config.max_steps, self.config.max_episodes
+        done = max(
+            self.step / steps if steps else 0.0, self.episode / episodes if episodes else 0.0
+        )
+        return self._elapsed() * (1 - done) / done if done > 0 else math.nan
+
+    def _write(self, record: Record) -> None:
+        for logger in self._loggers.values():
+            logger.write(record)
+
+    def _open_loggers(self) -> None:
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        steps = self.config.unit is Unit.steps
+        info = RunInfo(
+            name=self.output_dir.resolve().name,
+            config=self._source,
+            unit=self.config.unit.value,
+            total=self.config.max_steps if steps else self.config.max_episodes,
+            group=self._group,
+        )
+        self._started = time.perf_counter()
+        self._last_log = (self._started, self.step)
+        for name, part in self._parts.items():
+            state = self._logger_states.get(name)
+            self._loggers[name] = part.open(self.output_dir, info, state)
+        verb = "going on from" if self._resumed else "starting at"
+        log.info("%s step %d, episode %d in %s", verb, self.step, self.episode, self.output_dir)
+
+    def _close(self, failed: bool) -> None:
+        """Close the sinks and environments, then leave metrics.json and the curves."""
+        summary = {
+            "steps": self.step,
+            "episodes": self.episode,
+            "best": {"return_mean": self.best.mean, "step": self.best.step},
+            "finished": self._finished and self._finished["reason"],
+            "time": {"training_seconds": self._elapsed(), "eta_seconds": self._eta()},
+        }
+        self._draw(summary)
+        for logger in self._loggers.values():
+            logger.close(failed)
+        self._loggers.clear()
+        self.collector.envs.close()
+        self.evaluator.close()
+
+    def _draw(self, summary: dict[str, Any]) -> None:
+        """A full disk or a broken font must not cost the run its end."""
+        try:
+            report.write_json(
+                self.output_dir / report.METRICS, {**summary, **self.metrics.history()}
+            )
+            plots.draw_training_curves(self.output_dir)
+        except Exception:
+            log.exception("metrics.json or training_curves.png could not be written")
+
+    def _stats(self, reason: str) -> TrainingStats:
+        evaluated = math.isfinite(self.best.mean)
+        best = self.best.mean if evaluated else math.nan
+        return TrainingStats(
+            reason=reason,
+            signal=self._signals.received,
+            steps=self.step,
+            episodes=self.episode,
+            best_mean=best,
+            best_step=self.best.step,
+            training_time=self._elapsed(),
+            objective=best if evaluated else self.metrics.recent_return(),
+            history=self.metrics.history(),
+        )
+
+
+def _check_fit(agent: DQNAgent, envs: EnvBatch) -> None:
+    """The agent's idea of the environment must be the environment's."""
+    if (
+        agent.spec.obs_shape != envs.spec.obs_shape
+        or agent.spec.num_actions != envs.spec.num_actions
+    ):
+        raise UserError(
+            f"the agent was built for observations {agent.spec.obs_shape} and {agent.spec.num_actions} actions, "
+            f"the environment has {envs.spec.obs_shape} and {envs.spec.num_actions}; set DQNConfig.state_dim "
+            "and action_dim accordingly"
+        )

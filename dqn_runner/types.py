@@ -1,0 +1,126 @@
+"""The vocabulary that every layer shares: data passed between the parts, and the state protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dqn_runner.lazy import torch
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+State = dict[str, Any]
+"""What `state_dict` returns: nested dicts and lists of plain values, numpy arrays and tensors."""
+
+
+class UserError(Exception):
+    """Something the user can put right; the message says what was wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What networks and replay need to know about an environment."""
+
+    obs_shape: tuple[int, ...]
+    num_actions: int
+    obs_dtype: str = "float32"
+    """`float32`, `uint8` (networks divide it by 255) or `bool`."""
+
+
+class StepResult(NamedTuple):
+    """One step of `n` environments; no row is ever a step that a reset swallowed."""
+
+    obs: Array
+    """[n, *obs_shape]: what to act on next; the first observation of a new episode after an end."""
+    next_obs: Array
+    """[n, *obs_shape]: the true successor, taken before any reset."""
+    reward: list[float]
+    terminated: list[bool]
+    truncated: list[bool]
+
+
+class Transition(NamedTuple):
+    """A batch of (n-step) transitions.
+
+    `discount` is gamma**k * (1 - terminated) for a window of k rewards, and replaces any `done` flag:
+    a truncated episode still bootstraps from its last observation.
+    """
+
+    obs: torch.Tensor
+    """[*runs, batch, *obs_shape]"""
+    action: torch.Tensor
+    """[*runs, batch] int64"""
+    reward: torch.Tensor
+    """[*runs, batch]: sum of gamma**i * r_i over the window"""
+    discount: torch.Tensor
+    """[*runs, batch]"""
+    next_obs: torch.Tensor
+    """[*runs, batch, *obs_shape]"""
+
+
+class Batch(NamedTuple):
+    """Transitions drawn from replay, where they stand, and their importance weights [*runs, batch]."""
+
+    transition: Transition
+    index: IntArray
+    weight: torch.Tensor
+
+
+class LossOutput(NamedTuple):
+    """Per-sample results of a loss, each [batch]; importance weights are applied by the learner."""
+
+    loss: torch.Tensor
+    priority: torch.Tensor
+    q: torch.Tensor
+    """Value of the action taken, for the logs."""
+
+
+QFunction = Callable[[torch.Tensor], torch.Tensor]
+"""A network with its weights: observations [batch, *obs_shape] to outputs [batch, actions, width]."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the run's history, handed to every logger."""
+
+    kind: str
+    """`episode`, `train` or `eval`."""
+    step: int
+    episode: int
+    values: Mapping[str, float]
+    """Metric keys are `train/…`, `eval/…` or `time/…`; only `time/` may differ between equal runs."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a logger may want to know about the run that opens it."""
+
+    name: str
+    config: Mapping[str, Any]
+    unit: str
+    """`episodes` or `steps`: what `total` counts."""
+    total: int | None
+    group: str | None = None
+    """Runs of one sweep share it."""
+
+
+class Stateful(Protocol):
+    """Whoever mutates can hand out its state and take it back."""
+
+    def state_dict(self) -> State:
+        """Everything needed to go on from here."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from `state`; raises if it does not fit."""
+        ...
+
+
+def crossed(previous: int, now: int, every: int) -> bool:
+    """Whether counting from `previous` to `now` passed a multiple of `every`."""
+    return now // every > previous // every
