@@ -73,9 +73,7 @@ class DQNConfig:
             ("learning_rate", 0.0, math.inf),
         ):
             if not low <= getattr(self, name) <= high:
-                raise UserError(
-                    f"agent.{name} must lie in [{low}, {high}], got {getattr(self, name)}"
-                )
+                raise UserError(f"agent.{name} must lie in [{low}, {high}], got {getattr(self, name)}")
 
     def spec(self) -> EnvSpec:
         """Shapes of observations and actions."""

@@ -36,9 +36,7 @@ class Checkpointer:
         write_atomically(self.directory / first, lambda file: torch.save(_pack(document, ""), file))
         for name in others:
             _publish_copy(self.directory / first, self.directory / name)
-        numbered = sorted(
-            self.directory.glob("checkpoint_*.pt"), key=lambda p: p.stat().st_mtime_ns
-        )
+        numbered = sorted(self.directory.glob("checkpoint_*.pt"), key=lambda p: p.stat().st_mtime_ns)
         for old in numbered[: max(0, len(numbered) - self._keep_last)]:
             old.unlink()
 
@@ -53,7 +51,7 @@ def load_checkpoint(path: Path) -> State:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}{_present(path)}")
     try:
-        document: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        document: dict[str, Any] | Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         if not zipfile.is_zipfile(path):
@@ -129,6 +127,4 @@ def _pack(value: Any, where: str) -> Any:
         return value.detach().contiguous()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(
-        f"state{where} is a {type(value).__name__}; checkpoints hold plain values and tensors"
-    )
+    raise TypeError(f"state{where} is a {type(value).__name__}; checkpoints hold plain values and tensors")

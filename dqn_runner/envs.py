@@ -6,7 +6,7 @@ import copy
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -63,9 +63,7 @@ class GymEnv:
 
         def make(**kwargs: Any) -> Env:
             try:
-                return gymnasium.make(
-                    name if ":" in self.id else self.id, disable_env_checker=True, **kwargs
-                )
+                return gymnasium.make(name if ":" in self.id else self.id, disable_env_checker=True, **kwargs)
             except gymnasium.error.Error as error:
                 raise UserError(f"env.id={self.id}: {error}") from error
 
@@ -99,9 +97,7 @@ class MinAtar:
             )
         except ModuleNotFoundError as error:
             games = "asterix, breakout, freeway, seaquest, space_invaders"
-            raise UserError(
-                f"env.game={self.game} is no MinAtar game; there are {games}"
-            ) from error
+            raise UserError(f"env.game={self.game} is no MinAtar game; there are {games}") from error
         return _forget_last_action(game)
 
 
@@ -162,20 +158,19 @@ def import_module(name: str, why: str, extra: str | None = None) -> Any:
 
 def spec_of(env: Env) -> EnvSpec:
     """The shapes of an environment; raises for spaces that DQN cannot handle."""
-    obs, action = env.observation_space, env.action_space
+    obs: Any = env.observation_space
+    action: Any = env.action_space
     if not isinstance(action, gymnasium.spaces.Discrete):
         raise UserError(f"DQN needs a Discrete action space; {_name(env)} has {action}")
     if int(action.start) != 0:
-        raise UserError(
-            f"{_name(env)}'s actions start at {action.start}; wrap it so that they start at 0"
-        )
+        raise UserError(f"{_name(env)}'s actions start at {action.start}; wrap it so that they start at 0")
     if not isinstance(obs, gymnasium.spaces.Box):
         raise UserError(
             f"observations must be a Box; {_name(env)} has {obs}. Wrap it, for example with "
             "env.wrappers=[gymnasium.wrappers.FlattenObservation]"
         )
-    dtype = obs.dtype.name if obs.dtype in (np.uint8, np.bool_) else "float32"
-    return EnvSpec(tuple(obs.shape), int(cast(int, action.n)), dtype)
+    name = str(obs.dtype)
+    return EnvSpec(tuple(obs.shape), int(action.n), name if name in ("uint8", "bool") else "float32")
 
 
 def _name(env: Env) -> str:
@@ -236,7 +231,7 @@ class EnvBatch:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Play the open episodes again up to where they were; raises if an environment shows something else."""
+        """Play the open episodes again; raises if an environment then shows something else."""
         if len(state["episodes"]) != len(self.envs):
             raise UserError(
                 f"the checkpoint was written with env.num_envs={len(state['episodes'])}, not {len(self.envs)}"
@@ -251,8 +246,8 @@ class EnvBatch:
         for index, env in enumerate(self.envs):
             if not np.array_equal(self.obs[index], saved[index], equal_nan=saved.dtype.kind == "f"):
                 raise UserError(
-                    f"{_name(env)} did not come back to the observation it showed at the checkpoint after the "
-                    f"same seed and {len(self._actions[index])} actions: {_difference(self.obs[index], saved[index])}. "
+                    f"{_name(env)} did not come back to the observation of the checkpoint after the same "
+                    f"seed and {len(self._actions[index])} actions: {_difference(self.obs[index], saved[index])}. "
                     "Its reset(seed=...) must make the episode repeatable"
                 )
 

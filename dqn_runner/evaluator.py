@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dqn_runner.envs import Env, spec_of
+from dqn_runner.registry import option
 from dqn_runner.rng import stream
-from dqn_runner.types import Array, IntArray
+from dqn_runner.types import Array, IntArray, UserError
+
+
+@option("evaluator", "default")
+@dataclass(kw_only=True)
+class EvaluatorConfig:
+    """How mode=eval judges a checkpoint."""
+
+    episodes: int = 100
+    seed: int = 0
+    """Another seed gives another fixed set of episodes."""
+    video: bool = False
+    """Record the first episode as a GIF, where the environment renders."""
+
+    def __post_init__(self) -> None:
+        """Refuse an evaluation of nothing."""
+        if self.episodes < 1:
+            raise UserError(f"evaluator.episodes must be at least 1, got {self.episodes}")
+
 
 Policy = Callable[[Array], IntArray]
 """Observations [n, *obs_shape] to actions [n]."""
-Frame = Any
 OnFrame = Callable[[Env], None]
 
 
@@ -56,9 +73,7 @@ class Evaluation:
 class Evaluator:
     """Owns the evaluation environment; leaves no trace in training."""
 
-    def __init__(
-        self, env: Env, seed_of: Callable[[int], int], max_episode_steps: int | None
-    ) -> None:
+    def __init__(self, env: Env, seed_of: Callable[[int], int], max_episode_steps: int | None) -> None:
         """Episode `k` starts from `seed_of(k)` and is cut after `max_episode_steps`."""
         self.env = env
         self._seed_of = seed_of

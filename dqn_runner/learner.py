@@ -55,9 +55,7 @@ class Hyper(NamedTuple):
     """Infinity for no clipping."""
 
 
-Update = Callable[
-    [LearnerState, Transition, "torch.Tensor", Hyper], tuple["torch.Tensor", "torch.Tensor"]
-]
+Update = Callable[[LearnerState, Transition, "torch.Tensor", Hyper], tuple["torch.Tensor", "torch.Tensor"]]
 Apply = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
@@ -73,9 +71,7 @@ def make_update(network: Apply, loss: Loss, optimizer: Optimizer) -> Update:
     def objective(
         online: torch.Tensor, target: torch.Tensor, transition: Transition, weight: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        result = loss(
-            lambda obs: network(online, obs), lambda obs: network(target, obs), transition
-        )
+        result = loss(lambda obs: network(online, obs), lambda obs: network(target, obs), transition)
         return (weight * result.loss).mean(), result.priority, result.q.mean()
 
     def update(

@@ -43,7 +43,7 @@ class QLearning:
     """One-step (or n-step) Q-learning with a target network (Mnih et al. 2015, Nature, Algorithm 1)."""
 
     double: bool = False
-    """The online network picks the next action, the target network values it (van Hasselt et al. 2016, eq. 4)."""
+    """The online network picks the next action, the target network values it (van Hasselt 2016, eq. 4)."""
     error: TDError = TDError.huber
 
     @property

@@ -40,9 +40,7 @@ class Metrics:
         self._recent: deque[Episode] = deque(maxlen=RECENT)
         self.episodes: dict[str, list[float]] = {"step": [], "return": [], "length": []}
         self.train: dict[str, list[float]] = {k: [] for k in ("step", "episode", *TRAIN_KEYS)}
-        self.eval: dict[str, list[Any]] = {
-            k: [] for k in ("step", "episode", "returns", *EVAL_KEYS)
-        }
+        self.eval: dict[str, list[Any]] = {k: [] for k in ("step", "episode", "returns", *EVAL_KEYS)}
 
     def add_update(self, info: torch.Tensor) -> None:
         """Statistics [len(INFO)] of one gradient step."""
@@ -59,9 +57,7 @@ class Metrics:
     def add_evaluation(self, step: int, episode: int, evaluation: Evaluation) -> dict[str, float]:
         """An evaluation; returns its values for the loggers."""
         summary = evaluation.summary()
-        _append(
-            self.eval, {"step": step, "episode": episode, "returns": evaluation.returns, **summary}
-        )
+        _append(self.eval, {"step": step, "episode": episode, "returns": evaluation.returns, **summary})
         return {f"eval/{key}": value for key, value in summary.items()}
 
     def flush(self, step: int, episode: int, epsilon: float) -> dict[str, float]:
@@ -71,7 +67,7 @@ class Metrics:
             values["return_mean_100"] = float(np.mean([e.episode_return for e in self._recent]))
             values["length_mean_100"] = float(np.mean([e.length for e in self._recent]))
         if self._sum is not None:
-            means = (self._sum / self._updates).tolist()
+            means: list[float] = (self._sum / self._updates).tolist()
             values.update(zip(INFO, means, strict=True))
         self._sum, self._updates = None, 0
         blank = dict.fromkeys(TRAIN_KEYS, float("nan"))
@@ -80,11 +76,7 @@ class Metrics:
 
     def recent_return(self) -> float:
         """Mean return of the last episodes; NaN before the first ends."""
-        return (
-            float(np.mean([e.episode_return for e in self._recent]))
-            if self._recent
-            else float("nan")
-        )
+        return float(np.mean([e.episode_return for e in self._recent])) if self._recent else float("nan")
 
     def history(self) -> dict[str, Any]:
         """Everything since the run began, for metrics.json."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class ChannelsFirst(nn.Module):
 def mlp(sizes: list[int]) -> list[nn.Module]:
     """Linear layers through `sizes` with ReLU between them."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         layers += [Linear(inputs, outputs), nn.ReLU()]
     return layers[:-1]
 
@@ -65,7 +66,8 @@ class FlatNetwork:
 
     def __init__(self, module: nn.Module, num_actions: int, width: int) -> None:
         """Take the parameters out of `module`; their values become `self.initial` [parameters]."""
-        for name, part in module.named_modules():
+        parts: dict[str, nn.Module] = dict(module.named_modules())
+        for name, part in parts.items():
             if getattr(part, "running_mean", None) is not None:
                 raise ValueError(
                     f"network layer '{name}' ({type(part).__name__}) keeps running statistics, which a "
@@ -75,7 +77,7 @@ class FlatNetwork:
         self.outputs = (num_actions, width)
         self._places: list[tuple[dict[str, object], str, torch.Size]] = []
         values: list[torch.Tensor] = []
-        for owner in module.modules():
+        for owner in parts.values():
             for name, parameter in list(owner.named_parameters(recurse=False)):
                 delattr(owner, name)
                 self._places.append((owner.__dict__, name, parameter.shape))
@@ -89,9 +91,7 @@ class FlatNetwork:
             obs = obs.to(torch.float32) / 255
         elif obs.dtype is not torch.float32:
             obs = obs.to(torch.float32)
-        for (attributes, name, shape), value in zip(
-            self._places, flat.split(self._sizes, -1), strict=True
-        ):
+        for (attributes, name, shape), value in zip(self._places, flat.split(self._sizes, -1), strict=True):
             attributes[name] = value.view(shape)
         return self.module(obs).unflatten(-1, self.outputs)
 

@@ -141,9 +141,7 @@ class NStepWindows:
 class RingReplay:
     """A ring of transitions in preallocated numpy arrays; the operating system gives memory as it fills."""
 
-    def __init__(
-        self, capacity: int, spec: EnvSpec, windows: NStepWindows, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, capacity: int, spec: EnvSpec, windows: NStepWindows, rng: np.random.Generator) -> None:
         """An empty ring."""
         self.capacity = capacity
         self._windows = windows
@@ -187,10 +185,7 @@ class RingReplay:
     def sample(self, batch_size: int) -> Batch:
         """A batch drawn uniformly with replacement; every weight is 1."""
         index = self._rng.integers(len(self), size=batch_size)
-        drawn = {
-            name: torch.from_numpy(column.take(index, axis=0))
-            for name, column in self._columns.items()
-        }
+        drawn = {name: torch.from_numpy(column.take(index, axis=0)) for name, column in self._columns.items()}
         if len(self._ones) != batch_size:
             self._ones = torch.ones(batch_size)
         return Batch(Transition(**drawn), index, self._ones)
@@ -212,13 +207,9 @@ class RingReplay:
         size = min(state["added"], self.capacity)
         for name, column in self._columns.items():
             saved: Any = np.asarray(state["columns"][name])
-            if (
-                len(saved) != size
-                or saved.shape[1:] != column.shape[1:]
-                or saved.dtype != column.dtype
-            ):
+            if len(saved) != size or saved.shape[1:] != column.shape[1:] or saved.dtype != column.dtype:
                 raise UserError(
-                    f"the checkpoint's replay does not fit: '{name}' is {saved.shape} {saved.dtype}, this run "
+                    f"the checkpoint's replay does not fit: {name} is {saved.shape} {saved.dtype}, this run "
                     f"keeps {column.shape} {column.dtype}; agent.replay and env must stay as they were"
                 )
             column[:size] = saved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import numpy as np
@@ -32,7 +32,7 @@ def eval_seeds(purpose: str, seed: int = 0) -> Callable[[int], int]:
 
 
 @contextmanager
-def torch_seeded(seed: int) -> Iterator[None]:
+def torch_seeded(seed: int) -> Generator[None]:
     """Let code that only knows torch's global generator draw from `seed`, and leave no trace."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -6,8 +6,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -21,121 +19,16 @@ from dqn_runner.checkpoint import (
     load_checkpoint,
     numbered_name,
 )
+from dqn_runner.checks import check
 from dqn_runner.collector import Collector
 from dqn_runner.envs import Env, EnvBatch, EnvPart, GivenEnv
 from dqn_runner.evaluator import Evaluator
 from dqn_runner.loggers import Console, JsonLines, Logger, LoggerPart, TextFile, log
 from dqn_runner.metrics import Metrics
-from dqn_runner.registry import option
 from dqn_runner.rng import eval_seeds, seed_for, stream
 from dqn_runner.signals import StopSignals
+from dqn_runner.training import Best, TrainingConfig, TrainingStats, Unit
 from dqn_runner.types import Record, RunInfo, State, UserError, crossed
-
-
-class Unit(Enum):
-    """The clock in which frequencies count."""
-
-    episodes = "episodes"
-    steps = "steps"
-
-
-@option("trainer", "default")
-@dataclass(kw_only=True)
-class TrainingConfig:
-    """Budgets, and how often to evaluate, save and log; the frequencies count in `unit`."""
-
-    unit: Unit = Unit.episodes
-    """The clock of the three frequencies: training episodes, or env steps."""
-    max_episodes: int | None = 50_000
-    """Stop after this many training episodes; null is no limit."""
-    max_steps: int | None = None
-    """Stop after this many env steps; null is no limit. The budget reached first ends the run."""
-    max_steps_per_episode: int | None = 1_000
-    """Truncate longer episodes, in training and evaluation; null leaves it to the env."""
-    eval_frequency: int = 100
-    """Evaluate every so many episodes or steps."""
-    eval_episodes: int = 10
-    """Episodes of one evaluation; always the same seeds."""
-    checkpoint_frequency: int = 500
-    """Save every so many episodes or steps."""
-    keep_last: int = 3
-    """Numbered checkpoints to keep; best.pt and latest.pt always stay."""
-    log_frequency: int = 10
-    """Log every so many episodes or steps."""
-    early_stopping: bool = True
-    """Stop after `patience` evaluations without an improvement."""
-    patience: int = 50
-    """Evaluations in a row without an improvement of at least `min_delta`."""
-    min_delta: float = 0.0
-    """Improvement of the mean return that counts for `patience`; any larger one with 0."""
-    target_return: float | None = None
-    """Stop when an evaluation's mean return reaches it; null never."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
-        self.unit = Unit(self.unit)
-        names = (
-            "eval_frequency",
-            "eval_episodes",
-            "checkpoint_frequency",
-            "log_frequency",
-            "patience",
-        )
-        for name in (*names, "max_episodes", "max_steps", "max_steps_per_episode"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"trainer.{name} must be at least 1, got {value}")
-        if self.max_episodes is None and self.max_steps is None:
-            raise UserError(
-                "the run would never end; set trainer.max_episodes or trainer.max_steps"
-            )
-        if self.keep_last < 0 or self.min_delta < 0:
-            raise UserError("trainer.keep_last and trainer.min_delta must not be negative")
-
-    def stopping(self) -> dict[str, Any]:
-        """The fields that decide when a run is over."""
-        names = (
-            "max_episodes",
-            "max_steps",
-            "early_stopping",
-            "patience",
-            "min_delta",
-            "target_return",
-        )
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass
-class Best:
-    """The best evaluation so far, and how patience stands."""
-
-    mean: float = -math.inf
-    step: int = 0
-    reference: float = -math.inf
-    """The mean that the next one must beat by `min_delta` for patience to start anew."""
-    waited: int = 0
-    """Evaluations since then."""
-
-
-@dataclass(frozen=True)
-class TrainingStats:
-    """What a run came to."""
-
-    reason: str
-    """Why it ended, in words."""
-    signal: int | None
-    """The signal that ended it, if one did."""
-    steps: int
-    episodes: int
-    best_mean: float
-    """Best mean return of an evaluation; NaN if there was none."""
-    best_step: int
-    training_time: float
-    """Seconds, over all sessions of the run."""
-    objective: float
-    """What a sweep maximises: the best evaluation, or the recent training return if there was none."""
-    history: Mapping[str, Any] = field(repr=False)
-    """The content of metrics.json: `episodes`, `train` and `evaluations`, columns of equal length."""
 
 
 def default_loggers() -> dict[str, LoggerPart]:
@@ -169,7 +62,7 @@ class Trainer:
             lambda index, episode: seed_for(seed, "env", index, episode),
             limit,
         )
-        _check_fit(agent, envs)
+        check(agent.config, agent.spec, config, envs.spec)
         self.agent = agent
         self.config = config
         self.output_dir = Path(output_dir)
@@ -204,11 +97,7 @@ class Trainer:
 
     def train(self) -> TrainingStats:
         """Run until a budget, the target, patience or a signal ends it; the state is saved in any case."""
-        if not self._resumed and self._checkpointer.directory.exists():
-            raise UserError(
-                f"{self.output_dir} already holds a run; resume it (resume={self.output_dir} on the command "
-                "line, Trainer.resume in Python) or choose another output directory"
-            )
+        self.refuse_used_directory()
         with StopSignals() as self._signals:
             failed = True
             try:
@@ -222,6 +111,14 @@ class Trainer:
             finally:
                 self._close(failed)
         return self._stats(reason)
+
+    def refuse_used_directory(self) -> None:
+        """Raise if this is a new run and its directory holds another one already."""
+        if not self._resumed and self._checkpointer.directory.exists():
+            raise UserError(
+                f"{self.output_dir} already holds a run; resume it (resume={self.output_dir} on the command "
+                "line, Trainer.resume in Python) or choose another output directory"
+            )
 
     def resume(self, path: str | Path) -> None:
         """Go on from a checkpoint, or from the latest one of a run directory."""
@@ -303,7 +200,7 @@ class Trainer:
         for _ in range(rounds * config.gradient_steps):
             batch = self.replay.sample(config.batch_size)
             priority, info = agent.learn(batch)
-            self.replay.update(batch.index, priority)
+            self.replay.update(batch.indices, priority)
             self.metrics.add_update(info)
         if crossed(previous, self.step, config.target_update_every):
             agent.sync_target()
@@ -316,19 +213,14 @@ class Trainer:
         best.waited += 1
         if evaluation.mean > best.mean:
             best.mean, best.step, self._improved = evaluation.mean, self.step, True
-        if (
-            evaluation.mean > best.reference
-            and evaluation.mean >= best.reference + self.config.min_delta
-        ):
+        if evaluation.mean > best.reference and evaluation.mean >= best.reference + self.config.min_delta:
             best.reference, best.waited = evaluation.mean, 0
 
     def _evaluation_ends(self) -> str | None:
         """Why the evaluation just made ends the run, if it does."""
         config, mean = self.config, self.metrics.eval["return_mean"][-1]
         if config.target_return is not None and mean >= config.target_return:
-            return (
-                f"evaluation mean {mean:g} reached trainer.target_return={config.target_return:g}"
-            )
+            return f"evaluation mean {mean:g} reached trainer.target_return={config.target_return:g}"
         if config.early_stopping and self.best.waited >= config.patience:
             return f"no improvement in trainer.patience={config.patience} evaluations"
         return None
@@ -382,9 +274,7 @@ class Trainer:
     def _eta(self) -> float:
         """Seconds left at the run's average speed, by the budget that will be reached first."""
         steps, episodes = self.config.max_steps, self.config.max_episodes
-        done = max(
-            self.step / steps if steps else 0.0, self.episode / episodes if episodes else 0.0
-        )
+        done = max(self.step / steps if steps else 0.0, self.episode / episodes if episodes else 0.0)
         return self._elapsed() * (1 - done) / done if done > 0 else math.nan
 
     def _write(self, record: Record) -> None:
@@ -428,9 +318,7 @@ class Trainer:
     def _draw(self, summary: dict[str, Any]) -> None:
         """A full disk or a broken font must not cost the run its end."""
         try:
-            report.write_json(
-                self.output_dir / report.METRICS, {**summary, **self.metrics.history()}
-            )
+            report.write_json(self.output_dir / report.METRICS, {**summary, **self.metrics.history()})
             plots.draw_training_curves(self.output_dir)
         except Exception:
             log.exception("metrics.json or training_curves.png could not be written")
@@ -448,17 +336,4 @@ class Trainer:
             training_time=self._elapsed(),
             objective=best if evaluated else self.metrics.recent_return(),
             history=self.metrics.history(),
-        )
-
-
-def _check_fit(agent: DQNAgent, envs: EnvBatch) -> None:
-    """The agent's idea of the environment must be the environment's."""
-    if (
-        agent.spec.obs_shape != envs.spec.obs_shape
-        or agent.spec.num_actions != envs.spec.num_actions
-    ):
-        raise UserError(
-            f"the agent was built for observations {agent.spec.obs_shape} and {agent.spec.num_actions} actions, "
-            f"the environment has {envs.spec.obs_shape} and {envs.spec.num_actions}; set DQNConfig.state_dim "
-            "and action_dim accordingly"
         )

@@ -67,7 +67,7 @@ class Batch(NamedTuple):
     """Transitions drawn from replay, where they stand, and their importance weights [*runs, batch]."""
 
     transition: Transition
-    index: IntArray
+    indices: IntArray
     weight: torch.Tensor
 
 
@@ -80,7 +80,7 @@ class LossOutput(NamedTuple):
     """Value of the action taken, for the logs."""
 
 
-QFunction = Callable[[torch.Tensor], torch.Tensor]
+QFunction = Callable[["torch.Tensor"], "torch.Tensor"]
 """A network with its weights: observations [batch, *obs_shape] to outputs [batch, actions, width]."""
 
 

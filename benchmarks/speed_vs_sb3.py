@@ -1,0 +1,399 @@
+"""Env steps per second of training: dqn_runner against stable-baselines3's DQN.
+
+    python benchmarks/speed_vs_sb3.py --workload W1 --repeats 5 --json w1.json
+
+Both train on the same environment with the same settings, on the CPU with one thread. The runs alternate
+(dqn_runner, sb3, dqn_runner, ...), each in a process of its own. The clock runs between two env steps of a
+run, so imports, building, warm-up and the end of the run do not count; learning, exploration and logging do.
+See README.md in this folder for what is measured and how to read the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+OURS, SB3 = "dqn_runner", "sb3"
+PACKAGES = ("dqn_runner", "stable_baselines3", "torch", "numpy", "gymnasium")
+INSTALL = "stable-baselines3 is not installed: pip install -c constraints.txt -e '.[benchmark]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Settings of a run, the same for both libraries; every period is in env steps."""
+
+    env: str
+    state_dim: int
+    action_dim: int
+    hidden: list[int]
+    batch_size: int
+    train_every: int
+    gradient_steps: int = 1
+    capacity: int = 10_000
+    learning_rate: float = 2.5e-4
+    gamma: float = 0.99
+    max_grad_norm: float = 10.0
+    target_update_every: int = 500
+    learning_starts: int = 1_000
+    epsilon_end: float = 0.05
+    epsilon_steps: int
+    steps: int
+    """The clock stops here."""
+    steady_from: int
+    """The clock starts here: learning is on."""
+    log_every: int = 1_000
+    """Log lines of dqn_runner; divides `steady_from` and `steps`, where the clock is read."""
+
+
+WORKLOADS = {
+    "W1": Workload(
+        env="CartPole-v1",
+        state_dim=4,
+        action_dim=2,
+        hidden=[120, 84],
+        batch_size=128,
+        train_every=10,
+        epsilon_steps=30_000,
+        steps=60_000,
+        steady_from=2_000,
+    ),
+    "W2": Workload(
+        env="LunarLander-v3",
+        state_dim=8,
+        action_dim=4,
+        hidden=[256, 256],
+        batch_size=128,
+        train_every=4,
+        gradient_steps=4,
+        capacity=50_000,
+        learning_rate=6.3e-4,
+        target_update_every=250,
+        learning_starts=200,
+        epsilon_end=0.1,
+        epsilon_steps=1_000,
+        steps=8_000,
+        steady_from=1_500,
+        log_every=500,
+    ),
+    "W3": Workload(
+        env="CartPole-v1",
+        state_dim=4,
+        action_dim=2,
+        hidden=[64, 64],
+        batch_size=64,
+        train_every=1,
+        epsilon_steps=1_500,
+        steps=20_000,
+        steady_from=2_000,
+    ),
+}
+
+
+class Clocks(NamedTuple):
+    """Seconds on three clocks."""
+
+    wall: float
+    process: float
+    """CPU time of this process."""
+    machine: float | None
+    """CPU time of everything on the machine; None without psutil."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run came to."""
+
+    library: str
+    seed: int
+    seconds: float
+    steps_per_second: float
+    core_share: float
+    """CPU time of the run per second of its stretch; clearly below 1, others took its core."""
+    others_cores: float | None
+    """Cores that other processes kept busy meanwhile; None without psutil."""
+    load_average: float
+    """Of the machine over the last minute, this run included."""
+
+
+@dataclass
+class Stopwatch:
+    """Reads the clocks when training passes `start` and `stop`."""
+
+    start: int
+    stop: int
+    readings: dict[int, Clocks] = field(default_factory=dict[int, Clocks])
+
+    def at(self, step: int) -> None:
+        if step == self.start or step == self.stop:
+            self.readings[step] = read_clocks()
+
+    def result(self, library: str, seed: int) -> Run:
+        start, stop = self.readings[self.start], self.readings[self.stop]
+        wall, process = stop.wall - start.wall, stop.process - start.process
+        others = None
+        if start.machine is not None and stop.machine is not None:
+            others = round(max(0.0, stop.machine - start.machine - process) / wall, 3)
+        return Run(
+            library=library,
+            seed=seed,
+            seconds=round(wall, 4),
+            steps_per_second=round((self.stop - self.start) / wall, 1),
+            core_share=round(process / wall, 3),
+            others_cores=others,
+            load_average=round(os.getloadavg()[0], 2),
+        )
+
+
+def read_clocks() -> Clocks:
+    return Clocks(time.perf_counter(), time.process_time(), machine_cpu_seconds())
+
+
+def machine_cpu_seconds() -> float | None:
+    try:
+        import psutil
+    except ImportError:
+        return None
+    times = psutil.cpu_times()._asdict()
+    return sum(times[name] for name in ("user", "system", "nice", "irq", "softirq") if name in times)
+
+
+class StopwatchLogger:
+    """A logger of dqn_runner, and its own part, that passes the steps of log lines to a stopwatch."""
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
+
+    def open(self, *_: Any) -> StopwatchLogger:
+        return self
+
+    def write(self, record: Any) -> None:
+        if record.kind == "train":
+            self._stopwatch.at(record.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def close(self, failed: bool) -> None:
+        """Nothing is open."""
+
+
+def make_env(workload: Workload) -> Any:
+    """The environment of both, without gymnasium's checker."""
+    import gymnasium
+
+    return gymnasium.make(workload.env, disable_env_checker=True)
+
+
+def train_ours(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
+    """Train with the loggers that dqn_runner has by default: console, text log and JSON lines."""
+    from dqn_runner import DQNAgent, Trainer, TrainingConfig
+    from dqn_runner.trainer import default_loggers
+
+    training = TrainingConfig(
+        unit="steps",
+        max_episodes=None,
+        max_steps=workload.steps + 1,  # the log line at `steps` comes before the end and its evaluation
+        eval_frequency=10**9,
+        eval_episodes=1,
+        checkpoint_frequency=10**9,
+        log_frequency=workload.log_every,
+    )
+    agent = DQNAgent(our_config(workload, seed))
+    loggers = {**default_loggers(), "stopwatch": StopwatchLogger(stopwatch)}
+    with tempfile.TemporaryDirectory() as directory:
+        run_dir = Path(directory) / "run"
+        Trainer(agent, make_env(workload), training, run_dir, loggers=loggers).train()
+
+
+def our_config(workload: Workload, seed: int) -> Any:
+    from dqn_runner import DQNConfig
+    from dqn_runner.exploration import EpsilonGreedy
+    from dqn_runner.networks import Mlp
+    from dqn_runner.replay import UniformReplay
+    from dqn_runner.schedules import Linear
+
+    schedule = Linear(start=1.0, end=workload.epsilon_end, steps=workload.epsilon_steps)
+    return DQNConfig(
+        state_dim=workload.state_dim,
+        action_dim=workload.action_dim,
+        seed=seed,
+        gamma=workload.gamma,
+        learning_rate=workload.learning_rate,
+        batch_size=workload.batch_size,
+        learning_starts=workload.learning_starts,
+        train_every=workload.train_every,
+        gradient_steps=workload.gradient_steps,
+        target_update_every=workload.target_update_every,
+        max_grad_norm=workload.max_grad_norm,
+        network=Mlp(hidden=workload.hidden),
+        exploration=EpsilonGreedy(schedule=schedule),
+        replay=UniformReplay(capacity=workload.capacity),
+    )
+
+
+def train_sb3(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
+    """Train with SB3's Huber loss and Adam, which are its defaults; it logs to no sink."""
+    from stable_baselines3 import DQN
+
+    model = DQN(
+        "MlpPolicy",
+        make_env(workload),
+        policy_kwargs={"net_arch": workload.hidden},
+        learning_rate=workload.learning_rate,
+        buffer_size=workload.capacity,
+        learning_starts=workload.learning_starts,
+        batch_size=workload.batch_size,
+        gamma=workload.gamma,
+        train_freq=workload.train_every,
+        gradient_steps=workload.gradient_steps,
+        target_update_interval=workload.target_update_every,
+        exploration_fraction=workload.epsilon_steps / workload.steps,
+        exploration_initial_eps=1.0,
+        exploration_final_eps=workload.epsilon_end,
+        max_grad_norm=workload.max_grad_norm,
+        seed=seed,
+        device="cpu",
+        verbose=0,
+    )
+
+    def on_step(*_: Any) -> bool:
+        stopwatch.at(model.num_timesteps)
+        return True
+
+    model.learn(workload.steps, callback=on_step)
+
+
+TRAINERS: dict[str, Callable[[Workload, int, Stopwatch], None]] = {OURS: train_ours, SB3: train_sb3}
+
+
+def run_here(library: str, name: str, seed: int) -> Run:
+    """One run in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    workload = WORKLOADS[name]
+    stopwatch = Stopwatch(workload.steady_from, workload.steps)
+    TRAINERS[library](workload, seed, stopwatch)
+    return stopwatch.result(library, seed)
+
+
+def run_fresh(library: str, name: str, seed: int) -> Run:
+    """One run in a new process; its last line on standard output is the result."""
+    command = [sys.executable, __file__, "--workload", name, "--only", library, "--seed", str(seed)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if child.returncode != 0:
+        sys.exit(f"{child.stderr}\nthe run of {library} failed, see above")
+    return Run(**json.loads(child.stdout.splitlines()[-1]))
+
+
+def compare(name: str, repeats: int) -> dict[str, Any]:
+    """All runs, alternating, with a line of the table after each pair."""
+    print(HEADER)
+    runs: list[Run] = []
+    for seed in range(repeats):
+        pair = [run_fresh(library, name, seed) for library in (OURS, SB3)]
+        print(row(seed, *pair), flush=True)
+        runs += pair
+    return {
+        "workload": name,
+        "settings": asdict(WORKLOADS[name]),
+        "machine": machine(),
+        "versions": versions(),
+        "runs": [asdict(run) for run in runs],
+        "summary": summarise(runs),
+    }
+
+
+def summarise(runs: list[Run]) -> dict[str, Any]:
+    ours = [run.steps_per_second for run in runs if run.library == OURS]
+    theirs = [run.steps_per_second for run in runs if run.library == SB3]
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "median": {OURS: median(ours), SB3: median(theirs)},
+        "ratio_of_medians": round(median(ours) / median(theirs), 3),
+        "pairwise_ratios": [round(min(ratios), 3), round(max(ratios), 3)],
+    }
+
+
+def versions() -> dict[str, str]:
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found, "commit": commit or "unknown"}
+
+
+def machine() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count()}
+
+
+HEADER = (
+    f"{'':6} {'steps per second':^25} {'':7} {'core share':^13} {'others: cores':^13} {'load average':^13}\n"
+    f"{'repeat':6} {OURS:>12} {SB3:>12} {'ratio':>7}" + f" {'ours':>6} {SB3:>6}" * 3
+)
+
+
+def row(repeat: int, ours: Run, theirs: Run) -> str:
+    ratio = ours.steps_per_second / theirs.steps_per_second
+    others = ("-" if run.others_cores is None else f"{run.others_cores:.2f}" for run in (ours, theirs))
+    cells = [
+        f"{repeat:6} {ours.steps_per_second:12,.0f} {theirs.steps_per_second:12,.0f} {ratio:7.2f}",
+        *(f"{run.core_share:6.2f}" for run in (ours, theirs)),
+        *(f"{text:>6}" for text in others),
+        *(f"{run.load_average:6.2f}" for run in (ours, theirs)),
+    ]
+    return " ".join(cells)
+
+
+def footer(result: dict[str, Any]) -> str:
+    summary, versions, machine = result["summary"], result["versions"], result["machine"]
+    low, high = summary["pairwise_ratios"]
+    names = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"median {summary['median'][OURS]:12,.0f} {summary['median'][SB3]:12,.0f} "
+        f"{summary['ratio_of_medians']:7.2f}  (of the pairs: {low:.2f} to {high:.2f})\n"
+        f"{names}\n{machine['cpu']}, {machine['cores']} cores"
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--workload", choices=WORKLOADS, default="W1")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each library")
+    parser.add_argument("--json", type=Path, help="write settings, versions and every run to this file")
+    parser.add_argument("--only", choices=TRAINERS, help="one run in this process, for a profiler")
+    parser.add_argument("--seed", type=int, default=0, help="of that run")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.only:
+        print(json.dumps(asdict(run_here(arguments.only, arguments.workload, arguments.seed))))
+        return
+    if importlib.util.find_spec("stable_baselines3") is None:
+        sys.exit(INSTALL)
+    result = compare(arguments.workload, arguments.repeats)
+    print(footer(result))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

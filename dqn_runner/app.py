@@ -1,0 +1,134 @@
+"""The program: Hydra composes, one line makes typed objects of it, and the run begins."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from dqn_runner import resume
+from dqn_runner.config import Mode, RunConfig, accept_env_target, plain
+from dqn_runner.errors import RunFailedError, explain
+from dqn_runner.lazy import torch
+from dqn_runner.types import UserError
+
+USAGE_ERROR = 2
+RUN_FAILED = 1
+SIGNAL_BASE = 128
+"""A run ended by signal n exits with 128 + n: 130 for Ctrl-C, 143 for SIGTERM."""
+
+_HERE = Path(__file__).parent
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+"""Inside the installed package, or beside it in a checkout."""
+
+
+def main() -> None:
+    """Run the command line; one readable message and a documented exit status whatever happens."""
+    sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
+    debug = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
+    try:
+        sys.argv[1:] = resume.expand_arguments(sys.argv[1:])
+        compose_and_run()
+    except Exception as error:
+        message = explain(error)
+        if debug or message is None:
+            traceback.print_exc()
+        print(f"error: {message or error}", file=sys.stderr)
+        usage = message is not None and not isinstance(error, RunFailedError)
+        sys.exit(USAGE_ERROR if usage else RUN_FAILED)
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def compose_and_run(cfg: DictConfig) -> float:
+    """One job: returns what a sweep maximises."""
+    job = HydraConfig.get()
+    overrides = list(job.overrides.task)
+    accept_env_target(cfg)
+    stored = _stored(cfg)
+    changes = resume.restore(cfg, stored, overrides) if stored else []
+    run: RunConfig = instantiate(cfg, _convert_="object")
+    torch.set_num_threads(run.threads)
+    run_dir = Path(job.runtime.output_dir)
+    if run.mode is Mode.eval:
+        return _evaluate(run, stored, run_dir, changes)
+    source = {
+        "config": plain(cfg),
+        "overrides": _lasting(overrides),
+        "config_name": job.job.config_name,
+        "config_dir": _config_dir(job),
+    }
+    group = Path(job.sweep.dir).name if resume.is_sweep(job.mode) else None
+    return _train(run, stored, run_dir, changes, source, group)
+
+
+def _train(
+    run: RunConfig,
+    stored: resume.Stored | None,
+    run_dir: Path,
+    changes: Sequence[str],
+    source: dict[str, Any],
+    group: str | None,
+) -> float:
+    from dqn_runner import provenance
+    from dqn_runner.build import build_trainer
+
+    if stored:
+        resume.refuse_impossible(stored.config, source["config"])
+        print("\n".join(["changed for this session:", *changes]) if changes else "nothing changed")
+    trainer = build_trainer(run, run_dir, source, group)
+    if stored:
+        trainer.resume(stored.path)
+    else:
+        trainer.refuse_used_directory()
+    provenance.record_session(run_dir, source["config"], source["overrides"], changes)
+    try:
+        stats = trainer.train()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise RunFailedError(f"the run failed: {reason} (traceback in {run_dir / 'logs'})") from error
+    print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {run_dir}")
+    if stats.signal is not None:
+        print(f"go on with: python -m dqn_runner resume={run_dir}")
+        sys.exit(SIGNAL_BASE + stats.signal)
+    return stats.objective
+
+
+def _evaluate(run: RunConfig, stored: resume.Stored | None, run_dir: Path, changes: Sequence[str]) -> float:
+    from dqn_runner.evaluation import evaluate_checkpoint
+
+    if stored is None:
+        raise UserError("mode=eval needs checkpoint=PATH, a checkpoint or a run directory")
+    for change in changes:
+        print(f"changed for this evaluation: {change}")
+    return evaluate_checkpoint(run, stored.path, run_dir).mean
+
+
+def _stored(cfg: DictConfig) -> resume.Stored | None:
+    if cfg.mode is Mode.eval:
+        if cfg.resume is not None:
+            raise UserError("mode=eval takes checkpoint=PATH, not resume=")
+        return resume.read_stored(cfg.checkpoint, "checkpoint") if cfg.checkpoint else None
+    if cfg.checkpoint is not None:
+        raise UserError("checkpoint= belongs to mode=eval; to go on training use resume=")
+    return resume.read_stored(cfg.resume, "resume") if cfg.resume else None
+
+
+def _lasting(overrides: Sequence[str]) -> list[str]:
+    """The overrides that make the run's configuration, without what only this command asks."""
+    return [o.input_line or "" for o in resume.parse(overrides) if o.key_or_group not in resume.SESSION_KEYS]
+
+
+def _config_dir(job: Any) -> str | None:
+    """The directory given with --config-dir."""
+    return next((s.path for s in job.runtime.config_sources if s.provider == "command-line"), None)

@@ -1,0 +1,41 @@
+"""The composition root: from a RunConfig to the objects of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dqn_runner.agent import DQNAgent, DQNConfig
+from dqn_runner.config import RunConfig
+from dqn_runner.envs import EnvPart, spec_of
+from dqn_runner.evaluator import Evaluator
+from dqn_runner.rng import eval_seeds
+from dqn_runner.trainer import Trainer
+
+
+def build_agent(config: DQNConfig, env: EnvPart) -> DQNAgent:
+    """An agent whose unset dimensions are the environment's."""
+    probe = env.make()
+    try:
+        spec = spec_of(probe)
+    finally:
+        probe.close()
+    dims = {
+        "state_dim": spec.obs_shape if config.state_dim is None else config.state_dim,
+        "action_dim": spec.num_actions if config.action_dim is None else config.action_dim,
+    }
+    return DQNAgent(dataclasses.replace(config, **dims))
+
+
+def build_trainer(run: RunConfig, run_dir: Path, source: Mapping[str, Any], group: str | None) -> Trainer:
+    """The trainer of a run that writes into `run_dir`."""
+    agent = build_agent(run.agent, run.env)
+    return Trainer(agent, run.env, run.trainer, run_dir, loggers=run.logging, source=source, group=group)
+
+
+def build_evaluator(run: RunConfig, render: bool) -> Evaluator:
+    """The evaluator of mode=eval; its seeds are not those that chose the best checkpoint."""
+    seeds = eval_seeds("test", run.evaluator.seed)
+    return Evaluator(run.env.make(render), seeds, run.trainer.max_steps_per_episode)

@@ -1,0 +1,79 @@
+"""What can be known to be wrong before the first step, across the borders of single settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dqn_runner.agent import DQNConfig
+from dqn_runner.training import TrainingConfig
+from dqn_runner.types import EnvSpec, UserError
+
+_GIB = 2**30
+
+
+def check(agent: DQNConfig, spec: EnvSpec, trainer: TrainingConfig, env: EnvSpec) -> None:
+    """Raise a UserError that lists everything found; `spec` is the agent's, `env` the environment's."""
+    problems = [*_shapes(spec, env), *_replay(agent, env), *_budget(agent, trainer)]
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def _shapes(spec: EnvSpec, env: EnvSpec) -> list[str]:
+    if (spec.obs_shape, spec.num_actions) == (env.obs_shape, env.num_actions):
+        return []
+    return [
+        f"the agent was built for observations {spec.obs_shape} and {spec.num_actions} actions, the "
+        f"environment has {env.obs_shape} and {env.num_actions}; set agent.state_dim and agent.action_dim "
+        "accordingly"
+    ]
+
+
+def _replay(agent: DQNConfig, env: EnvSpec) -> list[str]:
+    problems: list[str] = []
+    capacity: int = agent.replay.capacity
+    if agent.batch_size > capacity:
+        problems.append(
+            f"agent.batch_size={agent.batch_size} is larger than agent.replay.capacity={capacity}"
+        )
+    if agent.learning_starts > capacity:
+        problems.append(
+            f"agent.learning_starts={agent.learning_starts} is larger than agent.replay.capacity={capacity}: "
+            "the first transitions would be forgotten before anything is learned from them"
+        )
+    needed, available = agent.replay.num_bytes(env), _available_memory()
+    if needed > available:
+        problems.append(
+            f"agent.replay.capacity={capacity} needs {needed / _GIB:.1f} GiB of memory for observations "
+            f"{env.obs_shape} {env.obs_dtype}, but {available / _GIB:.1f} GiB are free; a capacity of "
+            f"{int(capacity * available / needed * 0.8)} would fit"
+        )
+    return problems
+
+
+def _budget(agent: DQNConfig, trainer: TrainingConfig) -> list[str]:
+    problems: list[str] = []
+    if trainer.max_steps is None:
+        return problems
+    if agent.learning_starts >= trainer.max_steps:
+        problems.append(
+            f"agent.learning_starts={agent.learning_starts} is not below trainer.max_steps="
+            f"{trainer.max_steps}: nothing would be learned"
+        )
+    duration: int = agent.exploration.duration
+    if duration > trainer.max_steps:
+        problems.append(
+            f"agent.exploration.schedule takes {duration} env steps, longer than trainer.max_steps="
+            f"{trainer.max_steps}; shorten the schedule or lengthen the run"
+        )
+    return problems
+
+
+def _available_memory() -> int:
+    """Bytes that can be used without swapping; all of the memory where the system does not say."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,153 @@
+"""`resume=` and `checkpoint=`: take up a stored run's configuration, with new overrides on top.
+
+Hydra composes the stored overrides followed by the new ones. What the stored configuration says wins
+wherever the new overrides change nothing, so that a run goes on as it was even after a default changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dqn_runner.checkpoint import find_checkpoint, load_checkpoint
+from dqn_runner.config import Leaf, leaves, plain
+from dqn_runner.types import UserError
+
+SESSION_KEYS = ("mode", "resume", "checkpoint")
+"""What a command asks of a stored run; not part of its configuration."""
+
+FIXED: tuple[tuple[Leaf, str], ...] = (
+    (("env",), "the stored weights and replay belong to this environment"),
+    (("seed",), "everything random in the run derives from it"),
+    (("agent", "seed"), "everything random in the run derives from it"),
+    (("agent", "network"), "the stored weights have the shape of this network"),
+    (("agent", "optimizer", "_target_"), "the stored moments belong to this optimizer"),
+    (("agent", "replay"), "the stored replay has this size"),
+    (("agent", "n_step"), "the stored transitions have this many steps"),
+    (("agent", "gamma"), "the stored transitions are discounted by it"),
+    (("trainer", "unit"), "the run's clock cannot change"),
+)
+"""What cannot change while a run goes on, and why."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a checkpoint tells about the command that made it."""
+
+    path: Path
+    config: dict[str, Any]
+    overrides: list[str]
+    config_name: str
+    config_dir: str | None
+
+    @property
+    def run_dir(self) -> Path:
+        """The directory of the run."""
+        return self.path.parent.parent
+
+
+def read_stored(path: str, knob: str) -> Stored:
+    """The stored command of the checkpoint (or run directory) `path`; `knob` is for the error."""
+    file = find_checkpoint(Path(path)).absolute()
+    try:
+        source = load_checkpoint(file)["source"]
+    except UserError as error:
+        raise UserError(f"{knob}={path}: {error}") from error
+    if "overrides" not in source:
+        raise UserError(f"{knob}={path} was written by the Python API; load it with Trainer.resume")
+    return Stored(file, source["config"], source["overrides"], source["config_name"], source["config_dir"])
+
+
+def expand_arguments(argv: Sequence[str]) -> list[str]:
+    """The command line that Hydra sees: with `resume=` or `checkpoint=`, that of the stored run and ours."""
+    arguments = get_args_parser().parse_args(list(argv))
+    if arguments.shell_completion:
+        return list(argv)
+    new = parse(arguments.overrides)
+    knob = next((o for o in new if o.key_or_group in ("resume", "checkpoint") and o.value()), None)
+    if knob is None:
+        return list(argv)
+    if arguments.multirun:
+        raise UserError(f"{knob.key_or_group}= takes up one run; it cannot be swept with --multirun")
+    stored = read_stored(str(knob.value()), knob.key_or_group)
+    replaced = {o.key_or_group for o in new}
+    kept = [text for text in stored.overrides if parse([text])[0].key_or_group not in replaced]
+    flags = [token for token in argv if token not in arguments.overrides]
+    if arguments.config_name is None:
+        flags.append(f"--config-name={stored.config_name}")
+    if arguments.config_dir is None and stored.config_dir is not None:
+        flags.append(f"--config-dir={stored.config_dir}")
+    ours = [o.input_line for o in new if o is not knob and o.input_line is not None]
+    extra = [f"{knob.key_or_group}={_quoted(stored.path)}"]
+    if knob.key_or_group == "resume":
+        if "hydra.run.dir" in replaced:
+            raise UserError(f"resume goes on in the run's directory {stored.run_dir}; drop hydra.run.dir")
+        sessions = len(list(stored.run_dir.glob(".hydra*")))
+        extra += [f"hydra.run.dir={_quoted(stored.run_dir)}", f"hydra.output_subdir=.hydra-resume-{sessions}"]
+    return [*flags, *kept, *ours, *extra]
+
+
+def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> list[str]:
+    """Give `cfg` the stored value wherever the command changes nothing; returns what does change.
+
+    `overrides` are those that composed `cfg`. The lines returned read `key: old -> new`.
+    """
+    new, old = leaves(plain(cfg)), leaves(stored.config)
+    base = leaves(plain(compose(stored.config_name, overrides=stored.overrides)))
+    ours = [o for o in parse(overrides) if o.input_line not in stored.overrides]
+    asked = [tuple(o.key_or_group.split(".")) for o in ours]
+    for path, value in old.items():
+        untouched = new.get(path) == base.get(path) and not any(path[: len(key)] == key for key in asked)
+        if untouched and path[0] not in SESSION_KEYS and new.get(path) != value:
+            OmegaConf.update(cfg, ".".join(path), value, force_add=True)
+    return changes(old, leaves(plain(cfg)))
+
+
+def changes(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[str]:
+    """The differing keys, as `key: old -> new`."""
+    return [f"{'.'.join(path)}: {_show(old, path)} -> {_show(new, path)}" for path in _differing(old, new)]
+
+
+def refuse_impossible(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise for a change that a run in progress cannot take."""
+    before, after = leaves(old), leaves(new)
+    for path in _differing(before, after):
+        for fixed, why in FIXED:
+            if path[: len(fixed)] == fixed:
+                change = f"{'.'.join(path)} from {_show(before, path)} to {_show(after, path)}"
+                raise UserError(f"resume cannot change {change}: {why}. Start a new run for that")
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's overrides of a command line."""
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def is_sweep(mode: RunMode | None) -> bool:
+    """Whether the job is one of several."""
+    return mode is RunMode.MULTIRUN
+
+
+def _differing(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[Leaf]:
+    paths = [*new, *(path for path in old if path not in new)]
+    return [p for p in paths if p[0] not in SESSION_KEYS and old.get(p, ...) != new.get(p, ...)]
+
+
+def _show(config: Mapping[Leaf, Any], path: Leaf) -> str:
+    value = config.get(path, "(absent)")
+    return "null" if value is None else str(value)
+
+
+def _quoted(path: Path) -> str:
+    """A path as a Hydra override value, whatever characters it holds."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

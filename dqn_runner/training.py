@@ -1,0 +1,116 @@
+"""Settings of a run's course, and what a run comes to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from dqn_runner.registry import option
+from dqn_runner.types import UserError
+
+
+class Unit(Enum):
+    """The clock in which frequencies count."""
+
+    episodes = "episodes"
+    steps = "steps"
+
+
+@option("trainer", "default")
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """Budgets, and how often to evaluate, save and log; the frequencies count in `unit`."""
+
+    unit: Unit = Unit.episodes
+    """The clock of the three frequencies: training episodes, or env steps."""
+    max_episodes: int | None = 50_000
+    """Stop after this many training episodes; null is no limit."""
+    max_steps: int | None = None
+    """Stop after this many env steps; null is no limit. The budget reached first ends the run."""
+    max_steps_per_episode: int | None = 1_000
+    """Truncate longer episodes, in training and evaluation; null leaves it to the env."""
+    eval_frequency: int = 100
+    """Evaluate every so many episodes or steps."""
+    eval_episodes: int = 10
+    """Episodes of one evaluation; always the same seeds."""
+    checkpoint_frequency: int = 500
+    """Save every so many episodes or steps."""
+    keep_last: int = 3
+    """Numbered checkpoints to keep; best.pt and latest.pt always stay."""
+    log_frequency: int = 10
+    """Log every so many episodes or steps."""
+    early_stopping: bool = True
+    """Stop after `patience` evaluations without an improvement."""
+    patience: int = 50
+    """Evaluations in a row without an improvement of at least `min_delta`."""
+    min_delta: float = 0.0
+    """Improvement of the mean return that counts for `patience`; any larger one with 0."""
+    target_return: float | None = None
+    """Stop when an evaluation's mean return reaches it; null never."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        self.unit = Unit(self.unit)
+        names = (
+            "eval_frequency",
+            "eval_episodes",
+            "checkpoint_frequency",
+            "log_frequency",
+            "patience",
+        )
+        for name in (*names, "max_episodes", "max_steps", "max_steps_per_episode"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"trainer.{name} must be at least 1, got {value}")
+        if self.max_episodes is None and self.max_steps is None:
+            raise UserError("the run would never end; set trainer.max_episodes or trainer.max_steps")
+        if self.keep_last < 0 or self.min_delta < 0:
+            raise UserError("trainer.keep_last and trainer.min_delta must not be negative")
+
+    def stopping(self) -> dict[str, Any]:
+        """The fields that decide when a run is over."""
+        names = (
+            "max_episodes",
+            "max_steps",
+            "early_stopping",
+            "patience",
+            "min_delta",
+            "target_return",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, and how patience stands."""
+
+    mean: float = -math.inf
+    step: int = 0
+    reference: float = -math.inf
+    """The mean that the next one must beat by `min_delta` for patience to start anew."""
+    waited: int = 0
+    """Evaluations since then."""
+
+
+@dataclass(frozen=True)
+class TrainingStats:
+    """What a run came to."""
+
+    reason: str
+    """Why it ended, in words."""
+    signal: int | None
+    """The signal that ended it, if one did."""
+    steps: int
+    episodes: int
+    best_mean: float
+    """Best mean return of an evaluation; NaN if there was none."""
+    best_step: int
+    training_time: float
+    """Seconds, over all sessions of the run."""
+    objective: float
+    """What a sweep maximises: the best evaluation, or the recent training return if there was none."""
+    history: Mapping[str, Any] = field(repr=False)
+    """The content of metrics.json: `episodes`, `train` and `evaluations`, columns of equal length."""
