@@ -7,12 +7,12 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
 from dqn_runner.lazy import torch
-from dqn_runner.types import State, UserError
+from dqn_runner.types import Array, State, UserError
 
 FORMAT = "dqn_runner checkpoint"
 VERSION = 1
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path) -> State:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}{_present(path)}")
     try:
-        document: dict[str, Any] | Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        document: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         if not zipfile.is_zipfile(path):
@@ -64,7 +64,7 @@ def load_checkpoint(path: Path) -> State:
             f"{path} has checkpoint format {document['version']}, this dqn_runner reads up to {VERSION}; "
             "update dqn_runner"
         )
-    return document
+    return cast("State", document)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -122,7 +122,7 @@ def _pack(value: Any, where: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_pack(item, f"{where}[{i}]") for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
+        return torch.from_numpy(np.ascontiguousarray(cast("Array", value)))
     if isinstance(value, torch.Tensor):
         return value.detach().contiguous()
     if value is None or isinstance(value, (bool, int, float, str)):

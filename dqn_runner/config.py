@@ -9,20 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from dqn_runner import (  # noqa: F401  # pyright: ignore[reportUnusedImport]  (they register their parts)
-    agent,
-    envs,
-    evaluator,
-    exploration,
-    loggers,
-    losses,
-    networks,
-    optimizers,
-    replay,
-    schedules,
-    trackers,
-    training,
-)
+from dqn_runner import agent, envs, evaluator, trackers, training
 from dqn_runner.registry import import_path, store_root
 
 PART = "_target_"
@@ -60,6 +47,9 @@ class RunConfig:
     logging: dict[str, Any] = field(default_factory=dict[str, Any])
     """Where records go: one entry per logger."""
 
+
+PART_MODULES = (agent, envs, evaluator, trackers, training)
+"""Importing them registers every part; the agent's own parts come with the agent."""
 
 store_root("base_config", RunConfig)
 

@@ -6,7 +6,7 @@ import copy
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -162,15 +162,16 @@ def spec_of(env: Env) -> EnvSpec:
     action: Any = env.action_space
     if not isinstance(action, gymnasium.spaces.Discrete):
         raise UserError(f"DQN needs a Discrete action space; {_name(env)} has {action}")
-    if int(action.start) != 0:
-        raise UserError(f"{_name(env)}'s actions start at {action.start}; wrap it so that they start at 0")
+    discrete = cast("Any", action)
+    if discrete.start != 0:
+        raise UserError(f"{_name(env)}'s actions start at {discrete.start}; wrap it so that they start at 0")
     if not isinstance(obs, gymnasium.spaces.Box):
         raise UserError(
             f"observations must be a Box; {_name(env)} has {obs}. Wrap it, for example with "
             "env.wrappers=[gymnasium.wrappers.FlattenObservation]"
         )
-    name = str(obs.dtype)
-    return EnvSpec(tuple(obs.shape), int(action.n), name if name in ("uint8", "bool") else "float32")
+    name = str(cast("Any", obs).dtype)
+    return EnvSpec(tuple(obs.shape), int(discrete.n), name if name in ("uint8", "bool") else "float32")
 
 
 def _name(env: Env) -> str:
@@ -247,7 +248,8 @@ class EnvBatch:
             if not np.array_equal(self.obs[index], saved[index], equal_nan=saved.dtype.kind == "f"):
                 raise UserError(
                     f"{_name(env)} did not come back to the observation of the checkpoint after the same "
-                    f"seed and {len(self._actions[index])} actions: {_difference(self.obs[index], saved[index])}. "
+                    f"seed and {len(self._actions[index])} actions: "
+                    f"{_difference(self.obs[index], saved[index])}. "
                     "Its reset(seed=...) must make the episode repeatable"
                 )
 

@@ -19,10 +19,6 @@ from omegaconf.errors import (
 from dqn_runner.registry import options
 from dqn_runner.types import UserError
 
-_NO_OPTION = (
-    r"Could not (?:find|load) '([^']+/[^']+)'(?:.*?Available options in '[^']+':(.*?))?(?:Config search|$)"
-)
-
 
 class RunFailedError(Exception):
     """The environment or the learner raised; the traceback is in the run's log."""
@@ -72,6 +68,9 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
 
 def _suggestion(key: str, root: Any) -> str:
     """The nearest key, first among those beside it, then in the whole tree."""
+    if "/" in key:
+        group = nearest(key, {group for group, _ in options().values()})
+        return f"; did you mean '{group}'?" if group else ""
     keys = list(_dotted(root)) if isinstance(root, DictConfig) else []
     parent, _, name = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
@@ -97,11 +96,12 @@ def _hydra(error: HydraException) -> str:
     """Hydra's own words, with the nearest option where an option of a group was not found."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines)
-    found = re.search(_NO_OPTION, text)
+    found = re.search(r"Could not (?:find|load) '([^']+/[^']+)'", text)
     if found is None:
         return text
     group, _, name = found[1].rpartition("/")
-    available = found[2].split() if found[2] else [n for g, n in options().values() if g == group]
+    listed = re.search(r"Available options in '[^']+':(.*?)(?:Config search path|$)", text)
+    available = listed[1].split() if listed else [n for g, n in options().values() if g == group]
     hint = nearest(name, available)
     guess = f"; did you mean {group}={hint}?" if hint else ""
     return f"there is no {group}={name}{guess} (there are: {', '.join(sorted(available))})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
 
 def _record_video(run: RunConfig, policy: Any, path: Path) -> Path:
     """The first evaluation episode as an animated GIF."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a display
     try:
         from PIL import Image
 

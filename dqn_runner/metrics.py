@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class Metrics:
             values["return_mean_100"] = float(np.mean([e.episode_return for e in self._recent]))
             values["length_mean_100"] = float(np.mean([e.length for e in self._recent]))
         if self._sum is not None:
-            means: list[float] = (self._sum / self._updates).tolist()
+            means = cast("list[float]", (self._sum / self._updates).tolist())
             values.update(zip(INFO, means, strict=True))
         self._sum, self._updates = None, 0
         blank = dict.fromkeys(TRAIN_KEYS, float("nan"))

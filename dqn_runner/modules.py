@@ -66,7 +66,7 @@ class FlatNetwork:
 
     def __init__(self, module: nn.Module, num_actions: int, width: int) -> None:
         """Take the parameters out of `module`; their values become `self.initial` [parameters]."""
-        parts: dict[str, nn.Module] = dict(module.named_modules())
+        parts: dict[str, nn.Module] = dict(module.named_modules())  # pyright: ignore[reportUnknownArgumentType]
         for name, part in parts.items():
             if getattr(part, "running_mean", None) is not None:
                 raise ValueError(
@@ -91,7 +91,9 @@ class FlatNetwork:
             obs = obs.to(torch.float32) / 255
         elif obs.dtype is not torch.float32:
             obs = obs.to(torch.float32)
-        for (attributes, name, shape), value in zip(self._places, flat.split(self._sizes, -1), strict=True):
+        for (attributes, name, shape), value in zip(
+            self._places, torch.split(flat, self._sizes, -1), strict=True
+        ):
             attributes[name] = value.view(shape)
         return self.module(obs).unflatten(-1, self.outputs)
 
@@ -103,7 +105,7 @@ class FlatNetwork:
         steps: list[Callable[[FloatArray], FloatArray]] = []
         parameters: Iterator[FloatArray] = (
             value.view(shape).numpy()
-            for (_, _, shape), value in zip(self._places, flat.split(self._sizes), strict=True)
+            for (_, _, shape), value in zip(self._places, torch.split(flat, self._sizes), strict=True)
         )
         for layer in self.module.children() if isinstance(self.module, nn.Sequential) else [None]:
             if isinstance(layer, Linear):

@@ -84,10 +84,10 @@ def average_window(count: int) -> int:
 
 def moving_average(values: Values, window: int) -> Values:
     """Mean of each value and those before it, `window` in all; of fewer at the start."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    stop = np.arange(1, len(values) + 1)
-    start = np.maximum(stop - window, 0)
-    return (sums[stop] - sums[start]) / (stop - start)
+    if not len(values):
+        return values
+    sums = np.convolve(values, np.ones(window))[: len(values)]
+    return sums / np.minimum(np.arange(1, len(values) + 1), window)
 
 
 def thin(values: Values, limit: int) -> NDArray[np.intp]:
@@ -135,7 +135,7 @@ def _draw_evaluations(panel: Axes, evaluations: Table) -> None:
         return
     _draw_range(panel, step, low, high, color=BLUE, alpha=0.12, label="min to max")
     _draw_range(panel, step, mean - std, mean + std, color=BLUE, alpha=0.25, label="±1 std")
-    _draw(panel, step, mean, color=BLUE, label="mean over episodes")
+    _draw(panel, step, mean, color=BLUE, label="mean")
     best = mean.argmax()
     style: dict[str, Any] = {"marker": "*", "s": 260, "color": GOLD, "edgecolor": "black"}
     panel.scatter(step[best], mean[best], zorder=3, label=f"best: {mean[best]:.4g}", **style)
@@ -146,7 +146,7 @@ def _draw_loss(panel: Axes, step: Values, loss: Values) -> None:
     _draw_smoothed(panel, step, loss, each="log interval")
     if len(loss) and 0 < 100 * loss.min() < loss.max():
         panel.set_yscale("log")
-        panel.set_title(f"{panel.get_title()} (log scale)")
+        panel.title.set_text(f"{panel.get_title()} (log scale)")
 
 
 def _headline(metrics: Mapping[str, Any], name: str) -> str:

@@ -163,7 +163,7 @@ def test_evaluations_show_mean_spread_and_best(tmp_path: Path):
     assert np.asarray(best.get_offsets()).tolist() == [[200.0, 20.0]]
     (mean,) = panel.lines
     assert np.asarray(mean.get_ydata()).tolist() == [2.0, 20.0, 5.0]
-    assert legend(panel) == ["min to max", "±1 std", "mean over episodes", "best: 20"]
+    assert legend(panel) == ["min to max", "±1 std", "mean", "best: 20"]
 
 
 def test_a_single_evaluation_is_visible(tmp_path: Path):
@@ -200,6 +200,10 @@ def test_moving_average_is_the_mean_of_the_last_values(count: int, window: int):
     values = np.random.default_rng(count).normal(size=count)
     naive = [values[max(0, stop - window) : stop].mean() for stop in range(1, count + 1)]
     np.testing.assert_allclose(plots.moving_average(values, window), naive, atol=1e-12)
+
+
+def test_moving_average_forgets_a_spike():
+    assert plots.moving_average(np.array([1e30, 1.0, 2.0, 3.0]), 2).tolist()[2:] == [1.5, 2.5]
 
 
 @pytest.mark.parametrize("count", [101, 150, 1000, 12_345])
