@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from dqn_runner.lazy import torch
 from dqn_runner.losses import Loss
@@ -82,7 +82,7 @@ def make_update(network: Apply, loss: Loss, optimizer: Optimizer) -> Update:
         losses, priority, q_mean = many(online, state.target, transition, weight)
         (grad,) = torch.autograd.grad(losses.sum(), online)
         with torch.no_grad():
-            norm = torch.norm(grad, dim=-1, keepdim=True)
+            norm = cast("torch.Tensor", torch.linalg.vector_norm(grad, dim=-1, keepdim=True))
             grad.mul_((hyper.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
             state.updates += 1
             optimizer.step(state.online, grad, state.moments, state.updates, hyper.learning_rate)

@@ -114,4 +114,4 @@ class _Wandb:
         return {"id": self._run.id}
 
     def close(self, failed: bool) -> None:
-        self._run.finish(exit_code=int(failed), quiet=True)
+        self._run.finish(exit_code=int(failed))

@@ -309,8 +309,11 @@ class Trainer:
             "time": {"training_seconds": self._elapsed(), "eta_seconds": self._eta()},
         }
         self._draw(summary)
-        for logger in self._loggers.values():
-            logger.close(failed)
+        for name, logger in reversed(self._loggers.items()):
+            try:
+                logger.close(failed)
+            except Exception:
+                log.exception("logging.%s could not be closed", name)
         self._loggers.clear()
         self.collector.envs.close()
         self.evaluator.close()
