@@ -37,7 +37,9 @@ class DQNConfig:
     n_step: int = 1
     """Rewards summed before bootstrapping (Sutton & Barto, chapter 7)."""
     learning_rate: float = 1e-3
+    """Step size of the optimizer."""
     batch_size: int = 128
+    """Transitions in one update."""
     learning_starts: int = 1_000
     """Env steps with uniformly random actions and no learning, at the start."""
     train_every: int = 4

@@ -80,9 +80,13 @@ class MinAtar:
     minimal_actions: bool = True
     """Only the actions that the game uses (v1); false gives all six (v0), as in the paper's results."""
     sticky_action_prob: float = 0.1
+    """Probability that the game repeats the last action instead of the chosen one."""
     difficulty_ramping: bool = True
+    """The game becomes faster as it goes on."""
     num_envs: int = 1
+    """Copies that are stepped together."""
     reward_threshold: float | None = None
+    """The return at which the task counts as solved; `trainer.target_return` follows it."""
 
     def make(self, render: bool = False) -> Env:
         """A new game."""

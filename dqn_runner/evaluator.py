@@ -19,6 +19,7 @@ class EvaluatorConfig:
     """How mode=eval judges a checkpoint."""
 
     episodes: int = 100
+    """Greedy episodes to play."""
     seed: int = 0
     """Another seed gives another fixed set of episodes."""
     video: bool = False

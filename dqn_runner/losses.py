@@ -45,6 +45,7 @@ class QLearning:
     double: bool = False
     """The online network picks the next action, the target network values it (van Hasselt 2016, eq. 4)."""
     error: TDError = TDError.huber
+    """How a TD error counts: `huber` is the clipped TD error of the Nature paper, `squared` its square."""
 
     @property
     def width(self) -> int:

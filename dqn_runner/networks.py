@@ -32,6 +32,7 @@ class Mlp:
     """Fully connected ReLU layers over the flattened observation."""
 
     hidden: list[int] = field(default_factory=lambda: [120, 84])
+    """Units of each hidden layer."""
 
     def build(self, spec: EnvSpec, width: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * width]."""
@@ -48,7 +49,9 @@ class MinatarCnn:
     """One 3x3 convolution and one hidden layer, for small images (Young & Tian 2019, section 4)."""
 
     channels: int = 16
+    """Channels of the convolution."""
     hidden: int = 128
+    """Units of the hidden layer."""
 
     def build(self, spec: EnvSpec, width: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * width]."""
@@ -61,6 +64,7 @@ class NatureCnn:
     """Three convolutions and a hidden layer, for 84x84 images (Mnih et al. 2015, Methods)."""
 
     hidden: int = 512
+    """Units of the hidden layer."""
 
     def build(self, spec: EnvSpec, width: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * width]."""
@@ -75,6 +79,7 @@ class Custom:
     target: str = "???"
     """Import path, `my_pkg.my_module:MyNet` or `my_pkg.my_module.MyNet`."""
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Further arguments."""
 
     def build(self, spec: EnvSpec, width: int) -> nn.Module:
         """The user's module; it maps [batch, *obs_shape] to [batch, num_outputs]."""

@@ -37,8 +37,11 @@ class Adam:
     """Adam (Kingma & Ba 2015, Algorithm 1)."""
 
     beta1: float = 0.9
+    """Decay of the mean of gradients."""
     beta2: float = 0.999
+    """Decay of the mean of squared gradients."""
     eps: float = 1e-8
+    """Added to the root of the mean square."""
 
     def init(self, params: torch.Tensor) -> Moments:
         """Zero first and second moments."""
@@ -66,7 +69,9 @@ class RMSprop:
     """RMSprop, centred as in Mnih et al. 2015 (Graves 2013, eq. 38-41)."""
 
     decay: float = 0.95
+    """Decay of the means of gradients and squared gradients."""
     eps: float = 0.01
+    """Added to the root of the mean square."""
     centered: bool = True
     """Divide by the standard deviation of the gradient, not by its root mean square."""
 

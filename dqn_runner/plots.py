@@ -67,7 +67,7 @@ def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:
     _draw_smoothed(lengths, *columns(episodes, "step", "length"), each="episode")
 
     for panel in panels:
-        _finish(panel, metrics["steps"])
+        _finish(panel, metrics["env_steps"])
     return figure
 
 
@@ -157,7 +157,7 @@ def _headline(metrics: Mapping[str, Any], name: str) -> str:
         if best["return_mean"] is None
         else f"best evaluation {best['return_mean']:.4g} at env step {best['step']:,}"
     )
-    return f"{name}\n{result}  ·  {metrics['steps']:,} env steps, {episodes:,} episodes"
+    return f"{name}\n{result}  ·  {metrics['env_steps']:,} env steps, {episodes:,} episodes"
 
 
 def _label(panel: Axes, title: str, unit: str) -> None:

@@ -30,8 +30,11 @@ class Linear:
     """From `start` to `end` in a straight line over `steps` env steps, then constant."""
 
     start: float = 1.0
+    """Value at step 0."""
     end: float = 0.05
+    """Value from `steps` on."""
     steps: int = 10_000
+    """Env steps from `start` to `end`."""
 
     def __post_init__(self) -> None:
         """Refuse a schedule that divides by zero."""
@@ -54,8 +57,11 @@ class Exponential:
     """From `start` towards `end`: the distance halves every `half_life` env steps."""
 
     start: float = 1.0
+    """Value at step 0."""
     end: float = 0.05
+    """Value that is approached."""
     half_life: int = 5_000
+    """Env steps in which the distance to `end` halves."""
 
     def __post_init__(self) -> None:
         """Refuse a schedule that divides by zero."""
@@ -78,6 +84,7 @@ class Constant:
     """The same `value` throughout."""
 
     value: float = 0.05
+    """The value."""
 
     def __call__(self, step: int) -> float:
         """`value`, whatever the step."""

@@ -42,12 +42,15 @@ class Wandb:
     """Weights & Biases; one W&B run per run directory, taken up again on resume."""
 
     project: str = "dqn_runner"
+    """W&B project."""
     entity: str | None = None
+    """W&B user or team; null takes the default one."""
     name: str | None = None
     """Null takes the name of the run directory."""
     group: str | None = None
     """Null puts the jobs of a sweep into one group."""
     tags: list[str] = field(default_factory=list[str])
+    """W&B tags."""
     mode: WandbMode = WandbMode.online
     """offline writes below the run directory, for `wandb sync` later."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dqn_runner import plots, report
+from dqn_runner import report
 from dqn_runner.agent import DQNAgent
 from dqn_runner.checkpoint import (
     BEST,
@@ -302,8 +302,8 @@ class Trainer:
     def _close(self, failed: bool) -> None:
         """Close the sinks and environments, then leave metrics.json and the curves."""
         summary = {
-            "steps": self.step,
-            "episodes": self.episode,
+            "env_steps": self.step,
+            "num_episodes": self.episode,
             "best": {"return_mean": self.best.mean, "step": self.best.step},
             "finished": self._finished and self._finished["reason"],
             "time": {"training_seconds": self._elapsed(), "eta_seconds": self._eta()},
@@ -320,6 +320,8 @@ class Trainer:
 
     def _draw(self, summary: dict[str, Any]) -> None:
         """A full disk or a broken font must not cost the run its end."""
+        from dqn_runner import plots
+
         try:
             report.write_json(self.output_dir / report.METRICS, {**summary, **self.metrics.history()})
             plots.draw_training_curves(self.output_dir)

@@ -1,0 +1,111 @@
+"""Writes docs/reference.md, the table of all options, from the registered dataclasses.
+
+python docs/make_reference.py           write it
+python docs/make_reference.py --check   exit 1 if it is out of date
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from dqn_runner import config
+from dqn_runner.registry import options, slots
+
+TARGET = Path(__file__).parent / "reference.md"
+CONF = Path(__file__).parent.parent / "conf"
+HEAD = """# Quick reference
+
+Every option, with its default. `group=name` chooses a part, `group.key=value` sets a value
+(the dots are those of the configuration tree: `agent/loss=q_learning agent.loss.double=true`).
+This page is made from the source by `make docs`.
+"""
+ROOT_KEYS = ("agent", "env", "trainer", "evaluator", "logging")
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass."""
+    body = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for node, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            match after:
+                case ast.Expr(value=ast.Constant(value=str(text))):
+                    found[node.target.id] = " ".join(text.split())
+    return found
+
+
+def default_of(field: dataclasses.Field[Any], parts: dict[str, type]) -> str:
+    """The default of a field, as one would type it."""
+    if field.name in parts:
+        return options()[parts[field.name]][1]
+    made = field.default_factory is not dataclasses.MISSING
+    value = field.default_factory() if made else field.default
+    if isinstance(value, Enum):
+        choices = " or ".join(str(member.value) for member in type(value))
+        return f"{value.value} ({choices})"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
+
+
+def section(cls: type, title: str, prefix: str) -> list[str]:
+    """A heading, the class's own words, and a table of its fields."""
+    summary = inspect.getdoc(cls) or ""
+    lines = [f"{'###' if prefix else '##'} {title}", "", summary.replace("\n\n", "\n"), ""]
+    docs, parts = field_docs(cls), slots(cls)
+    rows = [f for f in dataclasses.fields(cls) if f.name not in ROOT_KEYS or cls is not config.RunConfig]
+    if rows:
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+    for field in rows:
+        group = prefix.replace(".", "/")
+        text = docs.get(field.name) or (f"a part: `{group}{field.name}=...`" if field.name in parts else "")
+        default = default_of(field, parts).replace("|", "\\|")
+        lines.append(f"| `{prefix}{field.name}` | `{default}` | {text.replace('|', chr(92) + '|')} |")
+    return [*lines, ""]
+
+
+def reference() -> str:
+    """The whole page."""
+    lines = [HEAD, *section(config.RunConfig, "The run", "")]
+    group_before = ""
+    for cls, (group, name) in sorted(options().items(), key=lambda item: item[1]):
+        if group != group_before:
+            lines += [f"## `{group}`", ""]
+            lines += [f"From `conf/`: {', '.join(files)}.", ""] if (files := in_conf(group)) else []
+            group_before = group
+        prefix = f"{group.replace('/', '.')}.{name}." if group == "logging" else f"{group.replace('/', '.')}."
+        lines += section(cls, f"`{group}={name}`", prefix)
+    experiments = in_conf("experiment")
+    lines += ["## `experiment`", "", f"Complete recipes: {', '.join(experiments)}.", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def in_conf(group: str) -> list[str]:
+    """The options of a group that are YAML files, with their leading comments."""
+    found: list[str] = []
+    for path in sorted((CONF / group).glob("*.yaml")):
+        comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("# ")]
+        text = " ".join(c for c in comments if not c.startswith("@package"))
+        found.append(f"`{group}={path.stem}`" + (f" ({text.rstrip('.')})" if text else ""))
+    return found
+
+
+def main() -> None:
+    """Write the page, or compare it."""
+    text = reference()
+    if "--check" not in sys.argv:
+        TARGET.write_text(text)
+    elif not TARGET.exists() or TARGET.read_text() != text:
+        sys.exit("docs/reference.md is out of date; run `make docs`")
+
+
+if __name__ == "__main__":
+    main()
