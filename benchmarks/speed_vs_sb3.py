@@ -102,9 +102,10 @@ WORKLOADS = {
 }
 
 
-class Clocks(NamedTuple):
-    """Seconds on three clocks."""
+class Reading(NamedTuple):
+    """Seconds on three clocks, and the episodes ended so far."""
 
+    episode: int
     wall: float
     process: float
     """CPU time of this process."""
@@ -120,6 +121,10 @@ class Run:
     seed: int
     seconds: float
     steps_per_second: float
+    steps_per_cpu_second: float
+    """Per second of CPU time of the run; what others take of its core does not count."""
+    episodes: int
+    """Ended in the stretch; where learning fails they are short, and each end costs a reset."""
     core_share: float
     """CPU time of the run per second of its stretch; clearly below 1, others took its core."""
     others_cores: float | None
@@ -134,15 +139,16 @@ class Stopwatch:
 
     start: int
     stop: int
-    readings: dict[int, Clocks] = field(default_factory=dict[int, Clocks])
+    readings: dict[int, Reading] = field(default_factory=dict[int, Reading])
 
-    def at(self, step: int) -> None:
+    def at(self, step: int, episode: int) -> None:
         if step == self.start or step == self.stop:
-            self.readings[step] = read_clocks()
+            times = time.perf_counter(), time.process_time(), machine_cpu_seconds()
+            self.readings[step] = Reading(episode, *times)
 
     def result(self, library: str, seed: int) -> Run:
         start, stop = self.readings[self.start], self.readings[self.stop]
-        wall, process = stop.wall - start.wall, stop.process - start.process
+        steps, wall, process = self.stop - self.start, stop.wall - start.wall, stop.process - start.process
         others = None
         if start.machine is not None and stop.machine is not None:
             others = round(max(0.0, stop.machine - start.machine - process) / wall, 3)
@@ -150,15 +156,13 @@ class Stopwatch:
             library=library,
             seed=seed,
             seconds=round(wall, 4),
-            steps_per_second=round((self.stop - self.start) / wall, 1),
+            steps_per_second=round(steps / wall, 1),
+            steps_per_cpu_second=round(steps / process, 1),
+            episodes=stop.episode - start.episode,
             core_share=round(process / wall, 3),
             others_cores=others,
             load_average=round(os.getloadavg()[0], 2),
         )
-
-
-def read_clocks() -> Clocks:
-    return Clocks(time.perf_counter(), time.process_time(), machine_cpu_seconds())
 
 
 def machine_cpu_seconds() -> float | None:
@@ -181,7 +185,7 @@ class StopwatchLogger:
 
     def write(self, record: Any) -> None:
         if record.kind == "train":
-            self._stopwatch.at(record.step)
+            self._stopwatch.at(record.step, record.episode)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -270,7 +274,7 @@ def train_sb3(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
     )
 
     def on_step(*_: Any) -> bool:
-        stopwatch.at(model.num_timesteps)
+        stopwatch.at(model.num_timesteps, model._episode_num)
         return True
 
     model.learn(workload.steps, callback=on_step)
@@ -319,8 +323,16 @@ def compare(name: str, repeats: int) -> dict[str, Any]:
 
 
 def summarise(runs: list[Run]) -> dict[str, Any]:
-    ours = [run.steps_per_second for run in runs if run.library == OURS]
-    theirs = [run.steps_per_second for run in runs if run.library == SB3]
+    return {
+        "steps_per_second": contrast(runs, lambda run: run.steps_per_second),
+        "steps_per_cpu_second": contrast(runs, lambda run: run.steps_per_cpu_second),
+    }
+
+
+def contrast(runs: list[Run], value: Callable[[Run], float]) -> dict[str, Any]:
+    """Medians, their ratio, and the smallest and largest ratio of a pair."""
+    ours = [value(run) for run in runs if run.library == OURS]
+    theirs = [value(run) for run in runs if run.library == SB3]
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return {
         "median": {OURS: median(ours), SB3: median(theirs)},
@@ -344,30 +356,37 @@ def machine() -> dict[str, Any]:
 
 
 HEADER = (
-    f"{'':6} {'steps per second':^25} {'':7} {'core share':^13} {'others: cores':^13} {'load average':^13}\n"
-    f"{'repeat':6} {OURS:>12} {SB3:>12} {'ratio':>7}" + f" {'ours':>6} {SB3:>6}" * 3
+    f"{'':11} {'steps per second':^28} {'CPU time':>8} {'core share':^13} {'others: cores':^13} {'episodes':^13}\n"
+    f"{'repeat':11} {OURS:>10} {SB3:>10} {'ratio':>6} {'ratio':>8}" + f" {'ours':>6} {SB3:>6}" * 3
 )
 
 
 def row(repeat: int, ours: Run, theirs: Run) -> str:
-    ratio = ours.steps_per_second / theirs.steps_per_second
-    others = ("-" if run.others_cores is None else f"{run.others_cores:.2f}" for run in (ours, theirs))
+    pair = (ours, theirs)
     cells = [
-        f"{repeat:6} {ours.steps_per_second:12,.0f} {theirs.steps_per_second:12,.0f} {ratio:7.2f}",
-        *(f"{run.core_share:6.2f}" for run in (ours, theirs)),
-        *(f"{text:>6}" for text in others),
-        *(f"{run.load_average:6.2f}" for run in (ours, theirs)),
+        f"{repeat:<11} {ours.steps_per_second:10,.0f} {theirs.steps_per_second:10,.0f}",
+        f"{ours.steps_per_second / theirs.steps_per_second:6.2f}",
+        f"{ours.steps_per_cpu_second / theirs.steps_per_cpu_second:8.2f}",
+        *(f"{run.core_share:6.2f}" for run in pair),
+        *(f"{others(run):>6}" for run in pair),
+        *(f"{run.episodes:6,}" for run in pair),
     ]
     return " ".join(cells)
 
 
+def others(run: Run) -> str:
+    """What other processes did: cores they kept busy, or the load average (marked ~) without psutil."""
+    return f"~{run.load_average:.2f}" if run.others_cores is None else f"{run.others_cores:.2f}"
+
+
 def footer(result: dict[str, Any]) -> str:
-    summary, versions, machine = result["summary"], result["versions"], result["machine"]
-    low, high = summary["pairwise_ratios"]
+    versions, machine = result["versions"], result["machine"]
+    wall, cpu = result["summary"]["steps_per_second"], result["summary"]["steps_per_cpu_second"]
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"median {summary['median'][OURS]:12,.0f} {summary['median'][SB3]:12,.0f} "
-        f"{summary['ratio_of_medians']:7.2f}  (of the pairs: {low:.2f} to {high:.2f})\n"
+        f"{'median':11} {wall['median'][OURS]:10,.0f} {wall['median'][SB3]:10,.0f} "
+        f"{wall['ratio_of_medians']:6.2f} {cpu['ratio_of_medians']:8.2f}\n"
+        f"{'pairs from':28} to {spread(wall):>6} {spread(cpu):>8}\n"
         f"{names}\n{machine['cpu']}, {machine['cores']} cores"
     )
 

@@ -139,6 +139,12 @@ class GivenEnv:
         return self._pool.pop()
 
 
+def as_part(env: Env | EnvPart, eval_env: Env | None) -> EnvPart:
+    """`env` if it is a part, else a part that hands out this environment object."""
+    given = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
+    return GivenEnv(env=env, eval_env=eval_env) if given else env
+
+
 def _twin(env: Env) -> Env:
     if env.spec is not None:
         return gymnasium.make(env.spec)

@@ -21,7 +21,7 @@ from dqn_runner.checkpoint import (
 )
 from dqn_runner.checks import check
 from dqn_runner.collector import Collector
-from dqn_runner.envs import Env, EnvBatch, EnvPart, GivenEnv
+from dqn_runner.envs import Env, EnvBatch, EnvPart, as_part
 from dqn_runner.evaluator import Evaluator
 from dqn_runner.loggers import Console, JsonLines, Logger, LoggerPart, TextFile, log
 from dqn_runner.metrics import Metrics
@@ -55,7 +55,7 @@ class Trainer:
 
         `source` is kept in every checkpoint, for whoever wants to build the run again from it.
         """
-        part: EnvPart = env if hasattr(env, "make") else GivenEnv(env=env, eval_env=eval_env)
+        part = as_part(env, eval_env)
         seed, limit = agent.config.seed, config.max_steps_per_episode
         envs = EnvBatch(
             [part.make() for _ in range(part.num_envs)],
