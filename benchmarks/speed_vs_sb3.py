@@ -180,7 +180,7 @@ class StopwatchLogger:
     def __init__(self, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
 
-    def open(self, *_: Any) -> StopwatchLogger:
+    def open(self, run_dir: Path, info: Any, state: Any) -> StopwatchLogger:
         return self
 
     def write(self, record: Any) -> None:
@@ -356,7 +356,8 @@ def machine() -> dict[str, Any]:
 
 
 HEADER = (
-    f"{'':11} {'steps per second':^28} {'CPU time':>8} {'core share':^13} {'others: cores':^13} {'episodes':^13}\n"
+    f"{'':11} {'steps per second':^28} {'CPU time':>8}"
+    f" {'core share':^13} {'others: cores':^13} {'episodes':^13}\n"
     f"{'repeat':11} {OURS:>10} {SB3:>10} {'ratio':>6} {'ratio':>8}" + f" {'ours':>6} {SB3:>6}" * 3
 )
 
@@ -386,9 +387,13 @@ def footer(result: dict[str, Any]) -> str:
     return (
         f"{'median':11} {wall['median'][OURS]:10,.0f} {wall['median'][SB3]:10,.0f} "
         f"{wall['ratio_of_medians']:6.2f} {cpu['ratio_of_medians']:8.2f}\n"
-        f"{'pairs from':28} to {spread(wall):>6} {spread(cpu):>8}\n"
+        f"ratio of the pairs: {spread(wall)}; by CPU time: {spread(cpu)}\n"
         f"{names}\n{machine['cpu']}, {machine['cores']} cores"
     )
+
+
+def spread(figures: dict[str, Any]) -> str:
+    return "{:.2f} to {:.2f}".format(*figures["pairwise_ratios"])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -398,7 +403,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write settings, versions and every run to this file")
     parser.add_argument("--only", choices=TRAINERS, help="one run in this process, for a profiler")
     parser.add_argument("--seed", type=int, default=0, help="of that run")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error("--repeats must be at least 1")
+    return arguments
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that `word` was most probably meant to be."""
     names = list(candidates)
     initials = [name for name in names if "".join(part[:1] for part in name.split("_")) == word]
-    close = initials or difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = initials or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return close[0] if close else None
 
 
@@ -71,7 +71,8 @@ def _suggestion(key: str, root: Any) -> str:
     if "/" in key:
         group = nearest(key, {group for group, _ in options().values()})
         return f"; did you mean '{group}'?" if group else ""
-    keys = list(_dotted(root)) if isinstance(root, DictConfig) else []
+    everything = list(_dotted(root)) if isinstance(root, DictConfig) else []
+    keys = [k for k in everything if k.startswith("hydra.") == key.startswith("hydra.")]
     parent, _, name = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
     if match := nearest(name, siblings):

@@ -24,5 +24,9 @@ else:
             setattr(self, name, value)
             return value
 
+        def __reduce__(self) -> Any:
+            """Launchers pickle jobs together with the names they use."""
+            return type(self), (self.__name__,)
+
     gymnasium = _LazyModule("gymnasium")
     torch = _LazyModule("torch")

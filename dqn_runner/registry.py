@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 T = TypeVar("T")
 
@@ -21,9 +21,15 @@ _SLOT = "dqn_runner.slot"
 _OPTIONS: dict[type, tuple[str, str]] = {}
 
 _store = ConfigStore.instance()
+
+
+def _share_store(_: object) -> ConfigStore:
+    return ConfigStore.instance()
+
+
 # Hydra deep-copies the whole store for every config group it lists, though it copies each node again when
 # it loads one. Sharing the store instead takes half a second off `--help`.
-vars(_store)["__deepcopy__"] = lambda _: _store  # pyright: ignore[reportUnknownLambdaType]
+vars(_store)["__deepcopy__"] = _share_store
 
 
 def slot(default: type) -> Any:
@@ -36,7 +42,7 @@ def option(group: str, name: str, package: str | None = None) -> Callable[[type[
 
     def register(cls: type[T]) -> type[T]:
         _OPTIONS[cls] = (group, name)
-        _store.store(group=group, name=name, node=_schema(cls), package=package, provider="dqn_runner")
+        _store.store(group=group, name=name, node=_node(cls), package=package, provider="dqn_runner")
         return cls
 
     return register
@@ -61,6 +67,15 @@ def slots(cls: type) -> dict[str, type]:
     """The open parts of a registered class: field name to default part."""
     fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
     return {f.name: f.metadata[_SLOT] for f in fields if _SLOT in f.metadata}
+
+
+def _node(cls: type) -> DictConfig:
+    """The schema as Hydra takes it; its free-form mappings accept new keys without a plus sign."""
+    node = OmegaConf.structured(_schema(cls))
+    for field in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType]
+        if field.default_factory == dict[str, Any]:
+            OmegaConf.set_struct(node[field.name], False)
+    return node
 
 
 def _schema(cls: type) -> type:

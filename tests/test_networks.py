@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.testing import assert_close
 from dqn_runner import DQNAgent, DQNConfig, UserError
 from dqn_runner.modules import FlatNetwork
 from dqn_runner.networks import Auto, Custom, MinatarCnn, Mlp, NatureCnn, Network, import_object
+from dqn_runner.rng import torch_seeded
 from dqn_runner.types import EnvSpec
 
 ATARI = EnvSpec((84, 84, 4), 4, "uint8")
@@ -225,8 +227,8 @@ def test_numpy_forward_follows_the_weights_in_place() -> None:
 
 @pytest.mark.parametrize("part", [MinatarCnn(), Custom(target=f"{__name__}:Nested")], ids=["cnn", "custom"])
 def test_other_networks_act_in_torch(part: Network) -> None:
-    assert flat(part, MINATAR).numpy_forward(torch.zeros(0)) is None
     agent = DQNAgent(DQNConfig(state_dim=list(MINATAR.obs_shape), action_dim=3, network=part))
+    assert agent.network.numpy_forward(agent.learner.online) is None
     obs = observations(MINATAR)
     expected = agent.network(agent.learner.online, torch.from_numpy(obs)).squeeze(-1)
     assert_close(torch.from_numpy(agent.q_values(obs)), expected)
@@ -236,25 +238,28 @@ def test_other_networks_act_in_torch(part: Network) -> None:
 # One flat vector instead of a module's own parameters
 
 
-@pytest.mark.parametrize(
-    ("module", "spec"),
-    [
-        (Nested((4,), 6), EnvSpec((4,), 3)),
-        (nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 6)), EnvSpec((4,), 3)),
-        (
-            nn.Sequential(nn.Conv2d(2, 3, 3), nn.GroupNorm(1, 3), nn.Flatten(), nn.Linear(27, 6)),
-            EnvSpec((2, 5, 5), 3),
-        ),
-        (Mlp(hidden=[8]).build(EnvSpec((4,), 3), 2), EnvSpec((4,), 3)),
-    ],
-    ids=["nested", "sequential", "convolution", "mlp"],
-)
-def test_flat_network_is_the_module_as_a_function_of_its_parameters(module: nn.Module, spec: EnvSpec) -> None:
+MODULES: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
+    "nested": ((4,), lambda: Nested((4,), 6)),
+    "sequential": ((4,), lambda: nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 6))),
+    "convolution": (
+        (2, 5, 5),
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.GroupNorm(1, 3), nn.Flatten(), nn.Linear(27, 6)),
+    ),
+    "mlp": ((4,), lambda: Mlp(hidden=[8]).build(EnvSpec((4,), 3), 2)),
+}
+"""Shape of the observations, and a module with outputs for three actions of width two."""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_flat_network_is_the_module_as_a_function_of_its_parameters(name: str) -> None:
+    obs_shape, make = MODULES[name]
+    with torch_seeded(0):
+        module = make()
     network = FlatNetwork(copy.deepcopy(module), num_actions=3, width=2)
     named = dict(module.named_parameters())
     assert_close(network.initial, nn.utils.parameters_to_vector(named.values()).detach())
 
-    obs = torch.from_numpy(observations(spec))
+    obs = torch.from_numpy(observations(EnvSpec(obs_shape, 3)))
     params = torch.randn(
         network.initial.shape, generator=torch.Generator().manual_seed(0), requires_grad=True
     )
@@ -312,7 +317,8 @@ def test_custom_network_by_import_path(
     (tmp_path / package / "nets.py").write_text(
         "from torch import nn\n"
         "def make(obs_shape, num_outputs, hidden=4):\n"
-        "    return nn.Sequential(nn.Linear(obs_shape[0], hidden), nn.ReLU(), nn.Linear(hidden, num_outputs))\n"
+        "    first, second = nn.Linear(*obs_shape, hidden), nn.Linear(hidden, num_outputs)\n"
+        "    return nn.Sequential(first, nn.ReLU(), second)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     part = Custom(target=f"{package}.nets{separator}make", kwargs={"hidden": 16})
