@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ def main() -> None:
     try:
         sys.argv[1:] = resume.expand_arguments(sys.argv[1:])
         compose_and_run()
+    except KeyboardInterrupt:
+        sys.exit(SIGNAL_BASE + signal.SIGINT)
     except Exception as error:
         message = explain(error)
         if debug or message is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dqn_runner.agent import DQNAgent
@@ -21,6 +22,15 @@ class Episode(NamedTuple):
     length: int
 
 
+@dataclass
+class Progress:
+    """How far collecting has come, up to date even if an environment raises."""
+
+    step: int
+    """Env steps of the run; every environment of the batch counts."""
+    ended: list[Episode] = field(default_factory=list[Episode])
+
+
 class Collector:
     """Owns the training environments and the randomness of exploration."""
 
@@ -32,20 +42,16 @@ class Collector:
         self._lengths = [0] * len(envs.envs)
 
     def collect(
-        self, agent: DQNAgent, replay: Replay, step: int, until_step: int, max_episodes: int
-    ) -> tuple[int, list[Episode]]:
-        """Go on from env step `step` until `until_step` or `max_episodes` ended episodes.
-
-        Returns the env step reached (every environment of the batch counts) and the ended episodes.
-        """
+        self, agent: DQNAgent, replay: Replay, progress: Progress, until_step: int, max_episodes: int
+    ) -> None:
+        """Go on from `progress` until env step `until_step` or `max_episodes` ended episodes."""
         envs, rng, returns, lengths = self.envs, self._rng, self._returns, self._lengths
         num_envs = len(envs.envs)
-        ended: list[Episode] = []
-        while step < until_step and len(ended) < max_episodes:
+        while progress.step < until_step and len(progress.ended) < max_episodes:
             obs = envs.obs
-            actions: list[int] = agent.act(obs, step, rng).tolist()
+            actions: list[int] = agent.act(obs, progress.step, rng).tolist()
             _, next_obs, rewards, terminations, truncations = envs.step(actions)
-            step += num_envs
+            progress.step += num_envs
             for index in range(num_envs):
                 terminated, truncated = terminations[index], truncations[index]
                 reward = rewards[index]
@@ -61,9 +67,8 @@ class Collector:
                 returns[index] += reward
                 lengths[index] += 1
                 if terminated or truncated:
-                    ended.append(Episode(step, returns[index], lengths[index]))
+                    progress.ended.append(Episode(progress.step, returns[index], lengths[index]))
                     returns[index], lengths[index] = 0.0, 0
-        return step, ended
 
     def state_dict(self) -> State:
         """Environments, exploration generator and the open episodes' accounts."""

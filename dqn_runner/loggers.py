@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -116,6 +116,48 @@ class Csv:
         if file.tell() == 0:
             sink.row(["kind", "step", "episode", *COLUMNS])
         return sink
+
+
+def default_loggers() -> dict[str, LoggerPart]:
+    """What a run logs to unless told otherwise."""
+    return {"console": Console(), "file": TextFile(), "jsonl": JsonLines()}
+
+
+class Sinks:
+    """The loggers of one run, by name."""
+
+    def __init__(self, parts: Mapping[str, LoggerPart]) -> None:
+        """They are opened when the run begins."""
+        self._parts = dict(parts)
+        self._states: State = {}
+        self._open: dict[str, Logger] = {}
+
+    def open(self, run_dir: Path, info: RunInfo) -> None:
+        """Open every logger, where the checkpoint left it if there was one."""
+        for name, part in self._parts.items():
+            self._open[name] = part.open(run_dir, info, self._states.get(name))
+
+    def write(self, record: Record) -> None:
+        """Hand a record to every logger."""
+        for logger in self._open.values():
+            logger.write(record)
+
+    def state_dict(self) -> State:
+        """Where each logger stands."""
+        return {name: logger.state_dict() for name, logger in self._open.items()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up each logger from there when it is opened; loggers that are new begin anew."""
+        self._states = state
+
+    def close(self, failed: bool) -> None:
+        """Close all, the console last; one that cannot be closed is reported and does not stop the others."""
+        for name, logger in reversed(self._open.items()):
+            try:
+                logger.close(failed)
+            except Exception:
+                log.exception("logging.%s could not be closed", name)
+        self._open.clear()
 
 
 class _TextLog:

@@ -20,20 +20,15 @@ from dqn_runner.checkpoint import (
     numbered_name,
 )
 from dqn_runner.checks import check
-from dqn_runner.collector import Collector
+from dqn_runner.collector import Collector, Progress
 from dqn_runner.envs import Env, EnvBatch, EnvPart, as_part
 from dqn_runner.evaluator import Evaluator
-from dqn_runner.loggers import Console, JsonLines, Logger, LoggerPart, TextFile, log
+from dqn_runner.loggers import LoggerPart, Sinks, default_loggers, log
 from dqn_runner.metrics import Metrics
 from dqn_runner.rng import eval_seeds, seed_for, stream
 from dqn_runner.signals import StopSignals
 from dqn_runner.training import Best, TrainingConfig, TrainingStats, Unit
 from dqn_runner.types import Record, RunInfo, State, UserError, crossed
-
-
-def default_loggers() -> dict[str, LoggerPart]:
-    """What a run logs to unless told otherwise."""
-    return {"console": Console(), "file": TextFile(), "jsonl": JsonLines()}
 
 
 class Trainer:
@@ -80,15 +75,13 @@ class Trainer:
         self.best = Best()
         self.step = 0
         self.episode = 0
-        self._previous_clock = 0
+        self._handled = 0
         self._improved = False
         self._finished: State | None = None
         self._resumed = False
         self._checkpointer = Checkpointer(self.output_dir / "checkpoints", config.keep_last)
         self._source = dict(source or {"agent": repr(agent.config), "trainer": repr(config)})
-        self._parts = dict(default_loggers() if loggers is None else loggers)
-        self._logger_states: dict[str, State] = {}
-        self._loggers: dict[str, Logger] = {}
+        self._sinks = Sinks(default_loggers() if loggers is None else loggers)
         self._group = group
         self._signals = StopSignals()
         self._elapsed_before = 0.0
@@ -101,15 +94,13 @@ class Trainer:
         with StopSignals() as self._signals:
             failed = True
             try:
-                self._open_loggers()
-                reason = self._loop()
+                self._open()
+                reason = self._run()
                 failed = False
-            except Exception:
-                log.exception("training failed at step %d, episode %d", self.step, self.episode)
-                self._rescue()
-                raise
             finally:
-                self._close(failed)
+                self._sinks.close(failed)
+                self.collector.envs.close()
+                self.evaluator.close()
         return self._stats(reason)
 
     def refuse_used_directory(self) -> None:
@@ -125,14 +116,16 @@ class Trainer:
         file = find_checkpoint(Path(path))
         try:
             self.load_state_dict(load_checkpoint(file)["state"])
-        except UserError as error:
-            raise UserError(f"cannot resume {file}: {error}") from error
+        except (UserError, KeyError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise UserError(f"cannot resume {file}: {reason}") from error
 
     def state_dict(self) -> State:
         """Everything a run needs to go on."""
         return {
             "step": self.step,
             "episode": self.episode,
+            "handled": self._handled,
             "elapsed": self._elapsed(),
             "finished": self._finished,
             "best": dataclasses.asdict(self.best),
@@ -140,13 +133,13 @@ class Trainer:
             "replay": self.replay.state_dict(),
             "collector": self.collector.state_dict(),
             "metrics": self.metrics.state_dict(),
-            "loggers": {name: logger.state_dict() for name, logger in self._loggers.items()},
+            "sinks": self._sinks.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Go on from `state`."""
         self.step, self.episode = state["step"], state["episode"]
-        self._previous_clock = self._clock()
+        self._handled = state["handled"]
         self._elapsed_before = state["elapsed"]
         self._finished = state["finished"]
         self.best = Best(**state["best"])
@@ -154,8 +147,28 @@ class Trainer:
         self.replay.load_state_dict(state["replay"])
         self.collector.load_state_dict(state["collector"])
         self.metrics.load_state_dict(state["metrics"])
-        self._logger_states = state["loggers"]
+        self._sinks.load_state_dict(state["sinks"])
         self._resumed = True
+
+    def _run(self) -> str:
+        """The loop, and what it leaves behind whether it ends or fails."""
+        try:
+            reason = self._loop()
+        except Exception:
+            log.exception("training failed at step %d, episode %d", self.step, self.episode)
+            self._rescue()
+            raise
+        self._leave_report()
+        return reason
+
+    def _rescue(self) -> None:
+        """Save after an exception; a second failure must not hide the first."""
+        try:
+            self._write_checkpoint([LATEST])
+            log.info("the state was saved to %s", self._checkpointer.directory / LATEST)
+        except Exception:
+            log.exception("the state could not be saved")
+        self._leave_report()
 
     def _loop(self) -> str:
         """One pass per round of learning; the last pass does what is due at the end, by the same code."""
@@ -164,19 +177,17 @@ class Trainer:
             return self._finished["reason"]
         self._finished = None
         while True:
-            signal = self._signals.received
-            reason = f"stopped by {signal.name}" if signal else self._budget_reached()
-            over = reason is not None and signal is None
-            if over or self._due(self.config.eval_frequency):
+            end = self._budget_reached()
+            if end or self._due(self.config.eval_frequency):
                 self._evaluate()
-                reason = reason or self._evaluation_ends()
-                over = reason is not None and signal is None
-            if over or self._due(self.config.log_frequency):
+                end = end or self._evaluation_ends()
+            if end or self._due(self.config.log_frequency):
                 self._log()
-            if over:
-                self._finished = {"reason": reason, "stopping": self.config.stopping()}
+            if end:
+                self._finished = {"reason": end, "stopping": self.config.stopping()}
+            reason = end or self._interrupted()
             self._save(last=reason is not None)
-            if reason is not None:
+            if reason:
                 log.info("%s at step %d, episode %d", reason, self.step, self.episode)
                 return reason
             self._advance()
@@ -184,16 +195,7 @@ class Trainer:
     def _advance(self) -> None:
         """Collect until the next round of learning, then learn and update the target where due."""
         config, agent, previous = self.agent.config, self.agent, self.step
-        self._previous_clock = self._clock()
-        until = (previous // config.train_every + 1) * config.train_every
-        left = (self.config.max_episodes or 2**63) - self.episode
-        until = min(until, self.config.max_steps or until)
-        self.step, ended = self.collector.collect(agent, self.replay, previous, until, left)
-        for episode in ended:
-            self.episode += 1
-            self.metrics.add_episode(episode)
-            values = {"train/return": episode.episode_return, "train/length": float(episode.length)}
-            self._write(Record("episode", episode.step, self.episode, values))
+        self._collect()
         if self.step < config.learning_starts or len(self.replay) == 0:
             return
         rounds = self.step // config.train_every - previous // config.train_every
@@ -205,10 +207,26 @@ class Trainer:
         if crossed(previous, self.step, config.target_update_every):
             agent.sync_target()
 
+    def _collect(self) -> None:
+        """Act until the next round of learning or the end of a budget, and report the episodes that ended."""
+        every = self.agent.config.train_every
+        until = min((self.step // every + 1) * every, self.config.max_steps or 2**63)
+        episodes_left = (self.config.max_episodes or 2**63) - self.episode
+        progress = Progress(self.step)
+        try:
+            self.collector.collect(self.agent, self.replay, progress, until, episodes_left)
+        finally:  # an environment that raises has not undone the steps before
+            self.step = progress.step
+            for episode in progress.ended:
+                self.episode += 1
+                self.metrics.add_episode(episode)
+                values = {"train/return": episode.episode_return, "train/length": float(episode.length)}
+                self._sinks.write(Record("episode", episode.step, self.episode, values))
+
     def _evaluate(self) -> None:
         evaluation = self.evaluator.run(self.agent.greedy, self.config.eval_episodes)
         values = self.metrics.add_evaluation(self.step, self.episode, evaluation)
-        self._write(Record("eval", self.step, self.episode, values))
+        self._sinks.write(Record("eval", self.step, self.episode, values))
         best = self.best
         best.waited += 1
         if evaluation.mean > best.mean:
@@ -233,6 +251,10 @@ class Trainer:
             return f"trainer.max_episodes={config.max_episodes} reached"
         return None
 
+    def _interrupted(self) -> str | None:
+        signal = self._signals.received
+        return f"stopped by {signal.name}" if signal else None
+
     def _log(self) -> None:
         now, (then, step_then) = time.perf_counter(), self._last_log
         self._last_log = (now, self.step)
@@ -241,29 +263,23 @@ class Trainer:
         values["time/eta"] = self._eta()
         if now > then and self.step > step_then:
             values["time/steps_per_second"] = (self.step - step_then) / (now - then)
-        self._write(Record("train", self.step, self.episode, values))
+        self._sinks.write(Record("train", self.step, self.episode, values))
 
     def _save(self, last: bool) -> None:
         """Write what is due: a numbered checkpoint, the best, the latest; one file under several names."""
         names = [numbered_name(self.step)] if self._due(self.config.checkpoint_frequency) else []
         names += [BEST] if self._improved else []
+        self._handled, self._improved = self._clock(), False
         if names or last:
-            self._checkpointer.save(self._payload(), self.step, [*names, LATEST])
-        self._improved = False
+            self._write_checkpoint([*names, LATEST])
 
-    def _rescue(self) -> None:
-        """Save after an exception; a second failure must not hide the first."""
-        try:
-            self._checkpointer.save(self._payload(), self.step, [LATEST])
-            log.info("the state was saved to %s", self._checkpointer.directory / LATEST)
-        except Exception:
-            log.exception("the state could not be saved")
-
-    def _payload(self) -> State:
-        return {"source": self._source, "state": self.state_dict()}
+    def _write_checkpoint(self, names: list[str]) -> None:
+        payload = {"source": self._source, "state": self.state_dict()}
+        self._checkpointer.save(payload, self.step, names)
 
     def _due(self, every: int) -> bool:
-        return crossed(self._previous_clock, self._clock(), every)
+        """Whether a multiple of `every` was passed since what was due was last handled."""
+        return crossed(self._handled, self._clock(), every)
 
     def _clock(self) -> int:
         return self.episode if self.config.unit is Unit.episodes else self.step
@@ -277,30 +293,26 @@ class Trainer:
         done = max(self.step / steps if steps else 0.0, self.episode / episodes if episodes else 0.0)
         return self._elapsed() * (1 - done) / done if done > 0 else math.nan
 
-    def _write(self, record: Record) -> None:
-        for logger in self._loggers.values():
-            logger.write(record)
-
-    def _open_loggers(self) -> None:
+    def _open(self) -> None:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         steps = self.config.unit is Unit.steps
         info = RunInfo(
             name=self.output_dir.resolve().name,
-            config=self._source,
+            config=self._source.get("config", self._source),
             unit=self.config.unit.value,
             total=self.config.max_steps if steps else self.config.max_episodes,
             group=self._group,
         )
         self._started = time.perf_counter()
         self._last_log = (self._started, self.step)
-        for name, part in self._parts.items():
-            state = self._logger_states.get(name)
-            self._loggers[name] = part.open(self.output_dir, info, state)
+        self._sinks.open(self.output_dir, info)
         verb = "going on from" if self._resumed else "starting at"
         log.info("%s step %d, episode %d in %s", verb, self.step, self.episode, self.output_dir)
 
-    def _close(self, failed: bool) -> None:
-        """Close the sinks and environments, then leave metrics.json and the curves."""
+    def _leave_report(self) -> None:
+        """metrics.json and the curves; a full disk or a missing font must not cost the run its end."""
+        from dqn_runner import plots
+
         summary = {
             "env_steps": self.step,
             "num_episodes": self.episode,
@@ -308,20 +320,6 @@ class Trainer:
             "finished": self._finished and self._finished["reason"],
             "time": {"training_seconds": self._elapsed(), "eta_seconds": self._eta()},
         }
-        self._draw(summary)
-        for name, logger in reversed(self._loggers.items()):
-            try:
-                logger.close(failed)
-            except Exception:
-                log.exception("logging.%s could not be closed", name)
-        self._loggers.clear()
-        self.collector.envs.close()
-        self.evaluator.close()
-
-    def _draw(self, summary: dict[str, Any]) -> None:
-        """A full disk or a broken font must not cost the run its end."""
-        from dqn_runner import plots
-
         try:
             report.write_json(self.output_dir / report.METRICS, {**summary, **self.metrics.history()})
             plots.draw_training_curves(self.output_dir)
@@ -333,7 +331,7 @@ class Trainer:
         best = self.best.mean if evaluated else math.nan
         return TrainingStats(
             reason=reason,
-            signal=self._signals.received,
+            signal=None if self._finished else self._signals.received,
             steps=self.step,
             episodes=self.episode,
             best_mean=best,

@@ -1,0 +1,198 @@
+"""What the tests of the whole program share: ways to call it, and a user's package to call it with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import pytest
+
+from dqn_runner import app
+
+BUDGET = (
+    "trainer.max_steps=1200",
+    "trainer.eval_frequency=400",
+    "trainer.eval_episodes=2",
+    "trainer.checkpoint_frequency=400",
+    "trainer.log_frequency=200",
+    "agent.learning_starts=100",
+    "agent.exploration.schedule.steps=500",
+)
+"""A run of a fraction of a second, in which everything happens three times."""
+
+MY_ENV = '''
+import os
+import signal
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+
+class MyEnv(gymnasium.Env):
+    """60 features, 7 actions, episodes of 20 steps; `gain` for each action 3.
+
+    From its step `at` on, it does in `where` (`step` or `reset`) what a file in the working directory
+    asks for: `broken` raises, `interrupt` (consumed) sends the signal it names, and `stuck` hangs after a
+    first Ctrl-C, with `hanging` to show for it.
+    """
+
+    def __init__(self, gain=1.0, at=0, where="step"):
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (60,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(7)
+        self.gain, self.at, self.where, self.steps = gain, at, where, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._mischief("reset")
+        self._left = 20
+        return self._observation(), {}
+
+    def step(self, action):
+        self._mischief("step")
+        self.steps += 1
+        self._left -= 1
+        return self._observation(), self.gain * float(action == 3), self._left == 0, False, {}
+
+    def _observation(self):
+        return self.np_random.uniform(-1, 1, 60).astype(np.float32)
+
+    def _mischief(self, where):
+        if where != self.where or self.steps < self.at:
+            return
+        if Path("broken").exists():
+            raise RuntimeError("the sensor is lost")
+        if Path("interrupt").exists():
+            number = int(Path("interrupt").read_text())
+            Path("interrupt").unlink()
+            os.kill(os.getpid(), number)
+        if Path("stuck").exists():
+            Path("stuck").unlink()
+            os.kill(os.getpid(), signal.SIGINT)
+            Path("hanging").touch()
+            time.sleep(600)
+
+
+def make(gain=1.0):
+    return MyEnv(gain)
+
+
+gymnasium.register("MyEnv-v0", MyEnv)
+'''
+
+
+class Outcome(NamedTuple):
+    """What a call of the program came to."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that says what was wrong, on a call that the user can put right."""
+        assert self.status == 2, self
+        assert "Traceback" not in self.err, self.err
+        (line,) = (line for line in self.err.splitlines() if line.startswith("error: "))
+        assert self.err.rstrip().endswith(line), self.err
+        return line.removeprefix("error: ")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment variables of a user who has set nothing that the program looks at."""
+    mine = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_", "COLUMNS"))}
+    return {**mine, **changes}
+
+
+def run_cli(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> Outcome:
+    """`python -m dqn_runner ARGS` in directory `cwd`, with `env` on top of the environment variables."""
+    command = [sys.executable, "-m", "dqn_runner", *args]
+    variables = environment(**(env or {}))
+    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=240)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """`program(*ARGS)` is `run_cli` within this process, in `tmp_path`: saves the start of an interpreter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def call(*args: str) -> Outcome:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+        monkeypatch.delenv("HYDRA_FULL_ERROR")
+        monkeypatch.setattr(sys, "argv", ["dqn_runner", *args])
+        capsys.readouterr()
+        status = 0
+        try:
+            app.main()
+        except SystemExit as end:
+            status = end.code or 0
+        assert isinstance(status, int)
+        captured = capsys.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Hydra configures logging for the process; leave the next test what this one found."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def my_env(tmp_path: Path) -> Iterator[str]:
+    """The package `my_pkg` of a user, in the working directory; the import path of its environment."""
+    write_my_env(tmp_path)
+    yield "my_pkg.envs.MyEnv"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
+        del sys.modules[name]
+    gymnasium.registry.pop("MyEnv-v0", None)
+
+
+def write_my_env(directory: Path) -> None:
+    """Write the package `my_pkg`, whose module `envs` has MyEnv, MyEnv-v0 and make()."""
+    (directory / "my_pkg").mkdir()
+    (directory / "my_pkg" / "__init__.py").touch()
+    (directory / "my_pkg" / "envs.py").write_text(MY_ENV)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a short CartPole run; look at it, but resume only a copy."""
+    cwd = tmp_path_factory.mktemp("finished")
+    done = run_cli(*BUDGET, "logging=[console,file,jsonl]", "hydra.run.dir=run", cwd=cwd)
+    assert done.status == 0, done.err
+    (cwd / "stdout").write_text(done.out)
+    (cwd / "stderr").write_text(done.err)
+    return cwd / "run"
+
+
+def records(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what may differ between equal runs."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+@pytest.fixture
+def run_cli_here(tmp_path: Path) -> Callable[..., Outcome]:
+    """`run_cli` in `tmp_path`."""
+
+    def call(*args: str, env: Mapping[str, str] | None = None) -> Outcome:
+        return run_cli(*args, cwd=tmp_path, env=env)
+
+    return call
