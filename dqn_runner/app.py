@@ -34,6 +34,7 @@ CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 def main() -> None:
     """Run the command line; one readable message and a documented exit status whatever happens."""
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(SIGNAL_BASE + number))
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
@@ -101,9 +102,6 @@ def _train(
         reason = f"{type(error).__name__}: {error}"
         raise RunFailedError(f"the run failed: {reason} (traceback in {run_dir / 'logs'})") from error
     print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {run_dir}")
-    if stats.signal is not None:
-        print(f"go on with: python -m dqn_runner resume={run_dir}")
-        sys.exit(SIGNAL_BASE + stats.signal)
     return stats.objective
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,7 +90,10 @@ class Trainer:
         self._last_log = (self._started, 0)
 
     def train(self) -> TrainingStats:
-        """Run until a budget, the target, patience or a signal ends it; the state is saved in any case."""
+        """Run until a budget, the target or patience ends it; the state is saved in any case.
+
+        SIGINT and SIGTERM let the step finish and the state be saved, and are then passed on.
+        """
         self.refuse_used_directory()
         with StopSignals() as self._signals:
             failed = True
@@ -101,6 +105,8 @@ class Trainer:
                 self._sinks.close(failed)
                 self.collector.envs.close()
                 self.evaluator.close()
+        if self._finished is None and self._signals.received is not None:
+            signal.raise_signal(self._signals.received)
         return self._stats(reason)
 
     def refuse_used_directory(self) -> None:
@@ -188,7 +194,7 @@ class Trainer:
             reason = end or self._interrupted()
             self._save(last=reason is not None)
             if reason:
-                log.info("%s at step %d, episode %d", reason, self.step, self.episode)
+                log.info("at step %d, episode %d: %s", self.step, self.episode, reason)
                 return reason
             self._advance()
 
@@ -252,8 +258,8 @@ class Trainer:
         return None
 
     def _interrupted(self) -> str | None:
-        signal = self._signals.received
-        return f"stopped by {signal.name}" if signal else None
+        received = self._signals.received
+        return f"stopped by {received.name}; resume={self.output_dir} goes on" if received else None
 
     def _log(self) -> None:
         now, (then, step_then) = time.perf_counter(), self._last_log
@@ -331,7 +337,6 @@ class Trainer:
         best = self.best.mean if evaluated else math.nan
         return TrainingStats(
             reason=reason,
-            signal=None if self._finished else self._signals.received,
             steps=self.step,
             episodes=self.episode,
             best_mean=best,

@@ -101,8 +101,6 @@ class TrainingStats:
 
     reason: str
     """Why it ended, in words."""
-    signal: int | None
-    """The signal that ended it, if one did."""
     steps: int
     episodes: int
     best_mean: float

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dqn_runner import plots
 from dqn_runner.build import build_trainer
@@ -29,16 +30,20 @@ SETTINGS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, which is fastest for small networks, and no pictures."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
+
+
 def test_agent_options_are_found() -> None:
     assert {"dqn", "double_dqn"} <= set(agent_options())
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.__name__)
 @pytest.mark.parametrize("option", agent_options())
-def test_learns_the_values_of(
-    option: str, probe: type[Probe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
+def test_learns_the_values_of(option: str, probe: type[Probe], tmp_path: Path) -> None:
     env = ["env=gym", f"env.id={probe.__module__}:{probe.__name__}"]
     trainer = build_trainer(compose_run([f"agent={option}", *env, *SETTINGS]), tmp_path, {}, None)
     trainer.train()

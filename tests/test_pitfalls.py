@@ -40,7 +40,9 @@ NEVER = 10**9
 
 
 @pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, which is fastest for small networks, and no pictures."""
+    torch.set_num_threads(1)
     monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
 
 
