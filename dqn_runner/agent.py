@@ -60,22 +60,18 @@ class DQNConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
-        for name in (
-            "n_step",
-            "batch_size",
-            "train_every",
-            "gradient_steps",
-            "target_update_every",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(f"agent.{name} must be at least 1, got {getattr(self, name)}")
-        for name, low, high in (
-            ("gamma", 0.0, 1.0),
-            ("tau", 0.0, 1.0),
-            ("learning_rate", 0.0, math.inf),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise UserError(f"agent.{name} must lie in [{low}, {high}], got {getattr(self, name)}")
+        for name in ("n_step", "batch_size", "train_every", "gradient_steps", "target_update_every"):
+            self._check(name, 1, math.inf)
+        for name in ("learning_rate", "learning_starts", "max_grad_norm"):
+            self._check(name, 0, math.inf)
+        for name in ("gamma", "tau"):
+            self._check(name, 0, 1)
+
+    def _check(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        if value is not None and not low <= value <= high:
+            bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            raise UserError(f"agent.{name} must be {bounds}, got {value}")
 
     def spec(self) -> EnvSpec:
         """Shapes of observations and actions."""
@@ -96,17 +92,20 @@ class DQNAgent:
         self.spec = config.spec()
         with torch_seeded(seed_for(config.seed, "init")):
             module = config.network.build(self.spec, config.loss.width)
-        self.network = FlatNetwork(module, self.spec.num_actions, config.loss.width)
+        self.network = FlatNetwork(module)
+        self._check_outputs()
         params = self.network.initial
-        self.learner = LearnerState(params, params.clone(), config.optimizer.init(params))
+        self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
         self._update = make_update(self.network, config.loss, config.optimizer)
-        limit = math.inf if config.max_grad_norm is None else config.max_grad_norm
-        self._hyper = Hyper(torch.tensor([config.learning_rate]), torch.tensor([limit]))
+        self._hyper = Hyper(config.learning_rate, config.max_grad_norm)
         self._forward = self.network.numpy_forward(self.learner.online) or self._torch_forward()
 
     def q_values(self, obs: Array) -> FloatArray:
         """Action values [n, actions] of observations [n, *obs_shape]."""
-        return self.config.loss.q_values(torch.from_numpy(self._forward(obs))).numpy()
+        outputs = self._forward(obs)
+        if self.config.loss.width == 1:
+            return outputs
+        return self.config.loss.q_values(torch.from_numpy(outputs)).numpy()
 
     def greedy(self, obs: Array) -> IntArray:
         """The best actions [n]."""
@@ -123,9 +122,10 @@ class DQNAgent:
         """One gradient step; returns priorities [batch] and statistics [len(learner.INFO)]."""
         return self._update(self.learner, batch.transition, batch.weight, self._hyper)
 
-    def sync_target(self) -> None:
-        """Move the target network towards the online network."""
-        sync_target(self.learner, self.config.tau)
+    def sync_target(self, times: int) -> None:
+        """Move the target network towards the online network as many times as its period has passed."""
+        if times > 0:
+            sync_target(self.learner, 1 - (1 - self.config.tau) ** times)
 
     def epsilon(self, step: int) -> float:
         """Probability of a uniformly random training action at env step `step`."""
@@ -139,9 +139,28 @@ class DQNAgent:
         """Take over weights, target, optimizer moments and update count."""
         self.learner.load_state_dict(state)
 
+    def _check_outputs(self) -> None:
+        """Run the network once, so that one that does not fit is known now and not in the first update."""
+        wanted = self.spec.num_actions * self.config.loss.width
+        obs = torch.zeros(1, *self.spec.obs_shape)
+        with torch.no_grad():
+            try:
+                shape = tuple(self.network(self.network.views(self.network.initial), obs).shape)
+            except RuntimeError as error:
+                raise UserError(
+                    f"agent.network cannot take observations of shape {self.spec.obs_shape}: {error}"
+                ) from error
+        if shape != (1, wanted):
+            raise UserError(
+                f"agent.network gives outputs of shape {shape} for one observation; it must give "
+                f"(1, {wanted}): {self.config.loss.width} for each of {self.spec.num_actions} actions"
+            )
+
     def _torch_forward(self) -> Callable[[Array], FloatArray]:
+        params = self.network.views(self.learner.online)
+
         def forward(obs: Array) -> FloatArray:
             with torch.inference_mode():
-                return self.network(self.learner.online, torch.from_numpy(obs)).numpy()
+                return self.network(params, torch.from_numpy(obs)).numpy()
 
         return forward

@@ -55,6 +55,9 @@ class EpsilonGreedy:
     ) -> IntArray:
         """Actions [n]."""
         n, num_actions = shape
+        if n == 1:  # the same draws, without the cost of arrays
+            explore_one = rng.random() < self.schedule(step)
+            return np.array([rng.integers(num_actions)]) if explore_one else q_values().argmax(-1)
         draw = rng.random(n)
         explore = draw < self.schedule(step)
         if explore.all():

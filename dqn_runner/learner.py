@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from dqn_runner.lazy import torch
 from dqn_runner.losses import Loss
-from dqn_runner.optimizers import Moments, Optimizer
+from dqn_runner.optimizers import Moments, Optimizer, Rate
 from dqn_runner.types import State, Transition, UserError
 
 INFO = ("loss", "q_mean", "grad_norm")
 """The columns of the statistics that every update returns."""
 
 
-@dataclass
 class LearnerState:
-    """What learning changes; tensors are [*runs, parameters]."""
+    """What learning changes: flat vectors [*runs, parameters], and views of them with the layers' shapes."""
 
-    online: torch.Tensor
-    target: torch.Tensor
-    moments: Moments
-    updates: int = 0
+    def __init__(
+        self, params: torch.Tensor, moments: Moments, views: Callable[[torch.Tensor], Params]
+    ) -> None:
+        """Online and target parameters start equal; `views` lays out a vector as a network's parameters."""
+        self.online = params
+        self.target = params.clone()
+        self.grad = torch.zeros_like(params)
+        self.grad_rows = self.grad.view(-1, params.shape[-1])
+        self.moments = moments
+        self.updates = 0
+        self.online_params = [view.detach().requires_grad_() for view in views(self.online)]
+        self.target_params = views(self.target)
+        for param, grad in zip(self.online_params, views(self.grad), strict=True):
+            param.grad = grad
 
     def state_dict(self) -> State:
         """The tensors themselves, not copies."""
@@ -48,45 +56,47 @@ class LearnerState:
 
 
 class Hyper(NamedTuple):
-    """Numbers that may differ between runs learning side by side, each [*runs, 1]."""
+    """Numbers that may differ between runs learning side by side."""
 
-    learning_rate: torch.Tensor
-    max_grad_norm: torch.Tensor
-    """Infinity for no clipping."""
+    learning_rate: Rate
+    max_grad_norm: float | None
+    """Longer gradients are scaled down to it; None for no clipping."""
 
 
+Params = list["torch.Tensor"]
 Update = Callable[[LearnerState, Transition, "torch.Tensor", Hyper], tuple["torch.Tensor", "torch.Tensor"]]
-Apply = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+Apply = Callable[[Params, "torch.Tensor"], "torch.Tensor"]
 
 
 def make_update(network: Apply, loss: Loss, optimizer: Optimizer) -> Update:
     """The function that takes one gradient step.
 
-    `network(flat, obs)` gives outputs [batch, actions, width]. The update's arguments are the state,
-    which is donated (its tensors take the new values), a transition, importance weights [*runs, batch]
-    and the hyper-parameters. It returns priorities [*runs, batch] and statistics [*runs, len(INFO)].
-    With a leading `runs` axis on everything, each run learns exactly as it would alone.
+    `network(params, obs)` gives outputs [batch, actions * width]. The update's arguments are the state,
+    which is donated (its tensors take the new values), a transition, the weight of each sample
+    [*runs, batch] and the hyper-parameters. It returns priorities [*runs, batch] and statistics
+    [*runs, len(INFO)]. With a leading `runs` axis on everything, each run learns as it would alone.
     """
 
     def objective(
-        online: torch.Tensor, target: torch.Tensor, transition: Transition, weight: torch.Tensor
+        online: Params, target: Params, transition: Transition, weight: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         result = loss(lambda obs: network(online, obs), lambda obs: network(target, obs), transition)
-        return (weight * result.loss).mean(), result.priority, result.q.mean()
+        return torch.dot(weight, result.loss), result.priority, result.q.mean()
 
     def update(
         state: LearnerState, transition: Transition, weight: torch.Tensor, hyper: Hyper
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        online = state.online.detach().requires_grad_()
-        many: Any = objective if online.dim() == 1 else torch.func.vmap(objective)
-        losses, priority, q_mean = many(online, state.target, transition, weight)
-        (grad,) = torch.autograd.grad(losses.sum(), online)
+        many: Any = objective if state.online.dim() == 1 else torch.func.vmap(objective)
+        losses, priority, q_mean = many(state.online_params, state.target_params, transition, weight)
+        state.grad.zero_()
+        torch.autograd.backward(losses, torch.ones_like(losses))  # into the views of `grad`
         with torch.no_grad():
-            norm = cast("torch.Tensor", torch.linalg.vector_norm(grad, dim=-1, keepdim=True))
-            grad.mul_((hyper.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+            norm = cast("torch.Tensor", torch.linalg.vector_norm(state.grad, dim=-1))
+            if hyper.max_grad_norm is not None:
+                state.grad_rows.renorm_(2, 0, hyper.max_grad_norm)
             state.updates += 1
-            optimizer.step(state.online, grad, state.moments, state.updates, hyper.learning_rate)
-        return priority, torch.stack([losses.detach(), q_mean, norm.squeeze(-1)], dim=-1)
+            optimizer.step(state.online, state.grad, state.moments, state.updates, hyper.learning_rate)
+            return priority, torch.stack([losses, q_mean, norm], dim=-1)
 
     return update
 

@@ -20,7 +20,10 @@ class Loss(Protocol):
         ...
 
     def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Action values [batch, actions] from network outputs [batch, actions, width]."""
+        """Action values [batch, actions] from network outputs [batch, actions * width].
+
+        With a width of 1 the outputs are the values, and acting takes them as they are.
+        """
         ...
 
     def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
@@ -53,8 +56,8 @@ class QLearning:
         return 1
 
     def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
-        """[batch, actions, 1] to [batch, actions]."""
-        return outputs.squeeze(-1)
+        """The outputs themselves."""
+        return outputs
 
     def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
         """Per-sample TD loss; the priority is the absolute TD error."""
@@ -67,9 +70,10 @@ class QLearning:
                 value = next_q.gather(-1, best).squeeze(-1)
             else:
                 value = next_q.amax(-1)
-            goal = transition.reward + transition.discount * value
+            goal = torch.addcmul(transition.reward, transition.discount, value)
+            error = (goal - q).abs_()
         if self.error is TDError.huber:
             loss = torch.nn.functional.huber_loss(q, goal, reduction="none")
         else:
             loss = torch.square(goal - q)
-        return LossOutput(loss, (goal - q).detach().abs(), q.detach())
+        return LossOutput(loss, error, q.detach())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import nn
 
-from dqn_runner.types import FloatArray
+from dqn_runner.types import Array, FloatArray, UserError
 
 
 class Linear(nn.Module):
@@ -37,10 +37,13 @@ class ChannelsFirst(nn.Module):
 
 
 def mlp(sizes: list[int]) -> list[nn.Module]:
-    """Linear layers through `sizes` with ReLU between them."""
+    """Linear layers through `sizes` with ReLU between them.
+
+    A layer of a few outputs, as heads are, is faster with the usual [outputs, inputs] weights.
+    """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
-        layers += [Linear(inputs, outputs), nn.ReLU()]
+        layers += [nn.Linear(inputs, outputs) if outputs < 16 else Linear(inputs, outputs), nn.ReLU()]
     return layers[:-1]
 
 
@@ -52,86 +55,109 @@ def convolutions(
     modules: list[nn.Module] = [ChannelsFirst()] if channels_last else []
     for out_channels, kernel, stride in layers:
         modules += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU()]
-        height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        height = max(0, (height - kernel) // stride + 1)
+        width = max(0, (width - kernel) // stride + 1)
         channels = out_channels
     return [*modules, nn.Flatten()], channels * height * width
 
 
 class FlatNetwork:
-    """A network as a function of one flat parameter vector and observations.
+    """A network as a function of its parameters, which are views of one flat vector, and observations.
 
-    The module is a shell: its parameters are taken out, and each call lays views of the given vector
-    in their place. That is what `torch.func.functional_call` does, at a tenth of its cost.
+    The module is a shell: its parameters are taken out, and each call lays the given ones in their
+    place. That is what `torch.func.functional_call` does, at a tenth of its cost. A plain MLP does not
+    need the shell: it is read off the module as a list of steps, for torch and for numpy.
     """
 
-    def __init__(self, module: nn.Module, num_actions: int, width: int) -> None:
+    def __init__(self, module: nn.Module) -> None:
         """Take the parameters out of `module`; their values become `self.initial` [parameters]."""
-        parts: dict[str, nn.Module] = dict(module.named_modules())  # pyright: ignore[reportUnknownArgumentType]
-        for name, part in parts.items():
+        self.module = module.eval()
+        self._places: list[tuple[dict[str, object], str, int]] = []
+        values: dict[int, torch.Tensor] = {}
+        for name, part in dict[str, nn.Module](module.named_modules()).items():  # pyright: ignore[reportUnknownArgumentType]
             if getattr(part, "running_mean", None) is not None:
-                raise ValueError(
+                raise UserError(
                     f"network layer '{name}' ({type(part).__name__}) keeps running statistics, which a "
                     "flat parameter vector cannot hold; use LayerNorm or GroupNorm"
                 )
-        self.module = module
-        self.outputs = (num_actions, width)
-        self._places: list[tuple[dict[str, object], str, torch.Size]] = []
-        values: list[torch.Tensor] = []
-        for owner in parts.values():
-            for name, parameter in list(owner.named_parameters(recurse=False)):
-                delattr(owner, name)
-                self._places.append((owner.__dict__, name, parameter.shape))
-                values.append(parameter.detach().reshape(-1))
-        self._sizes = [value.numel() for value in values]
-        self.initial = torch.cat(values)
+            for key, parameter in list(part.named_parameters(recurse=False)):
+                delattr(part, key)
+                values.setdefault(id(parameter), parameter)  # one that two layers share is kept once
+                self._places.append((part.__dict__, key, list(values).index(id(parameter))))
+        self._shapes = [value.shape for value in values.values()]
+        self.initial = torch.cat([value.detach().reshape(-1) for value in values.values()])
+        self._steps = _mlp_steps(module)
 
-    def __call__(self, flat: torch.Tensor, obs: torch.Tensor) -> torch.Tensor:
-        """Outputs [batch, actions, width] for observations [batch, *obs_shape]; uint8 is scaled to [0, 1]."""
+    def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """The parameters as views of a vector [*runs, parameters], each [*runs, *shape]."""
+        pieces = torch.split(flat, [shape.numel() for shape in self._shapes], -1)
+        return [piece.unflatten(-1, shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+
+    def __call__(self, params: Sequence[torch.Tensor], obs: torch.Tensor) -> torch.Tensor:
+        """Outputs [batch, actions * width] for observations [batch, *obs_shape]; uint8 becomes [0, 1]."""
         if obs.dtype is torch.uint8:
             obs = obs.to(torch.float32) / 255
         elif obs.dtype is not torch.float32:
             obs = obs.to(torch.float32)
-        for (attributes, name, shape), value in zip(
-            self._places, torch.split(flat, self._sizes, -1), strict=True
-        ):
-            attributes[name] = value.view(shape)
-        return self.module(obs).unflatten(-1, self.outputs)
+        if self._steps is None:
+            for attributes, name, index in self._places:
+                attributes[name] = params[index]
+            return self.module(obs)
+        left = iter(params)
+        for step in self._steps:
+            if step == "affine":
+                weight = next(left)
+                obs = torch.addmm(next(left), obs, weight)
+            elif step == "linear":
+                obs = nn.functional.linear(obs, next(left), next(left))
+            else:
+                obs = torch.relu_(obs) if step == "relu" else obs.flatten(1)
+        return obs
 
-    def numpy_forward(self, flat: torch.Tensor) -> Callable[[FloatArray], FloatArray] | None:
+    def numpy_forward(self, flat: torch.Tensor) -> Callable[[Array], FloatArray] | None:
         """The same function on numpy arrays, sharing the memory of `flat`; None if it is not a plain MLP.
 
         For a single observation this takes a quarter of the time that torch needs.
         """
-        steps: list[Callable[[FloatArray], FloatArray]] = []
-        parameters: Iterator[FloatArray] = (
-            value.view(shape).numpy()
-            for (_, _, shape), value in zip(self._places, torch.split(flat, self._sizes), strict=True)
-        )
-        for layer in self.module.children() if isinstance(self.module, nn.Sequential) else [None]:
-            if isinstance(layer, Linear):
-                steps.append(_affine(next(parameters), next(parameters)))
-            elif isinstance(layer, nn.ReLU):
-                steps.append(_relu)
-            elif isinstance(layer, nn.Flatten):
-                steps.append(_flatten)
-            else:
-                return None
+        if self._steps is None:
+            return None
+        params: list[FloatArray] = [view.numpy() for view in self.views(flat)]
+        steps = self._steps
 
-        def forward(obs: FloatArray) -> FloatArray:
+        def forward(obs: Array) -> FloatArray:
+            x: FloatArray = obs.reshape(len(obs), -1).astype(np.float32, copy=False)
+            if obs.dtype == np.uint8:
+                x = x / np.float32(255)
+            if len(obs) == 1:
+                x = x[0]  # products with a vector cost half of those with a matrix of one row
+            left = iter(params)
             for step in steps:
-                obs = step(obs)
-            return obs.reshape(len(obs), *self.outputs)
+                if step in ("affine", "linear"):
+                    weight = next(left)
+                    x = x @ (weight if step == "affine" else weight.T)
+                    x += next(left)
+                elif step == "relu":
+                    np.maximum(x, _ZERO, out=x)
+            return x.reshape(len(obs), -1)
 
         return forward
 
 
-def _affine(weight: FloatArray, bias: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    return lambda x: x @ weight + bias
+_ZERO = np.zeros((), np.float32)
 
 
-def _relu(x: FloatArray) -> FloatArray:
-    return np.maximum(x, 0, out=x)
-
-
-def _flatten(x: FloatArray) -> FloatArray:
-    return x.reshape(len(x), -1)
+def _mlp_steps(module: nn.Module) -> list[str] | None:
+    """A plain MLP as its steps (flatten, affine, linear, relu); None for any other module."""
+    names: dict[type, str] = {
+        nn.Flatten: "flatten",
+        Linear: "affine",
+        nn.Linear: "linear",
+        nn.ReLU: "relu",
+    }
+    if type(module) is not nn.Sequential:
+        return None
+    steps = [names.get(type(layer), "") for layer in module]
+    pairs = list(pairwise(["", *steps]))
+    fresh = all(before in ("affine", "linear") for before, step in pairs if step == "relu")  # in place
+    first = all(before == "" for before, step in pairs if step == "flatten")
+    return steps if all(steps) and fresh and first else None

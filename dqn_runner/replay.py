@@ -123,11 +123,21 @@ class NStepWindows:
         return finished
 
     def state_dict(self) -> State:
-        """The open windows."""
-        return {"open": [[list(step) for step in window] for window in self._open]}
+        """The open windows, and what they are made by."""
+        return {
+            "gamma": self.gamma,
+            "n_step": self.n_step,
+            "open": [[list(step) for step in window] for window in self._open],
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Reopen the windows."""
+        for name in ("gamma", "n_step"):
+            if state[name] != getattr(self, name):
+                raise UserError(
+                    f"the checkpoint's transitions were made with agent.{name}={state[name]}, "
+                    f"not {getattr(self, name)}"
+                )
         if len(state["open"]) != len(self._open):
             raise UserError(
                 f"the checkpoint was written with {len(state['open'])} environments, not {len(self._open)}"
@@ -155,7 +165,7 @@ class RingReplay:
             "discount": np.empty(capacity, np.float32),
             "next_obs": np.empty(shape, spec.obs_dtype),
         }
-        self._ones = torch.ones(0)
+        self._weight = torch.ones(0)
 
     def __len__(self) -> int:
         """How many transitions can be drawn."""
@@ -183,12 +193,12 @@ class RingReplay:
             self._added += 1
 
     def sample(self, batch_size: int) -> Batch:
-        """A batch drawn uniformly with replacement; every weight is 1."""
+        """A batch drawn uniformly with replacement; all weigh the same."""
         index = self._rng.integers(len(self), size=batch_size)
         drawn = {name: torch.from_numpy(column.take(index, axis=0)) for name, column in self._columns.items()}
-        if len(self._ones) != batch_size:
-            self._ones = torch.ones(batch_size)
-        return Batch(Transition(**drawn), index, self._ones)
+        if len(self._weight) != batch_size:
+            self._weight = torch.full((batch_size,), 1 / batch_size)
+        return Batch(Transition(**drawn), index, self._weight)
 
     def update(self, index: IntArray, priority: torch.Tensor) -> None:
         """Uniform sampling keeps no priorities."""

@@ -11,19 +11,18 @@ import numpy as np
 from dqn_runner.lazy import torch
 
 
-def _sequence(seed: int, names: tuple[str | int, ...]) -> np.random.SeedSequence:
-    digest = hashlib.sha256(repr(names).encode()).digest()
-    return np.random.SeedSequence([seed, *np.frombuffer(digest, dtype=np.uint32).tolist()])
+def _digest(seed: int, names: tuple[str | int, ...]) -> int:
+    return int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest(), "little")
 
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:
     """The generator for one purpose of a run; other names give independent numbers."""
-    return np.random.Generator(np.random.PCG64(_sequence(seed, names)))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(_digest(seed, names))))
 
 
 def seed_for(seed: int, *names: str | int) -> int:
     """A 31-bit seed for one purpose, for code that takes an integer (environments, torch)."""
-    return int(_sequence(seed, names).generate_state(1)[0]) >> 1
+    return _digest(seed, names) % 2**31
 
 
 def eval_seeds(purpose: str, seed: int = 0) -> Callable[[int], int]:

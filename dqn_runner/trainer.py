@@ -204,14 +204,15 @@ class Trainer:
         self._collect()
         if self.step < config.learning_starts or len(self.replay) == 0:
             return
-        rounds = self.step // config.train_every - previous // config.train_every
+        before = max(previous, config.learning_starts - 1)  # rounds of the warm-up are not made up for
+        rounds = self.step // config.train_every - before // config.train_every
         for _ in range(rounds * config.gradient_steps):
             batch = self.replay.sample(config.batch_size)
             priority, info = agent.learn(batch)
             self.replay.update(batch.indices, priority)
             self.metrics.add_update(info)
-        if crossed(previous, self.step, config.target_update_every):
-            agent.sync_target()
+        every = config.target_update_every
+        agent.sync_target(self.step // every - previous // every)
 
     def _collect(self) -> None:
         """Act until the next round of learning or the end of a budget, and report the episodes that ended."""

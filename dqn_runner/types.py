@@ -64,7 +64,10 @@ class Transition(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Transitions drawn from replay, where they stand, and their importance weights [*runs, batch]."""
+    """Transitions drawn from replay, where they stand, and the share of each in the loss.
+
+    `weight` [*runs, batch] is the importance weight divided by the batch size: the loss is their dot product.
+    """
 
     transition: Transition
     indices: IntArray
@@ -81,7 +84,7 @@ class LossOutput(NamedTuple):
 
 
 QFunction = Callable[["torch.Tensor"], "torch.Tensor"]
-"""A network with its weights: observations [batch, *obs_shape] to outputs [batch, actions, width]."""
+"""A network with its weights: observations [batch, *obs_shape] to outputs [batch, actions * width]."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import pytest
 
-from dqn_runner import app
+from dqn_runner import app, plots
 
 BUDGET = (
     "trainer.max_steps=1200",
@@ -124,8 +125,9 @@ def run_cli(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> Outc
 def program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """`program(*ARGS)` is `run_cli` within this process, in `tmp_path`: saves the start of an interpreter."""
+    """`program(*ARGS)` is `run_cli` in `tmp_path`, but within this process and without curves: quick."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
     def call(*args: str) -> Outcome:
@@ -133,11 +135,13 @@ def program(
         monkeypatch.delenv("HYDRA_FULL_ERROR")
         monkeypatch.setattr(sys, "argv", ["dqn_runner", *args])
         capsys.readouterr()
-        status = 0
+        status, on_sigterm = 0, signal.getsignal(signal.SIGTERM)
         try:
             app.main()
         except SystemExit as end:
             status = end.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
         assert isinstance(status, int)
         captured = capsys.readouterr()
         return Outcome(status, captured.out, captured.err)

@@ -19,14 +19,6 @@ from tests.conftest import BUDGET, Outcome, records, run_cli
 
 HEAVY = ("torch", "gymnasium", "matplotlib", "wandb", "optuna", "pandas", "rich")
 
-MISSING_HERE = [
-    "trainer.eval_frequency=400",
-    "trainer.eval_episodes=2",
-    "trainer.log_frequency=200",
-    "agent.learning_starts=100",
-    "agent.exploration.schedule.steps=500",
-]
-
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
@@ -53,7 +45,7 @@ class TestQuestionsAreAnsweredQuickly:
             (
                 ["--cfg", "job", "--resolve", "seed=3", "agent=double_dqn"],
                 "",
-                ["seed: 3\nagent:", "double: true", "learning_rate: 0.001", "target_return: 475.0"],
+                ["seed: 3\n", "double: true", "learning_rate: 0.001", "target_return: 475.0"],
             ),
             (["--info", "defaults-tree"], "", ["agent: dqn", "env: cartpole", "logging/jsonl"]),
             (["-sc", "query=bash"], "dqn_runner agent=d", ["agent=double_dqn", "agent=dqn"]),
@@ -101,7 +93,8 @@ class TestWhatARunLeaves:
         )
         lines = (finished_run.parent / "stderr").read_text().splitlines()
         assert lines[0].startswith("starting at step 0, episode 0 in ")
-        assert lines[-1].startswith("trainer.max_steps=1200 reached at step 1200")
+        assert "step 1200" in lines[-1]
+        assert "trainer.max_steps=1200 reached" in lines[-1]
         assert [line.split(" episode")[0] for line in lines if line.startswith("eval")] == [
             "eval  step 400",
             "eval  step 800",
@@ -149,14 +142,17 @@ class TestWhatARunLeaves:
     def test_metrics_jsonl_has_every_record(self, finished_run: Path):
         lines = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
         history = read(finished_run / "metrics.json")
-        by_kind = {
-            kind: [line for line in lines if line["kind"] == kind] for kind in ("episode", "train", "eval")
-        }
-        assert [line["train/return"] for line in by_kind["episode"]] == history["episodes"]["return"]
-        assert [line["train/loss"] for line in by_kind["train"]] == history["train"]["loss"]
-        assert [line["eval/return_mean"] for line in by_kind["eval"]] == history["evaluations"]["return_mean"]
+        for kind, key, column in (
+            ("episode", "train/return", history["episodes"]["return"]),
+            ("train", "train/loss", history["train"]["loss"]),
+            ("eval", "eval/return_mean", history["evaluations"]["return_mean"]),
+        ):
+            assert [line[key] for line in lines if line["kind"] == kind] == column
         assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
-        assert all(line["time/eta"] >= 0 and line["time/steps_per_second"] > 0 for line in by_kind["train"])
+        for line in lines:
+            if line["kind"] == "train":
+                assert line["time/eta"] >= 0
+                assert line["time/steps_per_second"] > 0
 
     def test_run_json_says_where_it_came_from(self, finished_run: Path):
         document = read(finished_run / "run.json")
@@ -178,10 +174,8 @@ class TestWhatARunLeaves:
 
     def test_best_and_latest_are_what_they_say(self, finished_run: Path):
         checkpoints = finished_run / "checkpoints"
-        assert (
-            load_checkpoint(checkpoints / "best.pt")["step"]
-            == read(finished_run / "metrics.json")["best"]["step"]
-        )
+        best = read(finished_run / "metrics.json")["best"]
+        assert load_checkpoint(checkpoints / "best.pt")["step"] == best["step"]
         assert load_checkpoint(checkpoints / "latest.pt")["step"] == 1200
 
 
@@ -257,9 +251,7 @@ class TestAUsersConfiguration:
         assert config["agent"]["batch_size"] == 128
 
         # What a run was made with holds for its continuation, wherever it is resumed and whatever changed.
-        (tmp_path / "mine" / "lab.yaml").write_text(
-            "defaults: [config, _self_]\nagent: {learning_rate: 0.9}\n"
-        )
+        (tmp_path / "mine" / "lab.yaml").write_text("{defaults: [config, _self_], agent: {learning_rate: 9}}")
         done = program("resume=run", "trainer.max_steps=1300")
         assert done.status == 0, done.err
         assert done.out.startswith("changed for this session:\ntrainer.max_steps: 1200 -> 1300\nbest")
@@ -273,7 +265,7 @@ class TestAUsersConfiguration:
         assert (agent["loss"]["double"], agent["learning_rate"], agent["batch_size"]) == (True, 0.0005, 32)
 
     def test_a_misspelt_recipe(self, program: Callable[..., Outcome]):
-        assert "did you mean experiment=tiny?" in program("--config-dir=mine", "experiment=tyni").error
+        assert "did you mean experiment=tiny?" in program("--config-dir=mine", "experiment=tinny").error
 
 
 class TestResume:
@@ -303,12 +295,7 @@ class TestResume:
         assert "trainer.max_steps: 1400 -> 1500" in done.out
         assert "agent.learning_rate: 0.001 -> 0.002" in done.out
         assert len(read(run_copy / "run.json")["sessions"]) == 4
-        assert (
-            read(run_copy / ".hydra" / "config.yaml" if False else run_copy / "run.json")["config"]["agent"][
-                "learning_rate"
-            ]
-            == 0.002
-        )
+        assert read(run_copy / "run.json")["config"]["agent"]["learning_rate"] == 0.002
 
     def test_a_finished_run_returns_at_once(self, run_copy: Path, program: Callable[..., Outcome]):
         before = records(run_copy)
@@ -339,10 +326,8 @@ class TestResume:
             "logging.console.progress_bar: True -> (absent)",
             "logging.file._target_: dqn_runner.loggers.TextFile -> (absent)",
         }
-        assert (
-            load_checkpoint(run_copy / "checkpoints" / "latest.pt")["source"]["config"]["agent"]["batch_size"]
-            == 64
-        )
+        source = load_checkpoint(run_copy / "checkpoints" / "latest.pt")["source"]
+        assert source["config"]["agent"]["batch_size"] == 64
 
     def test_an_override_that_restates_a_default_is_not_dropped(
         self, run_copy: Path, program: Callable[..., Outcome]
@@ -351,9 +336,12 @@ class TestResume:
         done = program("resume=run", "agent.batch_size=128", "trainer.max_steps=1400")
         assert "agent.batch_size: 64 -> 128" in done.out
 
-    def test_a_key_is_named_once_and_the_last_word_counts(
-        self, run_copy: Path, program: Callable[..., Outcome]
-    ):
+    def test_a_choice_can_be_taken_back(self, run_copy: Path, program: Callable[..., Outcome]):
+        assert program("resume=run", "agent=double_dqn", "trainer.max_steps=1300").status == 0
+        done = program("resume=run", "agent=dqn", "trainer.max_steps=1400")
+        assert "agent.loss.double: True -> False" in done.out
+
+    def test_a_forced_override_replaces_the_stored_one(self, run_copy: Path, program: Callable[..., Outcome]):
         assert program("resume=run", "++trainer.max_steps=1300").status == 0
         assert read(run_copy / "metrics.json")["evaluations"]["step"][-1] == 1300
 
@@ -388,9 +376,7 @@ class TestResume:
         assert "checkpoint_0000000400.pt" in answer
         assert "there is no checkpoint" in program("resume=nowhere").error
 
-    def test_a_path_with_odd_characters(
-        self, run_copy: Path, program: Callable[..., Outcome], tmp_path: Path
-    ):
+    def test_an_odd_path(self, run_copy: Path, program: Callable[..., Outcome], tmp_path: Path):
         odd = tmp_path / "it's a=run, {1}"
         run_copy.rename(odd)
         quoted = str(odd).replace("'", "\\'")
@@ -416,11 +402,10 @@ class TestResume:
         assert len(records(tmp_path / "parts")) < len(records(tmp_path / "whole"))
         assert program("resume=parts").status == 0
         assert records(tmp_path / "parts") == records(tmp_path / "whole")
-        whole, parts = (
-            load_checkpoint(tmp_path / d / "checkpoints/latest.pt")["state"] for d in ("whole", "parts")
-        )
-        for name in ("online", "target"):
-            assert whole["agent"][name].equal(parts["agent"][name])
+        latest = [tmp_path / name / "checkpoints" / "latest.pt" for name in ("whole", "parts")]
+        whole, parts = (load_checkpoint(path)["state"]["agent"] for path in latest)
+        assert whole["online"].equal(parts["online"])
+        assert whole["target"].equal(parts["target"])
 
 
 class TestEvaluate:
@@ -441,21 +426,16 @@ class TestEvaluate:
         low, high = result["return_ci95"]
         assert low <= result["return_mean"] <= high
         assert 1 < (high - low) / (result["return_std"] / np.sqrt(20)) < 6, "about 2 * 1.96 standard errors"
-        told = f"mean {result['return_mean']:.2f}, std {result['return_std']:.2f}, 95% CI [{low:.2f}, {high:.2f}]"
-        assert told in done.out
+        mean, std = f"mean {result['return_mean']:.2f}", f"std {result['return_std']:.2f}"
+        assert f"{mean}, {std}, 95% CI [{low:.2f}, {high:.2f}]" in done.out
         assert f"min {min(returns):g}, max {max(returns):g}" in done.out
 
     def test_is_repeatable_and_another_seed_gives_other_episodes(
         self, finished_run: Path, program: Callable[..., Outcome], tmp_path: Path
     ):
         for name, extra in (("a", []), ("b", []), ("c", ["evaluator.seed=1"])):
-            call = (
-                "mode=eval",
-                f"checkpoint={finished_run}",
-                "evaluator.episodes=10",
-                f"hydra.run.dir={name}",
-            )
-            assert program(*call, *extra).status == 0
+            call = ("mode=eval", f"checkpoint={finished_run}", "evaluator.episodes=10", *extra)
+            assert program(*call, f"hydra.run.dir={name}").status == 0
         a, b, c = (read(tmp_path / name / "eval.json")["returns"] for name in "abc")
         assert a == b
         assert a != c
@@ -485,8 +465,10 @@ class TestEvaluate:
         done = run_cli_here(*call, "hydra.run.dir=judged")
         assert done.status == 0, done.err
         with Image.open(tmp_path / "judged" / "eval.gif") as video:
+            length = read(tmp_path / "judged" / "eval.json")["lengths"][0]
             frames: int = getattr(video, "n_frames")  # noqa: B009
-            assert frames == read(tmp_path / "judged" / "eval.json")["lengths"][0] + 1
+            assert length / 2 < frames <= length + 1, "equal neighbours become one frame"
+            assert video.size >= (300, 200)
 
     def test_a_video_of_an_environment_that_does_not_render(
         self, my_env: str, program: Callable[..., Outcome]
@@ -518,14 +500,8 @@ def jobs(sweep: Path) -> list[tuple[int, float]]:
     return found
 
 
-SWEEP = (
-    "-m",
-    "seed=0,1",
-    "agent.learning_rate=1e-3,3e-4",
-    *BUDGET,
-    "trainer.max_steps=600",
-    "hydra.sweep.dir=sweep",
-)
+SHORT = (*BUDGET, "trainer.max_steps=600")
+SWEEP = ("-m", "seed=0,1", "agent.learning_rate=1e-3,3e-4", *SHORT, "hydra.sweep.dir=sweep")
 JOBS = [(0, 1e-3), (0, 3e-4), (1, 1e-3), (1, 3e-4)]
 
 
@@ -545,6 +521,7 @@ class TestSweep:
 
     @pytest.mark.slow
     def test_jobs_run_side_by_side_with_joblib(self, tmp_path: Path):
-        done = run_cli(*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+        launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+        done = run_cli("-m", "seed=0,1", *SHORT, *launcher, cwd=tmp_path)
         assert done.status == 0, done.err
-        assert jobs(tmp_path / "sweep") == JOBS
+        assert jobs(tmp_path / "sweep") == [(0, 1e-3), (1, 1e-3)]

@@ -1,0 +1,308 @@
+"""Checkpoint files: never half-written, never code, and never more of them than asked for."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+import torch
+
+from dqn_runner import checkpoint
+from dqn_runner.checkpoint import (
+    BEST,
+    FORMAT,
+    LATEST,
+    VERSION,
+    Checkpointer,
+    find_checkpoint,
+    load_checkpoint,
+    numbered_name,
+    write_atomically,
+)
+from dqn_runner.types import UserError
+
+PAYLOAD: dict[str, Any] = {
+    "source": {"config": {"a": 1, "b": [1.5, None, True, "x"]}},
+    "state": {
+        "weights": torch.arange(3.0),
+        "counts": np.arange(4, dtype=np.int64),
+        "flags": np.array([True]),
+    },
+}
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def refused(path: Path) -> str:
+    """The message for a file that is no checkpoint."""
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+class TestAWriteHappensWhollyOrNotAtAll:
+    def test_a_crash_while_writing_keeps_the_old_content(self, tmp_path: Path):
+        path = tmp_path / "file"
+        path.write_bytes(b"old")
+
+        def crash(file: IO[bytes]) -> None:
+            file.write(b"half of the n")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(path, crash)
+        assert path.read_bytes() == b"old"
+        assert names(tmp_path) == {"file"}
+
+    @pytest.mark.parametrize("operation", ["fsync", "replace"])
+    def test_a_disk_that_fails_keeps_the_old_content(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+    ):
+        path = tmp_path / "file"
+        path.write_bytes(b"old")
+
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, operation, fail)
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(path, lambda file: file.write(b"new"))
+        monkeypatch.undo()
+        assert path.read_bytes() == b"old"
+        assert names(tmp_path) == {"file"}
+
+    def test_the_content_is_on_disk_before_the_name_and_the_name_before_the_return(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        path = tmp_path / "file"
+        events: list[str] = []
+        fsync, replace = os.fsync, os.replace
+
+        def spy_fsync(descriptor: int) -> None:
+            target = Path(f"/proc/self/fd/{descriptor}").resolve()
+            events.append("sync directory" if target.is_dir() else f"sync {len(target.read_bytes())} bytes")
+            fsync(descriptor)
+
+        def spy_replace(source: Any, target: Any) -> None:
+            events.append("rename")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "fsync", spy_fsync)
+        monkeypatch.setattr(os, "replace", spy_replace)
+        write_atomically(path, lambda file: file.write(b"12345"))
+        assert events == ["sync 5 bytes", "rename", "sync directory"]
+
+    def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(self, tmp_path: Path):
+        checkpointer = Checkpointer(tmp_path, keep_last=3)
+        checkpointer.save(PAYLOAD, 10, [numbered_name(10), BEST, LATEST])
+        before = names(tmp_path)
+        with pytest.raises(TypeError):
+            checkpointer.save({"state": {"bad": object()}}, 20, [numbered_name(20), BEST, LATEST])
+        assert names(tmp_path) == before
+        assert load_checkpoint(tmp_path / LATEST)["step"] == 10
+
+    def test_a_left_over_temporary_file_is_no_hindrance(self, tmp_path: Path):
+        for name in (numbered_name(10), LATEST):
+            (tmp_path / f"{name}.tmp").write_bytes(b"half of a checkpoint, left by SIGKILL")
+        Checkpointer(tmp_path, keep_last=3).save(PAYLOAD, 10, [numbered_name(10), LATEST])
+        assert names(tmp_path) == {numbered_name(10), LATEST}
+
+
+class TestRetention:
+    def test_the_newest_stay_and_so_do_best_and_latest(self, tmp_path: Path):
+        checkpointer = Checkpointer(tmp_path, keep_last=2)
+        for step in (100, 200, 300, 400):
+            best = [BEST] if step == 100 else []
+            checkpointer.save(PAYLOAD, step, [numbered_name(step), *best, LATEST])
+        assert names(tmp_path) == {numbered_name(300), numbered_name(400), BEST, LATEST}
+        assert load_checkpoint(tmp_path / BEST)["step"] == 100
+        assert load_checkpoint(tmp_path / LATEST)["step"] == 400
+
+    def test_none_of_the_numbered_need_stay(self, tmp_path: Path):
+        checkpointer = Checkpointer(tmp_path, keep_last=0)
+        checkpointer.save(PAYLOAD, 100, [numbered_name(100), BEST, LATEST])
+        assert names(tmp_path) == {BEST, LATEST}
+        assert load_checkpoint(tmp_path / LATEST)["step"] == 100
+
+    def test_newest_means_written_last_when_a_run_was_taken_back(self, tmp_path: Path):
+        checkpointer = Checkpointer(tmp_path, keep_last=2)
+        for number, step in enumerate((800, 900, 400)):
+            checkpointer.save(PAYLOAD, step, [numbered_name(step), LATEST])
+            os.utime(tmp_path / numbered_name(step), (number, number))
+        checkpointer.save(PAYLOAD, 500, [numbered_name(500), LATEST])
+        assert names(tmp_path) == {numbered_name(400), numbered_name(500), LATEST}
+
+    def test_names_sort_by_step(self):
+        assert sorted(map(numbered_name, (5, 1_000_000, 20))) == list(map(numbered_name, (5, 20, 1_000_000)))
+
+    def test_files_of_others_are_left_alone(self, tmp_path: Path):
+        (tmp_path / "mine.pt").touch()
+        Checkpointer(tmp_path, keep_last=0).save(PAYLOAD, 1, [numbered_name(1), LATEST])
+        assert names(tmp_path) == {"mine.pt", LATEST}
+
+
+class TestOneFileUnderSeveralNames:
+    def test_written_once(self, tmp_path: Path):
+        Checkpointer(tmp_path, keep_last=3).save(PAYLOAD, 7, [numbered_name(7), BEST, LATEST])
+        assert len({path.stat().st_ino for path in tmp_path.iterdir()}) == 1
+        assert names(tmp_path) == {numbered_name(7), BEST, LATEST}
+
+    def test_copied_where_the_file_system_has_no_hard_links(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def no_links(*_: object) -> None:
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr(os, "link", no_links)
+        checkpointer = Checkpointer(tmp_path, keep_last=3)
+        for step in (7, 8):
+            checkpointer.save(PAYLOAD, step, [numbered_name(step), BEST, LATEST])
+        assert names(tmp_path) == {numbered_name(7), numbered_name(8), BEST, LATEST}
+        assert len({path.stat().st_ino for path in tmp_path.iterdir()}) == 4
+        assert {path.name: load_checkpoint(path)["step"] for path in tmp_path.iterdir()} == {
+            numbered_name(7): 7,
+            numbered_name(8): 8,
+            BEST: 8,
+            LATEST: 8,
+        }
+
+    def test_a_new_latest_leaves_best_as_it_was(self, tmp_path: Path):
+        checkpointer = Checkpointer(tmp_path, keep_last=0)
+        checkpointer.save(PAYLOAD, 1, [BEST, LATEST])
+        checkpointer.save({"state": {"weights": torch.zeros(3)}}, 2, [LATEST])
+        assert load_checkpoint(tmp_path / BEST)["state"]["weights"].tolist() == [0, 1, 2]
+
+
+class TestContent:
+    def test_comes_back_as_it_was(self, tmp_path: Path):
+        Checkpointer(tmp_path, keep_last=0).save(PAYLOAD, 42, [LATEST])
+        document = load_checkpoint(tmp_path / LATEST)
+        assert document["step"] == 42
+        assert document["source"] == PAYLOAD["source"]
+        for key, value in PAYLOAD["state"].items():
+            back = np.asarray(document["state"][key])
+            assert back.dtype == np.asarray(value).dtype
+            assert back.tolist() == value.tolist()
+
+    def test_opens_with_plain_torch_and_no_pickle(self, tmp_path: Path):
+        Checkpointer(tmp_path, keep_last=0).save(PAYLOAD, 42, [LATEST])
+        document = torch.load(tmp_path / LATEST, weights_only=True)
+        assert document["format"] == FORMAT
+        assert document["version"] == VERSION
+
+    def test_a_view_is_saved_without_what_lies_around_it(self, tmp_path: Path):
+        everything = np.zeros((1000, 1000))
+        Checkpointer(tmp_path, keep_last=0).save({"state": {"rows": everything[:2]}}, 1, [LATEST])
+        assert (tmp_path / LATEST).stat().st_size < 100_000
+
+    @pytest.mark.parametrize("number", [np.float64(1.5), np.float32(1.5), np.int64(3), np.bool_(True)])
+    def test_a_number_of_numpy_does_not_spoil_the_file(self, tmp_path: Path, number: Any):
+        Checkpointer(tmp_path, keep_last=0).save({"state": {"mean": number}}, 1, [LATEST])
+        back = load_checkpoint(tmp_path / LATEST)["state"]["mean"]
+        assert np.asarray(back).item() == number.item()
+
+    @pytest.mark.parametrize(
+        ("state", "where"),
+        [
+            ({"loggers": {"mine": {"handle": object()}}}, "state.loggers.mine.handle is a object"),
+            ({"windows": [[1], [2, {3}]]}, "state.windows[1][1] is a set"),
+        ],
+    )
+    def test_what_cannot_be_saved_is_named_by_its_path(self, tmp_path: Path, state: Any, where: str):
+        with pytest.raises(TypeError) as caught:
+            Checkpointer(tmp_path, keep_last=0).save({"state": state}, 1, [LATEST])
+        assert where in str(caught.value)
+
+
+class Bomb:
+    """What a pickle would run when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+class TestFilesThatAreNoCheckpoints:
+    @pytest.fixture
+    def good(self, tmp_path: Path) -> Path:
+        Checkpointer(tmp_path, keep_last=1).save(PAYLOAD, 42, [numbered_name(42), LATEST])
+        return tmp_path / LATEST
+
+    def test_a_file_cut_short(self, good: Path):
+        good.write_bytes(good.read_bytes()[:-200])
+        message = refused(good)
+        assert "the file is cut short or not a checkpoint" in message
+        assert message.endswith(f"in {good.parent} there are: {numbered_name(42)}"), "it names the others"
+
+    @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"not a checkpoint", b"PK\x03\x04 but no archive"])
+    def test_any_other_file(self, tmp_path: Path, content: bytes):
+        path = tmp_path / "weights.pt"
+        path.write_bytes(content)
+        assert "the file is cut short or not a checkpoint" in refused(path)
+
+    @pytest.mark.parametrize("document", [{"model": {}}, [1, 2], torch.zeros(3), {"format": "another"}])
+    def test_a_file_of_another_program(self, tmp_path: Path, document: Any):
+        path = tmp_path / "weights.pt"
+        torch.save(document, path)
+        assert refused(path) == f"{path} is not a checkpoint of dqn_runner"
+
+    def test_a_newer_format(self, tmp_path: Path):
+        path = tmp_path / "future.pt"
+        torch.save({"format": FORMAT, "version": VERSION + 1, "state": {}}, path)
+        assert "update dqn_runner" in refused(path)
+
+    def test_no_file(self, good: Path):
+        message = refused(good.parent / "checkpoint_7.pt")
+        assert "there is no checkpoint" in message
+        assert message.endswith(f"there are: {numbered_name(42)}, {LATEST}")
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_a_malicious_file_runs_nothing(self, tmp_path: Path, zipped: bool):
+        path, victim = tmp_path / "evil.pt", tmp_path / "victim"
+        document = {"format": FORMAT, "version": VERSION, "state": Bomb(victim)}
+        torch.save(document, path, _use_new_zipfile_serialization=zipped)
+        refused(path)
+        assert not victim.exists()
+
+    def test_a_plain_pickle_runs_nothing(self, tmp_path: Path):
+        path, victim = tmp_path / "evil.pt", tmp_path / "victim"
+        path.write_bytes(pickle.dumps(Bomb(victim)))
+        refused(path)
+        assert not victim.exists()
+
+
+class TestAnOpenCheckpoint:
+    def test_may_be_replaced_and_removed(self, tmp_path: Path):
+        """Loading maps the file into memory; the run it belongs to goes on writing."""
+        checkpointer = Checkpointer(tmp_path, keep_last=0)
+        checkpointer.save({"state": {"weights": torch.arange(100_000.0)}}, 1, [LATEST])
+        weights = load_checkpoint(tmp_path / LATEST)["state"]["weights"]
+        checkpointer.save({"state": {"weights": torch.zeros(100_000)}}, 2, [LATEST])
+        assert weights.equal(torch.arange(100_000.0))
+        (tmp_path / LATEST).unlink()
+        assert weights.equal(torch.arange(100_000.0))
+
+    def test_is_read_without_a_warning(self, tmp_path: Path):
+        Checkpointer(tmp_path, keep_last=0).save(PAYLOAD, 1, [LATEST])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            load_checkpoint(tmp_path / LATEST)
+
+
+def test_a_run_directory_means_its_latest(tmp_path: Path):
+    assert find_checkpoint(tmp_path) == tmp_path / "checkpoints" / LATEST
+    assert find_checkpoint(tmp_path / "checkpoints" / BEST) == tmp_path / "checkpoints" / BEST
+    assert checkpoint.LATEST == "latest.pt"
