@@ -124,8 +124,7 @@ class DQNAgent:
 
     def sync_target(self, times: int) -> None:
         """Move the target network towards the online network as many times as its period has passed."""
-        if times > 0:
-            sync_target(self.learner, 1 - (1 - self.config.tau) ** times)
+        sync_target(self.learner, 1 - (1 - self.config.tau) ** times)
 
     def epsilon(self, step: int) -> float:
         """Probability of a uniformly random training action at env step `step`."""

@@ -212,7 +212,8 @@ class Trainer:
             self.replay.update(batch.indices, priority)
             self.metrics.add_update(info)
         every = config.target_update_every
-        agent.sync_target(self.step // every - previous // every)
+        if times := self.step // every - previous // every:
+            agent.sync_target(times)
 
     def _collect(self) -> None:
         """Act until the next round of learning or the end of a budget, and report the episodes that ended."""
