@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from dqn_runner.checkpoint import load_checkpoint
+from dqn_runner.evaluator import Evaluation, Evaluator
 from tests.conftest import BUDGET, Outcome, records, run_cli
 
 HEAVY = ("torch", "gymnasium", "matplotlib", "wandb", "optuna", "pandas", "rich")
@@ -335,6 +336,19 @@ class TestResume:
         assert program("resume=run", "agent.batch_size=64", "trainer.max_steps=1300").status == 0
         done = program("resume=run", "agent.batch_size=128", "trainer.max_steps=1400")
         assert "agent.batch_size: 64 -> 128" in done.out
+
+    def test_best_is_that_of_the_run_as_it_went(
+        self, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """A run that is taken back to an earlier checkpoint forgets the best of what is undone."""
+        means = iter([1.0, 2.0, 3.0, 0.0])
+        monkeypatch.setattr(Evaluator, "run", lambda *_: Evaluation([next(means)], [1]))
+        assert program(*BUDGET, "hydra.run.dir=run").status == 0
+        best = tmp_path / "run" / "checkpoints" / "best.pt"
+        assert load_checkpoint(best)["step"] == 1200
+        assert program("resume=run/checkpoints/checkpoint_0000000400.pt", "trainer.max_steps=800").status == 0
+        assert read(tmp_path / "run" / "metrics.json")["best"] == {"return_mean": 1.0, "step": 400}
+        assert load_checkpoint(best)["step"] == 400
 
     def test_a_choice_can_be_taken_back(self, run_copy: Path, program: Callable[..., Outcome]):
         assert program("resume=run", "agent=double_dqn", "trainer.max_steps=1300").status == 0
