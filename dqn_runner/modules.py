@@ -72,6 +72,7 @@ class FlatNetwork:
     def __init__(self, module: nn.Module) -> None:
         """Take the parameters out of `module`; their values become `self.initial` [parameters]."""
         self.module = module.eval()
+        self._steps = _mlp_steps(module)
         self._places: list[tuple[dict[str, object], str, int]] = []
         values: dict[int, torch.Tensor] = {}
         for name, part in dict[str, nn.Module](module.named_modules()).items():  # pyright: ignore[reportUnknownArgumentType]
@@ -86,7 +87,6 @@ class FlatNetwork:
                 self._places.append((part.__dict__, key, list(values).index(id(parameter))))
         self._shapes = [value.shape for value in values.values()]
         self.initial = torch.cat([value.detach().reshape(-1) for value in values.values()])
-        self._steps = _mlp_steps(module)
 
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """The parameters as views of a vector [*runs, parameters], each [*runs, *shape]."""
@@ -154,7 +154,9 @@ def _mlp_steps(module: nn.Module) -> list[str] | None:
         nn.Linear: "linear",
         nn.ReLU: "relu",
     }
-    if type(module) is not nn.Sequential:
+    if type(module) is not nn.Sequential or len(set(module)) != len(module):
+        return None
+    if any(isinstance(layer, nn.Linear) and layer.bias is None for layer in module):  # pyright: ignore[reportUnnecessaryComparison]
         return None
     steps = [names.get(type(layer), "") for layer in module]
     pairs = list(pairwise(["", *steps]))
