@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from dqn_runner import resume
-from dqn_runner.config import Mode, RunConfig, accept_env_target, plain
+from dqn_runner.config import Mode, RunConfig, accept_env, plain, refuse_other_than_parts
 from dqn_runner.errors import RunFailedError, explain
 from dqn_runner.lazy import torch
 from dqn_runner.types import UserError
@@ -46,7 +46,7 @@ def main() -> None:
         message = explain(error)
         if debug or message is None:
             traceback.print_exc()
-        print(f"error: {message or error}", file=sys.stderr)
+        print(f"error: {' '.join(str(message or error).split())}", file=sys.stderr)
         usage = message is not None and not isinstance(error, RunFailedError)
         sys.exit(USAGE_ERROR if usage else RUN_FAILED)
 
@@ -56,7 +56,8 @@ def compose_and_run(cfg: DictConfig) -> float:
     """One job: returns what a sweep maximises."""
     job = HydraConfig.get()
     overrides = list(job.overrides.task)
-    accept_env_target(cfg)
+    refuse_other_than_parts(cfg)
+    accept_env(cfg, {override.key_or_group for override in resume.parse(overrides)})
     stored = _stored(cfg)
     changes = resume.restore(cfg, stored, overrides) if stored else []
     run: RunConfig = instantiate(cfg, _convert_="object")
@@ -100,7 +101,7 @@ def _train(
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise RunFailedError(f"the run failed: {reason} (traceback in {run_dir / 'logs'})") from error
+        raise RunFailedError(f"the run failed: {reason} (the log of {run_dir} has the traceback)") from error
     print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {run_dir}")
     return stats.objective
 

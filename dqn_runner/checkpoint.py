@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable
@@ -40,6 +41,17 @@ class Checkpointer:
         for old in numbered[: max(0, len(numbered) - self._keep_last)]:
             old.unlink()
 
+    def take_up(self, source: Path, step: int, best_step: int) -> None:
+        """Go on from `source`, of env step `step`: a best.pt of later steps makes room under another name."""
+        best = self.directory / BEST
+        if best.exists():
+            found: int = load_checkpoint(best)["step"]
+            if found == best_step:
+                return
+            best.rename(best.with_name(f"best_{found:010d}.pt"))
+        if step == best_step and self.directory.exists():
+            _publish_copy(source, best)
+
 
 def numbered_name(step: int) -> str:
     """File name of the regular checkpoint of env step `step`; names sort by step."""
@@ -54,6 +66,8 @@ def load_checkpoint(path: Path) -> State:
         document: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it holds more than tensors and plain values, which is never loaded"
         if not zipfile.is_zipfile(path):
             reason = "the file is cut short or not a checkpoint"
         raise UserError(f"cannot read the checkpoint {path}: {reason}{_present(path)}") from error
@@ -125,6 +139,8 @@ def _pack(value: Any, where: str) -> Any:
         return torch.from_numpy(np.ascontiguousarray(cast("Array", value)))
     if isinstance(value, torch.Tensor):
         return value.detach().contiguous()
+    if isinstance(value, np.generic):
+        return cast("Any", value).item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"state{where} is a {type(value).__name__}; checkpoints hold plain values and tensors")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from dqn_runner import agent, envs, evaluator, trackers, training
-from dqn_runner.registry import import_path, store_root
+from dqn_runner.registry import import_path, options, slots, store_root
+from dqn_runner.types import UserError
 
 PART = "_target_"
 
@@ -59,11 +60,29 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # pyright: ignore[reportReturnType]
 
 
-def accept_env_target(cfg: DictConfig) -> None:
-    """`env._target_=my_pkg.MyEnv` on a gym environment names a class to make; hand it on as `env.id`."""
+def accept_env(cfg: DictConfig, overridden: Collection[str]) -> None:
+    """What a user means who puts another environment in the place of a gym environment.
+
+    `env._target_=my_pkg.MyEnv` names a class to make, and is handed on as `env.id`; the threshold of the
+    environment that was replaced does not stay.
+    """
     gym = import_path(envs.GymEnv)
     if OmegaConf.get_type(cfg.env) and "kwargs" in cfg.env and cfg.env[PART] != gym:
         cfg.env.id, cfg.env[PART] = cfg.env[PART], gym
+    if {"env.id", "env._target_"} & set(overridden) and "env.reward_threshold" not in overridden:
+        cfg.env.reward_threshold = None
+
+
+def refuse_other_than_parts(cfg: DictConfig) -> None:
+    """Raise where a plain value stands in the place of a part, as after `agent.loss=3`."""
+    by_path = {import_path(cls): cls for cls in options()}
+    waiting = ["agent", "env", "trainer", "evaluator", *(f"logging.{name}" for name in cfg.logging)]
+    for key in waiting:
+        node: Any = OmegaConf.select(cfg, key)
+        if not isinstance(node, DictConfig) or PART not in node:
+            raise UserError(f"{key} must be a part, chosen as in {key.replace('.', '/')}=NAME")
+        cls = by_path.get(node[PART])
+        waiting += [f"{key}.{name}" for name in (slots(cls) if cls else ())]
 
 
 Leaf = tuple[str, ...]

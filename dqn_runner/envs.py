@@ -209,35 +209,36 @@ class EnvBatch:
         self._next_obs = np.zeros(shape, self.spec.obs_dtype)
         self._episodes = [0] * len(envs)
         self._actions: list[list[int]] = [[] for _ in envs]
-        self._shown = [False] * len(envs)  # whether the reset that began the episode came back
         for index in range(len(envs)):
-            self.obs[index] = self._reset(index)
+            self.obs[index] = self._reset(index, 0)
 
     def step(self, actions: list[int]) -> StepResult:
-        """One step of every environment. The arrays of the result are overwritten by the next but one."""
+        """One step of every environment. The arrays of the result are overwritten by the next but one.
+
+        If an environment raises, the batch stands where it stood: nobody has seen any of the step, and
+        a checkpoint of it plays all environments again up to there.
+        """
+        obs = self._spare
         rewards: list[float] = []
         terminations: list[bool] = []
         truncations: list[bool] = []
-        obs, index = self._spare, 0
-        try:
-            for index, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-                next_obs, reward, terminated, truncated, _ = env.step(action)
-                history = self._actions[index]
-                history.append(action)
-                truncated = bool(truncated) or len(history) >= self._limit
-                self._next_obs[index] = next_obs
-                if terminated or truncated:
-                    self._episodes[index] += 1
-                    next_obs = self._reset(index)
-                obs[index] = next_obs
-                rewards.append(float(reward))
-                terminations.append(bool(terminated))
-                truncations.append(truncated)
-        except Exception:
-            obs[index:] = self.obs[index:]  # the one that raised, and those after it, show what they showed
-            raise
-        finally:
-            self.obs, self._spare = obs, self.obs
+        for index, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            next_obs, reward, terminated, truncated, _ = env.step(action)
+            truncated = bool(truncated) or len(self._actions[index]) + 1 >= self._limit
+            self._next_obs[index] = next_obs
+            if terminated or truncated:
+                next_obs = self._reset(index, self._episodes[index] + 1)
+            obs[index] = next_obs
+            rewards.append(float(reward))
+            terminations.append(bool(terminated))
+            truncations.append(truncated)
+        for index, action in enumerate(actions):
+            if terminations[index] or truncations[index]:
+                self._episodes[index] += 1
+                self._actions[index] = []
+            else:
+                self._actions[index].append(action)
+        self.obs, self._spare = obs, self.obs
         return StepResult(self.obs, self._next_obs, rewards, terminations, truncations)
 
     def state_dict(self) -> State:
@@ -246,7 +247,6 @@ class EnvBatch:
             "episodes": list(self._episodes),
             "actions": [np.array(actions, np.int64) for actions in self._actions],
             "obs": self.obs.copy(),
-            "shown": list(self._shown),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -257,15 +257,14 @@ class EnvBatch:
             )
         self._episodes = list(state["episodes"])
         for index, env in enumerate(self.envs):
-            self.obs[index] = self._reset(index)
+            self.obs[index] = self._reset(index, self._episodes[index])
+            self._actions[index] = []
             for action in np.asarray(state["actions"][index]).tolist():
                 self.obs[index] = env.step(action)[0]
                 self._actions[index].append(action)
         saved = np.asarray(state["obs"])
         for index, env in enumerate(self.envs):
-            if state["shown"][index] and not np.array_equal(
-                self.obs[index], saved[index], equal_nan=saved.dtype.kind == "f"
-            ):
+            if not np.array_equal(self.obs[index], saved[index], equal_nan=saved.dtype.kind == "f"):
                 raise UserError(
                     f"{_name(env)} did not come back to the observation of the checkpoint after the same "
                     f"seed and {len(self._actions[index])} actions: "
@@ -278,15 +277,13 @@ class EnvBatch:
         for env in self.envs:
             env.close()
 
-    def _reset(self, index: int) -> Array:
-        self._actions[index], self._shown[index] = [], False
-        obs, _ = self.envs[index].reset(seed=self._seed_of(index, self._episodes[index]))
+    def _reset(self, index: int, episode: int) -> Array:
+        obs, _ = self.envs[index].reset(seed=self._seed_of(index, episode))
         if np.shape(obs) != self.spec.obs_shape:
             raise UserError(
                 f"{_name(self.envs[index])} returned an observation of shape {np.shape(obs)}, but its "
                 f"observation_space says {self.spec.obs_shape}"
             )
-        self._shown[index] = True
         return obs
 
 

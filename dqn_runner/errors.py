@@ -68,6 +68,10 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
 
 def _suggestion(key: str, root: Any) -> str:
     """The nearest key, first among those beside it, then in the whole tree."""
+    logger = re.match(r"logging\.(\w+)", key)
+    if logger and isinstance(root, DictConfig) and logger[1] not in root.logging:
+        used = ", ".join(str(name) for name in root.logging)
+        return f"; the loggers in use are {used}; logging=[...] names those to use"
     if "/" in key:
         group = nearest(key, {group for group, _ in options().values()})
         return f"; did you mean '{group}'?" if group else ""

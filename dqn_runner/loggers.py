@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def format_record(record: Record) -> str:
     parts = [f"{names.get(key, key)} {values[key]:.4g}" for key in shown if key in values]
     if "steps_per_second" in values:
         parts.append(f"{values['steps_per_second']:,.0f} steps/s")
-    if "eta" in values:
+    if math.isfinite(values.get("eta", math.nan)):
         parts.append(f"ETA {timedelta(seconds=round(values['eta']))}")
     return f"{record.kind:5s} step {record.step:,} episode {record.episode:,}: {', '.join(parts)}"
 
@@ -134,6 +135,8 @@ class Sinks:
 
     def open(self, run_dir: Path, info: RunInfo) -> None:
         """Open every logger, where the checkpoint left it if there was one."""
+        log.setLevel(logging.INFO)
+        log.propagate = False  # the loggers chosen here show the messages, and nobody else
         for name, part in self._parts.items():
             self._open[name] = part.open(run_dir, info, self._states.get(name))
 
@@ -143,8 +146,8 @@ class Sinks:
             logger.write(record)
 
     def state_dict(self) -> State:
-        """Where each logger stands."""
-        return {name: logger.state_dict() for name, logger in self._open.items()}
+        """Where each logger stands; one that this session does not use stands where it stood."""
+        return self._states | {name: logger.state_dict() for name, logger in self._open.items()}
 
     def load_state_dict(self, state: State) -> None:
         """Take up each logger from there when it is opened; loggers that are new begin anew."""
@@ -166,8 +169,6 @@ class _TextLog:
     def __init__(self, handler: logging.Handler) -> None:
         self._handler = handler
         log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
 
     def write(self, record: Record) -> None:
         if record.kind != "episode":
@@ -227,7 +228,8 @@ class _JsonLines:
 
     def write(self, record: Record) -> None:
         line: dict[str, Any] = {"kind": record.kind, "step": record.step, "episode": record.episode}
-        self._file.write(json.dumps({**line, **record.values}).encode() + b"\n")
+        values = {key: value if math.isfinite(value) else None for key, value in record.values.items()}
+        self._file.write(json.dumps({**line, **values}, allow_nan=False).encode() + b"\n")
         self._file.flush()
 
     def state_dict(self) -> State:

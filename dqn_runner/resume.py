@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.checkpoint import find_checkpoint, load_checkpoint
 from dqn_runner.config import Leaf, leaves, plain
+from dqn_runner.registry import options
 from dqn_runner.types import UserError
 
 SESSION_KEYS = ("mode", "resume", "checkpoint")
@@ -69,10 +70,12 @@ def read_stored(path: str, knob: str) -> Stored:
 
 def expand_arguments(argv: Sequence[str]) -> list[str]:
     """The command line that Hydra sees: with `resume=` or `checkpoint=`, that of the stored run and ours."""
-    arguments = get_args_parser().parse_args(list(argv))
+    argv = [token.removeprefix("+") if token.startswith("+experiment=") else token for token in argv]
+    arguments = get_args_parser().parse_args(argv)
     if arguments.shell_completion:
         return list(argv)
     new = parse(arguments.overrides)
+    _refuse_other_than_names(new)
     knob = next((o for o in new if o.key_or_group in ("resume", "checkpoint") and o.value()), None)
     if knob is None:
         return list(argv)
@@ -85,6 +88,11 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
     if arguments.config_name is None:
         flags.append(f"--config-name={stored.config_name}")
     if arguments.config_dir is None and stored.config_dir is not None:
+        if not Path(stored.config_dir).is_dir():
+            raise UserError(
+                f"{knob.key_or_group}={stored.path} was made with --config-dir={stored.config_dir}, which is "
+                "no longer there; say with --config-dir where it is now"
+            )
         flags.append(f"--config-dir={stored.config_dir}")
     ours = [o.input_line for o in new if o is not knob and o.input_line is not None]
     extra = [f"{knob.key_or_group}={_quoted(stored.path)}"]
@@ -130,6 +138,16 @@ def refuse_impossible(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Hydra's overrides of a command line."""
     return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def _refuse_other_than_names(overrides: Sequence[Override]) -> None:
+    """Raise where a group is given something else than the name of an option, as in `agent=null`."""
+    groups = {group for group, _ in options().values()}
+    for override in overrides:
+        if override.key_or_group not in groups or override.is_delete() or override.is_sweep_override():
+            continue
+        if not isinstance(override.value(), (str, list)):
+            raise UserError(f"{override.input_line}: {override.key_or_group}= takes the name of an option")
 
 
 def is_sweep(mode: RunMode | None) -> bool:

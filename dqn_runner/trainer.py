@@ -125,6 +125,7 @@ class Trainer:
         except (UserError, KeyError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise UserError(f"cannot resume {file}: {reason}") from error
+        self._checkpointer.take_up(file, self.step, self.best.step)
 
     def state_dict(self) -> State:
         """Everything a run needs to go on."""
