@@ -349,6 +349,7 @@ class TestResume:
         assert program("resume=run/checkpoints/checkpoint_0000000400.pt", "trainer.max_steps=800").status == 0
         assert read(tmp_path / "run" / "metrics.json")["best"] == {"return_mean": 1.0, "step": 400}
         assert load_checkpoint(best)["step"] == 400
+        assert load_checkpoint(best.with_name("best_0000001200.pt"))["step"] == 1200, "it is kept"
 
     def test_a_choice_can_be_taken_back(self, run_copy: Path, program: Callable[..., Outcome]):
         assert program("resume=run", "agent=double_dqn", "trainer.max_steps=1300").status == 0

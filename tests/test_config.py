@@ -19,7 +19,7 @@ from dqn_runner import checks
 from dqn_runner.agent import DQNConfig
 from dqn_runner.app import CONF
 from dqn_runner.build import build_agent
-from dqn_runner.config import RunConfig, accept_env_target, leaves, plain
+from dqn_runner.config import RunConfig, accept_env, leaves, plain
 from dqn_runner.envs import GymEnv
 from dqn_runner.exploration import EpsilonGreedy
 from dqn_runner.losses import QLearning
@@ -354,7 +354,7 @@ class TestEnvTarget:
 
     def test_a_class_becomes_the_id_and_keeps_the_settings(self):
         cfg = configuration("env._target_=my_pkg.MyEnv", "env.num_envs=3", "+env.kwargs.size=5")
-        accept_env_target(cfg)
+        accept_env(cfg, [])
         made = instantiate(cfg.env, _convert_="object")
         assert made == GymEnv(
             id="my_pkg.MyEnv", num_envs=3, kwargs={"size": 5}, reward_threshold=made.reward_threshold
@@ -364,7 +364,7 @@ class TestEnvTarget:
         for overrides in ((), ("env=minatar",)):
             cfg = configuration(*overrides)
             before = plain(cfg)
-            accept_env_target(cfg)
+            accept_env(cfg, [])
             assert plain(cfg) == before
 
 
