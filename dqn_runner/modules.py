@@ -91,7 +91,8 @@ class FlatNetwork:
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """The parameters as views of a vector [*runs, parameters], each [*runs, *shape]."""
         pieces = torch.split(flat, [shape.numel() for shape in self._shapes], -1)
-        return [piece.unflatten(-1, shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+        lead = flat.shape[:-1]
+        return [piece.view(*lead, *shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
 
     def __call__(self, params: Sequence[torch.Tensor], obs: torch.Tensor) -> torch.Tensor:
         """Outputs [batch, actions * width] for observations [batch, *obs_shape]; uint8 becomes [0, 1]."""
@@ -154,7 +155,10 @@ def _mlp_steps(module: nn.Module) -> list[str] | None:
         nn.Linear: "linear",
         nn.ReLU: "relu",
     }
-    if type(module) is not nn.Sequential or len(set(module)) != len(module):
+    layers = set(module.modules())
+    if type(module) is not nn.Sequential or len(layers) != len(module) + 1:
+        return None
+    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):  # pyright: ignore[reportPrivateUsage]
         return None
     if any(isinstance(layer, nn.Linear) and layer.bias is None for layer in module):  # pyright: ignore[reportUnnecessaryComparison]
         return None
