@@ -93,7 +93,7 @@ class FlatNetwork:
         """The parameters as views of a vector [*runs, parameters], each [*runs, *shape]."""
         pieces = torch.split(flat, [shape.numel() for shape in self._shapes], -1)
         lead = flat.shape[:-1]
-        return [piece.view(*lead, *shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+        return [piece.view((*lead, *shape)) for piece, shape in zip(pieces, self._shapes, strict=True)]
 
     def __call__(self, params: Sequence[torch.Tensor], obs: torch.Tensor) -> torch.Tensor:
         """Outputs [batch, actions * width] for observations [batch, *obs_shape]; uint8 becomes [0, 1]."""
@@ -159,6 +159,9 @@ def _mlp_steps(module: nn.Module) -> list[str] | None:
     layers = set(cast("Iterable[nn.Module]", module.modules()))
     if type(module) is not nn.Sequential or len(layers) != len(module) + 1:
         return None
+    params = [param for layer in layers for param in layer.parameters(recurse=False)]
+    if len(params) != len(list(module.parameters())):
+        return None  # a weight that two layers share would be read once
     if any(vars(layer)["_forward_hooks"] or vars(layer)["_forward_pre_hooks"] for layer in layers):
         return None
     if any(isinstance(layer, nn.Linear) and layer.bias is None for layer in module):  # pyright: ignore[reportUnnecessaryComparison]

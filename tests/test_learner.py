@@ -39,19 +39,30 @@ def transitions(seed: int, obs_shape: tuple[int, ...] = (OBS,), scale: float = 1
 
 
 def weights(seed: int) -> torch.Tensor:
-    return torch.rand(BATCH, generator=generator(1000 + seed))
+    """Importance weights divided by the batch size, as they are in a Batch."""
+    return torch.rand(BATCH, generator=generator(1000 + seed)) / BATCH
+
+
+MEAN = torch.full((BATCH,), 1 / BATCH)
+"""Weights of a batch in which all count the same."""
 
 
 # Against an ordinary implementation
 
 
+def stored(weight: torch.Tensor) -> torch.Tensor:
+    """A layer's weights [outputs, inputs] as the flat vector has them: transposed in wide layers."""
+    return weight if len(weight) < 16 else weight.T
+
+
 def ordinary_network(flat: torch.Tensor, sizes: list[int]) -> nn.Sequential:
-    """An MLP of torch's own layers with the weights of `flat`, where they lie transposed."""
+    """An MLP of torch's own layers with the weights of `flat`."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layer = nn.Linear(inputs, outputs)
         with torch.no_grad():
-            layer.weight.copy_(flat[: inputs * outputs].view(inputs, outputs).T)
+            place = stored(layer.weight)
+            place.copy_(flat[: inputs * outputs].view(place.shape))
             layer.bias.copy_(flat[inputs * outputs :][:outputs])
         flat = flat[(inputs + 1) * outputs :]
         layers += [layer, nn.ReLU()]
@@ -61,7 +72,7 @@ def ordinary_network(flat: torch.Tensor, sizes: list[int]) -> nn.Sequential:
 def flatten(network: nn.Sequential) -> torch.Tensor:
     """The inverse of `ordinary_network`."""
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
-    return torch.cat([x.reshape(-1) for layer in linear for x in (layer.weight.T, layer.bias)]).detach()
+    return torch.cat([x.reshape(-1) for layer in linear for x in (stored(layer.weight), layer.bias)]).detach()
 
 
 def ordinary_update(
@@ -83,7 +94,8 @@ def ordinary_update(
         errors = nn.functional.smooth_l1_loss(q, goal, reduction="none")
     else:
         errors = nn.functional.mse_loss(q, goal, reduction="none")
-    total = (batch.weight * errors).mean()
+    importance = batch.weight * BATCH
+    total = (importance * errors).mean()
     optimizer.zero_grad()
     total.backward()
     limit = float("inf") if max_grad_norm is None else max_grad_norm
@@ -120,7 +132,7 @@ def test_agent_learns_as_an_ordinary_implementation_does(
         found = dict(zip(INFO, info.tolist(), strict=True))
         assert (found["loss"], found["grad_norm"]) == pytest.approx(expected, rel=1e-4)
         if count == 4:
-            agent.sync_target()
+            agent.sync_target(1)
             target.load_state_dict(online.state_dict())
     assert_close(agent.learner.online, flatten(online), rtol=1e-4, atol=1e-5)
     assert_close(agent.learner.target, flatten(target), rtol=1e-4, atol=1e-5)
@@ -129,26 +141,42 @@ def test_agent_learns_as_an_ordinary_implementation_does(
 
 
 def test_importance_weights_scale_the_loss_of_each_sample_once() -> None:
-    """A weight of zero takes a sample out of the gradient; the mean is still over the whole batch."""
+    """A weight of zero takes a sample out of the gradient; the loss is the sum of the weighted ones."""
     weight = torch.zeros(BATCH)
-    weight[3] = 2.0
+    weight[3] = 2.0 / BATCH
     network, state = one_run(Mlp(hidden=[8]), Adam(), 0)
     transition = transitions(0)
     gradients: list[torch.Tensor] = []
     update = make_update(network, QLearning(), Recorder(gradients))
-    update(state, transition, weight, hyper(1.0))
-    alone = Transition(*(column[3:4] for column in transition))
-    update(state, alone, torch.ones(1), hyper(1.0))
+    _, info = update(state, transition, weight, Hyper(1.0, None))
+    single = Transition(*(column[3:4] for column in transition))
+    _, info_single = update(state, single, torch.ones(1), Hyper(1.0, None))
     assert_close(gradients[0], gradients[1] * 2.0 / BATCH)
+    column = INFO.index("loss")
+    assert info[column].item() == pytest.approx(info_single[column].item() * 2.0 / BATCH)
+
+
+def test_each_update_starts_from_a_gradient_of_zero() -> None:
+    """Gradients add up in views of the state's, also those of parameters that a loss does not reach."""
+    network, state = one_run(Mlp(hidden=[8]), Adam(), 0)
+    gradients: list[torch.Tensor] = []
+    update = make_update(network, QLearning(), Recorder(gradients))
+    for _ in range(2):
+        update(state, transitions(0), MEAN, Hyper(1.0, None))
+    assert gradients[0].any()
+    assert torch.equal(gradients[0], gradients[1])
+    update(state, transitions(0), torch.zeros(BATCH), Hyper(1.0, None))
+    assert not gradients[2].any()
 
 
 def test_priorities_are_the_absolute_td_errors_without_their_weights() -> None:
     network, state = one_run(Mlp(hidden=[8]), Adam(), 0)
     transition = transitions(0)
-    q = network(state.online, transition.obs).squeeze(-1)[torch.arange(BATCH), transition.action]
-    best = network(state.target, transition.next_obs).squeeze(-1).amax(-1)
+    q = network(state.online_params, transition.obs)[torch.arange(BATCH), transition.action]
+    best = network(state.target_params, transition.next_obs).amax(-1)
     expected = (transition.reward + transition.discount * best - q).abs().detach()
-    priority, info = make_update(network, QLearning(), Adam())(state, transition, weights(0), hyper(0.1))
+    update = make_update(network, QLearning(), Adam())
+    priority, info = update(state, transition, weights(0), Hyper(0.1, None))
     assert_close(priority, expected)
     assert info[INFO.index("q_mean")].item() == pytest.approx(q.mean().item(), abs=1e-6)
     assert not priority.requires_grad
@@ -171,17 +199,20 @@ class Recorder:
         self.gradients.append(grad.clone())
 
 
-@pytest.mark.parametrize("limit", [0.01, 0.1, 1e6, float("inf")])
-def test_a_gradient_is_scaled_down_to_the_limit_and_never_up(limit: float) -> None:
+@pytest.mark.parametrize("limit", [0.01, 0.1, 1e6, float("inf"), None])
+def test_a_gradient_is_scaled_down_to_the_limit_and_never_up(limit: float | None) -> None:
     gradients: list[torch.Tensor] = []
     network, state = one_run(Mlp(hidden=[8]), Adam(), 0)
     update = make_update(network, QLearning(), Recorder(gradients))
-    _, free = update(state, transitions(0), torch.ones(BATCH), hyper(1.0))
-    _, clipped = update(state, transitions(0), torch.ones(BATCH), hyper(1.0, limit))
+    _, free = update(state, transitions(0), MEAN, Hyper(1.0, None))
+    _, clipped = update(state, transitions(0), MEAN, Hyper(1.0, limit))
     norm = gradients[0].norm()
     assert norm > 0.2
-    assert gradients[1].norm().item() == pytest.approx(min(limit, norm.item()), rel=1e-4)
-    assert_close(gradients[1] / gradients[1].norm(), gradients[0] / norm)
+    if limit is None or limit > norm:
+        assert torch.equal(gradients[1], gradients[0])
+    else:
+        assert gradients[1].norm().item() == pytest.approx(limit, rel=1e-4)
+        assert_close(gradients[1] / gradients[1].norm(), gradients[0] / norm)
     column = INFO.index("grad_norm")  # the log tells the length before clipping
     assert free[column].item() == clipped[column].item() == pytest.approx(norm.item(), rel=1e-6)
 
@@ -189,52 +220,63 @@ def test_a_gradient_is_scaled_down_to_the_limit_and_never_up(limit: float) -> No
 # Many runs at once
 
 
-def hyper(learning_rate: float, max_grad_norm: float = float("inf")) -> Hyper:
-    return Hyper(torch.tensor([learning_rate]), torch.tensor([max_grad_norm]))
-
-
-def one_run(part: Network, optimizer: Optimizer, seed: int, spec: EnvSpec = VECTOR) -> Any:
+def one_run(
+    part: Network, optimizer: Optimizer, seed: int, spec: EnvSpec = VECTOR
+) -> tuple[FlatNetwork, LearnerState]:
     """A network, and the state of a run whose online and target network differ."""
     with torch_seeded(seed):
-        network = FlatNetwork(part.build(spec, 1), ACTIONS, 1)
-        target = network.initial + 0.1 * torch.randn_like(network.initial)
-    return network, LearnerState(network.initial, target, optimizer.init(network.initial))
+        network = FlatNetwork(part.build(spec, 1))
+        noise = 0.1 * torch.randn_like(network.initial)
+    state = LearnerState(network.initial, optimizer.init(network.initial), network.views)
+    state.target.add_(noise)
+    return network, state
 
 
+@pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout contract:UserWarning")
 @pytest.mark.parametrize(
     ("part", "obs_shape"),
     [(Mlp(hidden=[32, 16]), (OBS,)), (MinatarCnn(channels=4, hidden=16), (10, 10, 2))],
     ids=["mlp", "cnn"],
 )
 @pytest.mark.parametrize("loss", [QLearning(), QLearning(double=True, error=TDError.squared)])
-@pytest.mark.parametrize("optimizer", [Adam(), RMSprop()], ids=["adam", "rmsprop"])
+@pytest.mark.parametrize("optimizer", [Adam(eps=1e-3), RMSprop()], ids=["adam", "rmsprop"])
+@pytest.mark.parametrize("clipped", [False, True])
 def test_a_run_learns_beside_others_as_it_does_alone(
-    part: Network, obs_shape: tuple[int, ...], loss: QLearning, optimizer: Optimizer
+    part: Network, obs_shape: tuple[int, ...], loss: QLearning, optimizer: Optimizer, clipped: bool
 ) -> None:
-    rates, limits = [0.01, 0.001, 0.0], [float("inf"), 0.1, 10.0]
+    """Its batch, learning rate and gradient norm are its own."""
+    rates, scales = [0.01, 0.001, 0.0], [1.0, 20.0, 0.1]
     runs = range(len(rates))
+    norm = INFO.index("grad_norm")
+    limit = 1.0 if clipped else None
+    norms: list[float] = []
     spec = EnvSpec(obs_shape, ACTIONS)
     network, _ = one_run(part, optimizer, 0, spec)
     update = make_update(network, loss, optimizer)
     states = [one_run(part, optimizer, seed, spec)[1] for seed in runs]
     online = torch.stack([state.online for state in states])
     target = torch.stack([state.target for state in states])
-    together = LearnerState(online, target, optimizer.init(online))
-    many = Hyper(torch.tensor(rates).unsqueeze(-1), torch.tensor(limits).unsqueeze(-1))
+    together = LearnerState(online, optimizer.init(online), network.views)
+    together.target.copy_(target)
+    many = Hyper(torch.tensor(rates).unsqueeze(-1), limit)
     for count in range(3):
         batches = [transitions(10 * r + count, obs_shape) for r in runs]
-        weight = [weights(10 * r + count) for r in runs]
+        weight = [scales[r] * weights(10 * r + count) for r in runs]
         joined = Transition(*(torch.stack(columns) for columns in zip(*batches, strict=True)))
         priority, info = update(together, joined, torch.stack(weight), many)
         assert priority.shape == (len(runs), BATCH)
         assert info.shape == (len(runs), len(INFO))
         for r, state in enumerate(states):
-            alone = update(state, batches[r], weight[r], hyper(rates[r], limits[r]))
+            alone = update(state, batches[r], weight[r], Hyper(rates[r], limit))
+            norms.append(alone[1][norm].item())
             assert_close(priority[r], alone[0], rtol=1e-5, atol=1e-6)
             assert_close(info[r], alone[1], rtol=1e-5, atol=1e-6)
+            assert_close(together.grad[r], state.grad, rtol=1e-5, atol=1e-6)
             assert_close(together.online[r], state.online, rtol=1e-5, atol=1e-6)
             for name, moment in state.moments.items():
                 assert_close(together.moments[name][r], moment, rtol=1e-5, atol=1e-7)
+    assert min(norms) < 1.0 < max(norms)  # the limit touches some of the runs
+    assert together.updates == 3
     assert torch.equal(together.target, target)
     assert torch.equal(together.online[2], one_run(part, optimizer, 2, spec)[1].online)  # its rate is zero
     assert not torch.equal(together.online[1], one_run(part, optimizer, 1, spec)[1].online)
@@ -244,7 +286,15 @@ def test_a_run_learns_beside_others_as_it_does_alone(
 
 
 def state_of(online: list[float], target: list[float]) -> LearnerState:
-    return LearnerState(torch.tensor(online), torch.tensor(target), {})
+    state = LearnerState(torch.tensor(online), {}, lambda flat: [flat])
+    state.target.copy_(torch.tensor(target))
+    return state
+
+
+def test_the_target_starts_as_a_copy_of_the_online_network() -> None:
+    state = LearnerState(torch.tensor([1.0, 2.0]), {}, lambda flat: [flat])
+    state.online.add_(1)
+    assert state.target.tolist() == [1.0, 2.0]
 
 
 def test_a_hard_update_copies_the_online_network() -> None:
@@ -269,10 +319,25 @@ def test_soft_updates_close_the_distance_by_tau() -> None:
 def test_the_target_moves_only_when_told(tau: float) -> None:
     agent = DQNAgent(DQNConfig(state_dim=OBS, action_dim=ACTIONS, tau=tau))
     initial = agent.learner.target.clone()
-    agent.learn(Batch(transitions(0), np.arange(BATCH), torch.ones(BATCH)))
+    agent.learn(Batch(transitions(0), np.arange(BATCH), MEAN))
     assert torch.equal(agent.learner.target, initial)
-    agent.sync_target()
+    agent.sync_target(1)
     assert_close(agent.learner.target, initial + tau * (agent.learner.online - initial))
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.1, 0.0])
+@pytest.mark.parametrize("times", [0, 1, 2, 16])
+def test_periods_that_pass_together_move_the_target_as_they_would_one_by_one(tau: float, times: int) -> None:
+    config = DQNConfig(state_dim=OBS, action_dim=ACTIONS, tau=tau)
+    at_once, one_by_one = DQNAgent(config), DQNAgent(config)
+    for agent in (at_once, one_by_one):
+        agent.learner.target.add_(1.0)
+    at_once.sync_target(times)
+    for _ in range(times):
+        one_by_one.sync_target(1)
+    assert_close(at_once.learner.target, one_by_one.learner.target)
+    left = at_once.learner.target - at_once.learner.online
+    assert_close(left, torch.full_like(left, (1 - tau) ** times), rtol=0, atol=1e-6)
 
 
 # State
@@ -314,3 +379,32 @@ def test_a_state_of_another_network_is_refused() -> None:
     with pytest.raises(UserError, match=message):
         other.load_state_dict(trained(1).state_dict())
     assert torch.equal(other.learner.online, before)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "bounds"),
+    [
+        ("learning_starts", -1, "at least 0"),
+        ("max_grad_norm", -0.5, "at least 0"),
+        ("max_grad_norm", float("nan"), "at least 0"),
+        ("learning_rate", -1e-3, "at least 0"),
+        ("n_step", 0, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+        ("train_every", 0, "at least 1"),
+        ("gradient_steps", 0, "at least 1"),
+        ("target_update_every", 0, "at least 1"),
+        ("gamma", 1.01, "between 0 and 1"),
+        ("tau", -0.1, "between 0 and 1"),
+    ],
+)
+def test_values_that_no_run_could_use_are_refused(setting: str, value: float, bounds: str) -> None:
+    with pytest.raises(UserError, match=rf"^agent\.{setting} must be {bounds}, got {value}$"):
+        DQNConfig(state_dim=OBS, action_dim=ACTIONS, **{setting: value})
+
+
+def test_values_at_the_bounds_are_accepted() -> None:
+    DQNConfig(learning_starts=0, max_grad_norm=None, learning_rate=0.0, gamma=1.0, tau=0.0)
+    DQNConfig(max_grad_norm=0.0, gamma=0.0, tau=1.0)

@@ -16,7 +16,7 @@ ERROR = pytest.mark.parametrize("error", list(TDError))
 
 def lookup(table: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """A network whose observation [batch, 1] is a row number of `table` [states, actions]."""
-    return lambda obs: table[obs[:, 0].long()].unsqueeze(-1)
+    return lambda obs: table[obs[:, 0].long()]
 
 
 def step(action: int, reward: float, discount: float) -> Transition:
@@ -122,8 +122,9 @@ def test_every_output_is_one_number_per_sample(double: bool, error: TDError) -> 
     assert {value.shape for value in together} == {(batch,)}
 
 
-def test_the_head_has_one_output_per_action() -> None:
+def test_the_head_has_one_output_per_action_and_it_is_the_value() -> None:
+    """Acting skips `q_values` for a width of 1."""
     loss = QLearning()
-    outputs = torch.arange(6.0).reshape(2, 3, loss.width)
+    outputs = torch.arange(6.0).reshape(2, 3)
     assert loss.width == 1
-    assert_close(loss.q_values(outputs), torch.arange(6.0).reshape(2, 3))
+    assert torch.equal(loss.q_values(outputs), torch.arange(6.0).reshape(2, 3))
