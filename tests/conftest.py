@@ -159,10 +159,16 @@ def root_logger() -> Iterator[None]:
 
 
 @pytest.fixture
-def my_env(tmp_path: Path) -> Iterator[str]:
+def my_env(tmp_path: Path, _forgotten: None) -> str:
     """The package `my_pkg` of a user, in the working directory; the import path of its environment."""
     write_my_env(tmp_path)
-    yield "my_pkg.envs.MyEnv"
+    return "my_pkg.envs.MyEnv"
+
+
+@pytest.fixture
+def _forgotten() -> Iterator[None]:
+    """What this test imports as `my_pkg` is not what the next one finds."""
+    yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
         del sys.modules[name]
     gymnasium.registry.pop("MyEnv-v0", None)

@@ -6,9 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import Outcome
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -45,7 +48,7 @@ def run(command: list[str], cwd: Path) -> None:
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
 
 
-def follow(language: str, text: str, cwd: Path) -> None:
+def follow(language: str, text: str, cwd: Path, program: Callable[..., Outcome]) -> None:
     """Do what a reader would do with one block."""
     named = re.match(r"# (\S+\.(?:py|yaml))\n", text)
     if named:
@@ -57,16 +60,18 @@ def follow(language: str, text: str, cwd: Path) -> None:
     elif language == "bash":
         for line in filter(None, (line.partition("  #")[0].strip() for line in text.splitlines())):
             if line.startswith(PROGRAM):
-                run(["-m", "dqn_runner", *arguments(line)], cwd)
+                done = program(*arguments(line))
+                assert done.status == 0, f"{line}\n{done.out}\n{done.err}"
             else:
                 assert line.startswith(("# ", *NOT_RUN)), f"no test runs {line!r}"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_forgotten")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_page_can_be_followed(page: Path, tmp_path: Path) -> None:
+def test_page_can_be_followed(page: Path, program: Callable[..., Outcome], tmp_path: Path) -> None:
     for language, text in blocks(page):
-        follow(language, text, tmp_path)
+        follow(language, text, tmp_path, program)
 
 
 def test_links_lead_somewhere() -> None:
