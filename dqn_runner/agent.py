@@ -130,6 +130,15 @@ class DQNAgent:
         """Probability of a uniformly random training action at env step `step`."""
         return 1.0 if step < self.config.learning_starts else self.config.exploration.epsilon(step)
 
+    def num_bytes(self) -> int:
+        """Memory that the learner's state takes."""
+        state = self.learner
+        return sum(tensor.nbytes for tensor in (state.online, state.target, *state.moments.values()))
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a number."""
+        return bool(torch.isfinite(self.learner.online).all())
+
     def state_dict(self) -> State:
         """Weights, target, optimizer moments and update count."""
         return self.learner.state_dict()

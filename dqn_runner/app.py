@@ -16,13 +16,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from dqn_runner import resume
+from dqn_runner.checkpointer import LATEST, holds_checkpoints
 from dqn_runner.config import Mode, RunConfig, accept_env, plain, refuse_other_than_parts
 from dqn_runner.errors import RunFailedError, explain
 from dqn_runner.lazy import torch
-from dqn_runner.types import UserError
+from dqn_runner.types import DivergedError, UserError
 
 USAGE_ERROR = 2
 RUN_FAILED = 1
+DIVERGED = 3
 SIGNAL_BASE = 128
 """A run ended by signal n exits with 128 + n: 130 for Ctrl-C, 143 for SIGTERM."""
 
@@ -34,7 +36,8 @@ CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
 def main() -> None:
     """Run the command line; one readable message and a documented exit status whatever happens."""
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(SIGNAL_BASE + number))
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda number, _: sys.exit(SIGNAL_BASE + number))
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
@@ -47,8 +50,13 @@ def main() -> None:
         if debug or message is None:
             traceback.print_exc()
         print(f"error: {' '.join(str(message or error).split())}", file=sys.stderr)
-        usage = message is not None and not isinstance(error, RunFailedError)
-        sys.exit(USAGE_ERROR if usage else RUN_FAILED)
+        sys.exit(_status(error, message))
+
+
+def _status(error: Exception, message: str | None) -> int:
+    if isinstance(error, DivergedError):
+        return DIVERGED
+    return RUN_FAILED if message is None or isinstance(error, RunFailedError) else USAGE_ERROR
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -58,11 +66,11 @@ def compose_and_run(cfg: DictConfig) -> float:
     overrides = list(job.overrides.task)
     refuse_other_than_parts(cfg)
     accept_env(cfg, {override.key_or_group for override in resume.parse(overrides)})
-    stored = _stored(cfg)
+    run_dir = Path(job.runtime.output_dir)
+    stored = _stored(cfg, run_dir)
     changes = resume.restore(cfg, stored, overrides) if stored else []
     run: RunConfig = instantiate(cfg, _convert_="object")
     torch.set_num_threads(run.threads)
-    run_dir = Path(job.runtime.output_dir)
     if run.mode is Mode.eval:
         return _evaluate(run, stored, run_dir, changes)
     source = {
@@ -90,14 +98,14 @@ def _train(
         resume.refuse_impossible(stored.config, source["config"])
         print("\n".join(["changed for this session:", *changes]) if changes else "nothing changed")
     trainer = build_trainer(run, run_dir, source, group)
+    trainer.claim()
     if stored:
         trainer.resume(stored.path)
-    else:
-        trainer.refuse_used_directory()
-    provenance.record_session(run_dir, source["config"], source["overrides"], changes)
+    notices = trainer.notices
+    provenance.record_session(run_dir, source["config"], source["overrides"], changes, notices)
     try:
         stats = trainer.train()
-    except UserError:
+    except (UserError, DivergedError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -116,14 +124,24 @@ def _evaluate(run: RunConfig, stored: resume.Stored | None, run_dir: Path, chang
     return evaluate_checkpoint(run, stored.path, run_dir).mean
 
 
-def _stored(cfg: DictConfig) -> resume.Stored | None:
+def _stored(cfg: DictConfig, run_dir: Path) -> resume.Stored | None:
+    """The stored run that this command takes up, if it takes one up."""
+    path: str | None = cfg.checkpoint.path
     if cfg.mode is Mode.eval:
-        if cfg.resume is not None:
+        if cfg.resume not in (resume.AUTO, resume.NEVER):
             raise UserError("mode=eval takes checkpoint=PATH, not resume=")
-        return resume.read_stored(cfg.checkpoint, "checkpoint") if cfg.checkpoint else None
-    if cfg.checkpoint is not None:
+        return resume.read_stored(path, "checkpoint") if path else None
+    if path is not None:
         raise UserError("checkpoint= belongs to mode=eval; to go on training use resume=")
-    return resume.read_stored(cfg.resume, "resume") if cfg.resume else None
+    if cfg.resume not in (resume.AUTO, resume.NEVER):
+        return resume.read_stored(cfg.resume, "resume")
+    if not holds_checkpoints(run_dir):
+        return None
+    if cfg.resume == resume.NEVER:
+        raise UserError(
+            f"{run_dir} already holds a run, and resume=never needs a fresh directory; choose another"
+        )
+    return resume.read_stored(str(run_dir / "checkpoints" / LATEST), "resume")
 
 
 def _lasting(overrides: Sequence[str]) -> list[str]:

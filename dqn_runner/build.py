@@ -32,7 +32,16 @@ def build_agent(config: DQNConfig, env: EnvPart) -> DQNAgent:
 def build_trainer(run: RunConfig, run_dir: Path, source: Mapping[str, Any], group: str | None) -> Trainer:
     """The trainer of a run that writes into `run_dir`."""
     agent = build_agent(run.agent, run.env)
-    return Trainer(agent, run.env, run.trainer, run_dir, loggers=run.logging, source=source, group=group)
+    return Trainer(
+        agent,
+        run.env,
+        run.trainer,
+        run_dir,
+        loggers=run.logging,
+        source=source,
+        group=group,
+        inexact=run.checkpoint.inexact,
+    )
 
 
 def build_evaluator(run: RunConfig, render: bool) -> Evaluator:

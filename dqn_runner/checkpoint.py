@@ -1,146 +1,153 @@
-"""Checkpoint files: bytes, atomicity and retention. Knows nothing of what it stores."""
+"""The content of checkpoint files: plain values and tensors, a format version and a checksum."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
 import pickle
-import shutil
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
+from dqn_runner import segments
 from dqn_runner.lazy import torch
-from dqn_runner.types import Array, State, UserError
+from dqn_runner.types import Array, DamagedError, Rows, State, UserError
 
 FORMAT = "dqn_runner checkpoint"
 VERSION = 1
-LATEST = "latest.pt"
-BEST = "best.pt"
+ROWS = "rows of replay segments"
+"""Marks where a checkpoint names segments instead of holding rows."""
+
+_PLAIN = frozenset((int, float, bool, str, type(None)))
+
+OnRows = Callable[[Rows, str], State]
+"""From rows and the path at which a state holds them to what the checkpoint says in their place."""
 
 
-class Checkpointer:
-    """Writes the checkpoints of one run into one directory."""
+def pack(value: Any, on_rows: OnRows, where: str = "") -> Any:
+    """A copy of a state in what `weights_only` loading accepts: tensors and plain values.
 
-    def __init__(self, directory: Path, keep_last: int) -> None:
-        """Of the numbered checkpoints the newest `keep_last` stay; best.pt and latest.pt always do."""
-        self.directory = directory
-        self._keep_last = keep_last
-
-    def save(self, payload: State, step: int, names: Iterable[str]) -> None:
-        """Write `payload` once and publish it under each of `names`, atomically."""
-        first, *others = names
-        self.directory.mkdir(parents=True, exist_ok=True)
-        document = {"format": FORMAT, "version": VERSION, "step": step, **payload}
-        write_atomically(self.directory / first, lambda file: torch.save(_pack(document, ""), file))
-        for name in others:
-            _publish_copy(self.directory / first, self.directory / name)
-        numbered = sorted(self.directory.glob("checkpoint_*.pt"), key=lambda p: p.stat().st_mtime_ns)
-        for old in numbered[: max(0, len(numbered) - self._keep_last)]:
-            old.unlink()
-
-    def take_up(self, source: Path, step: int, best_step: int) -> None:
-        """Go on from `source`, of env step `step`: a best.pt of later steps makes room under another name."""
-        best = self.directory / BEST
-        if best.exists():
-            found: int = load_checkpoint(best)["step"]
-            if found == best_step:
-                return
-            best.rename(best.with_name(f"best_{found:010d}.pt"))
-        if step == best_step and self.directory.exists():
-            _publish_copy(source, best)
+    `on_rows` says what to put in the place of `Rows`; `where` is the path to name in errors.
+    """
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, dict):
+        return {str(key): pack(item, on_rows, f"{where}.{key}") for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, (list, tuple)):
+        return [pack(item, on_rows, f"{where}[{i}]") for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.array(cast("Array", value), order="C"))
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone(memory_format=torch.contiguous_format)
+    if isinstance(value, np.generic):
+        return cast("Any", value).item()
+    if isinstance(value, Rows):
+        return on_rows(value, where)
+    raise TypeError(f"state{where} is a {type(value).__name__}; checkpoints hold plain values and tensors")
 
 
-def numbered_name(step: int) -> str:
-    """File name of the regular checkpoint of env step `step`; names sort by step."""
-    return f"checkpoint_{step:010d}.pt"
+def encode(document: State) -> bytes:
+    """The bytes of a checkpoint file whose packed content is `document`."""
+    content = {"format": FORMAT, "version": VERSION, **document}
+    buffer = io.BytesIO()
+    torch.save({**content, "checksum": checksum(content)}, buffer)
+    return buffer.getvalue()
 
 
 def load_checkpoint(path: Path) -> State:
-    """Read a checkpoint; arrays come back as tensors. Never executes code from the file."""
+    """Read a checkpoint and verify it; arrays come back as tensors. Never executes code from the file.
+
+    The rows of its replay are `Rows`, which read their segments when they are asked for.
+    """
+    return _with_rows(read_document(path), path.parent / segments.FOLDER)
+
+
+def read_document(path: Path) -> State:
+    """The verified content of a checkpoint file, with the names of segments where it holds rows."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}{_present(path)}")
+    document = _load(path)
+    if not isinstance(document, dict):
+        raise DamagedError(f"{path} is not a checkpoint of dqn_runner")
+    content = cast("State", document)
+    if content.get("format") != FORMAT:
+        raise DamagedError(f"{path} is not a checkpoint of dqn_runner")
+    version = content.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise UserError(
+            f"{path} has checkpoint format {version}, this dqn_runner reads up to {VERSION}; "
+            "update dqn_runner"
+        )
+    if content.pop("checksum", None) != checksum(content):
+        raise DamagedError(f"{path} is damaged: its content is not what was written{_present(path)}")
+    return content
+
+
+def stored_pieces(document: Any, where: str = "") -> dict[str, list[segments.Segment]]:
+    """The segments that a document names, by the path at which it names them."""
+    if not isinstance(document, dict):
+        return {}
+    items = cast("State", document)
+    if ROWS in items:
+        return {where: [segments.Segment(*piece) for piece in items["segments"]]}
+    found: dict[str, list[segments.Segment]] = {}
+    for key, item in items.items():
+        found |= stored_pieces(item, f"{where}.{key}")
+    return found
+
+
+def checksum(value: Any) -> str:
+    """BLAKE2b of a packed value: of what it says, not of how a file lays it out."""
+    state = hashlib.blake2b(digest_size=16)
+    _feed(state.update, value)
+    return state.hexdigest()
+
+
+def _feed(update: Callable[[bytes], None], value: Any) -> None:
+    if isinstance(value, dict):
+        update(b"{%d" % len(value))  # pyright: ignore[reportUnknownArgumentType]
+        for key, item in cast("State", value).items():
+            update(repr(key).encode())
+            _feed(update, item)
+    elif isinstance(value, list):
+        update(b"[%d" % len(value))  # pyright: ignore[reportUnknownArgumentType]
+        for item in cast("list[Any]", value):
+            _feed(update, item)
+    elif isinstance(value, torch.Tensor):
+        array: Array = value.contiguous().numpy()
+        update(f"<{array.dtype}{array.shape}".encode())
+        update(array.reshape(-1).view(np.uint8).data)  # pyright: ignore[reportArgumentType]
+    else:
+        update(repr(value).encode() + b",")
+
+
+def _load(path: Path) -> Any:
+    """The object in the file, of whatever kind."""
     try:
-        document: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         if isinstance(error, pickle.UnpicklingError):
             reason = "it holds more than tensors and plain values, which is never loaded"
         if not zipfile.is_zipfile(path):
             reason = "the file is cut short or not a checkpoint"
-        raise UserError(f"cannot read the checkpoint {path}: {reason}{_present(path)}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise UserError(f"{path} is not a checkpoint of dqn_runner")
-    if document["version"] > VERSION:
-        raise UserError(
-            f"{path} has checkpoint format {document['version']}, this dqn_runner reads up to {VERSION}; "
-            "update dqn_runner"
-        )
-    return cast("State", document)
+        raise DamagedError(f"cannot read the checkpoint {path}: {reason}{_present(path)}") from error
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The file that a user means by `path`: a checkpoint, or the latest one of a run directory."""
-    return path / "checkpoints" / LATEST if path.is_dir() else path
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace `path` by what `write` puts into a file; a crash leaves the old or the new content."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync_directory(path.parent)
-
-
-def _publish_copy(source: Path, path: Path) -> None:
-    """Give `source` a second name; a hard link where the file system has them, else a copy."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        with source.open("rb") as original:
-            write_atomically(path, lambda file: shutil.copyfileobj(original, file))
-        return
-    temporary.replace(path)
-    _fsync_directory(path.parent)
-
-
-def _fsync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _with_rows(value: Any, directory: Path) -> Any:
+    """`value` with Rows in the place of what names segments."""
+    if not isinstance(value, dict):
+        return value
+    items = cast("State", value)
+    if ROWS in items:
+        return segments.stored_rows(items, directory)
+    return {key: _with_rows(item, directory) for key, item in items.items()}
 
 
 def _present(path: Path) -> str:
     directory = path.parent if path.suffix == ".pt" else path / "checkpoints"
     names = sorted(p.name for p in directory.glob("*.pt") if p != path)
     return f"; in {directory} there are: {', '.join(names)}" if names else ""
-
-
-def _pack(value: Any, where: str) -> Any:
-    """Only what `weights_only` loading accepts: tensors and plain values."""
-    if isinstance(value, dict):
-        return {str(key): _pack(item, f"{where}.{key}") for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, (list, tuple)):
-        return [_pack(item, f"{where}[{i}]") for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(cast("Array", value)))
-    if isinstance(value, torch.Tensor):
-        return value.detach().contiguous()
-    if isinstance(value, np.generic):
-        return cast("Any", value).item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"state{where} is a {type(value).__name__}; checkpoints hold plain values and tensors")

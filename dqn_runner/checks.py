@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from dqn_runner.agent import DQNConfig
@@ -17,6 +18,27 @@ def check(agent: DQNConfig, spec: EnvSpec, trainer: TrainingConfig, env: EnvSpec
     problems = [*_shapes(spec, env), *_replay(agent, env), *_budget(agent, trainer)]
     if problems:
         raise UserError("; ".join(problems))
+
+
+def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> None:
+    """Raise a UserError if the checkpoints will not fit; `state` is the bytes of one without its replay.
+
+    The kept checkpoints share their replay segments: the newest needs a full replay, and best.pt, which may
+    be old, another one.
+    """
+    rows = 2 * agent.replay.capacity
+    if trainer.max_steps is not None:
+        rows = min(rows, trainer.max_steps)
+    needed = (trainer.keep_last + 3) * state + rows * agent.replay.num_bytes(env) // agent.replay.capacity
+    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    own = sum(path.stat().st_size for path in output_dir.glob("checkpoints/**/*") if path.is_file())
+    free = shutil.disk_usage(existing).free + own
+    if needed > free:
+        raise UserError(
+            f"the checkpoints of this run need up to {needed / _GIB:.1f} GiB on the disk of {output_dir}, "
+            f"where {free / _GIB:.1f} GiB are free; make room, choose another directory or a smaller "
+            f"agent.replay.capacity={agent.replay.capacity}"
+        )
 
 
 def _shapes(spec: EnvSpec, env: EnvSpec) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dqn_runner.agent import DQNAgent
-from dqn_runner.envs import EnvBatch
+from dqn_runner.env_batch import Cut, EnvBatch
 from dqn_runner.replay import Replay
 from dqn_runner.rng import stream
 from dqn_runner.types import State
@@ -69,6 +69,14 @@ class Collector:
                 if terminated or truncated:
                     progress.ended.append(Episode(progress.step, returns[index], lengths[index]))
                     returns[index], lengths[index] = 0.0, 0
+
+    def cut_episodes(self, step: int) -> list[tuple[Cut, Episode]]:
+        """The episodes that the checkpoint of env step `step` could not bring back; they end here."""
+        found: list[tuple[Cut, Episode]] = []
+        for cut in self.envs.cuts:
+            found.append((cut, Episode(step, self._returns[cut.env], self._lengths[cut.env])))
+            self._returns[cut.env], self._lengths[cut.env] = 0.0, 0
+        return found
 
     def state_dict(self) -> State:
         """Environments, exploration generator and the open episodes' accounts."""

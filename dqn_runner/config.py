@@ -24,6 +24,16 @@ class Mode(Enum):
 
 
 @dataclass(kw_only=True)
+class Checkpoint:
+    """Which checkpoint to take, and how."""
+
+    path: str | None = None
+    """For mode=eval: a checkpoint, or a run directory for its latest; `checkpoint=PATH` sets it."""
+    inexact: bool = False
+    """Go on although an environment does not come back to where it was, with that episode cut short."""
+
+
+@dataclass(kw_only=True)
 class RunConfig:
     """Everything a run is a function of."""
 
@@ -33,10 +43,10 @@ class RunConfig:
     """Everything random derives from it; `agent.seed` follows it."""
     threads: int = 1
     """Torch threads; small networks are fastest with one."""
-    resume: str | None = None
-    """A checkpoint, or a run directory for its latest: go on in its directory with its configuration."""
-    checkpoint: str | None = None
-    """For mode=eval: a checkpoint, or a run directory for its latest."""
+    resume: str = "auto"
+    """`auto` goes on where the run directory holds this run already; `never` begins anew, in a fresh
+    directory; a checkpoint, or a run directory for its latest, goes on there with its configuration."""
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     agent: Any = MISSING
     """What learns: network, loss, exploration, optimizer, replay."""
     env: Any = MISSING

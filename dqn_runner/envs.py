@@ -1,4 +1,4 @@
-"""Environments: parts that make them, and batches that step them. The only file that knows gymnasium."""
+"""Environments: parts that make them, and their shapes. The only file that knows gymnasium."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
-import numpy as np
-
 from dqn_runner.lazy import gymnasium
 from dqn_runner.networks import import_object
 from dqn_runner.registry import option
-from dqn_runner.types import Array, EnvSpec, State, StepResult, UserError
+from dqn_runner.types import EnvSpec, UserError
 
 Env = Any
 """A `gymnasium.Env`; its generic parameters say nothing here."""
@@ -50,6 +48,8 @@ class GymEnv:
         """A new environment; with `render` it draws frames."""
         kwargs = {**self.kwargs, "render_mode": "rgb_array"} if render else self.kwargs
         env = self._factory()(**kwargs)
+        if type(env.unwrapped).__module__ == "minatar.gym":
+            _forget_last_action(env.unwrapped)
         for path in self.wrappers:
             env = import_object(path, "env.wrappers")(env)
         return env
@@ -145,6 +145,11 @@ def as_part(env: Env | EnvPart, eval_env: Env | None) -> EnvPart:
     return GivenEnv(env=env, eval_env=eval_env) if given else env
 
 
+def remaker(part: EnvPart) -> Callable[[], Env] | None:
+    """How to make one more environment of a part; None for objects that the user made."""
+    return None if isinstance(part, GivenEnv) else part.make
+
+
 def _twin(env: Env) -> Env:
     if env.spec is not None:
         return gymnasium.make(env.spec)
@@ -171,122 +176,21 @@ def spec_of(env: Env) -> EnvSpec:
     obs: Any = env.observation_space
     action: Any = env.action_space
     if not isinstance(action, gymnasium.spaces.Discrete):
-        raise UserError(f"DQN needs a Discrete action space; {_name(env)} has {action}")
+        raise UserError(f"DQN needs a Discrete action space; {env_name(env)} has {action}")
     discrete = cast("Any", action)
     if discrete.start != 0:
-        raise UserError(f"{_name(env)}'s actions start at {discrete.start}; wrap it so that they start at 0")
+        raise UserError(
+            f"{env_name(env)}'s actions start at {discrete.start}; wrap it so that they start at 0"
+        )
     if not isinstance(obs, gymnasium.spaces.Box):
         raise UserError(
-            f"observations must be a Box; {_name(env)} has {obs}. Wrap it, for example with "
+            f"observations must be a Box; {env_name(env)} has {obs}. Wrap it, for example with "
             "env.wrappers=[gymnasium.wrappers.FlattenObservation]"
         )
     name = str(cast("Any", obs).dtype)
     return EnvSpec(tuple(obs.shape), int(discrete.n), name if name in ("uint8", "bool") else "float32")
 
 
-def _name(env: Env) -> str:
+def env_name(env: Env) -> str:
+    """What to call an environment in messages."""
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-
-
-class EnvBatch:
-    """`n` environments stepped together, with explicit seeds.
-
-    An environment that ends is reset within the same step, and both observations are handed out, so no
-    ghost transition exists. The state of an environment is the seed of its episode and the actions since.
-    """
-
-    def __init__(
-        self, envs: list[Env], seed_of: Callable[[int, int], int], max_episode_steps: int | None
-    ) -> None:
-        """`seed_of(env, episode)` gives reset seeds; episodes are truncated after `max_episode_steps`."""
-        self.envs = envs
-        self.spec = spec_of(envs[0])
-        self._seed_of = seed_of
-        self._limit = max_episode_steps or 2**63
-        shape = (len(envs), *self.spec.obs_shape)
-        self.obs = np.zeros(shape, self.spec.obs_dtype)
-        self._spare = np.zeros(shape, self.spec.obs_dtype)
-        self._next_obs = np.zeros(shape, self.spec.obs_dtype)
-        self._episodes = [0] * len(envs)
-        self._actions: list[list[int]] = [[] for _ in envs]
-        for index in range(len(envs)):
-            self.obs[index] = self._reset(index, 0)
-
-    def step(self, actions: list[int]) -> StepResult:
-        """One step of every environment. The arrays of the result are overwritten by the next but one.
-
-        If an environment raises, the batch stands where it stood: nobody has seen any of the step, and
-        a checkpoint of it plays all environments again up to there.
-        """
-        obs = self._spare
-        rewards: list[float] = []
-        terminations: list[bool] = []
-        truncations: list[bool] = []
-        for index, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            next_obs, reward, terminated, truncated, _ = env.step(action)
-            truncated = bool(truncated) or len(self._actions[index]) + 1 >= self._limit
-            self._next_obs[index] = next_obs
-            if terminated or truncated:
-                next_obs = self._reset(index, self._episodes[index] + 1)
-            obs[index] = next_obs
-            rewards.append(float(reward))
-            terminations.append(bool(terminated))
-            truncations.append(truncated)
-        for index, action in enumerate(actions):
-            if terminations[index] or truncations[index]:
-                self._episodes[index] += 1
-                self._actions[index] = []
-            else:
-                self._actions[index].append(action)
-        self.obs, self._spare = obs, self.obs
-        return StepResult(self.obs, self._next_obs, rewards, terminations, truncations)
-
-    def state_dict(self) -> State:
-        """Which episode each environment is in, its actions since the reset, and what it shows."""
-        return {
-            "episodes": list(self._episodes),
-            "actions": [np.array(actions, np.int64) for actions in self._actions],
-            "obs": self.obs.copy(),
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        """Play the open episodes again; raises if an environment then shows something else."""
-        if len(state["episodes"]) != len(self.envs):
-            raise UserError(
-                f"the checkpoint was written with env.num_envs={len(state['episodes'])}, not {len(self.envs)}"
-            )
-        self._episodes = list(state["episodes"])
-        for index, env in enumerate(self.envs):
-            self.obs[index] = self._reset(index, self._episodes[index])
-            self._actions[index] = []
-            for action in np.asarray(state["actions"][index]).tolist():
-                self.obs[index] = env.step(action)[0]
-                self._actions[index].append(action)
-        saved = np.asarray(state["obs"])
-        for index, env in enumerate(self.envs):
-            if not np.array_equal(self.obs[index], saved[index], equal_nan=saved.dtype.kind == "f"):
-                raise UserError(
-                    f"{_name(env)} did not come back to the observation of the checkpoint after the same "
-                    f"seed and {len(self._actions[index])} actions: "
-                    f"{_difference(self.obs[index], saved[index])}. "
-                    "Its reset(seed=...) must make the episode repeatable"
-                )
-
-    def close(self) -> None:
-        """Close every environment."""
-        for env in self.envs:
-            env.close()
-
-    def _reset(self, index: int, episode: int) -> Array:
-        obs, _ = self.envs[index].reset(seed=self._seed_of(index, episode))
-        if np.shape(obs) != self.spec.obs_shape:
-            raise UserError(
-                f"{_name(self.envs[index])} returned an observation of shape {np.shape(obs)}, but its "
-                f"observation_space says {self.spec.obs_shape}"
-            )
-        return obs
-
-
-def _difference(now: Array, saved: Array) -> str:
-    where = np.unravel_index(int(np.argmax(now != saved)), now.shape)
-    return f"element {tuple(int(i) for i in where)} is {now[where]}, it was {saved[where]}"

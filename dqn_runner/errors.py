@@ -17,7 +17,7 @@ from omegaconf.errors import (
 )
 
 from dqn_runner.registry import options
-from dqn_runner.types import UserError
+from dqn_runner.types import DivergedError, UserError
 
 
 class RunFailedError(Exception):
@@ -28,7 +28,7 @@ def explain(error: BaseException) -> str | None:
     """One message for an error that the user can put right; None for a bug."""
     chain = list(_chain(error))
     for link in chain:
-        if isinstance(link, (UserError, RunFailedError)):
+        if isinstance(link, (UserError, RunFailedError, DivergedError)):
             return str(link)
         if isinstance(link, (ConfigKeyError, ConfigAttributeError)):
             return _unknown_key(link)

@@ -10,12 +10,13 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from dqn_runner.files import AppendedFile
 from dqn_runner.metrics import COLUMNS
 from dqn_runner.registry import option
 from dqn_runner.types import Record, RunInfo, State
@@ -37,6 +38,15 @@ class Logger(Protocol):
 
     def close(self, failed: bool) -> None:
         """Flush and let go; `failed` when an exception ended the run."""
+        ...
+
+
+@runtime_checkable
+class Durable(Protocol):
+    """A logger whose file a checkpoint points into."""
+
+    def sync(self) -> None:
+        """Make what was written durable; called from another thread than `write`."""
         ...
 
 
@@ -91,6 +101,7 @@ class TextFile:
         path = run_dir / "logs" / "training.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path, encoding="utf-8")
+        handler.handleError = _told_once(path)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
         return _TextLog(handler)
 
@@ -102,7 +113,7 @@ class JsonLines:
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
         """The file, cut back to where the checkpoint left it."""
-        return _JsonLines(_open_at(run_dir / "metrics.jsonl", state))
+        return _JsonLines(AppendedFile(run_dir / "metrics.jsonl", state))
 
 
 @option("logging", "csv", package="logging.csv")
@@ -112,9 +123,8 @@ class Csv:
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
         """The file, cut back to where the checkpoint left it."""
-        file = _open_at(run_dir / "metrics.csv", state)
-        sink = _Csv(file)
-        if file.tell() == 0:
+        sink = _Csv(AppendedFile(run_dir / "metrics.csv", state))
+        if state is None or sink.file.is_new:
             sink.row(["kind", "step", "episode", *COLUMNS])
         return sink
 
@@ -132,6 +142,7 @@ class Sinks:
         self._parts = dict(parts)
         self._states: State = {}
         self._open: dict[str, Logger] = {}
+        self._failing: set[str] = set()
 
     def open(self, run_dir: Path, info: RunInfo) -> None:
         """Open every logger, where the checkpoint left it if there was one."""
@@ -141,9 +152,22 @@ class Sinks:
             self._open[name] = part.open(run_dir, info, self._states.get(name))
 
     def write(self, record: Record) -> None:
-        """Hand a record to every logger."""
+        """Hand a record to every logger; one that cannot write is reported once, and the run goes on."""
+        for name, logger in self._open.items():
+            try:
+                logger.write(record)
+            except OSError as error:
+                if name not in self._failing:
+                    log.warning("logging.%s cannot write (%s); training goes on without it", name, error)
+                self._failing.add(name)
+            else:
+                self._failing.discard(name)
+
+    def sync(self) -> None:
+        """Make durable what the states of the loggers point to."""
         for logger in self._open.values():
-            logger.write(record)
+            if isinstance(logger, Durable):
+                logger.sync()
 
     def state_dict(self) -> State:
         """Where each logger stands; one that this session does not use stands where it stood."""
@@ -223,29 +247,26 @@ class _ProgressConsole:
 
 
 class _JsonLines:
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: AppendedFile) -> None:
         self._file = file
+        self.state_dict, self.sync = file.state_dict, file.sync
 
     def write(self, record: Record) -> None:
         line: dict[str, Any] = {"kind": record.kind, "step": record.step, "episode": record.episode}
         values = {key: value if math.isfinite(value) else None for key, value in record.values.items()}
-        self._file.write(json.dumps({**line, **values}, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-
-    def state_dict(self) -> State:
-        return {"offset": self._file.tell()}
+        self._file.write(json.dumps({**line, **values}, allow_nan=False) + "\n")
 
     def close(self, failed: bool) -> None:
         self._file.close()
 
 
 class _Csv:
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, file: AppendedFile) -> None:
+        self.file = file
+        self.state_dict, self.sync = file.state_dict, file.sync
 
     def row(self, cells: Iterable[object]) -> None:
-        self._file.write((",".join(str(cell) for cell in cells) + "\n").encode())
-        self._file.flush()
+        self.file.write(",".join(str(cell) for cell in cells) + "\n")
 
     def write(self, record: Record) -> None:
         if unknown := set(record.values) - set(COLUMNS):
@@ -253,18 +274,17 @@ class _Csv:
         values = (record.values.get(key, "") for key in COLUMNS)
         self.row([record.kind, record.step, record.episode, *values])
 
-    def state_dict(self) -> State:
-        return {"offset": self._file.tell()}
-
     def close(self, failed: bool) -> None:
-        self._file.close()
+        self.file.close()
 
 
-def _open_at(path: Path, state: State | None) -> IO[bytes]:
-    """A file for writing: new without a state, else cut back to the state's offset."""
-    if state is None or not path.exists():
-        return path.open("wb")
-    file = path.open("r+b")
-    file.truncate(state["offset"])
-    file.seek(0, 2)
-    return file
+def _told_once(path: Path) -> Callable[..., None]:
+    """What a handler does that cannot write: say so on the first failure, and let the run go on."""
+    told: list[bool] = []
+
+    def handle_error(record: logging.LogRecord) -> None:  # noqa: ARG001, logging names it
+        if not told:
+            told.append(True)
+            print(f"{path} cannot be written ({sys.exc_info()[1]}); training goes on", file=sys.stderr)
+
+    return handle_error

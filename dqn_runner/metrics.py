@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from typing import Any, cast
 
@@ -35,15 +36,22 @@ class Metrics:
 
     def __init__(self) -> None:
         """Nothing has happened yet."""
+        self.last: torch.Tensor | None = None
+        """Statistics of the last update, in this process."""
         self._sum: torch.Tensor | None = None
         self._updates = 0
         self._recent: deque[Episode] = deque(maxlen=RECENT)
-        self.episodes: dict[str, list[float]] = {"step": [], "return": [], "length": []}
+        self.episodes: dict[str, array[Any]] = {
+            "step": array("q"),
+            "return": array("d"),
+            "length": array("q"),
+        }
         self.train: dict[str, list[float]] = {k: [] for k in ("step", "episode", *TRAIN_KEYS)}
         self.eval: dict[str, list[Any]] = {k: [] for k in ("step", "episode", "returns", *EVAL_KEYS)}
 
     def add_update(self, info: torch.Tensor) -> None:
         """Statistics [len(INFO)] of one gradient step."""
+        self.last = info
         self._sum = info.clone() if self._sum is None else self._sum.add_(info)
         self._updates += 1
 
@@ -80,18 +88,19 @@ class Metrics:
 
     def history(self) -> dict[str, Any]:
         """Everything since the run began, for metrics.json."""
-        return {"episodes": self.episodes, "train": self.train, "evaluations": self.eval}
+        episodes = {name: column.tolist() for name, column in self.episodes.items()}
+        return {"episodes": episodes, "train": self.train, "evaluations": self.eval}
 
     def state_dict(self) -> State:
         """History and the sums of the open log interval."""
-        columns = {name: np.asarray(values) for name, values in self.episodes.items()}
+        columns = {name: np.array(values) for name, values in self.episodes.items()}
         return {
             "sum": self._sum,
             "updates": self._updates,
             "recent": [list(episode) for episode in self._recent],
             "episodes": columns,
             "train": {name: np.asarray(values) for name, values in self.train.items()},
-            "eval": self.eval,
+            "eval": {name: list(values) for name, values in self.eval.items()},
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -99,7 +108,8 @@ class Metrics:
         self._sum = None if state["sum"] is None else state["sum"].clone()
         self._updates = state["updates"]
         self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=RECENT)
-        self.episodes = {name: np.asarray(v).tolist() for name, v in state["episodes"].items()}
+        for name, column in self.episodes.items():
+            self.episodes[name] = array(column.typecode, np.asarray(state["episodes"][name]).tobytes())
         self.train = {name: np.asarray(v).tolist() for name, v in state["train"].items()}
         self.eval = {name: list(values) for name, values in state["eval"].items()}
 

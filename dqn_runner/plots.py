@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqn_runner import report
-from dqn_runner.checkpoint import write_atomically
+from dqn_runner.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,9 @@ Table = Mapping[str, Sequence[Any]]
 def draw_training_curves(run_dir: Path) -> None:
     """Draw the metrics.json of a run directory as training_curves.png beside it."""
     figure = training_figure(report.read_json(run_dir / report.METRICS), run_dir.resolve().name)
-    write_atomically(run_dir / CURVES, lambda file: figure.savefig(file, format="png"))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomically(run_dir / CURVES, picture.getvalue())
 
 
 def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:

@@ -20,9 +20,16 @@ from dqn_runner.lazy import torch
 
 
 def record_session(
-    run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str], changes: Sequence[str]
+    run_dir: Path,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    changes: Sequence[str],
+    notices: Sequence[str],
 ) -> None:
-    """Append this process to the sessions of `run_dir`/run.json; each resume adds one."""
+    """Append this process to the sessions of `run_dir`/run.json; each resume adds one.
+
+    `changes` are the settings that a resume changed, `notices` what it could not bring back as it was.
+    """
     path = run_dir / "run.json"
     sessions: list[Any] = report.read_json(path)["sessions"] if path.exists() else []
     sessions.append(
@@ -32,6 +39,7 @@ def record_session(
             "directory": str(Path.cwd()),
             "overrides": list(overrides),
             "changes": list(changes),
+            "notices": list(notices),
             "config_hash": config_hash(config),
             "seeds": {"run": config["seed"], "evaluation": "common to all runs"},
             "git": git_state(Path.cwd()),

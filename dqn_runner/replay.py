@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from dqn_runner.lazy import torch
 from dqn_runner.registry import option
-from dqn_runner.types import Array, Batch, EnvSpec, IntArray, State, Transition, UserError
+from dqn_runner.types import Array, Batch, EnvSpec, IntArray, Rows, State, Transition, UserError
+
+_CHUNK_BYTES = 2**24
+"""Rows of a checkpoint are taken over in pieces of this size, so that memory does not hold them twice."""
 
 
 class Replay(Protocol):
@@ -36,6 +39,10 @@ class Replay(Protocol):
 
     def update(self, index: IntArray, priority: torch.Tensor) -> None:
         """Take over the new priorities of a batch."""
+        ...
+
+    def truncate(self, env: int, next_obs: Array) -> None:
+        """Close the open windows of environment `env`, whose episode is cut short at `next_obs`."""
         ...
 
     def __len__(self) -> int:
@@ -116,11 +123,19 @@ class NStepWindows:
         window.append((obs.copy(), action, reward))
         finished: list[Window] = []
         while len(window) == self.n_step or ((terminated or truncated) and window):
-            total = sum(self.gamma**i * r for i, (_, _, r) in enumerate(window))
-            discount = 0.0 if terminated else self.gamma ** len(window)
-            first_obs, first_action, _ = window.popleft()
-            finished.append(Window(first_obs, first_action, total, discount, next_obs))
+            finished.append(self._finish(window, terminated, next_obs))
         return finished
+
+    def truncate(self, env: int, next_obs: Array) -> list[Window]:
+        """The windows that end because the episode of `env` is cut short at `next_obs`."""
+        window = self._open[env]
+        return [self._finish(window, False, next_obs) for _ in range(len(window))]
+
+    def _finish(self, window: deque[tuple[Array, int, float]], terminated: bool, next_obs: Array) -> Window:
+        total = sum(self.gamma**i * r for i, (_, _, r) in enumerate(window))
+        discount = 0.0 if terminated else self.gamma ** len(window)
+        obs, action, _ = window.popleft()
+        return Window(obs, action, total, discount, next_obs)
 
     def state_dict(self) -> State:
         """The open windows, and what they are made by."""
@@ -182,15 +197,8 @@ class RingReplay:
         next_obs: Array,
     ) -> None:
         """One step of environment `env`; arrays are copied."""
-        columns = self._columns
         for window in self._windows.push(env, obs, action, reward, terminated, truncated, next_obs):
-            row = self._added % self.capacity
-            columns["obs"][row] = window.obs
-            columns["action"][row] = window.action
-            columns["reward"][row] = window.reward
-            columns["discount"][row] = window.discount
-            columns["next_obs"][row] = window.next_obs
-            self._added += 1
+            self._append(window)
 
     def sample(self, batch_size: int) -> Batch:
         """A batch drawn uniformly with replacement; all weigh the same."""
@@ -203,26 +211,54 @@ class RingReplay:
     def update(self, index: IntArray, priority: torch.Tensor) -> None:
         """Uniform sampling keeps no priorities."""
 
+    def truncate(self, env: int, next_obs: Array) -> None:
+        """Close the open windows of environment `env`, whose episode is cut short at `next_obs`."""
+        for window in self._windows.truncate(env, next_obs):
+            self._append(window)
+
     def state_dict(self) -> State:
-        """Transitions (not the rows still empty), open windows and the generator."""
-        return {
-            "columns": {name: column[: len(self)] for name, column in self._columns.items()},
-            "added": self._added,
-            "windows": self._windows.state_dict(),
-            "rng": self._rng.bit_generator.state,
-        }
+        """Transitions, open windows and the generator."""
+        row_bytes = sum(column[:1].nbytes for column in self._columns.values())
+        rows = Rows(self._added - len(self), self._added, row_bytes, self._read)
+        windows, generator = self._windows.state_dict(), self._rng.bit_generator.state
+        return {"rows": rows, "windows": windows, "rng": generator}
 
     def load_state_dict(self, state: State) -> None:
         """Go on from `state`."""
-        size = min(state["added"], self.capacity)
-        for name, column in self._columns.items():
-            saved: Any = np.asarray(state["columns"][name])
-            if len(saved) != size or saved.shape[1:] != column.shape[1:] or saved.dtype != column.dtype:
-                raise UserError(
-                    f"the checkpoint's replay does not fit: {name} is {saved.shape} {saved.dtype}, this run "
-                    f"keeps {column.shape} {column.dtype}; agent.replay and env must stay as they were"
-                )
-            column[:size] = saved
-        self._added = state["added"]
+        rows: Rows = state["rows"]
+        if rows.stop - rows.start != min(rows.stop, self.capacity):
+            raise UserError(
+                f"the checkpoint's replay holds {rows.stop - rows.start} of {rows.stop} transitions, "
+                f"this run keeps {self.capacity}; agent.replay must stay as it was"
+            )
+        chunk = max(1, _CHUNK_BYTES // rows.row_bytes)
+        for start in range(rows.start, rows.stop, chunk):
+            stop = min(start + chunk, rows.stop)
+            index = np.arange(start, stop) % self.capacity
+            for name, values in rows.read(start, stop).items():
+                column = self._columns[name]
+                if values.shape[1:] != column.shape[1:] or values.dtype != column.dtype:
+                    raise UserError(
+                        f"the checkpoint's replay does not fit: {name} is {values.shape[1:]} {values.dtype}, "
+                        f"this run keeps {column.shape[1:]} {column.dtype}; env must stay as it was"
+                    )
+                column[index] = values
+        self._added = rows.stop
         self._windows.load_state_dict(state["windows"])
         self._rng.bit_generator.state = state["rng"]
+
+    def _append(self, window: Window) -> None:
+        row, columns = self._added % self.capacity, self._columns
+        columns["obs"][row] = window.obs
+        columns["action"][row] = window.action
+        columns["reward"][row] = window.reward
+        columns["discount"][row] = window.discount
+        columns["next_obs"][row] = window.next_obs
+        self._added += 1
+
+    def _read(self, start: int, stop: int) -> dict[str, Array]:
+        """Copies of the rows [start, stop), which may lie around the end of the ring."""
+        first, count = start % self.capacity, stop - start
+        last = min(first + count, self.capacity)
+        rest = count - (last - first)
+        return {name: np.concatenate([c[first:last], c[:rest]]) for name, c in self._columns.items()}

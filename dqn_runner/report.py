@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dqn_runner.checkpoint import write_atomically
+from dqn_runner.files import write_atomically
 
 METRICS = "metrics.json"
 
@@ -16,7 +16,7 @@ def write_json(path: Path, document: Any) -> None:
     """Write `document` atomically; NaN and infinity, which JSON lacks, become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(document), indent=1, allow_nan=False)
-    write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
+    write_atomically(path, text.encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:

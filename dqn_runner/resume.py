@@ -1,11 +1,14 @@
 """`resume=` and `checkpoint=`: take up a stored run's configuration, with new overrides on top.
 
+With resume=auto, the default, that happens where the run directory already holds a checkpoint.
+
 Hydra composes the stored overrides followed by the new ones. What the stored configuration says wins
 wherever the new overrides change nothing, so that a run goes on as it was even after a default changed.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +21,14 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.checkpoint import find_checkpoint, load_checkpoint
+from dqn_runner.checkpoint import load_checkpoint
+from dqn_runner.checkpointer import find_checkpoint, load_valid
 from dqn_runner.config import Leaf, leaves, plain
 from dqn_runner.registry import options
 from dqn_runner.types import UserError
 
+AUTO, NEVER = "auto", "never"
+CHECKPOINT = "checkpoint.path"
 SESSION_KEYS = ("mode", "resume", "checkpoint")
 """What a command asks of a stored run; not part of its configuration."""
 
@@ -58,11 +64,17 @@ class Stored:
 
 def read_stored(path: str, knob: str) -> Stored:
     """The stored command of the checkpoint (or run directory) `path`; `knob` is for the error."""
-    file = find_checkpoint(Path(path)).absolute()
+    found: list[dict[str, Any]] = []
+    wanted = find_checkpoint(Path(path)).absolute()
     try:
-        source = load_checkpoint(file)["source"]
+        if knob == "checkpoint":  # nobody wants to judge another one than the one that was asked for
+            file = wanted
+            found.append(load_checkpoint(file))
+        else:
+            file = load_valid(wanted, found.append, _warn)
     except UserError as error:
         raise UserError(f"{knob}={path}: {error}") from error
+    source = found[-1]["source"]
     if "overrides" not in source:
         raise UserError(f"{knob}={path} was written by the Python API; load it with Trainer.resume")
     return Stored(file, source["config"], source["overrides"], source["config_name"], source["config_dir"])
@@ -70,18 +82,21 @@ def read_stored(path: str, knob: str) -> Stored:
 
 def expand_arguments(argv: Sequence[str]) -> list[str]:
     """The command line that Hydra sees: with `resume=` or `checkpoint=`, that of the stored run and ours."""
-    argv = [token.removeprefix("+") if token.startswith("+experiment=") else token for token in argv]
+    argv = [_spelt_out(token) for token in argv]
     arguments = get_args_parser().parse_args(argv)
     if arguments.shell_completion:
         return list(argv)
     new = parse(arguments.overrides)
     _refuse_other_than_names(new)
-    knob = next((o for o in new if o.key_or_group in ("resume", "checkpoint") and o.value()), None)
+    if any(o.key_or_group == "resume" and o.value() == NEVER for o in new):
+        argv = [_fresh(token, argv) for token in argv]
+    knob = next((o for o in new if _names_a_run(o)), None)
     if knob is None:
         return list(argv)
+    name = knob.key_or_group.partition(".")[0]
     if arguments.multirun:
-        raise UserError(f"{knob.key_or_group}= takes up one run; it cannot be swept with --multirun")
-    stored = read_stored(str(knob.value()), knob.key_or_group)
+        raise UserError(f"{name}= takes up one run; it cannot be swept with --multirun")
+    stored = read_stored(str(knob.value()), name)
     replaced = {o.key_or_group for o in new}
     kept = [text for text in stored.overrides if parse([text])[0].key_or_group not in replaced]
     flags = [token for token in argv if token not in arguments.overrides]
@@ -90,18 +105,51 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
     if arguments.config_dir is None and stored.config_dir is not None:
         if not Path(stored.config_dir).is_dir():
             raise UserError(
-                f"{knob.key_or_group}={stored.path} was made with --config-dir={stored.config_dir}, which is "
+                f"{name}={stored.path} was made with --config-dir={stored.config_dir}, which is "
                 "no longer there; say with --config-dir where it is now"
             )
         flags.append(f"--config-dir={stored.config_dir}")
     ours = [o.input_line for o in new if o is not knob and o.input_line is not None]
     extra = [f"{knob.key_or_group}={_quoted(stored.path)}"]
-    if knob.key_or_group == "resume":
+    if name == "resume":
         if "hydra.run.dir" in replaced:
             raise UserError(f"resume goes on in the run's directory {stored.run_dir}; drop hydra.run.dir")
         sessions = len(list(stored.run_dir.glob(".hydra*")))
         extra += [f"hydra.run.dir={_quoted(stored.run_dir)}", f"hydra.output_subdir=.hydra-resume-{sessions}"]
     return [*flags, *kept, *ours, *extra]
+
+
+def _spelt_out(token: str) -> str:
+    """What Hydra understands of two short forms: `+experiment=`, and `checkpoint=` for the path in it."""
+    if token.startswith("checkpoint="):
+        return f"{CHECKPOINT}={token.partition('=')[2]}"
+    return token.removeprefix("+") if token.startswith("+experiment=") else token
+
+
+def _names_a_run(override: Override) -> bool:
+    """Whether an override says which stored run to take up."""
+    if override.key_or_group == "resume":
+        return override.value() not in (AUTO, NEVER, None)
+    return override.key_or_group == CHECKPOINT and bool(override.value())
+
+
+def _fresh(token: str, argv: Sequence[str]) -> str:
+    """The token that chooses the directory, changed to one that is still free; nothing is ever deleted."""
+    key, _, _ = token.partition("=")
+    if key not in ("hydra.run.dir", "hydra.sweep.dir") or token not in argv:
+        return token
+    wanted = Path(str(parse([token])[0].value()))
+    path, number = wanted, 1
+    while path.exists() and any(path.iterdir()):
+        number += 1
+        path = wanted.with_name(f"{wanted.name}-{number}")
+    if path != wanted:
+        print(f"{wanted} is in use already; with resume=never this run goes to {path}")
+    return f"{key}={_quoted(path)}"
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the training loop reads between steps."""
+"""Signals that ask a run to stop, as a wish that the training loop reads between steps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM is only noted; a second SIGINT interrupts at once.
+    """While entered, the first signal is only noted; a second SIGINT interrupts at once.
+
+    SIGUSR1 and SIGUSR2 are what clusters send before they take a machine away.
 
     Outside the main thread Python cannot handle signals, and nothing is changed.
     """
 
-    HANDLED = (signal.SIGINT, signal.SIGTERM)
+    HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self) -> None:
         """No signal has come yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -92,7 +93,8 @@ class _TensorBoard:
             self._writer.add_scalar(key, value, record.step)
 
     def state_dict(self) -> State:
-        self._writer.flush()
+        with suppress(OSError):  # a full disk is reported where records are written
+            self._writer.flush()
         return {"step": self._step}
 
     def close(self, failed: bool) -> None:

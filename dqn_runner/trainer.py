@@ -10,26 +10,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dqn_runner import report
+from dqn_runner import divergence, report
 from dqn_runner.agent import DQNAgent
-from dqn_runner.checkpoint import (
+from dqn_runner.checkpointer import (
     BEST,
     LATEST,
     Checkpointer,
+    best_name,
     find_checkpoint,
-    load_checkpoint,
+    holds_checkpoints,
+    load_valid,
     numbered_name,
 )
-from dqn_runner.checks import check
-from dqn_runner.collector import Collector, Progress
-from dqn_runner.envs import Env, EnvBatch, EnvPart, as_part
+from dqn_runner.checks import check, check_disk
+from dqn_runner.collector import Collector, Episode, Progress
+from dqn_runner.env_batch import EnvBatch
+from dqn_runner.envs import Env, EnvPart, as_part, remaker
 from dqn_runner.evaluator import Evaluator
+from dqn_runner.lock import RunLock
 from dqn_runner.loggers import LoggerPart, Sinks, default_loggers, log
 from dqn_runner.metrics import Metrics
 from dqn_runner.rng import eval_seeds, seed_for, stream
 from dqn_runner.signals import StopSignals
 from dqn_runner.training import Best, TrainingConfig, TrainingStats, Unit
-from dqn_runner.types import Record, RunInfo, State, UserError, crossed
+from dqn_runner.types import DivergedError, Record, RunInfo, State, UserError, crossed
 
 
 class Trainer:
@@ -46,10 +50,12 @@ class Trainer:
         loggers: Mapping[str, LoggerPart] | None = None,
         source: Mapping[str, Any] | None = None,
         group: str | None = None,
+        inexact: bool = False,
     ) -> None:
         """`env` is a gymnasium.Env or an env part; evaluation uses `eval_env` or a second one like it.
 
-        `source` is kept in every checkpoint, for whoever wants to build the run again from it.
+        `source` is kept in every checkpoint, for whoever wants to build the run again from it. With
+        `inexact`, a resume cuts an episode short that the environment does not bring back.
         """
         part = as_part(env, eval_env)
         seed, limit = agent.config.seed, config.max_steps_per_episode
@@ -57,11 +63,14 @@ class Trainer:
             [part.make() for _ in range(part.num_envs)],
             lambda index, episode: seed_for(seed, "env", index, episode),
             limit,
+            remake=remaker(part) if config.retry_env else None,
+            inexact=inexact,
         )
         check(agent.config, agent.spec, config, envs.spec)
         self.agent = agent
         self.config = config
         self.output_dir = Path(output_dir)
+        check_disk(self.output_dir, agent.config, config, envs.spec, agent.num_bytes())
         self.collector = Collector(envs, seed)
         self.evaluator = Evaluator(part.make(), eval_seeds("eval"), limit)
         agent_config = agent.config
@@ -76,13 +85,16 @@ class Trainer:
         self.best = Best()
         self.step = 0
         self.episode = 0
+        self.notices: list[str] = []
+        """What a resume did that the user should know; the log says it too."""
         self._handled = 0
         self._improved = False
         self._finished: State | None = None
         self._resumed = False
-        self._checkpointer = Checkpointer(self.output_dir / "checkpoints", config.keep_last)
-        self._source = dict(source or {"agent": repr(agent.config), "trainer": repr(config)})
         self._sinks = Sinks(default_loggers() if loggers is None else loggers)
+        self._checkpointer = Checkpointer(self.output_dir / "checkpoints", config.keep_last, self._sinks.sync)
+        self._lock = RunLock(self.output_dir)
+        self._source = dict(source or {"agent": repr(agent.config), "trainer": repr(config)})
         self._group = group
         self._signals = StopSignals()
         self._elapsed_before = 0.0
@@ -92,75 +104,120 @@ class Trainer:
     def train(self) -> TrainingStats:
         """Run until a budget, the target or patience ends it; the state is saved in any case.
 
-        SIGINT and SIGTERM let the step finish and the state be saved, and are then passed on.
+        An output directory that holds this run already is gone on with. SIGINT, SIGTERM and SIGUSR1/2 let
+        the step finish and the state be saved, and are then passed on. Raises DivergedError when learning
+        gives numbers that are not finite.
         """
-        self.refuse_used_directory()
+        self.claim()
         with StopSignals() as self._signals:
             failed = True
             try:
+                self._go_on_with_own_run()
                 self._open()
                 reason = self._run()
                 failed = False
             finally:
+                self._checkpointer.close()
                 self._sinks.close(failed)
                 self.collector.envs.close()
                 self.evaluator.close()
+                self._lock.release()
         if self._finished is None and self._signals.received is not None:
             signal.raise_signal(self._signals.received)
+        if self._checkpointer.failed:
+            raise OSError(f"the end of the run could not be saved to {self._checkpointer.directory}")
         return self._stats(reason)
 
-    def refuse_used_directory(self) -> None:
-        """Raise if this is a new run and its directory holds another one already."""
-        if not self._resumed and self._checkpointer.directory.exists():
-            raise UserError(
-                f"{self.output_dir} already holds a run; resume it (resume={self.output_dir} on the command "
-                "line, Trainer.resume in Python) or choose another output directory"
-            )
+    def claim(self) -> None:
+        """Take the output directory for this process; raises an error that names another one that has it."""
+        self._lock.acquire()
 
     def resume(self, path: str | Path) -> None:
-        """Go on from a checkpoint, or from the latest one of a run directory."""
+        """Go on from a checkpoint, or from the latest one of a run directory.
+
+        Where it is damaged the newest valid one before it is taken, and `notices` says so.
+        """
+        self.claim()
         file = find_checkpoint(Path(path))
         try:
-            self.load_state_dict(load_checkpoint(file)["state"])
+            file = load_valid(file, lambda document: self.load_state_dict(document["state"]), self._notice)
         except (UserError, KeyError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise UserError(f"cannot resume {file}: {reason}") from error
-        self._checkpointer.take_up(file, self.step, self.best.step)
+        self._checkpointer.take_up(file, self.best.step)
+        self._resumed = True
 
     def state_dict(self) -> State:
         """Everything a run needs to go on."""
         return {
+            **self._accounts(),
             "step": self.step,
             "episode": self.episode,
-            "handled": self._handled,
             "elapsed": self._elapsed(),
             "finished": self._finished,
-            "best": dataclasses.asdict(self.best),
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
             "collector": self.collector.state_dict(),
-            "metrics": self.metrics.state_dict(),
-            "sinks": self._sinks.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Go on from `state`; a run that had ended, but has a larger budget now, from before its end."""
+        finished = state["finished"]
+        if finished is not None and finished["stopping"] != self.config.stopping():
+            state, finished = {**state, **finished["before"]}, None
         self.step, self.episode = state["step"], state["episode"]
         self._handled = state["handled"]
         self._elapsed_before = state["elapsed"]
-        self._finished = state["finished"]
+        self._finished = finished
         self.best = Best(**state["best"])
         self.agent.load_state_dict(state["agent"])
         self.replay.load_state_dict(state["replay"])
         self.collector.load_state_dict(state["collector"])
         self.metrics.load_state_dict(state["metrics"])
         self._sinks.load_state_dict(state["sinks"])
-        self._resumed = True
+
+    def _accounts(self) -> State:
+        """What evaluating and logging change."""
+        return {
+            "handled": self._handled,
+            "best": dataclasses.asdict(self.best),
+            "metrics": self.metrics.state_dict(),
+            "sinks": self._sinks.state_dict(),
+        }
+
+    def _go_on_with_own_run(self) -> None:
+        """Resume what the output directory holds, if it is this run."""
+        if self._resumed or not holds_checkpoints(self.output_dir):
+            return
+        load_valid(find_checkpoint(self.output_dir), self._refuse_another_run, lambda _: None)
+        self.resume(self.output_dir)
+
+    def _refuse_another_run(self, document: State) -> None:
+        if document["source"].get("agent") != self._source.get("agent"):
+            raise UserError(
+                f"{self.output_dir} already holds a run of another agent; choose another output directory, "
+                "or go on with it all the same by Trainer.resume"
+            )
+
+    def _notice(self, message: str) -> None:
+        self.notices.append(message)
+
+    def _cut_episodes(self) -> None:
+        """End the episodes that could not be brought back, as truncated."""
+        for cut, episode in self.collector.cut_episodes(self.step):
+            self.replay.truncate(cut.env, cut.obs)
+            if episode.length:
+                self._count(episode)
 
     def _run(self) -> str:
         """The loop, and what it leaves behind whether it ends or fails."""
         try:
+            self._cut_episodes()
             reason = self._loop()
+        except DivergedError as error:
+            log.error("%s", error)
+            self._leave_report()
+            raise
         except Exception:
             log.exception("training failed at step %d, episode %d", self.step, self.episode)
             self._rescue()
@@ -172,7 +229,9 @@ class Trainer:
         """Save after an exception; a second failure must not hide the first."""
         try:
             self._write_checkpoint([LATEST])
-            log.info("the state was saved to %s", self._checkpointer.directory / LATEST)
+            self._checkpointer.wait()
+            if not self._checkpointer.failed:
+                log.info("the state was saved to %s", self._checkpointer.directory / LATEST)
         except Exception:
             log.exception("the state could not be saved")
         self._leave_report()
@@ -184,20 +243,47 @@ class Trainer:
             return self._finished["reason"]
         self._finished = None
         while True:
-            end = self._budget_reached()
-            if end or self._due(self.config.eval_frequency):
+            end, due = self._budget_reached(), self._is_between_rounds()
+            evaluated = due and self._due(self.config.eval_frequency)
+            logged = due and self._due(self.config.log_frequency)
+            numbered = due and self._due(self.config.checkpoint_frequency)
+            if evaluated:
                 self._evaluate()
                 end = end or self._evaluation_ends()
-            if end or self._due(self.config.log_frequency):
+            if logged:
                 self._log()
-            if end:
-                self._finished = {"reason": end, "stopping": self.config.stopping()}
+            if due:
+                self._handled = self._clock()
+            aside = self._conclude(end, evaluated, logged) if end else None
             reason = end or self._interrupted()
-            self._save(last=reason is not None)
+            self._save(numbered, reason is not None, aside)
             if reason:
+                self._checkpointer.wait()
                 log.info("at step %d, episode %d: %s", self.step, self.episode, reason)
                 return reason
             self._advance()
+
+    def _conclude(self, reason: str, evaluated: bool, logged: bool) -> str | None:
+        """A last evaluation and log line where none was due; returns a name for the best.pt from before.
+
+        A run that is given a larger budget later goes on from before these, as if it had not ended here.
+        """
+        before, best = self._accounts(), self.best.step
+        if not evaluated:
+            self._evaluate()
+        if not logged:
+            self._log()
+        self._finished = {"reason": reason, "stopping": self.config.stopping(), "before": before}
+        return (
+            best_name(best)
+            if self._improved and not evaluated and math.isfinite(before["best"]["mean"])
+            else None
+        )
+
+    def _is_between_rounds(self) -> bool:
+        """Whether events happen at this step: only after whole rounds, wherever a budget may end."""
+        num_envs = len(self.collector.envs.envs)
+        return self.step == 0 or crossed(self.step - num_envs, self.step, self.agent.config.train_every)
 
     def _advance(self) -> None:
         """Collect until the next round of learning, then learn and update the target where due."""
@@ -210,6 +296,8 @@ class Trainer:
         for _ in range(rounds * config.gradient_steps):
             batch = self.replay.sample(config.batch_size)
             priority, info = agent.learn(batch)
+            if not math.isfinite(info.sum().item()):
+                raise divergence.diagnose(self.output_dir, self.step, agent, batch, info, self.metrics.last)
             self.replay.update(batch.indices, priority)
             self.metrics.add_update(info)
         every = config.target_update_every
@@ -227,10 +315,13 @@ class Trainer:
         finally:  # an environment that raises has not undone the steps before
             self.step = progress.step
             for episode in progress.ended:
-                self.episode += 1
-                self.metrics.add_episode(episode)
-                values = {"train/return": episode.episode_return, "train/length": float(episode.length)}
-                self._sinks.write(Record("episode", episode.step, self.episode, values))
+                self._count(episode)
+
+    def _count(self, episode: Episode) -> None:
+        self.episode += 1
+        self.metrics.add_episode(episode)
+        values = {"train/return": episode.episode_return, "train/length": float(episode.length)}
+        self._sinks.write(Record("episode", episode.step, self.episode, values))
 
     def _evaluate(self) -> None:
         evaluation = self.evaluator.run(self.agent.greedy, self.config.eval_episodes)
@@ -274,17 +365,19 @@ class Trainer:
             values["time/steps_per_second"] = (self.step - step_then) / (now - then)
         self._sinks.write(Record("train", self.step, self.episode, values))
 
-    def _save(self, last: bool) -> None:
+    def _save(self, numbered: bool, last: bool, aside: str | None) -> None:
         """Write what is due: a numbered checkpoint, the best, the latest; one file under several names."""
-        names = [numbered_name(self.step)] if self._due(self.config.checkpoint_frequency) else []
+        names = [numbered_name(self.step)] if numbered else []
         names += [BEST] if self._improved else []
-        self._handled, self._improved = self._clock(), False
+        self._improved = False
         if names or last:
-            self._write_checkpoint([*names, LATEST])
+            self._write_checkpoint([*names, LATEST], aside)
 
-    def _write_checkpoint(self, names: list[str]) -> None:
+    def _write_checkpoint(self, names: list[str], aside: str | None = None) -> None:
+        if not self.agent.is_finite():
+            raise DivergedError(f"the weights are not finite at step {self.step}; {divergence.ADVICE}")
         payload = {"source": self._source, "state": self.state_dict()}
-        self._checkpointer.save(payload, self.step, names)
+        self._checkpointer.save(payload, self.step, names, aside)
 
     def _due(self, every: int) -> bool:
         """Whether a multiple of `every` was passed since what was due was last handled."""
@@ -317,6 +410,8 @@ class Trainer:
         self._sinks.open(self.output_dir, info)
         verb = "going on from" if self._resumed else "starting at"
         log.info("%s step %d, episode %d in %s", verb, self.step, self.episode, self.output_dir)
+        for notice in self.notices:
+            log.warning("%s", notice)
 
     def _leave_report(self) -> None:
         """metrics.json and the curves; a full disk or a missing font must not cost the run its end."""

@@ -48,6 +48,8 @@ class TrainingConfig:
     """Evaluations in a row without an improvement of at least `min_delta`."""
     min_delta: float = 0.0
     """Improvement of the mean return that counts for `patience`; any larger one with 0."""
+    retry_env: bool = True
+    """Make an environment that raises again, once, and bring it back by its seed and actions."""
     target_return: float | None = None
     """Stop when an evaluation's mean return reaches it; null never."""
 

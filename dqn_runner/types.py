@@ -15,11 +15,19 @@ Array = NDArray[Any]
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 State = dict[str, Any]
-"""What `state_dict` returns: nested dicts and lists of plain values, numpy arrays and tensors."""
+"""What `state_dict` returns: nested dicts and lists of plain values, numpy arrays, tensors and Rows."""
 
 
 class UserError(Exception):
     """Something the user can put right; the message says what was wrong and what to do."""
+
+
+class DamagedError(UserError):
+    """A stored file is not what was written; an older one may do."""
+
+
+class DivergedError(Exception):
+    """Learning gave infinite or undefined numbers; the message is a diagnosis."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,26 @@ class LossOutput(NamedTuple):
 
 QFunction = Callable[["torch.Tensor"], "torch.Tensor"]
 """A network with its weights: observations [batch, *obs_shape] to outputs [batch, actions * width]."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Numbered rows that never change once they are written: how a growing memory is part of a state.
+
+    Whoever keeps states can then keep each row once, however many states hold it.
+    """
+
+    start: int
+    """Number of the oldest row still held."""
+    stop: int
+    """Number that the next row will get."""
+    row_bytes: int
+    read: Callable[[int, int], dict[str, Array]]
+    """Columns of the rows [start, stop), copied."""
+
+    def all(self) -> dict[str, Array]:
+        """Columns of all rows, oldest first."""
+        return self.read(self.start, self.stop)
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,23 @@ import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from dqn_runner import checkpoint
-from dqn_runner.checkpoint import (
+from dqn_runner import checkpointer as checkpointer_module
+from dqn_runner.checkpoint import FORMAT, VERSION, load_checkpoint
+from dqn_runner.checkpointer import (
     BEST,
-    FORMAT,
     LATEST,
-    VERSION,
     Checkpointer,
+    best_name,
     find_checkpoint,
-    load_checkpoint,
     numbered_name,
-    write_atomically,
 )
+from dqn_runner.files import write_atomically
 from dqn_runner.types import UserError
 
 PAYLOAD: dict[str, Any] = {
@@ -35,6 +34,12 @@ PAYLOAD: dict[str, Any] = {
         "flags": np.array([True]),
     },
 }
+
+
+def save(checkpointer: Checkpointer, payload: Any, step: int, names: list[str]) -> None:
+    """Save, and wait until it is on disk."""
+    checkpointer.save(payload, step, names)
+    checkpointer.wait()
 
 
 def names(directory: Path) -> set[str]:
@@ -52,20 +57,26 @@ def refused(path: Path) -> str:
 
 
 class TestAWriteHappensWhollyOrNotAtAll:
-    def test_a_crash_while_writing_keeps_the_old_content(self, tmp_path: Path):
+    def test_a_crash_while_writing_keeps_the_old_content(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
         path = tmp_path / "file"
         path.write_bytes(b"old")
 
-        def crash(file: IO[bytes]) -> None:
-            file.write(b"half of the n")
+        write = os.write
+
+        def crash(descriptor: int, content: bytes) -> int:
+            write(descriptor, content[:5])
             raise KeyboardInterrupt
 
+        monkeypatch.setattr(os, "write", crash)
         with pytest.raises(KeyboardInterrupt):
-            write_atomically(path, crash)
+            write_atomically(path, b"half of the new content")
+        monkeypatch.undo()
         assert path.read_bytes() == b"old"
         assert names(tmp_path) == {"file"}
 
-    @pytest.mark.parametrize("operation", ["fsync", "replace"])
+    @pytest.mark.parametrize("operation", ["write", "fsync", "replace"])
     def test_a_disk_that_fails_keeps_the_old_content(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
     ):
@@ -77,7 +88,7 @@ class TestAWriteHappensWhollyOrNotAtAll:
 
         monkeypatch.setattr(os, operation, fail)
         with pytest.raises(OSError, match="No space left"):
-            write_atomically(path, lambda file: file.write(b"new"))
+            write_atomically(path, b"new")
         monkeypatch.undo()
         assert path.read_bytes() == b"old"
         assert names(tmp_path) == {"file"}
@@ -100,22 +111,22 @@ class TestAWriteHappensWhollyOrNotAtAll:
 
         monkeypatch.setattr(os, "fsync", spy_fsync)
         monkeypatch.setattr(os, "replace", spy_replace)
-        write_atomically(path, lambda file: file.write(b"12345"))
+        write_atomically(path, b"12345")
         assert events == ["sync 5 bytes", "rename", "sync directory"]
 
     def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(self, tmp_path: Path):
         checkpointer = Checkpointer(tmp_path, keep_last=3)
-        checkpointer.save(PAYLOAD, 10, [numbered_name(10), BEST, LATEST])
+        save(checkpointer, PAYLOAD, 10, [numbered_name(10), BEST, LATEST])
         before = names(tmp_path)
         with pytest.raises(TypeError):
-            checkpointer.save({"state": {"bad": object()}}, 20, [numbered_name(20), BEST, LATEST])
+            save(checkpointer, {"state": {"bad": object()}}, 20, [numbered_name(20), BEST, LATEST])
         assert names(tmp_path) == before
         assert load_checkpoint(tmp_path / LATEST)["step"] == 10
 
     def test_a_left_over_temporary_file_is_no_hindrance(self, tmp_path: Path):
         for name in (numbered_name(10), LATEST):
             (tmp_path / f"{name}.tmp").write_bytes(b"half of a checkpoint, left by SIGKILL")
-        Checkpointer(tmp_path, keep_last=3).save(PAYLOAD, 10, [numbered_name(10), LATEST])
+        save(Checkpointer(tmp_path, keep_last=3), PAYLOAD, 10, [numbered_name(10), LATEST])
         assert names(tmp_path) == {numbered_name(10), LATEST}
 
 
@@ -124,37 +135,39 @@ class TestRetention:
         checkpointer = Checkpointer(tmp_path, keep_last=2)
         for step in (100, 200, 300, 400):
             best = [BEST] if step == 100 else []
-            checkpointer.save(PAYLOAD, step, [numbered_name(step), *best, LATEST])
+            save(checkpointer, PAYLOAD, step, [numbered_name(step), *best, LATEST])
         assert names(tmp_path) == {numbered_name(300), numbered_name(400), BEST, LATEST}
         assert load_checkpoint(tmp_path / BEST)["step"] == 100
         assert load_checkpoint(tmp_path / LATEST)["step"] == 400
 
     def test_none_of_the_numbered_need_stay(self, tmp_path: Path):
         checkpointer = Checkpointer(tmp_path, keep_last=0)
-        checkpointer.save(PAYLOAD, 100, [numbered_name(100), BEST, LATEST])
+        save(checkpointer, PAYLOAD, 100, [numbered_name(100), BEST, LATEST])
         assert names(tmp_path) == {BEST, LATEST}
         assert load_checkpoint(tmp_path / LATEST)["step"] == 100
 
-    def test_newest_means_written_last_when_a_run_was_taken_back(self, tmp_path: Path):
-        checkpointer = Checkpointer(tmp_path, keep_last=2)
-        for number, step in enumerate((800, 900, 400)):
-            checkpointer.save(PAYLOAD, step, [numbered_name(step), LATEST])
-            os.utime(tmp_path / numbered_name(step), (number, number))
-        checkpointer.save(PAYLOAD, 500, [numbered_name(500), LATEST])
-        assert names(tmp_path) == {numbered_name(400), numbered_name(500), LATEST}
+    def test_a_run_taken_back_sets_the_later_ones_aside(self, tmp_path: Path):
+        checkpointer = Checkpointer(tmp_path, keep_last=3)
+        for step in (400, 800, 900):
+            save(checkpointer, PAYLOAD, step, [numbered_name(step), BEST, LATEST])
+        checkpointer.take_up(tmp_path / numbered_name(400), best_step=400)
+        aside = {f"superseded_{numbered_name(step)}" for step in (800, 900)} | {best_name(900)}
+        assert names(tmp_path) == {numbered_name(400), BEST, LATEST, *aside}
+        for name in (numbered_name(400), BEST, LATEST):
+            assert load_checkpoint(tmp_path / name)["step"] == 400
 
     def test_names_sort_by_step(self):
         assert sorted(map(numbered_name, (5, 1_000_000, 20))) == list(map(numbered_name, (5, 20, 1_000_000)))
 
     def test_files_of_others_are_left_alone(self, tmp_path: Path):
         (tmp_path / "mine.pt").touch()
-        Checkpointer(tmp_path, keep_last=0).save(PAYLOAD, 1, [numbered_name(1), LATEST])
+        save(Checkpointer(tmp_path, keep_last=0), PAYLOAD, 1, [numbered_name(1), LATEST])
         assert names(tmp_path) == {"mine.pt", LATEST}
 
 
 class TestOneFileUnderSeveralNames:
     def test_written_once(self, tmp_path: Path):
-        Checkpointer(tmp_path, keep_last=3).save(PAYLOAD, 7, [numbered_name(7), BEST, LATEST])
+        save(Checkpointer(tmp_path, keep_last=3), PAYLOAD, 7, [numbered_name(7), BEST, LATEST])
         assert len({path.stat().st_ino for path in tmp_path.iterdir()}) == 1
         assert names(tmp_path) == {numbered_name(7), BEST, LATEST}
 
@@ -167,7 +180,7 @@ class TestOneFileUnderSeveralNames:
         monkeypatch.setattr(os, "link", no_links)
         checkpointer = Checkpointer(tmp_path, keep_last=3)
         for step in (7, 8):
-            checkpointer.save(PAYLOAD, step, [numbered_name(step), BEST, LATEST])
+            save(checkpointer, PAYLOAD, step, [numbered_name(step), BEST, LATEST])
         assert names(tmp_path) == {numbered_name(7), numbered_name(8), BEST, LATEST}
         assert len({path.stat().st_ino for path in tmp_path.iterdir()}) == 4
         assert {path.name: load_checkpoint(path)["step"] for path in tmp_path.iterdir()} == {
@@ -179,14 +192,14 @@ class TestOneFileUnderSeveralNames:
 
     def test_a_new_latest_leaves_best_as_it_was(self, tmp_path: Path):
         checkpointer = Checkpointer(tmp_path, keep_last=0)
-        checkpointer.save(PAYLOAD, 1, [BEST, LATEST])
-        checkpointer.save({"state": {"weights": torch.zeros(3)}}, 2, [LATEST])
+        save(checkpointer, PAYLOAD, 1, [BEST, LATEST])
+        save(checkpointer, {"state": {"weights": torch.zeros(3)}}, 2, [LATEST])
         assert load_checkpoint(tmp_path / BEST)["state"]["weights"].tolist() == [0, 1, 2]
 
 
 class TestContent:
     def test_comes_back_as_it_was(self, tmp_path: Path):
-        Checkpointer(tmp_path, keep_last=0).save(PAYLOAD, 42, [LATEST])
+        save(Checkpointer(tmp_path, keep_last=0), PAYLOAD, 42, [LATEST])
         document = load_checkpoint(tmp_path / LATEST)
         assert document["step"] == 42
         assert document["source"] == PAYLOAD["source"]
@@ -196,19 +209,19 @@ class TestContent:
             assert back.tolist() == value.tolist()
 
     def test_opens_with_plain_torch_and_no_pickle(self, tmp_path: Path):
-        Checkpointer(tmp_path, keep_last=0).save(PAYLOAD, 42, [LATEST])
+        save(Checkpointer(tmp_path, keep_last=0), PAYLOAD, 42, [LATEST])
         document = torch.load(tmp_path / LATEST, weights_only=True)
         assert document["format"] == FORMAT
         assert document["version"] == VERSION
 
     def test_a_view_is_saved_without_what_lies_around_it(self, tmp_path: Path):
         everything = np.zeros((1000, 1000))
-        Checkpointer(tmp_path, keep_last=0).save({"state": {"rows": everything[:2]}}, 1, [LATEST])
+        save(Checkpointer(tmp_path, keep_last=0), {"state": {"rows": everything[:2]}}, 1, [LATEST])
         assert (tmp_path / LATEST).stat().st_size < 100_000
 
     @pytest.mark.parametrize("number", [np.float64(1.5), np.float32(1.5), np.int64(3), np.bool_(True)])
     def test_a_number_of_numpy_does_not_spoil_the_file(self, tmp_path: Path, number: Any):
-        Checkpointer(tmp_path, keep_last=0).save({"state": {"mean": number}}, 1, [LATEST])
+        save(Checkpointer(tmp_path, keep_last=0), {"state": {"mean": number}}, 1, [LATEST])
         back = load_checkpoint(tmp_path / LATEST)["state"]["mean"]
         assert np.asarray(back).item() == number.item()
 
@@ -221,7 +234,7 @@ class TestContent:
     )
     def test_what_cannot_be_saved_is_named_by_its_path(self, tmp_path: Path, state: Any, where: str):
         with pytest.raises(TypeError) as caught:
-            Checkpointer(tmp_path, keep_last=0).save({"state": state}, 1, [LATEST])
+            save(Checkpointer(tmp_path, keep_last=0), {"state": state}, 1, [LATEST])
         assert where in str(caught.value)
 
 
@@ -238,7 +251,7 @@ class Bomb:
 class TestFilesThatAreNoCheckpoints:
     @pytest.fixture
     def good(self, tmp_path: Path) -> Path:
-        Checkpointer(tmp_path, keep_last=1).save(PAYLOAD, 42, [numbered_name(42), LATEST])
+        save(Checkpointer(tmp_path, keep_last=1), PAYLOAD, 42, [numbered_name(42), LATEST])
         return tmp_path / LATEST
 
     def test_a_file_cut_short(self, good: Path):
@@ -288,15 +301,15 @@ class TestAnOpenCheckpoint:
     def test_may_be_replaced_and_removed(self, tmp_path: Path):
         """Loading maps the file into memory; the run it belongs to goes on writing."""
         checkpointer = Checkpointer(tmp_path, keep_last=0)
-        checkpointer.save({"state": {"weights": torch.arange(100_000.0)}}, 1, [LATEST])
+        save(checkpointer, {"state": {"weights": torch.arange(100_000.0)}}, 1, [LATEST])
         weights = load_checkpoint(tmp_path / LATEST)["state"]["weights"]
-        checkpointer.save({"state": {"weights": torch.zeros(100_000)}}, 2, [LATEST])
+        save(checkpointer, {"state": {"weights": torch.zeros(100_000)}}, 2, [LATEST])
         assert weights.equal(torch.arange(100_000.0))
         (tmp_path / LATEST).unlink()
         assert weights.equal(torch.arange(100_000.0))
 
     def test_is_read_without_a_warning(self, tmp_path: Path):
-        Checkpointer(tmp_path, keep_last=0).save(PAYLOAD, 1, [LATEST])
+        save(Checkpointer(tmp_path, keep_last=0), PAYLOAD, 1, [LATEST])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             load_checkpoint(tmp_path / LATEST)
@@ -305,4 +318,4 @@ class TestAnOpenCheckpoint:
 def test_a_run_directory_means_its_latest(tmp_path: Path):
     assert find_checkpoint(tmp_path) == tmp_path / "checkpoints" / LATEST
     assert find_checkpoint(tmp_path / "checkpoints" / BEST) == tmp_path / "checkpoints" / BEST
-    assert checkpoint.LATEST == "latest.pt"
+    assert checkpointer_module.LATEST == "latest.pt"

@@ -76,6 +76,7 @@ class TestWhatARunLeaves:
     def test_its_files(self, finished_run: Path):
         assert present(finished_run) == {
             ".hydra",
+            ".lock",
             "checkpoints",
             "logs",
             "metrics.json",
@@ -402,13 +403,37 @@ class TestResume:
         assert done.status == 0, done.err
         assert present(tmp_path) == {odd.name}
 
-    def test_a_used_directory_takes_no_second_run(self, run_copy: Path, program: Callable[..., Outcome]):
+    def test_the_same_command_goes_on(self, run_copy: Path, program: Callable[..., Outcome]):
+        """And a changed one changes the run, or is refused."""
         before = records(run_copy)
-        answer = program(*BUDGET, "hydra.run.dir=run").error
-        assert "already holds a run; resume it (resume=" in answer
+        done = program(*BUDGET, "hydra.run.dir=run")
+        assert done.out.startswith("nothing changed\nbest evaluation "), done
         assert records(run_copy) == before
-        done = program("resume=run", "trainer.max_steps=1300")
+        assert (
+            "resume cannot change seed from 0 to 1" in program(*BUDGET, "seed=1", "hydra.run.dir=run").error
+        )
+        assert records(run_copy) == before
+        done = program(*BUDGET, "trainer.max_steps=1300", "hydra.run.dir=run")
         assert done.out.startswith("changed for this session:\ntrainer.max_steps: 1200 -> 1300\nbest ")
+        assert records(run_copy)[: len(before)] == before
+
+    def test_never_begins_anew_in_a_fresh_directory(
+        self, run_copy: Path, program: Callable[..., Outcome], tmp_path: Path
+    ):
+        before = records(run_copy)
+        for name in ("run-2", "run-3"):
+            done = program(*BUDGET, "resume=never", "hydra.run.dir=run")
+            assert f"run is in use already; with resume=never this run goes to {name}" in done.out
+            assert records(tmp_path / name) == before
+        assert records(run_copy) == before
+
+    def test_a_sweep_again_goes_on_with_each_job(self, program: Callable[..., Outcome], tmp_path: Path):
+        command = ("-m", "seed=0,1", *BUDGET, "hydra.sweep.dir=sweep")
+        assert program(*command).status == 0
+        before = records(tmp_path / "sweep" / "1")
+        done = program(*command, "trainer.max_steps=1300")
+        assert done.out.count("trainer.max_steps: 1200 -> 1300") == 2
+        assert len(records(tmp_path / "sweep" / "1")) > len(before)
 
     def test_an_interrupted_run_ends_like_one_that_was_not(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path

@@ -121,7 +121,9 @@ class TestConsole:
     def test_the_bar_is_closed_when_a_run_fails(self, tmp_path: Path):
         write_my_env(tmp_path)
         (tmp_path / "broken").touch()
-        status, shown = on_a_terminal(tmp_path, "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650", *BUDGET)
+        status, shown = on_a_terminal(
+            tmp_path, "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650", "trainer.retry_env=false", *BUDGET
+        )
         assert status == 1
         bar, _, after = shown.rpartition(SHOW_CURSOR)
         assert HIDE_CURSOR in bar

@@ -165,7 +165,7 @@ def trained(run_dir: Path, envs: Copies, max_steps: int, **settings: Any) -> Tra
 
 def remembered(trainer: Trainer) -> list[Moment]:
     """What the replay holds, in the order of its rows."""
-    columns = trainer.replay.state_dict()["columns"]
+    columns = trainer.replay.state_dict()["rows"].all()
     names = Moment._fields
     return [Moment(*row) for row in zip(*(columns[name].tolist() for name in names), strict=True)]
 

@@ -23,7 +23,13 @@ from dqn_runner.training import Unit
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli, write_my_env
 
 ENDLESS = (*BUDGET, "trainer.max_steps=1000000", "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650")
-RUN = (*BUDGET, "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650", "hydra.run.dir=run")
+RUN = (
+    *BUDGET,
+    "trainer.retry_env=false",
+    "env.id=my_pkg.envs.MyEnv",
+    "env.kwargs.at=650",
+    "hydra.run.dir=run",
+)
 
 
 def log_of(run_dir: Path) -> str:
@@ -157,7 +163,9 @@ class TestExceptions:
                 train_every=10,
                 exploration=EpsilonGreedy(schedule=Constant(value=1.0)),
             )
-            budget = TrainingConfig(unit=Unit.steps, max_steps=200, eval_frequency=100, log_frequency=100)
+            budget = TrainingConfig(
+                unit=Unit.steps, max_steps=200, eval_frequency=100, log_frequency=100, retry_env=False
+            )
             return Trainer(DQNAgent(config), Clocks(*envs), budget, tmp_path, loggers={})
 
         envs = [Clock(), Clock()]
@@ -171,7 +179,7 @@ class TestExceptions:
         assert stats.steps == 200
         assert set(stats.history["episodes"]["length"]) == {7}
         assert set(stats.history["episodes"]["return"]) == {28.0}
-        columns = {name: np.asarray(c) for name, c in resumed.replay.state_dict()["columns"].items()}
+        columns = {name: np.asarray(c) for name, c in resumed.replay.state_dict()["rows"].all().items()}
         (seed, time), (next_seed, next_time) = columns["obs"].T, columns["next_obs"].T
         length = -np.log2(columns["discount"])
         assert (seed == next_seed).all()

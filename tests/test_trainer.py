@@ -114,9 +114,9 @@ def test_event_tape_in_steps(tmp_path: Path) -> None:
     spy(tape, agent, "sync_target", "sync")
     save = trainer._checkpointer.save  # pyright: ignore[reportPrivateUsage]
 
-    def noted(payload: State, step: int, names: list[str]) -> None:
+    def noted(payload: State, step: int, names: list[str], set_best_aside: str | None) -> None:
         tape.events.append(f"save {' '.join(names)}")
-        save(payload, step, names)
+        save(payload, step, names, set_best_aside)
 
     trainer._checkpointer.save = noted  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     trainer.train()
@@ -138,8 +138,8 @@ def test_event_tape_in_steps(tmp_path: Path) -> None:
         "episode 12/3",
         "learn",
         "sync",
-        "eval 12/3",
         "train 12/3",
+        "eval 12/3",
         "save latest.pt",
         "close well",
     ]
@@ -194,7 +194,7 @@ def test_time_limit_of_the_trainer_truncates(tmp_path: Path) -> None:
     stats = trainer.train()
     assert stats.history["episodes"]["length"] == [3, 3, 3, 3]
     assert stats.history["evaluations"]["length_mean"] == [3, 3, 3]
-    columns = trainer.replay.state_dict()["columns"]
+    columns = trainer.replay.state_dict()["rows"].all()
     assert (columns["discount"] == np.float32(0.99)).all(), "a truncated episode still bootstraps"
 
 
@@ -238,12 +238,16 @@ def test_best_score_and_patience_survive_a_resume(tmp_path: Path) -> None:
     assert again.best == Best(mean=4.0, step=6, reference=4.0, waited=2)
 
 
-def test_a_used_directory_is_not_written_into(tmp_path: Path) -> None:
+def test_the_same_script_again_goes_on_and_another_agent_is_refused(tmp_path: Path) -> None:
     make_trainer(tmp_path, Tape()).train()
     before = (tmp_path / "run" / "checkpoints" / "latest.pt").read_bytes()
-    with pytest.raises(UserError, match="already holds a run; resume it"):
-        make_trainer(tmp_path, Tape()).train()
+    with pytest.raises(UserError, match="already holds a run of another agent; choose another output dir"):
+        make_trainer(tmp_path, Tape(), make_agent(learning_rate=0.5)).train()
     assert (tmp_path / "run" / "checkpoints" / "latest.pt").read_bytes() == before
+    tape = Tape()
+    assert make_trainer(tmp_path, tape, max_steps=16).train().steps == 16
+    assert tape.events[0].startswith("open ")
+    assert tape.events[1] == "episode 16/4"
 
 
 def test_objective_is_the_best_evaluation(tmp_path: Path) -> None:

@@ -1,0 +1,271 @@
+"""The checkpoints of one run: written beside training, published atomically, kept as long as wanted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dqn_runner import files, segments
+from dqn_runner.checkpoint import ROWS, encode, load_checkpoint, pack, read_document, stored_pieces
+from dqn_runner.lazy import torch
+from dqn_runner.segments import Segment
+from dqn_runner.types import Array, DamagedError, Rows, State, UserError
+
+LATEST = "latest.pt"
+BEST = "best.pt"
+_NUMBERED = "checkpoint_*.pt"
+
+log = logging.getLogger("dqn_runner")
+
+
+def numbered_name(step: int) -> str:
+    """File name of the regular checkpoint of env step `step`; names sort by step."""
+    return f"checkpoint_{step:010d}.pt"
+
+
+def best_name(step: int) -> str:
+    """File name under which the best checkpoint of env step `step` is set aside."""
+    return f"best_{step:010d}.pt"
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The file that a user means by `path`: a checkpoint, or the latest one of a run directory."""
+    return path / "checkpoints" / LATEST if path.is_dir() else path
+
+
+def holds_checkpoints(run_dir: Path) -> bool:
+    """Whether a run directory has anything to go on from."""
+    return any((run_dir / "checkpoints").glob("*.pt"))
+
+
+def load_valid(path: Path, accept: Callable[[State], None], report: Callable[[str], None]) -> Path:
+    """Hand `accept` the checkpoint `path`, or where it is damaged the newest valid one before it.
+
+    Returns the file that was taken. `accept` may find damage too, in the segments that it reads. What is
+    damaged, and what is used instead, is reported in one line.
+    """
+    problem = None
+    for candidate in (path, *_older(path)):
+        try:
+            accept(load_checkpoint(candidate))
+        except DamagedError as error:
+            problem = problem or error
+        else:
+            if problem is not None:
+                report(f"{str(problem).partition('; in ')[0]}; {candidate.name} is used instead")
+            return candidate
+    raise problem or DamagedError(f"there is no checkpoint {path}")
+
+
+def _older(path: Path) -> Iterable[Path]:
+    """The checkpoints of the run before `path`, which is damaged, from the newest on."""
+    numbered = {p: _step_of(p) for p in path.parent.glob(_NUMBERED)}
+    if path.name == LATEST:
+        yield from sorted(numbered, key=lambda p: numbered[p], reverse=True)
+        yield path.with_name(BEST)
+    elif path in numbered:
+        yield from sorted((p for p in numbered if numbered[p] < numbered[path]), reverse=True)
+
+
+def _step_of(numbered: Path) -> int:
+    digits = numbered.stem.removeprefix("checkpoint_")
+    return int(digits) if digits.isdecimal() else -1
+
+
+@dataclass
+class _Job:
+    """A consistent copy of a state, on its way to the disk."""
+
+    document: State
+    names: list[str]
+    set_best_aside: str | None
+    fresh: list[tuple[list[Any], str, dict[str, Array]]] = field(
+        default_factory=list[tuple[list[Any], str, dict[str, Array]]]
+    )
+    """Rows to seal: the piece in the document that will name them, its path, and their columns."""
+
+
+class Checkpointer:
+    """Writes the checkpoints of one run into one directory, one at a time, on a thread of its own."""
+
+    def __init__(self, directory: Path, keep_last: int, sync: Callable[[], None] = lambda: None) -> None:
+        """Of the numbered checkpoints the newest `keep_last` stay; best.pt and latest.pt always do.
+
+        `sync` makes durable what else a checkpoint relies on; it is called before one is published.
+        """
+        self.directory = directory
+        self.failed = False
+        """Whether the last attempt to write failed."""
+        self._segments = directory / segments.FOLDER
+        self._keep_last = keep_last
+        self._sync = sync
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._running: tuple[Future[None], _Job] | None = None
+        self._unsaved_best: _Job | None = None
+        self._sealed: dict[str, dict[int, Segment]] = {}
+        """Segments on disk by the path of their rows and the number after their last."""
+        self._names_in: dict[str, set[str] | None] = {}
+
+    def save(
+        self, payload: State, step: int, names: Iterable[str], set_best_aside: str | None = None
+    ) -> None:
+        """Copy `payload` and begin to write it, as latest.pt and under each of `names`.
+
+        Waits for the write before. A disk that does not take it is reported in the log and raises nothing;
+        the next save tries again. The best.pt that is replaced stays as `set_best_aside`, if that is given.
+        """
+        self.wait()
+        job = _Job({}, [name for name in names if name != LATEST], set_best_aside)
+        content = {"step": step, "names": job.names, **payload}
+        job.document = pack(content, lambda rows, where: self._split(rows, where, job))
+        if self._unsaved_best is not None:
+            self._start(self._unsaved_best)
+            self.wait()
+        self._start(job)
+
+    def wait(self) -> None:
+        """Return when nothing is being written any more."""
+        if self._running is None:
+            return
+        (running, job), self._running = self._running, None
+        try:
+            running.result()
+        except OSError as error:
+            self.failed = True
+            self._unsaved_best = job if BEST in job.names else self._unsaved_best
+            log.warning(
+                "the checkpoint of step %d could not be written to %s (%s); training goes on, the last good "
+                "checkpoint stays, and saving is tried again with the next one",
+                job.document["step"],
+                self.directory,
+                error,
+            )
+        else:
+            self.failed = False
+            self._unsaved_best = None if BEST in job.names else self._unsaved_best
+
+    def close(self) -> None:
+        """Finish what is being written, and end the thread."""
+        self.wait()
+        self._writer.shutdown()
+
+    def take_up(self, source: Path, best_step: int) -> None:
+        """Go on from `source`: complete what a crash left undone, and set the later checkpoints aside.
+
+        Those of a run that was taken back to an earlier step stay as `superseded_*`. The best.pt of env
+        step `best_step` gets its name back.
+        """
+        if source.resolve().parent != self.directory.resolve():
+            return
+        for directory in (self.directory, self._segments):
+            files.remove_leftovers(directory)
+        document = read_document(source)
+        step: int = document["step"]
+        for path in self.directory.glob(_NUMBERED):
+            if _step_of(path) > step:
+                path.replace(path.with_name(f"superseded_{path.name}"))
+        latest = self.directory / LATEST
+        if source.name == LATEST:
+            for name in document["names"]:
+                if name != BEST and not (self.directory / name).exists():
+                    files.publish(latest, self.directory / name)
+        else:
+            files.publish(source, latest)
+        self._restore_best(step, best_step)
+        for where, pieces in stored_pieces(document).items():
+            self._sealed[where] = {piece.stop: piece for piece in pieces}
+        self._retain()
+
+    def _restore_best(self, step: int, best_step: int) -> None:
+        best, aside = self.directory / BEST, self.directory / best_name(best_step)
+        found = None
+        if best.exists():
+            try:
+                found = read_document(best)["step"]
+            except UserError:
+                best.replace(best.with_name(f"damaged_{BEST}"))
+        if found == best_step:
+            return
+        if found is not None and found > best_step:
+            best.replace(best.with_name(best_name(found)))
+        if aside.exists():
+            aside.replace(best)
+        elif step == best_step:
+            files.publish(self.directory / LATEST, best)
+
+    def _start(self, job: _Job) -> None:
+        self._running = self._writer.submit(self._write, job), job
+
+    def _split(self, rows: Rows, where: str, job: _Job) -> State:
+        """What a document says of `rows`: the segments of those that fill one, and the rest themselves."""
+        size = segments.length(rows.row_bytes)
+        known = self._sealed.setdefault(where, {})
+        for stop in [stop for stop in known if stop <= rows.start]:
+            del known[stop]
+        pieces: list[list[Any]] = []
+        for stop in range(rows.start // size * size + size, rows.stop + 1, size):
+            if stop in known:
+                pieces.append(list(known[stop]))
+                continue
+            start = max(rows.start, stop - size)
+            piece: list[Any] = [start, stop, ""]
+            pieces.append(piece)
+            job.fresh.append((piece, where, rows.read(start, stop)))
+        tail = _tensors(rows.read(max(rows.start, rows.stop // size * size), rows.stop))
+        place = {"start": rows.start, "stop": rows.stop, "row_bytes": rows.row_bytes}
+        return {ROWS: True, **place, "segments": pieces, "tail": tail}
+
+    def _write(self, job: _Job) -> None:
+        """On the writer's thread: everything durable, the segments before what names them."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for piece, where, columns in job.fresh:
+            if not piece[2]:
+                sealed = segments.write(self._segments, piece[0], columns)
+                piece[2] = sealed.name
+                self._sealed[where][sealed.stop] = sealed
+        self._sync()
+        content = encode(job.document)
+        latest, best = self.directory / LATEST, self.directory / BEST
+        if job.set_best_aside and best.exists():
+            files.publish(best, self.directory / job.set_best_aside)
+        files.write_atomically(latest, content)
+        named = _segment_names(job.document)
+        for name in job.names:
+            files.publish(latest, self.directory / name)
+        self._names_in |= dict.fromkeys([LATEST, *job.names], named)
+        self._retain()
+
+    def _retain(self) -> None:
+        """Remove numbered checkpoints beyond those to keep, and segments that none names any more."""
+        numbered = sorted(self.directory.glob(_NUMBERED), key=_step_of)
+        for old in numbered[: max(0, len(numbered) - self._keep_last)]:
+            old.unlink()
+        if not self._segments.is_dir():
+            return
+        present = {path.name for path in self.directory.glob("*.pt")}
+        for name in present - set(self._names_in):
+            self._names_in[name] = _names_in_file(self.directory / name)
+        self._names_in = {name: self._names_in[name] for name in present}
+        if None not in self._names_in.values():
+            named = {name for names in self._names_in.values() if names for name in names}
+            segments.remove_others(self._segments, named)
+
+
+def _tensors(columns: dict[str, Array]) -> State:
+    return {name: torch.from_numpy(column) for name, column in columns.items()}
+
+
+def _segment_names(document: State) -> set[str]:
+    return {piece.name for pieces in stored_pieces(document).values() for piece in pieces}
+
+
+def _names_in_file(path: Path) -> set[str] | None:
+    """The segments that a checkpoint names; None if it cannot be read, and may need any."""
+    try:
+        return _segment_names(read_document(path))
+    except UserError:
+        return None

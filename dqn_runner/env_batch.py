@@ -1,0 +1,187 @@
+"""Batches of environments: explicit seeds, resets within the step, and episodes that can be brought back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+
+from dqn_runner.envs import Env, env_name, spec_of
+from dqn_runner.types import Array, State, StepResult, UserError
+
+log = logging.getLogger("dqn_runner")
+
+
+class Cut(NamedTuple):
+    """An open episode that could not be brought back, and was cut short where the checkpoint left it."""
+
+    env: int
+    obs: Array
+    reason: str
+
+
+class EnvBatch:
+    """`n` environments stepped together, with explicit seeds.
+
+    An environment that ends is reset within the same step, and both observations are handed out, so no
+    ghost transition exists. The state of an environment is the seed of its episode and the actions since.
+    """
+
+    def __init__(
+        self,
+        envs: list[Env],
+        seed_of: Callable[[int, int], int],
+        max_episode_steps: int | None,
+        remake: Callable[[], Env] | None = None,
+        inexact: bool = False,
+    ) -> None:
+        """`seed_of(env, episode)` gives reset seeds; episodes are truncated after `max_episode_steps`.
+
+        With `remake`, an environment that raises is made again once and brought back. With `inexact`, an
+        episode that a checkpoint cannot bring back is cut short, and stands in `cuts`.
+        """
+        self.envs = envs
+        self.spec = spec_of(envs[0])
+        self.cuts: list[Cut] = []
+        self._seed_of = seed_of
+        self._limit = max_episode_steps or 2**63
+        self._remake = remake
+        self._inexact = inexact
+        shape = (len(envs), *self.spec.obs_shape)
+        self.obs = np.zeros(shape, self.spec.obs_dtype)
+        self._spare = np.zeros(shape, self.spec.obs_dtype)
+        self._next_obs = np.zeros(shape, self.spec.obs_dtype)
+        self._episodes = [0] * len(envs)
+        self._actions: list[list[int]] = [[] for _ in envs]
+        for index in range(len(envs)):
+            self.obs[index] = self._reset(index, 0)
+
+    def step(self, actions: list[int]) -> StepResult:
+        """One step of every environment. The arrays of the result are overwritten by the next but one.
+
+        If an environment raises, the batch stands where it stood: nobody has seen any of the step, and
+        a checkpoint of it plays all environments again up to there.
+        """
+        obs = self._spare
+        rewards: list[float] = []
+        terminations: list[bool] = []
+        truncations: list[bool] = []
+        for index, action in enumerate(actions):
+            try:
+                obs[index], reward, terminated, truncated = self._step_one(index, action)
+            except UserError:
+                raise
+            except Exception as error:
+                self._bring_back(index, error)
+                obs[index], reward, terminated, truncated = self._step_one(index, action)
+            rewards.append(reward)
+            terminations.append(terminated)
+            truncations.append(truncated)
+        for index, action in enumerate(actions):
+            if terminations[index] or truncations[index]:
+                self._episodes[index] += 1
+                self._actions[index] = []
+            else:
+                self._actions[index].append(action)
+        self.obs, self._spare = obs, self.obs
+        return StepResult(self.obs, self._next_obs, rewards, terminations, truncations)
+
+    def state_dict(self) -> State:
+        """Which episode each environment is in, its actions since the reset, and what it shows."""
+        return {
+            "episodes": list(self._episodes),
+            "actions": [np.array(actions, np.int64) for actions in self._actions],
+            "obs": self.obs.copy(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Play the open episodes again; raises if an environment then shows something else."""
+        if len(state["episodes"]) != len(self.envs):
+            raise UserError(
+                f"the checkpoint was written with env.num_envs={len(state['episodes'])}, not {len(self.envs)}"
+            )
+        self.cuts = []
+        self._episodes = list(state["episodes"])
+        self._actions = [np.asarray(actions).tolist() for actions in state["actions"]]
+        observations: Array = np.asarray(state["obs"])
+        for index in range(len(self.envs)):
+            saved = observations[index]
+            problem = self._replay(index, saved)
+            if problem and not self._inexact:
+                raise UserError(
+                    f"{problem}. Its reset(seed=...) must make the episode repeatable; "
+                    "checkpoint.inexact=true goes on all the same, with this episode cut short"
+                )
+            if problem:
+                self.cuts.append(Cut(index, saved.copy(), problem))
+                self._episodes[index] += 1
+                self._actions[index] = []
+                self.obs[index] = self._reset(index, self._episodes[index])
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self.envs:
+            env.close()
+
+    def _step_one(self, index: int, action: int) -> tuple[Array, float, bool, bool]:
+        """What to act on next, reward, terminated, truncated; the true successor goes to `_next_obs`."""
+        next_obs, reward, terminated, truncated, _ = self.envs[index].step(action)
+        truncated = bool(truncated) or len(self._actions[index]) + 1 >= self._limit
+        self._next_obs[index] = next_obs
+        if terminated or truncated:
+            next_obs = self._reset(index, self._episodes[index] + 1)
+        return next_obs, float(reward), bool(terminated), truncated
+
+    def _bring_back(self, index: int, error: Exception) -> None:
+        """Make an environment that raised `error` again, where it stood; raise it if that is not possible."""
+        if self._remake is None:
+            raise error
+        old = self.envs[index]
+        log.warning(
+            "%s raised %s: %s; it is made again, and its %d steps since the reset are repeated",
+            env_name(old),
+            type(error).__name__,
+            error,
+            len(self._actions[index]),
+        )
+        with suppress(Exception):  # it is broken, and may not even close
+            old.close()
+        self.envs[index] = self._remake()
+        if problem := self._replay(index, self.obs[index].copy()):
+            raise error from UserError(problem)
+
+    def _replay(self, index: int, expected: Array) -> str | None:
+        """Play the open episode of an environment again; says what is wrong if it ends elsewhere."""
+        actions, env = self._actions[index], self.envs[index]
+        found = (
+            f"{env_name(env)} did not come back to its observation after the seed and {len(actions)} actions"
+        )
+        try:
+            obs = self._reset(index, self._episodes[index])
+            for action in actions:
+                obs = env.step(action)[0]
+        except UserError:
+            raise
+        except Exception as error:
+            return f"{found}: it raised {type(error).__name__}: {error}"
+        self.obs[index] = obs
+        if np.array_equal(self.obs[index], expected, equal_nan=expected.dtype.kind == "f"):
+            return None
+        return f"{found}: {_difference(self.obs[index], expected)}"
+
+    def _reset(self, index: int, episode: int) -> Array:
+        obs, _ = self.envs[index].reset(seed=self._seed_of(index, episode))
+        if np.shape(obs) != self.spec.obs_shape:
+            raise UserError(
+                f"{env_name(self.envs[index])} returned an observation of shape {np.shape(obs)}, but its "
+                f"observation_space says {self.spec.obs_shape}"
+            )
+        return obs
+
+
+def _difference(now: Array, saved: Array) -> str:
+    where = np.unravel_index(int(np.argmax(now != saved)), now.shape)
+    return f"element {tuple(int(i) for i in where)} is {now[where]}, it was {saved[where]}"
