@@ -167,7 +167,7 @@ class Checkpointer:
         step: int = document["step"]
         for path in self.directory.glob(_NUMBERED):
             if _step_of(path) > step:
-                path.replace(path.with_name(f"superseded_{path.name}"))
+                files.rename(path, f"superseded_{path.name}")
         latest = self.directory / LATEST
         if source.name == LATEST:
             for name in document["names"]:
@@ -187,13 +187,13 @@ class Checkpointer:
             try:
                 found = read_document(best)["step"]
             except UserError:
-                best.replace(best.with_name(f"damaged_{BEST}"))
+                files.rename(best, f"damaged_{BEST}")
         if found == best_step:
             return
         if found is not None and found > best_step:
-            best.replace(best.with_name(best_name(found)))
+            files.rename(best, best_name(found))
         if aside.exists():
-            aside.replace(best)
+            files.rename(aside, BEST)
         elif step == best_step:
             files.publish(self.directory / LATEST, best)
 
@@ -243,7 +243,7 @@ class Checkpointer:
         """Remove numbered checkpoints beyond those to keep, and segments that none names any more."""
         numbered = sorted(self.directory.glob(_NUMBERED), key=_step_of)
         for old in numbered[: max(0, len(numbered) - self._keep_last)]:
-            old.unlink()
+            files.remove(old)
         if not self._segments.is_dir():
             return
         present = {path.name for path in self.directory.glob("*.pt")}

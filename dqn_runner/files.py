@@ -21,7 +21,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         _write(temporary, content)
         os.replace(temporary, path)  # noqa: PTH105, all of this file goes through `os`
     except BaseException:
-        _remove(temporary)
+        remove(temporary)
         raise
     sync_directory(path.parent)
 
@@ -29,7 +29,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def publish(source: Path, path: Path) -> None:
     """Give `source` the second name `path`: by a hard link where the file system has them, else a copy."""
     temporary = path.with_name(path.name + TEMPORARY)
-    _remove(temporary)
+    remove(temporary)
     try:
         os.link(source, temporary)
     except OSError:
@@ -48,10 +48,22 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def rename(path: Path, name: str) -> None:
+    """Give `path` another name in its directory, replacing what has that name."""
+    os.replace(path, path.with_name(name))  # noqa: PTH105
+    sync_directory(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove `path` if it is there and can be removed."""
+    with suppress(OSError):
+        os.unlink(path)  # noqa: PTH108
+
+
 def remove_leftovers(directory: Path) -> None:
     """Remove what a killed process left half-written."""
     for path in directory.glob(f"*{TEMPORARY}"):
-        _remove(path)
+        remove(path)
 
 
 class AppendedFile:
@@ -104,8 +116,3 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # it is not there, or the caller's own error says what is wrong here
-        os.unlink(path)  # noqa: PTH108

@@ -88,7 +88,7 @@ def remove_others(directory: Path, keep: Iterable[str]) -> None:
     kept = set(keep)
     for path in directory.glob("*.npz"):
         if path.name not in kept:
-            path.unlink()
+            files.remove(path)
 
 
 def _digest(data: bytes) -> str:
