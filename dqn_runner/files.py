@@ -87,7 +87,7 @@ class AppendedFile:
         """Append `text`, after what still waits; raises OSError if the disk does not take it now."""
         self._waiting += text.encode()
         while self._waiting:
-            written = self._file.write(self._waiting) or 0
+            written = os.write(self._file.fileno(), self._waiting)
             self._offset += written
             self._waiting = self._waiting[written:]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from dqn_runner.loggers import LoggerPart, Sinks, default_loggers, log
 from dqn_runner.metrics import Metrics
 from dqn_runner.rng import eval_seeds, seed_for, stream
 from dqn_runner.signals import StopSignals
+from dqn_runner.stopwatch import Stopwatch
 from dqn_runner.training import Best, TrainingConfig, TrainingStats, Unit
 from dqn_runner.types import DivergedError, Record, RunInfo, State, UserError, crossed
 
@@ -98,8 +98,7 @@ class Trainer:
         self._group = group
         self._signals = StopSignals()
         self._elapsed_before = 0.0
-        self._started = time.perf_counter()
-        self._last_log = (self._started, 0)
+        self._watch = Stopwatch()
 
     def train(self) -> TrainingStats:
         """Run until a budget, the target or patience ends it; the state is saved in any case.
@@ -140,10 +139,16 @@ class Trainer:
         self.claim()
         file = find_checkpoint(Path(path))
         try:
-            file = load_valid(file, lambda document: self.load_state_dict(document["state"]), self._notice)
-        except (UserError, KeyError) as error:
+            file = load_valid(
+                file, lambda document: self.load_state_dict(document["state"]), self.notices.append
+            )
+        except BaseException as error:
+            self._lock.release()
+            if not isinstance(error, UserError | KeyError):
+                raise
             reason = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise UserError(f"cannot resume {file}: {reason}") from error
+        self.notices += [f"{cut.reason}; the episode is cut short there" for cut in self.collector.envs.cuts]
         self._checkpointer.take_up(file, self.best.step)
         self._resumed = True
 
@@ -153,7 +158,7 @@ class Trainer:
             **self._accounts(),
             "step": self.step,
             "episode": self.episode,
-            "elapsed": self._elapsed(),
+            "elapsed": self._watch.elapsed,
             "finished": self._finished,
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
@@ -199,9 +204,6 @@ class Trainer:
                 "or go on with it all the same by Trainer.resume"
             )
 
-    def _notice(self, message: str) -> None:
-        self.notices.append(message)
-
     def _cut_episodes(self) -> None:
         """End the episodes that could not be brought back, as truncated."""
         for cut, episode in self.collector.cut_episodes(self.step):
@@ -243,13 +245,15 @@ class Trainer:
             return self._finished["reason"]
         self._finished = None
         while True:
-            end, due = self._budget_reached(), self._is_between_rounds()
+            end = self.config.budget_ends(self.step, self.episode)
+            due = self._is_between_rounds()
             evaluated = due and self._due(self.config.eval_frequency)
             logged = due and self._due(self.config.log_frequency)
             numbered = due and self._due(self.config.checkpoint_frequency)
             if evaluated:
                 self._evaluate()
-                end = end or self._evaluation_ends()
+                mean: float = self.metrics.eval["return_mean"][-1]
+                end = end or self.config.evaluation_ends(mean, self.best.waited)
             if logged:
                 self._log()
             if due:
@@ -274,11 +278,8 @@ class Trainer:
         if not logged:
             self._log()
         self._finished = {"reason": reason, "stopping": self.config.stopping(), "before": before}
-        return (
-            best_name(best)
-            if self._improved and not evaluated and math.isfinite(before["best"]["mean"])
-            else None
-        )
+        replaced = self._improved and not evaluated and math.isfinite(before["best"]["mean"])
+        return best_name(best) if replaced else None
 
     def _is_between_rounds(self) -> bool:
         """Whether events happen at this step: only after whole rounds, wherever a budget may end."""
@@ -327,42 +328,19 @@ class Trainer:
         evaluation = self.evaluator.run(self.agent.greedy, self.config.eval_episodes)
         values = self.metrics.add_evaluation(self.step, self.episode, evaluation)
         self._sinks.write(Record("eval", self.step, self.episode, values))
-        best = self.best
-        best.waited += 1
-        if evaluation.mean > best.mean:
-            best.mean, best.step, self._improved = evaluation.mean, self.step, True
-        if evaluation.mean > best.reference and evaluation.mean >= best.reference + self.config.min_delta:
-            best.reference, best.waited = evaluation.mean, 0
-
-    def _evaluation_ends(self) -> str | None:
-        """Why the evaluation just made ends the run, if it does."""
-        config, mean = self.config, self.metrics.eval["return_mean"][-1]
-        if config.target_return is not None and mean >= config.target_return:
-            return f"evaluation mean {mean:g} reached trainer.target_return={config.target_return:g}"
-        if config.early_stopping and self.best.waited >= config.patience:
-            return f"no improvement in trainer.patience={config.patience} evaluations"
-        return None
-
-    def _budget_reached(self) -> str | None:
-        config = self.config
-        if config.max_steps is not None and self.step >= config.max_steps:
-            return f"trainer.max_steps={config.max_steps} reached"
-        if config.max_episodes is not None and self.episode >= config.max_episodes:
-            return f"trainer.max_episodes={config.max_episodes} reached"
-        return None
+        if self.best.take(evaluation.mean, self.step, self.config.min_delta):
+            self._improved = True
 
     def _interrupted(self) -> str | None:
         received = self._signals.received
         return f"stopped by {received.name}; resume={self.output_dir} goes on" if received else None
 
     def _log(self) -> None:
-        now, (then, step_then) = time.perf_counter(), self._last_log
-        self._last_log = (now, self.step)
         values = self.metrics.flush(self.step, self.episode, self.agent.epsilon(self.step))
-        values["time/elapsed"] = self._elapsed()
+        values["time/elapsed"] = self._watch.elapsed
         values["time/eta"] = self._eta()
-        if now > then and self.step > step_then:
-            values["time/steps_per_second"] = (self.step - step_then) / (now - then)
+        if math.isfinite(rate := self._watch.lap(self.step)):
+            values["time/steps_per_second"] = rate
         self._sinks.write(Record("train", self.step, self.episode, values))
 
     def _save(self, numbered: bool, last: bool, aside: str | None) -> None:
@@ -386,27 +364,19 @@ class Trainer:
     def _clock(self) -> int:
         return self.episode if self.config.unit is Unit.episodes else self.step
 
-    def _elapsed(self) -> float:
-        return self._elapsed_before + time.perf_counter() - self._started
-
     def _eta(self) -> float:
-        """Seconds left at the run's average speed, by the budget that will be reached first."""
-        steps, episodes = self.config.max_steps, self.config.max_episodes
-        done = max(self.step / steps if steps else 0.0, self.episode / episodes if episodes else 0.0)
-        return self._elapsed() * (1 - done) / done if done > 0 else math.nan
+        return self._watch.eta(self.config.share_done(self.step, self.episode))
 
     def _open(self) -> None:
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        steps = self.config.unit is Unit.steps
         info = RunInfo(
             name=self.output_dir.resolve().name,
             config=self._source.get("config", self._source),
             unit=self.config.unit.value,
-            total=self.config.max_steps if steps else self.config.max_episodes,
+            total=self.config.total,
             group=self._group,
         )
-        self._started = time.perf_counter()
-        self._last_log = (self._started, self.step)
+        self._watch.start(self._elapsed_before, self.step)
         self._sinks.open(self.output_dir, info)
         verb = "going on from" if self._resumed else "starting at"
         log.info("%s step %d, episode %d in %s", verb, self.step, self.episode, self.output_dir)
@@ -422,7 +392,7 @@ class Trainer:
             "num_episodes": self.episode,
             "best": {"return_mean": self.best.mean, "step": self.best.step},
             "finished": self._finished and self._finished["reason"],
-            "time": {"training_seconds": self._elapsed(), "eta_seconds": self._eta()},
+            "time": {"training_seconds": self._watch.elapsed, "eta_seconds": self._eta()},
         }
         try:
             report.write_json(self.output_dir / report.METRICS, {**summary, **self.metrics.history()})
@@ -439,7 +409,7 @@ class Trainer:
             episodes=self.episode,
             best_mean=best,
             best_step=self.best.step,
-            training_time=self._elapsed(),
+            training_time=self._watch.elapsed,
             objective=best if evaluated else self.metrics.recent_return(),
             history=self.metrics.history(),
         )

@@ -72,6 +72,32 @@ class TrainingConfig:
         if self.keep_last < 0 or self.min_delta < 0:
             raise UserError("trainer.keep_last and trainer.min_delta must not be negative")
 
+    @property
+    def total(self) -> int | None:
+        """The budget in `unit`."""
+        return self.max_steps if self.unit is Unit.steps else self.max_episodes
+
+    def share_done(self, step: int, episode: int) -> float:
+        """How much of the budget that will be reached first is used up, from 0 to 1."""
+        steps = step / self.max_steps if self.max_steps else 0.0
+        return max(steps, episode / self.max_episodes if self.max_episodes else 0.0)
+
+    def budget_ends(self, step: int, episode: int) -> str | None:
+        """Why the run is over at this point, if a budget is reached."""
+        if self.max_steps is not None and step >= self.max_steps:
+            return f"trainer.max_steps={self.max_steps} reached"
+        if self.max_episodes is not None and episode >= self.max_episodes:
+            return f"trainer.max_episodes={self.max_episodes} reached"
+        return None
+
+    def evaluation_ends(self, mean: float, waited: int) -> str | None:
+        """Why the run is over after an evaluation of this mean return, the `waited`th without improvement."""
+        if self.target_return is not None and mean >= self.target_return:
+            return f"evaluation mean {mean:g} reached trainer.target_return={self.target_return:g}"
+        if self.early_stopping and waited >= self.patience:
+            return f"no improvement in trainer.patience={self.patience} evaluations"
+        return None
+
     def stopping(self) -> dict[str, Any]:
         """The fields that decide when a run is over."""
         names = (
@@ -95,6 +121,16 @@ class Best:
     """The mean that the next one must beat by `min_delta` for patience to start anew."""
     waited: int = 0
     """Evaluations since then."""
+
+    def take(self, mean: float, step: int, min_delta: float) -> bool:
+        """Count an evaluation; returns whether it is the best so far."""
+        self.waited += 1
+        if mean > self.reference and mean >= self.reference + min_delta:
+            self.reference, self.waited = mean, 0
+        if mean <= self.mean:
+            return False
+        self.mean, self.step = mean, step
+        return True
 
 
 @dataclass(frozen=True)

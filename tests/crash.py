@@ -64,7 +64,7 @@ class Disk:
 def start(
     args: Iterable[str], cwd: Path, kill: Kill | None = None, curves: bool = False
 ) -> ForkServerProcess:
-    """`python -m dqn_runner ARGS` in directory `cwd`, on its way; `curves` take most of a short run's time."""
+    """`python -m dqn_runner ARGS` in directory `cwd`, on its way; `curves` take a short run's time."""
     process = _context.Process(target=_run, args=(list(args), str(cwd), kill, curves))
     process.start()
     return process
@@ -86,7 +86,7 @@ def operations(cwd: Path) -> int:
 def _run(args: list[str], cwd: str, kill: Kill | None, curves: bool) -> None:
     os.chdir(cwd)
     if not curves:
-        plots.draw_training_curves = lambda run_dir: None
+        plots.draw_training_curves = lambda _: None
     output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -14,7 +14,7 @@ PACKAGE = Path(dqn_runner.__file__).parent
 LAYERS: list[set[str]] = [
     {"lazy", "registry"},
     {"types"},
-    {"rng", "schedules", "signals", "modules", "files", "lock"},
+    {"rng", "schedules", "signals", "modules", "files", "lock", "stopwatch"},
     {"networks", "losses", "exploration", "optimizers", "segments"},
     {"learner", "replay", "envs", "checkpoint"},
     {"agent", "report", "env_batch", "checkpointer"},

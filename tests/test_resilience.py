@@ -1,0 +1,322 @@
+"""What may happen to a run overnight: it is extended, disturbed, preempted, or breaks down."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, UserError
+from dqn_runner import checks as checks_module
+from dqn_runner.checkpoint import load_checkpoint
+from dqn_runner.exploration import EpsilonGreedy
+from dqn_runner.schedules import Constant
+from dqn_runner.training import Unit
+from dqn_runner.types import DivergedError
+from tests import crash
+from tests.conftest import BUDGET, Outcome, records, write_my_env
+
+STEPS = [
+    *BUDGET,
+    "trainer.eval_frequency=300",
+    "trainer.checkpoint_frequency=350",
+    "trainer.log_frequency=170",
+    "trainer.target_return=null",
+]
+
+
+class TestExtending:
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "short", [["trainer.max_steps=901"], ["trainer.max_episodes=31"]], ids=["steps", "episodes"]
+    )
+    @pytest.mark.parametrize("train_every", [4, 7])
+    def test_a_run_that_ended_goes_on_as_if_it_had_not(
+        self, program: Callable[..., Outcome], tmp_path: Path, short: list[str], train_every: int
+    ):
+        """Its end came in the middle of a round, with an evaluation and a log line that were not due."""
+        command = [*STEPS, f"agent.train_every={train_every}", "logging=[jsonl,csv]"]
+        long = ["trainer.max_steps=1200", "trainer.max_episodes=null"]
+        for name, budgets in (("whole", [long]), ("parts", [["trainer.max_steps=1200", *short], long])):
+            (tmp_path / name).mkdir()
+            for budget in budgets:
+                done = program(*command, *budget, f"hydra.run.dir={name}/run")
+                assert done.status == 0, done.err
+        ended = json.loads((tmp_path / "parts" / "run" / "run.json").read_text())["sessions"]
+        assert len(ended) == 2
+        found = crash.differences(tmp_path / "whole" / "run", tmp_path / "parts" / "run")
+        found = [line for line in found if ": .source." not in line]
+        if found and found[0].startswith("the checkpoints are"):
+            aside = {p.name for p in (tmp_path / "parts/run/checkpoints").glob("best_*.pt")}
+            assert aside, found
+            found = found[1:]
+        assert found == []
+
+    def test_a_best_of_the_end_gives_way_to_the_one_before(
+        self, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        from dqn_runner.evaluator import Evaluation, Evaluator
+
+        means = iter([1.0, 2.0, 3.0, 1.5, 0.5, 0.4])
+        monkeypatch.setattr(Evaluator, "run", lambda *_: Evaluation([next(means)], [1]))
+        assert program(*STEPS, "trainer.max_steps=700", "hydra.run.dir=run").status == 0
+        checkpoints = tmp_path / "run" / "checkpoints"
+        assert load_checkpoint(checkpoints / "best.pt")["step"] == 700, (
+            "the end was evaluated, and is the best"
+        )
+        assert program(*STEPS, "trainer.max_steps=1200", "hydra.run.dir=run").status == 0
+        assert load_checkpoint(checkpoints / "best.pt")["step"] == 600
+        assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best"]["step"] == 600
+        assert load_checkpoint(checkpoints / "best_0000000700.pt")["step"] == 700, "nothing is deleted"
+
+
+class Drifting(gymnasium.Env[Any, Any]):
+    """Episodes of ten steps, shown `drift` too high; raises at step `broken` of its life."""
+
+    observation_space = gymnasium.spaces.Box(-1e9, 1e9, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    made = 0
+
+    def __init__(self, drift: float = 0.0, broken: int = 0, always: bool = False) -> None:
+        Drifting.made += 1
+        self.drift, self.always = drift, always
+        self.broken = broken if Drifting.made == 1 or always else 0
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.t = 0
+        return self._see(), {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        self.steps += 1
+        if self.broken and self.steps >= self.broken:
+            raise RuntimeError("the simulator is gone")
+        return self._see(), 1.0, False, self.t == 10, {}
+
+    def _see(self) -> Any:
+        return np.array([self.np_random.random() + self.drift, self.t], np.float32)
+
+
+class Part:
+    """An environment part, as a user writes one."""
+
+    def __init__(self, num_envs: int = 1, **kwargs: Any) -> None:
+        Drifting.made = 0
+        self.num_envs, self.kwargs = num_envs, kwargs
+
+    def make(self, render: bool = False) -> Drifting:
+        return Drifting(**self.kwargs)
+
+
+def trainer(path: Path, part: Any, steps: int = 205, inexact: bool = False, **changes: Any) -> Trainer:
+    agent = DQNAgent(
+        DQNConfig(
+            state_dim=2,
+            action_dim=2,
+            learning_starts=20,
+            train_every=5,
+            n_step=3,
+            batch_size=8,
+            exploration=EpsilonGreedy(schedule=Constant(value=0.5)),
+        )
+    )
+    settings: dict[str, Any] = {
+        "unit": Unit.steps,
+        "max_steps": steps,
+        "eval_frequency": 100,
+        "log_frequency": 50,
+    }
+    config = TrainingConfig(**{**settings, "checkpoint_frequency": 50, **changes})
+    return Trainer(agent, part, config, path, loggers={}, inexact=inexact)
+
+
+class TestEpisodesThatDoNotComeBack:
+    def test_the_error_names_the_environment_and_the_way_on(self, tmp_path: Path):
+        trainer(tmp_path, Part(), 205).train()
+        with pytest.raises(UserError) as caught:
+            trainer(tmp_path, Part(drift=1.0), 300).train()
+        message = str(caught.value)
+        assert "Drifting did not come back to its observation after the seed and 5 actions" in message
+        assert "element (0,) is" in message
+        assert "checkpoint.inexact=true" in message
+
+    def test_inexact_cuts_the_episode_short_as_truncated(self, tmp_path: Path):
+        trainer(tmp_path, Part(), 205).train()
+        second = trainer(tmp_path, Part(drift=1.0), 300, inexact=True)
+        stats = second.train()
+        assert stats.steps == 300
+        lengths = stats.history["episodes"]["length"]
+        assert lengths == [10] * 20 + [5] + [10] * 9
+        rows = second.replay.state_dict()["rows"].all()
+        cut = [
+            i
+            for i in range(len(rows["reward"]))
+            if rows["next_obs"][i][1] == 5 and 2 <= rows["obs"][i][1] < 5
+        ]
+        at_edge = [i for i in cut if 200 < 205 and rows["discount"][i] > 0.99**3 + 1e-6]
+        assert len(at_edge) == 2, "the windows still open were closed with the discount of their own length"
+        assert (rows["discount"] > 0).all(), "nothing terminated"
+        assert any("cut short" in notice for notice in second.notices)
+
+    def test_it_is_said_in_the_log_and_in_run_json(
+        self, my_env: str, program: Callable[..., Outcome], tmp_path: Path
+    ):
+        command = (*BUDGET, f"env.id={my_env}", "hydra.run.dir=run")
+        assert program(*command, "trainer.max_steps=1190").status == 0
+        source = tmp_path / "my_pkg" / "envs.py"
+        source.write_text(source.read_text().replace("uniform(-1, 1, 60)", "uniform(-1, 0.5, 60)"))
+        import sys
+
+        for name in [name for name in sys.modules if name.startswith("my_pkg")]:
+            del sys.modules[name]
+        gymnasium.registry.pop("MyEnv-v0", None)
+        answer = program(*command).error
+        assert "did not come back to its observation" in answer
+        done = program(*command, "checkpoint.inexact=true")
+        assert done.status == 0, done.err
+        assert "cut short" in (tmp_path / "run" / "logs" / "training.log").read_text()
+        assert (
+            "cut short"
+            in json.loads((tmp_path / "run" / "run.json").read_text())["sessions"][-1]["notices"][0]
+        )
+
+
+class TestAnEnvironmentThatRaises:
+    def test_is_made_again_and_the_run_is_the_same(self, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+        whole = trainer(tmp_path / "whole", Part(num_envs=2))
+        whole.train()
+        broken = trainer(tmp_path / "broken", Part(num_envs=2, broken=57))
+        broken.train()
+        assert Drifting.made == 4, "two for training, one for evaluation, one in the place of the broken one"
+        assert torch.equal(whole.agent.learner.online, broken.agent.learner.online)
+        assert whole.metrics.history() == broken.metrics.history()
+        (told,) = (r.getMessage() for r in caplog.records if "is made again" in r.getMessage())
+        assert "RuntimeError: the simulator is gone" in told
+
+    def test_twice_in_a_row_ends_the_run_with_its_state_saved(self, tmp_path: Path):
+        with pytest.raises(RuntimeError, match="the simulator is gone"):
+            trainer(tmp_path, Part(broken=57, always=True), retry_env=True, eval_frequency=10_000).train()
+        assert load_checkpoint(tmp_path / "checkpoints" / "latest.pt")["step"] > 50
+
+    def test_one_that_does_not_come_back_is_not_gone_on_with(self, tmp_path: Path):
+        class Other(Part):
+            def make(self, render: bool = False) -> Drifting:
+                return Drifting(drift=float(Drifting.made >= 2), broken=57)
+
+        with pytest.raises(RuntimeError, match="the simulator is gone"):
+            trainer(tmp_path, Other()).train()
+
+
+class TestDivergence:
+    def test_a_diagnosis_the_batch_and_the_last_good_checkpoint(self, tmp_path: Path):
+        run = trainer(tmp_path, Part(), steps=400)
+        learn, calls = run.agent.learn, iter(range(1000))
+
+        def poisoned(batch: Any) -> Any:
+            if next(calls) == 20:
+                batch.transition.reward[3] = float("nan")
+            return learn(batch)
+
+        run.agent.learn = poisoned  # type: ignore[method-assign]
+        with pytest.raises(DivergedError) as caught:
+            run.train()
+        message = str(caught.value)
+        assert "learning diverged at step 120, update 21: loss nan, q_mean " in message
+        assert "the update before: loss " in message
+        assert "the environment gave observations or rewards that are not finite" in message
+        assert "agent.learning_rate" in message
+        batch = torch.load(tmp_path / "diverged.pt", weights_only=True)
+        assert batch["reward"].isnan().tolist() == [i == 3 for i in range(8)]
+        assert (batch["step"], batch["update"], len(batch["indices"])) == (120, 21, 8)
+        latest = load_checkpoint(tmp_path / "checkpoints" / "latest.pt")
+        assert latest["step"] == 100
+        assert latest["state"]["agent"]["online"].isfinite().all()
+
+    def test_weights_that_are_not_finite_are_not_saved(self, tmp_path: Path):
+        run = trainer(tmp_path, Part(), steps=100)
+        run.agent.config.learning_starts = 90
+        run.agent.learner.online[0] = float("inf")
+        with pytest.raises(DivergedError, match="the weights are not finite at step 50"):
+            run.train()
+        assert not (tmp_path / "checkpoints" / "latest.pt").exists()
+
+    def test_its_exit_status_is_its_own_and_a_sweep_goes_on(
+        self, program: Callable[..., Outcome], tmp_path: Path
+    ):
+        done = program(*BUDGET, "agent.learning_rate=1e30", "hydra.run.dir=run")
+        assert done.status == 3
+        assert "learning diverged at step" in done.err.splitlines()[-1]
+        assert "Traceback" not in done.err
+        assert "learning diverged" in (tmp_path / "run" / "logs" / "training.log").read_text()
+        swept = program("-m", "agent.learning_rate=1e30,1e-3", *BUDGET, "hydra.sweep.dir=sweep")
+        assert swept.status == 3
+        assert json.loads((tmp_path / "sweep" / "1" / "metrics.json").read_text())["env_steps"] == 1200
+
+
+class TestSignalsOfClusters:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+    def test_the_state_is_saved_and_the_same_command_goes_on(self, tmp_path: Path, number: signal.Signals):
+        write_my_env(tmp_path)
+        command = [*BUDGET, "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650", "hydra.run.dir=run"]
+        (tmp_path / "interrupt").write_text(str(int(number)))
+        assert crash.run(command, tmp_path) == 128 + number
+        assert f"stopped by {number.name}" in (tmp_path / "output").read_text()
+        assert crash.run(command, tmp_path) == 0
+        stopped = records(tmp_path / "run")
+        assert crash.run([*command[:-1], "hydra.run.dir=whole"], tmp_path) == 0
+        assert records(tmp_path / "whole") == stopped
+
+
+class TestTheDisk:
+    def test_too_little_is_known_before_the_first_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        usage = checks_module.shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(checks_module.shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+        with pytest.raises(
+            UserError, match=r"need up to 0\.0 GiB on the disk of .*, where 0\.0 GiB are free"
+        ):
+            trainer(tmp_path / "run", Part())
+
+    @pytest.mark.slow
+    def test_a_full_disk_costs_nothing_but_the_checkpoints_it_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ):
+        """Lines of metrics.jsonl that the disk did not take are written later, in their order."""
+        from dqn_runner import files
+        from dqn_runner.loggers import JsonLines
+
+        def make(path: Path) -> Trainer:
+            each = trainer(path, Part(), steps=400)
+            each._sinks._parts["jsonl"] = JsonLines()  # pyright: ignore[reportPrivateUsage]
+            return each
+
+        make(tmp_path / "whole").train()
+        disturbed = make(tmp_path / "full")
+
+        def at(_number: int, name: str, _arguments: tuple[Any, ...]) -> None:
+            if name == "write" and 40 < disturbed.step < 120:
+                raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(files, "os", crash.Disk(at))
+        disturbed.train()
+        assert records(tmp_path / "full") == records(tmp_path / "whole")
+        refused = [r for r in caplog.records if "could not be written" in r.getMessage()]
+        assert [r.getMessage().partition(" could")[0] for r in refused] == [
+            "the checkpoint of step 50",
+            "the checkpoint of step 100",
+        ]
+        assert "No space left" in refused[0].getMessage()
+        assert sum("logging.jsonl cannot write" in r.getMessage() for r in caplog.records) == 1
+        whole, after = (
+            load_checkpoint(tmp_path / name / "checkpoints" / "latest.pt") for name in ("whole", "full")
+        )
+        assert whole["state"]["agent"]["online"].equal(after["state"]["agent"]["online"])
