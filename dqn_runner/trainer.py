@@ -104,25 +104,25 @@ class Trainer:
         """Run until a budget, the target or patience ends it; the state is saved in any case.
 
         An output directory that holds this run already is gone on with. SIGINT, SIGTERM and SIGUSR1/2 let
-        the step finish and the state be saved, and are then passed on. Raises DivergedError when learning
+        the step finish and the state be saved, and then have their effect. Raises DivergedError when learning
         gives numbers that are not finite.
         """
         self.claim()
         with StopSignals() as self._signals:
-            failed = True
+            failed = False
             try:
                 self._go_on_with_own_run()
                 self._open()
                 reason = self._run()
-                failed = False
+            except Exception:
+                failed = True
+                raise
             finally:
                 self._checkpointer.close()
                 self._sinks.close(failed)
                 self.collector.envs.close()
                 self.evaluator.close()
                 self._lock.release()
-        if self._finished is None and self._signals.received is not None:
-            signal.raise_signal(self._signals.received)
         if self._checkpointer.failed:
             raise OSError(f"the end of the run could not be saved to {self._checkpointer.directory}")
         return self._stats(reason)
@@ -259,12 +259,14 @@ class Trainer:
             if due:
                 self._handled = self._clock()
             aside = self._conclude(end, evaluated, logged) if end else None
-            reason = end or self._interrupted()
-            self._save(numbered, reason is not None, aside)
-            if reason:
+            stopped = self._signals.received
+            self._save(numbered, bool(end or stopped), aside)
+            if end:
                 self._checkpointer.wait()
-                log.info("at step %d, episode %d: %s", self.step, self.episode, reason)
-                return reason
+                log.info("at step %d, episode %d: %s", self.step, self.episode, end)
+                return end
+            if stopped:
+                self._stop(stopped)
             self._advance()
 
     def _conclude(self, reason: str, evaluated: bool, logged: bool) -> str | None:
@@ -331,9 +333,14 @@ class Trainer:
         if self.best.take(evaluation.mean, self.step, self.config.min_delta):
             self._improved = True
 
-    def _interrupted(self) -> str | None:
-        received = self._signals.received
-        return f"stopped by {received.name}; resume={self.output_dir} goes on" if received else None
+    def _stop(self, number: signal.Signals) -> None:
+        """Leave everything behind that a run leaves, and let the signal have its effect."""
+        self._checkpointer.wait()
+        self._leave_report()
+        where = (self.step, self.episode, number.name, self.output_dir)
+        log.info("at step %d, episode %d: stopped by %s; resume=%s goes on", *where)
+        self._signals.pass_on()
+        log.info("the handler of %s lets the run go on", number.name)
 
     def _log(self) -> None:
         values = self.metrics.flush(self.step, self.episode, self.agent.epsilon(self.step))
