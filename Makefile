@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test quick check format lint types docs clean
+.PHONY: train test quick soak check format lint types docs clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ test: $(VENV)/.installed-dev
 ## A validation in under 30 seconds.
 quick: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(ARGS)
+
+## 200 runs killed at random moments: how many end as if they had not been? A quarter of an hour.
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.soak $(ARGS)
 
 ## Everything that CI checks.
 check: lint types test

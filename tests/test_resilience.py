@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -320,3 +322,33 @@ class TestTheDisk:
             load_checkpoint(tmp_path / name / "checkpoints" / "latest.pt") for name in ("whole", "full")
         )
         assert whole["state"]["agent"]["online"].equal(after["state"]["agent"]["online"])
+
+
+@pytest.mark.slow
+def test_a_job_that_is_preempted_is_queued_again_and_goes_on(tmp_path: Path):
+    """Submitit's launcher answers the signal by submitting the same call again."""
+    budget = [
+        *BUDGET,
+        "trainer.max_steps=6000",
+        "trainer.checkpoint_frequency=1000",
+        "trainer.target_return=null",
+    ]
+    assert crash.run([*budget, "hydra.run.dir=whole", "logging=[jsonl]"], tmp_path) == 0
+    command = [
+        "-m",
+        *budget,
+        "seed=0",
+        "hydra/launcher=submitit_local",
+        "hydra.sweep.dir=sweep",
+        "logging=[jsonl]",
+    ]
+    job = tmp_path / "sweep" / "0"
+    launcher = crash.start(command, tmp_path)
+    while not (job / "checkpoints" / "latest.pt").exists():
+        assert launcher.is_alive(), (tmp_path / "output").read_text()
+        time.sleep(0.02)
+    os.kill(int((job / ".lock").read_text().split()[1]), signal.SIGUSR2)
+    launcher.join()
+    assert launcher.exitcode == 0, (tmp_path / "output").read_text()
+    assert len(json.loads((job / "run.json").read_text())["sessions"]) == 2
+    assert records(job) == records(tmp_path / "whole")
