@@ -65,6 +65,9 @@ def section(cls: type, title: str, prefix: str) -> list[str]:
     if rows:
         lines += ["| key | default | meaning |", "|---|---|---|"]
     for field in rows:
+        if dataclasses.is_dataclass(field.default_factory):
+            lines += section(field.default_factory, "", f"{prefix}{field.name}.")[6:-1]
+            continue
         group = prefix.replace(".", "/")
         text = docs.get(field.name) or (f"a part: `{group}{field.name}=...`" if field.name in parts else "")
         default = default_of(field, parts).replace("|", "\\|")
