@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -12,7 +13,6 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from dqn_runner import resume
@@ -43,6 +43,8 @@ def main() -> None:
     try:
         sys.argv[1:] = resume.expand_arguments(sys.argv[1:])
         compose_and_run()
+        if _failures:
+            raise _failures.pop()
     except KeyboardInterrupt:
         sys.exit(SIGNAL_BASE + signal.SIGINT)
     except Exception as error:
@@ -59,10 +61,26 @@ def _status(error: Exception, message: str | None) -> int:
     return RUN_FAILED if message is None or isinstance(error, RunFailedError) else USAGE_ERROR
 
 
+_failures: list[Exception] = []
+"""The error of a single run, which Hydra would announce in words of its own."""
+
+
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def compose_and_run(cfg: DictConfig) -> float:
     """One job: returns what a sweep maximises."""
     job = HydraConfig.get()
+    try:
+        return _run_job(cfg, job)
+    except Exception as error:
+        if resume.is_sweep(job.mode):
+            raise
+        _failures.append(error)
+        return math.nan
+
+
+def _run_job(cfg: DictConfig, job: Any) -> float:
+    from hydra.utils import instantiate  # late: `--help` does without it
+
     overrides = list(job.overrides.task)
     refuse_other_than_parts(cfg)
     accept_env(cfg, {override.key_or_group for override in resume.parse(overrides)})
@@ -101,8 +119,13 @@ def _train(
     trainer.claim()
     if stored:
         trainer.resume(stored.path)
-    notices = trainer.notices
-    provenance.record_session(run_dir, source["config"], source["overrides"], changes, notices)
+    if trainer.ended is None:
+        notices = trainer.notices
+        provenance.record_session(run_dir, source["config"], source["overrides"], changes, notices)
+    elif changes:
+        print(
+            f"no change has an effect: the run has ended ({trainer.ended}), and a larger budget was not given"
+        )
     try:
         stats = trainer.train()
     except (UserError, DivergedError):

@@ -34,6 +34,8 @@ def best_name(step: int) -> str:
 
 def find_checkpoint(path: Path) -> Path:
     """The file that a user means by `path`: a checkpoint, or the latest one of a run directory."""
+    if (path / LATEST).is_file():
+        return path / LATEST
     return path / "checkpoints" / LATEST if path.is_dir() else path
 
 
@@ -192,10 +194,11 @@ class Checkpointer:
             return
         if found is not None and found > best_step:
             files.rename(best, best_name(found))
+        same = self.directory / (LATEST if step == best_step else numbered_name(best_step))
         if aside.exists():
             files.rename(aside, BEST)
-        elif step == best_step:
-            files.publish(self.directory / LATEST, best)
+        elif same.exists():
+            files.publish(same, best)
 
     def _start(self, job: _Job) -> None:
         self._running = self._writer.submit(self._write, job), job

@@ -58,6 +58,11 @@ class RunConfig:
     logging: dict[str, Any] = field(default_factory=dict[str, Any])
     """Where records go: one entry per logger."""
 
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        if self.threads < 1:
+            raise UserError(f"threads must be at least 1, got {self.threads}")
+
 
 PART_MODULES = (agent, envs, evaluator, trackers, training)
 """Importing them registers every part; the agent's own parts come with the agent."""

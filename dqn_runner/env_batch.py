@@ -43,6 +43,8 @@ class EnvBatch:
         With `remake`, an environment that raises is made again once and brought back. With `inexact`, an
         episode that a checkpoint cannot bring back is cut short, and stands in `cuts`.
         """
+        if not envs:
+            raise UserError("env.num_envs must be at least 1")
         self.envs = envs
         self.spec = spec_of(envs[0])
         self.cuts: list[Cut] = []

@@ -47,7 +47,12 @@ class GymEnv:
     def make(self, render: bool = False) -> Env:
         """A new environment; with `render` it draws frames."""
         kwargs = {**self.kwargs, "render_mode": "rgb_array"} if render else self.kwargs
-        env = self._factory()(**kwargs)
+        try:
+            env = self._factory()(**kwargs)
+        except TypeError as error:
+            if "argument" not in str(error):
+                raise
+            raise UserError(f"env.id={self.id} does not take env.kwargs={kwargs}: {error}") from error
         if type(env.unwrapped).__module__ == "minatar.gym":
             _forget_last_action(env.unwrapped)
         for path in self.wrappers:

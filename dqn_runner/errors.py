@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from omegaconf.errors import (
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
+from yaml import YAMLError
 
 from dqn_runner.registry import options
 from dqn_runner.types import DivergedError, UserError
@@ -38,6 +40,10 @@ def explain(error: BaseException) -> str | None:
         if isinstance(link, OmegaConfBaseException):
             return f"{link.full_key}: {_first_line(link)}"
     for link in chain:
+        if isinstance(link, YAMLError):
+            return f"a configuration file is no YAML: {link}"
+        if isinstance(link, OSError) and link.filename is not None:
+            return f"{link.filename}: {link.strerror}"
         if isinstance(link, InstantiationException):
             return _instantiation(link)
         if isinstance(link, HydraException):
@@ -75,9 +81,11 @@ def _suggestion(key: str, root: Any) -> str:
     if "/" in key:
         group = nearest(key, {group for group, _ in options().values()})
         return f"; did you mean '{group}'?" if group else ""
+    parent, _, name = key.rpartition(".")
+    if elsewhere := _options_with(parent, name):
+        return f" in what was chosen for {parent}; {' or '.join(elsewhere)} has it"
     everything = list(_dotted(root)) if isinstance(root, DictConfig) else []
     keys = [k for k in everything if k.startswith("hydra.") == key.startswith("hydra.")]
-    parent, _, name = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
     if match := nearest(name, siblings):
         return f"; did you mean '{parent + '.' if parent else ''}{match}'?"
@@ -86,6 +94,12 @@ def _suggestion(key: str, root: Any) -> str:
     if match:
         return f"; did you mean '{match}'?"
     return f"; there are: {', '.join(siblings)}" if siblings else ""
+
+
+def _options_with(parent: str, name: str) -> list[str]:
+    """The choices for the part `parent` that have a setting `name`, as one would type them."""
+    chosen = ((cls, *place) for cls, place in options().items() if place[0] == parent.replace(".", "/"))
+    return [f"{g}={n}" for cls, g, n in chosen if name in {f.name for f in dataclasses.fields(cls)}]  # pyright: ignore[reportArgumentType]
 
 
 def _dotted(node: DictConfig, prefix: str = "") -> Iterable[str]:

@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dqn_runner import report
 from dqn_runner.build import build_agent, build_evaluator
 from dqn_runner.checkpoint import load_checkpoint
 from dqn_runner.config import RunConfig
 from dqn_runner.envs import Env
 from dqn_runner.evaluator import Evaluation
-from dqn_runner.types import UserError
+from dqn_runner.types import Array, UserError
 
 
 def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation:
@@ -49,6 +51,14 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
     return evaluation
 
 
+def _pixels(frame: Array) -> Array:
+    """A rendered frame as bytes, and large enough to be seen; MinAtar draws 10x10 floats from 0 to 1."""
+    if frame.dtype != np.uint8:
+        frame = (np.clip(frame, 0, 1) * 255).astype(np.uint8)
+    scale = max(1, 200 // min(frame.shape[:2]))
+    return frame.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
 def _record_video(run: RunConfig, policy: Any, path: Path) -> Path:
     """The first evaluation episode as an animated GIF."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a display
@@ -59,7 +69,7 @@ def _record_video(run: RunConfig, policy: Any, path: Path) -> Path:
         frames: list[Any] = []
 
         def keep(env: Env) -> None:
-            frames.append(Image.fromarray(env.render()))
+            frames.append(Image.fromarray(_pixels(env.render())))
 
         evaluator.run(policy, 1, keep)
         fps = evaluator.env.metadata.get("render_fps", 30)

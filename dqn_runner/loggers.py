@@ -21,6 +21,9 @@ from dqn_runner.metrics import COLUMNS
 from dqn_runner.registry import option
 from dqn_runner.types import Record, RunInfo, State
 
+_WIDE = 120
+"""Columns of a terminal that has room for everything beside the progress bar."""
+
 log = logging.getLogger("dqn_runner")
 """Messages of the run; the console and file loggers show them."""
 
@@ -236,6 +239,8 @@ class _ProgressConsole:
         elif record.kind == "train":
             position = record.episode if self._unit == "episodes" else record.step
             text = format_record(record).partition(": ")[2]
+            if self._progress.console.width < _WIDE:
+                text = ", ".join(part for part in text.split(", ") if part.startswith(("return", "ETA")))
             self._progress.update(self._task, completed=position, text=text)
 
     def state_dict(self) -> State:

@@ -38,6 +38,8 @@ class Mlp:
         """A module from [batch, *obs_shape] to [batch, actions * width]."""
         from dqn_runner import modules
 
+        if any(units < 1 for units in self.hidden):
+            raise UserError(f"agent.network.hidden must be at least 1 unit each, got {self.hidden}")
         sizes = [math.prod(spec.obs_shape), *self.hidden, spec.num_actions * width]
         flatten = [] if len(spec.obs_shape) == 1 else [torch.nn.Flatten()]
         return torch.nn.Sequential(*flatten, *modules.mlp(sizes))

@@ -46,6 +46,10 @@ FIXED: tuple[tuple[Leaf, str], ...] = (
 """What cannot change while a run goes on, and why."""
 
 
+THRESHOLD = ("env", "reward_threshold")
+"""The one setting of an environment that is not about its behaviour."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """What a checkpoint tells about the command that made it."""
@@ -82,6 +86,8 @@ def read_stored(path: str, knob: str) -> Stored:
 
 def expand_arguments(argv: Sequence[str]) -> list[str]:
     """The command line that Hydra sees: with `resume=` or `checkpoint=`, that of the stored run and ours."""
+    if nameless := next((token for token in argv if token.startswith("=")), None):
+        raise UserError(f"'{nameless}' lacks the name of a setting, as in seed=3")
     argv = [_spelt_out(token) for token in argv]
     arguments = get_args_parser().parse_args(argv)
     if arguments.shell_completion:
@@ -114,8 +120,7 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
     if name == "resume":
         if "hydra.run.dir" in replaced:
             raise UserError(f"resume goes on in the run's directory {stored.run_dir}; drop hydra.run.dir")
-        sessions = len(list(stored.run_dir.glob(".hydra*")))
-        extra += [f"hydra.run.dir={_quoted(stored.run_dir)}", f"hydra.output_subdir=.hydra-resume-{sessions}"]
+        extra += [f"hydra.run.dir={_quoted(stored.run_dir)}", "hydra.output_subdir=null"]
     return [*flags, *kept, *ours, *extra]
 
 
@@ -178,7 +183,7 @@ def refuse_impossible(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, after = leaves(old), leaves(new)
     for path in _differing(before, after):
         for fixed, why in FIXED:
-            if path[: len(fixed)] == fixed:
+            if path[: len(fixed)] == fixed and path != THRESHOLD:
                 change = f"{'.'.join(path)} from {_show(before, path)} to {_show(after, path)}"
                 raise UserError(f"resume cannot change {change}: {why}. Start a new run for that")
 
@@ -192,6 +197,8 @@ def _refuse_other_than_names(overrides: Sequence[Override]) -> None:
     """Raise where a group is given something else than the name of an option, as in `agent=null`."""
     groups = {group for group, _ in options().values()}
     for override in overrides:
+        if override.key_or_group in ("resume", CHECKPOINT) and override.value() == "":
+            raise UserError(f"{override.input_line} names nothing; was a variable of the shell empty?")
         if override.key_or_group not in groups or override.is_delete() or override.is_sweep_override():
             continue
         if not isinstance(override.value(), (str, list)):

@@ -152,6 +152,11 @@ class Trainer:
         self._checkpointer.take_up(file, self.best.step)
         self._resumed = True
 
+    @property
+    def ended(self) -> str | None:
+        """Why the run that was taken up is over, if nothing that is set now lets it go on."""
+        return self._finished["reason"] if self._finished is not None else None
+
     def state_dict(self) -> State:
         """Everything a run needs to go on."""
         return {
@@ -240,10 +245,9 @@ class Trainer:
 
     def _loop(self) -> str:
         """One pass per round of learning; the last pass does what is due at the end, by the same code."""
-        if self._finished is not None and self._finished["stopping"] == self.config.stopping():
-            log.info("nothing to do: this run has ended (%s)", self._finished["reason"])
-            return self._finished["reason"]
-        self._finished = None
+        if self.ended is not None:
+            log.info("nothing to do: this run has ended (%s)", self.ended)
+            return self.ended
         while True:
             end = self.config.budget_ends(self.step, self.episode)
             due = self._is_between_rounds()
