@@ -303,9 +303,19 @@ class TestTheDisk:
 
         make(tmp_path / "whole").train()
         disturbed = make(tmp_path / "full")
+        checkpointer = disturbed._checkpointer  # pyright: ignore[reportPrivateUsage]
+        save, full = checkpointer.save, [False]
+
+        def save_while_full(payload: Any, step: int, *rest: Any) -> None:
+            """The disk fills up and is cleared between two writes, whatever the writer's thread does when."""
+            checkpointer.wait()
+            full[0] = step in (50, 100)
+            save(payload, step, *rest)
+
+        checkpointer.save = save_while_full  # type: ignore[method-assign]
 
         def at(_number: int, name: str, _arguments: tuple[Any, ...]) -> None:
-            if name == "write" and 40 < disturbed.step < 120:
+            if name == "write" and full[0]:
                 raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(files, "os", crash.Disk(at))
