@@ -47,4 +47,4 @@ def build_trainer(run: RunConfig, run_dir: Path, source: Mapping[str, Any], grou
 def build_evaluator(run: RunConfig, render: bool) -> Evaluator:
     """The evaluator of mode=eval; its seeds are not those that chose the best checkpoint."""
     seeds = eval_seeds("test", run.evaluator.seed)
-    return Evaluator(run.env.make(render), seeds, run.trainer.max_steps_per_episode)
+    return Evaluator(run.env.make(training=False, render=render), seeds, run.trainer.max_steps_per_episode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,9 +35,13 @@ class Progress:
 class Collector:
     """Owns the training environments and the randomness of exploration."""
 
-    def __init__(self, envs: EnvBatch, seed: int) -> None:
-        """Episodes start with the environments' current observations."""
+    def __init__(self, envs: EnvBatch, seed: int, learning_reward: Callable[[float], float]) -> None:
+        """Episodes start with the environments' current observations.
+
+        `learning_reward` is what the replay remembers for a reward; returns are sums of the rewards themselves.
+        """
         self.envs = envs
+        self._learning_reward = learning_reward
         self._rng = stream(seed, "exploration")
         self._returns = [0.0] * len(envs.envs)
         self._lengths = [0] * len(envs.envs)
@@ -50,7 +55,7 @@ class Collector:
         while progress.step < until_step and len(progress.ended) < max_episodes:
             obs = envs.obs
             actions: list[int] = agent.act(obs, progress.step, rng).tolist()
-            _, next_obs, rewards, terminations, truncations = envs.step(actions)
+            _, next_obs, rewards, terminations, truncations, lives = envs.step(actions)
             progress.step += num_envs
             for index in range(num_envs):
                 terminated, truncated = terminations[index], truncations[index]
@@ -59,8 +64,8 @@ class Collector:
                     index,
                     obs[index],
                     actions[index],
-                    reward,
-                    terminated,
+                    self._learning_reward(reward),
+                    terminated or lives[index],
                     truncated,
                     next_obs[index],
                 )

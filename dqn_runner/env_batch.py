@@ -71,17 +71,19 @@ class EnvBatch:
         rewards: list[float] = []
         terminations: list[bool] = []
         truncations: list[bool] = []
+        lives: list[bool] = []
         for index, action in enumerate(actions):
             try:
-                obs[index], reward, terminated, truncated = self._step_one(index, action)
+                obs[index], reward, terminated, truncated, life_lost = self._step_one(index, action)
             except UserError:
                 raise
             except Exception as error:
                 self._bring_back(index, error)
-                obs[index], reward, terminated, truncated = self._step_one(index, action)
+                obs[index], reward, terminated, truncated, life_lost = self._step_one(index, action)
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
+            lives.append(life_lost)
         for index, action in enumerate(actions):
             if terminations[index] or truncations[index]:
                 self._episodes[index] += 1
@@ -89,7 +91,7 @@ class EnvBatch:
             else:
                 self._actions[index].append(action)
         self.obs, self._spare = obs, self.obs
-        return StepResult(self.obs, self._next_obs, rewards, terminations, truncations)
+        return StepResult(self.obs, self._next_obs, rewards, terminations, truncations, lives)
 
     def state_dict(self) -> State:
         """Which episode each environment is in, its actions since the reset, and what it shows."""
@@ -128,14 +130,14 @@ class EnvBatch:
         for env in self.envs:
             env.close()
 
-    def _step_one(self, index: int, action: int) -> tuple[Array, float, bool, bool]:
-        """What to act on next, reward, terminated, truncated; the true successor goes to `_next_obs`."""
-        next_obs, reward, terminated, truncated, _ = self.envs[index].step(action)
+    def _step_one(self, index: int, action: int) -> tuple[Array, float, bool, bool, bool]:
+        """What to act on next, and the rest of a StepResult; the true successor goes to `_next_obs`."""
+        next_obs, reward, terminated, truncated, info = self.envs[index].step(action)
         truncated = bool(truncated) or len(self._actions[index]) + 1 >= self._limit
         self._next_obs[index] = next_obs
         if terminated or truncated:
             next_obs = self._reset(index, self._episodes[index] + 1)
-        return next_obs, float(reward), bool(terminated), truncated
+        return next_obs, float(reward), bool(terminated), truncated, bool(info.get("life_lost"))
 
     def _bring_back(self, index: int, error: Exception) -> None:
         """Make an environment that raised `error` again, where it stood; raise it if that is not possible."""

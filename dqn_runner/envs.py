@@ -22,8 +22,15 @@ class EnvPart(Protocol):
 
     num_envs: int
 
-    def make(self, render: bool = False) -> Env:
-        """A new `gymnasium.Env` with Box observations and Discrete actions."""
+    def make(self, training: bool = True, render: bool = False) -> Env:
+        """A new `gymnasium.Env` with Box observations and Discrete actions.
+
+        What helps learning but is not the task (lost lives that count as ends) is left out unless `training`.
+        """
+        ...
+
+    def learning_reward(self, reward: float) -> float:
+        """What the agent learns from where the environment gives `reward`."""
         ...
 
 
@@ -44,7 +51,7 @@ class GymEnv:
     reward_threshold: float | None = None
     """The return at which the task counts as solved; `trainer.target_return` follows it."""
 
-    def make(self, render: bool = False) -> Env:
+    def make(self, training: bool = True, render: bool = False) -> Env:
         """A new environment; with `render` it draws frames."""
         kwargs = {**self.kwargs, "render_mode": "rgb_array"} if render else self.kwargs
         try:
@@ -58,6 +65,10 @@ class GymEnv:
         for path in self.wrappers:
             env = import_object(path, "env.wrappers")(env)
         return env
+
+    def learning_reward(self, reward: float) -> float:
+        """The reward itself."""
+        return reward
 
     def _factory(self) -> Callable[..., Env]:
         module, _, name = self.id.rpartition(":") if ":" in self.id else self.id.rpartition(".")
@@ -93,7 +104,7 @@ class MinAtar:
     reward_threshold: float | None = None
     """The return at which the task counts as solved; `trainer.target_return` follows it."""
 
-    def make(self, render: bool = False) -> Env:
+    def make(self, training: bool = True, render: bool = False) -> Env:
         """A new game."""
         minatar = import_module("minatar.gym", f"env.game={self.game}", extra="minatar")
         try:
@@ -108,6 +119,10 @@ class MinAtar:
             games = "asterix, breakout, freeway, seaquest, space_invaders"
             raise UserError(f"env.game={self.game} is no MinAtar game; there are {games}") from error
         return _forget_last_action(game)
+
+    def learning_reward(self, reward: float) -> float:
+        """The reward itself."""
+        return reward
 
 
 def _forget_last_action(env: Env) -> Env:
@@ -139,9 +154,13 @@ class GivenEnv:
             )
         self._pool: list[Env] = [self.eval_env or _twin(self.env), self.env]
 
-    def make(self, render: bool = False) -> Env:
+    def make(self, training: bool = True, render: bool = False) -> Env:
         """First the training environment, then the one for evaluation."""
         return self._pool.pop()
+
+    def learning_reward(self, reward: float) -> float:
+        """The reward itself."""
+        return reward
 
 
 def as_part(env: Env | EnvPart, eval_env: Env | None) -> EnvPart:

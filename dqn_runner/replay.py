@@ -33,8 +33,8 @@ class Replay(Protocol):
         """One step of environment `env`; arrays are copied."""
         ...
 
-    def sample(self, batch_size: int) -> Batch:
-        """A batch drawn with replacement."""
+    def sample(self, batch_size: int, step: int) -> Batch:
+        """A batch drawn with replacement, at env step `step` of the run."""
         ...
 
     def update(self, index: IntArray, priority: torch.Tensor) -> None:
@@ -200,7 +200,7 @@ class RingReplay:
         for window in self._windows.push(env, obs, action, reward, terminated, truncated, next_obs):
             self._append(window)
 
-    def sample(self, batch_size: int) -> Batch:
+    def sample(self, batch_size: int, step: int) -> Batch:
         """A batch drawn uniformly with replacement; all weigh the same."""
         index = self._rng.integers(len(self), size=batch_size)
         drawn = {name: torch.from_numpy(column.take(index, axis=0)) for name, column in self._columns.items()}

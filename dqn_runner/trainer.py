@@ -71,8 +71,8 @@ class Trainer:
         self.config = config
         self.output_dir = Path(output_dir)
         check_disk(self.output_dir, agent.config, config, envs.spec, agent.num_bytes())
-        self.collector = Collector(envs, seed)
-        self.evaluator = Evaluator(part.make(), eval_seeds("eval"), limit)
+        self.collector = Collector(envs, seed, part.learning_reward)
+        self.evaluator = Evaluator(part.make(training=False), eval_seeds("eval"), limit)
         agent_config = agent.config
         self.replay = agent_config.replay.build(
             envs.spec,
@@ -301,7 +301,7 @@ class Trainer:
         before = max(previous, config.learning_starts - 1)  # rounds of the warm-up are not made up for
         rounds = self.step // config.train_every - before // config.train_every
         for _ in range(rounds * config.gradient_steps):
-            batch = self.replay.sample(config.batch_size)
+            batch = self.replay.sample(config.batch_size, self.step)
             priority, info = agent.learn(batch)
             if not math.isfinite(info.sum().item()):
                 raise divergence.diagnose(self.output_dir, self.step, agent, batch, info, self.metrics.last)

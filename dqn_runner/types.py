@@ -38,6 +38,9 @@ class EnvSpec:
     num_actions: int
     obs_dtype: str = "float32"
     """`float32`, `uint8` (networks divide it by 255) or `bool`."""
+    frame_stack: int = 1
+    """How many frames an observation shows along its first axis; successive ones share all but the newest,
+    so that a replay can keep each frame once. 1 where observations are not stacks."""
 
 
 class StepResult(NamedTuple):
@@ -50,6 +53,8 @@ class StepResult(NamedTuple):
     reward: list[float]
     terminated: list[bool]
     truncated: list[bool]
+    life_lost: list[bool]
+    """Learning counts what follows as worth nothing, though the episode goes on (Mnih et al. 2015, Methods)."""
 
 
 class Transition(NamedTuple):

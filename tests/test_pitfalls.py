@@ -114,7 +114,10 @@ class Copies:
     ends: tuple[str, ...] = ("terminated", "truncated")
     made: list[Diary] = field(default_factory=list[Diary])
 
-    def make(self, render: bool = False) -> Diary:
+    def learning_reward(self, reward: float) -> float:
+        return reward
+
+    def make(self, training: bool = True, render: bool = False) -> Diary:
         self.made.append(Diary(len(self.made), self.ends))
         return self.made[-1]
 
@@ -549,8 +552,8 @@ def test_13_the_loss_is_a_mean_over_the_batch() -> None:
     double = Transition(*(torch.cat([column, column]) for column in transition))
     replay = UniformReplay().build(EnvSpec((3,), 2), 1, GAMMA, 1, stream(0, "replay"))
     replay.add(0, np.zeros(3, np.float32), 0, 0.0, False, False, np.zeros(3, np.float32))
-    _, info = once.learn(Batch(transition, np.arange(4), replay.sample(4).weight))
-    _, info_twice = twice.learn(Batch(double, np.arange(8), replay.sample(8).weight))
+    _, info = once.learn(Batch(transition, np.arange(4), replay.sample(4, 0).weight))
+    _, info_twice = twice.learn(Batch(double, np.arange(8), replay.sample(8, 0).weight))
     assert_close(info_twice, info)
     assert once.learner.moments["first"].any()
     assert_close(once.learner.moments["first"], twice.learner.moments["first"])
@@ -577,7 +580,7 @@ def test_14_huber_is_that_of_the_nature_paper(reward: float) -> None:
 
 def test_16_double_dqn_chooses_online_and_values_with_the_target(tmp_path: Path) -> None:
     trainer = trained(tmp_path, Copies(), 40)
-    agent, batch = trainer.agent, trainer.replay.sample(64)
+    agent, batch = trainer.agent, trainer.replay.sample(64, 0)
     obs, action, reward, discount, next_obs = batch.transition
     learner = agent.learner
     learner.target.copy_(learner.online)
@@ -598,7 +601,7 @@ def test_16_double_dqn_chooses_online_and_values_with_the_target(tmp_path: Path)
 @pytest.mark.parametrize("double", [False, True])
 def test_21_nothing_broadcasts(double: bool, num_envs: int, tmp_path: Path) -> None:
     trainer = trained(tmp_path, Copies(num_envs), 40, n_step=2)
-    batch = trainer.replay.sample(5)
+    batch = trainer.replay.sample(5, 0)
     learner = trainer.agent.learner
     online, target = (
         lambda obs, p=p: trainer.agent.network(p, obs) for p in (learner.online_params, learner.target_params)

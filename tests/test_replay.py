@@ -115,7 +115,7 @@ def assert_holds(replay: RingReplay, remembered: list[Expected]) -> None:
     assert len(replay) == len(remembered)
     if not remembered:
         return
-    batch = replay.sample(40 * len(remembered))
+    batch = replay.sample(40 * len(remembered), 0)
     assert set(batch.indices.tolist()) == set(range(len(remembered)))
     by_place = {tuple(e.obs): e for e in remembered}
     drawn = dict(zip(batch.indices.tolist(), rows(batch.transition), strict=True))
@@ -181,7 +181,7 @@ def test_goes_on_from_a_checkpoint_file_as_if_nothing_had_happened(
         for step in steps:
             add(replay, step)
             if len(replay):
-                batches.append(rows(replay.sample(4).transition))
+                batches.append(rows(replay.sample(4, 0).transition))
         return batches
 
     replay = make(16, 2, 3, spec)
@@ -228,7 +228,7 @@ def filled(capacity: int, count: int, seed: int = 0) -> RingReplay:
 def test_the_seed_decides_what_is_drawn() -> None:
     def draws(seed: int) -> list[list[int]]:
         replay = filled(50, 50, seed)
-        return [replay.sample(8).indices.tolist() for _ in range(20)]
+        return [replay.sample(8, 0).indices.tolist() for _ in range(20)]
 
     assert draws(0) == draws(0)
     assert draws(0) != draws(1)
@@ -240,14 +240,14 @@ def test_every_transition_is_equally_likely(capacity: int, count: int) -> None:
     size, draws = 50, 50_000
     replay = filled(capacity, count)
     assert len(replay) == size
-    counts = np.bincount(np.concatenate([replay.sample(100).indices for _ in range(draws // 100)]))
+    counts = np.bincount(np.concatenate([replay.sample(100, 0).indices for _ in range(draws // 100)]))
     assert len(counts) == size
     chi2 = ((counts - draws / size) ** 2 / (draws / size)).sum()
     assert 15 < chi2 < 103, chi2  # 1e-5 quantiles for 49 degrees of freedom
 
 
 def test_a_batch_has_the_layout_that_the_learner_expects() -> None:
-    batch = filled(10, 4).sample(7)  # larger than what is there: drawn with replacement
+    batch = filled(10, 4).sample(7, 0)  # larger than what is there: drawn with replacement
     shapes = {name: tuple(column.shape) for name, column in batch.transition._asdict().items()}
     assert shapes == {"obs": (7, 3), "action": (7,), "reward": (7,), "discount": (7,), "next_obs": (7, 3)}
     dtypes = [str(column.dtype).removeprefix("torch.") for column in batch.transition]
@@ -261,12 +261,12 @@ def test_the_weights_of_a_batch_make_the_loss_a_mean() -> None:
     """Also when the next batch has another size."""
     replay = filled(10, 4)
     for size in (7, 3, 3, 7):
-        assert replay.sample(size).weight.tolist() == pytest.approx([1 / size] * size)
+        assert replay.sample(size, 0).weight.tolist() == pytest.approx([1 / size] * size)
 
 
 def test_a_batch_keeps_its_values_when_the_ring_goes_on() -> None:
     replay = filled(4, 4)
-    batch = replay.sample(8)
+    batch = replay.sample(8, 0)
     before = rows(batch.transition)
     for step in write_story([(0, "on", i) for i in range(100, 104)]):
         add(replay, step)

@@ -136,7 +136,10 @@ class Part:
         Drifting.made = 0
         self.num_envs, self.kwargs = num_envs, kwargs
 
-    def make(self, render: bool = False) -> Drifting:
+    def learning_reward(self, reward: float) -> float:
+        return reward
+
+    def make(self, training: bool = True, render: bool = False) -> Drifting:
         return Drifting(**self.kwargs)
 
 
@@ -232,7 +235,7 @@ class TestAnEnvironmentThatRaises:
 
     def test_one_that_does_not_come_back_is_not_gone_on_with(self, tmp_path: Path):
         class Other(Part):
-            def make(self, render: bool = False) -> Drifting:
+            def make(self, training: bool = True, render: bool = False) -> Drifting:
                 return Drifting(drift=float(Drifting.made >= 2), broken=57)
 
         with pytest.raises(RuntimeError, match="the simulator is gone"):

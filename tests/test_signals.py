@@ -142,7 +142,10 @@ class Clocks:
         self.envs = list(envs)
         self.num_envs = len(envs)
 
-    def make(self, render: bool = False) -> Clock:
+    def learning_reward(self, reward: float) -> float:
+        return reward
+
+    def make(self, training: bool = True, render: bool = False) -> Clock:
         return self.envs.pop(0) if self.envs else Clock()
 
 
