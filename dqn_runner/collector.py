@@ -38,7 +38,7 @@ class Collector:
     def __init__(self, envs: EnvBatch, seed: int, learning_reward: Callable[[float], float]) -> None:
         """Episodes start with the environments' current observations.
 
-        `learning_reward` is what the replay remembers for a reward; returns are sums of the rewards themselves.
+        `learning_reward` is what the replay remembers for a reward; returns are sums of rewards as they are.
         """
         self.envs = envs
         self._learning_reward = learning_reward

@@ -54,7 +54,7 @@ class StepResult(NamedTuple):
     terminated: list[bool]
     truncated: list[bool]
     life_lost: list[bool]
-    """Learning counts what follows as worth nothing, though the episode goes on (Mnih et al. 2015, Methods)."""
+    """Learning counts what follows as worth nothing, though the episode goes on (Mnih et al. 2015)."""
 
 
 class Transition(NamedTuple):
