@@ -23,17 +23,20 @@ CONF = Path(__file__).parent.parent / "conf"
 HEAD = """# Quick reference
 
 Every option, with its default. `group=name` chooses a part, `group.key=value` sets a value
-(the dots are those of the configuration tree: `agent/loss=q_learning agent.loss.double=true`).
+(the dots are those of the configuration tree: `agent/loss=q_learning agent.loss.error=squared`).
 This page is made from the source by `make docs`.
 """
 ROOT_KEYS = ("agent", "env", "trainer", "evaluator", "logging")
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass."""
+    """The docstring under each field of a dataclass, its bases' included."""
     body = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     found: dict[str, str] = {}
+    for base in cls.__bases__:
+        if dataclasses.is_dataclass(base):
+            found |= field_docs(base)
     for node, after in zip(body.body, body.body[1:], strict=False):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             match after:

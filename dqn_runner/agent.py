@@ -11,14 +11,16 @@ import numpy as np
 
 from dqn_runner.exploration import EpsilonGreedy
 from dqn_runner.lazy import torch
-from dqn_runner.learner import Hyper, LearnerState, make_update, sync_target
+from dqn_runner.learner import Draws, Hyper, LearnerState, make_update, needs_of, sync_target
 from dqn_runner.losses import QLearning
 from dqn_runner.networks import Auto
+from dqn_runner.normalizer import Normalizer
 from dqn_runner.optimizers import Adam
 from dqn_runner.registry import option, slot
 from dqn_runner.replay import UniformReplay
-from dqn_runner.rng import seed_for, torch_seeded
-from dqn_runner.types import Array, Batch, EnvSpec, FloatArray, IntArray, State, UserError
+from dqn_runner.rng import seed_for, stream, torch_seeded
+from dqn_runner.schedules import Fixed
+from dqn_runner.types import Array, Batch, EnvSpec, FloatArray, IntArray, State, Transition, UserError
 
 
 @option("agent", "dqn")
@@ -30,6 +32,8 @@ class DQNConfig:
     """Length of the observation vector, or the shape of the image; null takes the env's."""
     action_dim: int | None = None
     """Number of actions; null takes the env's."""
+    normalize_observations: bool | None = None
+    """Bring observations to zero mean and unit variance; null takes the env's setting."""
     seed: int = 0
     """Everything random in a run derives from it."""
     gamma: float = 0.99
@@ -38,6 +42,7 @@ class DQNConfig:
     """Rewards summed before bootstrapping (Sutton & Barto, chapter 7)."""
     learning_rate: float = 1e-3
     """Step size of the optimizer."""
+    learning_rate_schedule: Any = slot(Fixed)
     batch_size: int = 128
     """Transitions in one update."""
     learning_starts: int = 1_000
@@ -86,7 +91,7 @@ class DQNAgent:
 
     def __init__(self, config: DQNConfig) -> None:
         """Networks are initialised from `config.seed` alone."""
-        from dqn_runner.modules import FlatNetwork
+        from dqn_runner.flat_network import FlatNetwork
 
         self.config = config
         self.spec = config.spec()
@@ -97,30 +102,48 @@ class DQNAgent:
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
         self._update = make_update(self.network, config.loss, config.optimizer)
-        self._hyper = Hyper(config.learning_rate, config.max_grad_norm)
-        self._forward = self.network.numpy_forward(self.learner.online) or self._torch_forward()
+        self._needs = needs_of(
+            self.network, self.learner.target_params, config.loss, _blank_transition(self.spec)
+        )
+        self._rng = stream(config.seed, "learner")
+        self._normalizer = Normalizer(self.spec.obs_shape) if config.normalize_observations else None
+        self._forward = self._numpy_forward() or self._torch_forward()
 
-    def q_values(self, obs: Array) -> FloatArray:
-        """Action values [n, actions] of observations [n, *obs_shape]."""
-        outputs = self._forward(obs)
+    def q_values(self, obs: Array, noise: FloatArray | None = None) -> FloatArray:
+        """Action values [n, actions] of observations [n, *obs_shape], under `noise` [network.noise_size]."""
+        if self._normalizer is not None:
+            obs = self._normalizer(obs)
+        outputs = self._forward(obs, noise)
         if self.config.loss.width == 1:
             return outputs
-        return self.config.loss.q_values(torch.from_numpy(outputs)).numpy()
+        with torch.inference_mode():
+            return self.config.loss.q_values(torch.from_numpy(outputs)).numpy()
 
     def greedy(self, obs: Array) -> IntArray:
-        """The best actions [n]."""
+        """The best actions [n], without noise."""
         return self.q_values(obs).argmax(-1)
 
     def act(self, obs: Array, step: int, rng: np.random.Generator) -> IntArray:
         """Training actions [n] at env step `step`: uniformly random until learning starts."""
         shape = (len(obs), self.spec.num_actions)
+        if self._normalizer is not None:
+            self._normalizer.observe(obs)
         if step < self.config.learning_starts:
             return rng.integers(shape[1], size=shape[0])
-        return self.config.exploration(lambda: self.q_values(obs), shape, step, rng)
+        noise_size = self.network.noise_size
+        noise = rng.standard_normal(noise_size, np.float32) if noise_size else None
+        return self.config.exploration(lambda: self.q_values(obs, noise), shape, step, rng)
 
-    def learn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """One gradient step; returns priorities [batch] and statistics [len(learner.INFO)]."""
-        return self._update(self.learner, batch.transition, batch.weight, self._hyper)
+    def learn(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """One gradient step, at env step `step`; returns priorities [batch] and statistics [learner.INFO]."""
+        config, transition = self.config, batch.transition
+        if self._normalizer is not None:
+            transition = transition._replace(
+                obs=torch.from_numpy(self._normalizer(transition.obs.numpy())),
+                next_obs=torch.from_numpy(self._normalizer(transition.next_obs.numpy())),
+            )
+        hyper = Hyper(config.learning_rate * config.learning_rate_schedule(step), config.max_grad_norm)
+        return self._update(self.learner, transition, batch.weight, hyper, self._draw(len(batch.indices)))
 
     def sync_target(self, times: int) -> None:
         """Move the target network towards the online network as many times as its period has passed."""
@@ -140,12 +163,26 @@ class DQNAgent:
         return bool(torch.isfinite(self.learner.online).all())
 
     def state_dict(self) -> State:
-        """Weights, target, optimizer moments and update count."""
-        return self.learner.state_dict()
+        """Weights, target, optimizer moments and update count; the learner's generator; what was observed."""
+        observed = None if self._normalizer is None else self._normalizer.state_dict()
+        generator = self._rng.bit_generator.state
+        return {"learner": self.learner.state_dict(), "rng": generator, "observed": observed}
 
     def load_state_dict(self, state: State) -> None:
-        """Take over weights, target, optimizer moments and update count."""
-        self.learner.load_state_dict(state)
+        """Go on from `state`."""
+        self.learner.load_state_dict(state["learner"])
+        self._rng.bit_generator.state = state["rng"]
+        if self._normalizer is not None:
+            self._normalizer.load_state_dict(state["observed"])
+
+    def _draw(self, batch_size: int) -> Draws | None:
+        """The random numbers of one update, if it takes any."""
+        calls, fractions = self._needs
+        if not self.network.noise_size and not fractions:
+            return None
+        noise = self._rng.standard_normal((calls, self.network.noise_size), np.float32)
+        uniform = self._rng.random((batch_size, fractions), np.float32)
+        return Draws(torch.from_numpy(noise), torch.from_numpy(uniform))
 
     def _check_outputs(self) -> None:
         """Run the network once, so that one that does not fit is known now and not in the first update."""
@@ -164,11 +201,26 @@ class DQNAgent:
                 f"(1, {wanted}): {self.config.loss.width} for each of {self.spec.num_actions} actions"
             )
 
-    def _torch_forward(self) -> Callable[[Array], FloatArray]:
+    def _numpy_forward(self) -> Forward | None:
+        forward = self.network.numpy_forward(self.learner.online)
+        return None if forward is None else lambda obs, _: forward(obs)
+
+    def _torch_forward(self) -> Forward:
         params = self.network.views(self.learner.online)
 
-        def forward(obs: Array) -> FloatArray:
+        def forward(obs: Array, noise: FloatArray | None) -> FloatArray:
             with torch.inference_mode():
-                return self.network(params, torch.from_numpy(obs)).numpy()
+                given = None if noise is None else torch.from_numpy(noise)
+                return self.network(params, torch.from_numpy(obs), given).numpy()
 
         return forward
+
+
+Forward = Callable[[Array, FloatArray | None], FloatArray]
+"""Observations and noise to outputs [n, actions * width]."""
+
+
+def _blank_transition(spec: EnvSpec) -> Transition:
+    """A batch of one, for what depends on shapes alone."""
+    obs, number = torch.zeros(1, *spec.obs_shape), torch.zeros(1)
+    return Transition(obs, torch.zeros(1, dtype=torch.int64), number, number, obs)

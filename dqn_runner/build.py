@@ -16,17 +16,21 @@ from dqn_runner.trainer import Trainer
 
 
 def build_agent(config: DQNConfig, env: EnvPart) -> DQNAgent:
-    """An agent whose unset dimensions are the environment's."""
+    """An agent; what its configuration leaves open is the environment's."""
     probe = env.make()
     try:
         spec = spec_of(probe)
     finally:
         probe.close()
-    dims = {
+    normalize = config.normalize_observations
+    given = {
         "state_dim": spec.obs_shape if config.state_dim is None else config.state_dim,
         "action_dim": spec.num_actions if config.action_dim is None else config.action_dim,
+        "normalize_observations": env.normalize_observations
+        if normalize is None
+        else normalize,
     }
-    return DQNAgent(dataclasses.replace(config, **dims))
+    return DQNAgent(dataclasses.replace(config, **given))
 
 
 def build_trainer(run: RunConfig, run_dir: Path, source: Mapping[str, Any], group: str | None) -> Trainer:

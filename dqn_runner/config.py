@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from dqn_runner import agent, envs, evaluator, trackers, training
+from dqn_runner import agent, atari, distributional, envs, evaluator, trackers, training
 from dqn_runner.registry import import_path, options, slots, store_root
 from dqn_runner.types import UserError
 
@@ -64,7 +64,7 @@ class RunConfig:
             raise UserError(f"threads must be at least 1, got {self.threads}")
 
 
-PART_MODULES = (agent, envs, evaluator, trackers, training)
+PART_MODULES = (agent, atari, distributional, envs, evaluator, trackers, training)
 """Importing them registers every part; the agent's own parts come with the agent."""
 
 store_root("base_config", RunConfig)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dqn_runner.registry import option, slot
 from dqn_runner.schedules import Linear
-from dqn_runner.types import FloatArray, IntArray
+from dqn_runner.types import FloatArray, IntArray, UserError
 
 
 class Exploration(Protocol):
@@ -74,4 +74,63 @@ class EpsilonGreedy:
     @property
     def duration(self) -> int:
         """Env steps until epsilon stays as it is."""
+        return self.schedule.duration
+
+
+@option("agent/exploration", "greedy")
+@dataclass(kw_only=True)
+class Greedy:
+    """The action of the highest value: for networks that explore by their own noise (agent.network.noisy)."""
+
+    def __call__(
+        self,
+        q_values: Callable[[], FloatArray],
+        shape: tuple[int, int],
+        step: int,
+        rng: np.random.Generator,
+    ) -> IntArray:
+        """Actions [n]."""
+        return q_values().argmax(-1)
+
+    def epsilon(self, step: int) -> float:
+        """No action is drawn uniformly."""
+        return 0.0
+
+    @property
+    def duration(self) -> int:
+        """The same from the first step."""
+        return 0
+
+
+@option("agent/exploration", "boltzmann")
+@dataclass(kw_only=True)
+class Boltzmann:
+    """Actions drawn in proportion to exp(value / temperature) (Sutton & Barto, section 2.8)."""
+
+    schedule: Any = slot(Linear)
+    """Of the temperature, which has the scale of the values."""
+
+    def __call__(
+        self,
+        q_values: Callable[[], FloatArray],
+        shape: tuple[int, int],
+        step: int,
+        rng: np.random.Generator,
+    ) -> IntArray:
+        """Actions [n], by adding Gumbel noise to the scaled values."""
+        temperature = self.schedule(step)
+        if temperature < 0:
+            raise UserError(
+                f"agent.exploration.schedule gives a temperature of {temperature:g} at step {step}; "
+                "it must not be negative"
+            )
+        return (q_values() + temperature * rng.gumbel(size=shape)).argmax(-1)
+
+    def epsilon(self, step: int) -> float:
+        """No action is drawn uniformly."""
+        return 0.0
+
+    @property
+    def duration(self) -> int:
+        """Env steps until the temperature stays as it is."""
         return self.schedule.duration

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from dqn_runner.lazy import torch
 from dqn_runner.losses import Loss
@@ -64,30 +64,137 @@ class Hyper(NamedTuple):
 
 
 Params = list["torch.Tensor"]
-Update = Callable[[LearnerState, Transition, "torch.Tensor", Hyper], tuple["torch.Tensor", "torch.Tensor"]]
-Apply = Callable[[Params, "torch.Tensor"], "torch.Tensor"]
+
+
+class Apply(Protocol):
+    """A network as a function."""
+
+    def __call__(
+        self,
+        params: Params,
+        obs: torch.Tensor,
+        noise: torch.Tensor | None = None,
+        fractions: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Outputs [batch, actions * width] with these parameters and this noise [noise_size]."""
+        ...
+
+
+class Draws(NamedTuple):
+    """The random numbers of one update, drawn ahead so that the update is a function of its arguments."""
+
+    noise: torch.Tensor
+    """[*runs, calls of a network, noise_size] standard normal."""
+    fractions: torch.Tensor
+    """[*runs, batch, count] uniform between 0 and 1."""
+
+
+class Needs(NamedTuple):
+    """How many random numbers a loss takes from its networks in one update."""
+
+    calls: int
+    fractions: int
+
+
+class Update(Protocol):
+    """One gradient step, see `make_update`."""
+
+    def __call__(
+        self,
+        state: LearnerState,
+        transition: Transition,
+        weight: torch.Tensor,
+        hyper: Hyper,
+        draws: Draws | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Priorities [*runs, batch] and statistics [*runs, len(INFO)]."""
+        ...
+
+
+class _Source:
+    """Hands out random numbers in the order in which they are asked for."""
+
+    def __init__(self, draws: Draws | None) -> None:
+        self._draws = draws
+        self._needs = Needs(0, 0)
+
+    def noise(self) -> torch.Tensor | None:
+        call = self._needs.calls
+        self._needs = self._needs._replace(calls=call + 1)
+        return None if self._draws is None else self._draws.noise[call]
+
+    def fractions(self, count: int) -> torch.Tensor:
+        first = self._needs.fractions
+        self._needs = self._needs._replace(fractions=first + count)
+        assert self._draws is not None
+        return self._draws.fractions[:, first : first + count]
+
+
+class _Counter(_Source):
+    """Counts what is asked for."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__(None)
+        self._batch_size = batch_size
+
+    @property
+    def needs(self) -> Needs:
+        return self._needs
+
+    def fractions(self, count: int) -> torch.Tensor:
+        self._needs = self._needs._replace(fractions=self._needs.fractions + count)
+        return torch.full((self._batch_size, count), 0.5)
+
+
+class _Network(NamedTuple):
+    """The QFunction that a loss sees."""
+
+    apply: Apply
+    params: Params
+    source: _Source
+
+    def __call__(self, obs: torch.Tensor, fractions: torch.Tensor | None = None) -> torch.Tensor:
+        return self.apply(self.params, obs, self.source.noise(), fractions)
+
+    def fractions(self, count: int) -> torch.Tensor:
+        return self.source.fractions(count)
+
+
+def needs_of(network: Apply, params: Params, loss: Loss, transition: Transition) -> Needs:
+    """Ask the loss once, with any batch, what it takes from its networks."""
+    counter = _Counter(len(transition.action))
+    with torch.no_grad():
+        loss(_Network(network, params, counter), _Network(network, params, counter), transition)
+    return counter.needs
 
 
 def make_update(network: Apply, loss: Loss, optimizer: Optimizer) -> Update:
     """The function that takes one gradient step.
 
-    `network(params, obs)` gives outputs [batch, actions * width]. The update's arguments are the state,
-    which is donated (its tensors take the new values), a transition, the weight of each sample
-    [*runs, batch] and the hyper-parameters. It returns priorities [*runs, batch] and statistics
+    The update's arguments are the state, which is donated (its tensors take the new values), a transition,
+    the weight of each sample [*runs, batch], the hyper-parameters, and the random numbers that `needs_of`
+    asks for (None where it asks for none). It returns priorities [*runs, batch] and statistics
     [*runs, len(INFO)]. With a leading `runs` axis on everything, each run learns as it would alone.
     """
 
     def objective(
-        online: Params, target: Params, transition: Transition, weight: torch.Tensor
+        online: Params, target: Params, transition: Transition, weight: torch.Tensor, draws: Draws | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        result = loss(lambda obs: network(online, obs), lambda obs: network(target, obs), transition)
+        source = _Source(draws)
+        result = loss(_Network(network, online, source), _Network(network, target, source), transition)
         return torch.dot(weight, result.loss), result.priority, result.q.mean()
 
     def update(
-        state: LearnerState, transition: Transition, weight: torch.Tensor, hyper: Hyper
+        state: LearnerState,
+        transition: Transition,
+        weight: torch.Tensor,
+        hyper: Hyper,
+        draws: Draws | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        many: Any = objective if state.online.dim() == 1 else torch.func.vmap(objective)
-        losses, priority, q_mean = many(state.online_params, state.target_params, transition, weight)
+        many: Any = objective
+        if state.online.dim() > 1:
+            many = torch.func.vmap(objective, in_dims=(0, 0, 0, 0, None if draws is None else 0))
+        losses, priority, q_mean = many(state.online_params, state.target_params, transition, weight, draws)
         state.grad.zero_()
         torch.autograd.backward(losses, torch.ones_like(losses))  # into the views of `grad`
         with torch.no_grad():

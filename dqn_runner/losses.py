@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
+from dqn_runner.bootstraps import Backup, Max, pick
 from dqn_runner.lazy import torch
-from dqn_runner.registry import option
+from dqn_runner.registry import option, slot
 from dqn_runner.types import LossOutput, QFunction, Transition
 
 
@@ -27,7 +28,10 @@ class Loss(Protocol):
         ...
 
     def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
-        """Per-sample loss of one run's batch; no gradient flows through `target`."""
+        """Per-sample loss of one run's batch; no gradient flows through `target`.
+
+        It calls the networks as often as it likes, but always equally often: random numbers are drawn ahead.
+        """
         ...
 
 
@@ -45,10 +49,9 @@ class TDError(Enum):
 class QLearning:
     """One-step (or n-step) Q-learning with a target network (Mnih et al. 2015, Nature, Algorithm 1)."""
 
-    double: bool = False
-    """The online network picks the next action, the target network values it (van Hasselt 2016, eq. 4)."""
     error: TDError = TDError.huber
     """How a TD error counts: `huber` is the clipped TD error of the Nature paper, `squared` its square."""
+    bootstrap: Any = slot(Max)
 
     @property
     def width(self) -> int:
@@ -61,16 +64,11 @@ class QLearning:
 
     def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
         """Per-sample TD loss; the priority is the absolute TD error."""
-        q = self.q_values(online(transition.obs))
-        q = q.gather(-1, transition.action.unsqueeze(-1)).squeeze(-1)
+        q = pick(online(transition.obs), transition.action)
         with torch.no_grad():
-            next_q = self.q_values(target(transition.next_obs))
-            if self.double:
-                best = self.q_values(online(transition.next_obs)).argmax(-1, keepdim=True)
-                value = next_q.gather(-1, best).squeeze(-1)
-            else:
-                value = next_q.amax(-1)
-            goal = torch.addcmul(transition.reward, transition.discount, value)
+            next_q = target(transition.next_obs)
+            backup: Backup = self.bootstrap(lambda: next_q, online, target, transition)
+            goal = torch.addcmul(backup.reward, transition.discount, backup.expect(next_q))
             error = (goal - q).abs_()
         if self.error is TDError.huber:
             loss = torch.nn.functional.huber_loss(q, goal, reduction="none")

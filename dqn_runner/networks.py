@@ -26,9 +26,30 @@ class Network(Protocol):
         ...
 
 
+@dataclass(kw_only=True)
+class Layers:
+    """What can be said of every built-in network."""
+
+    dueling: bool = False
+    """From the last hidden layer on, one stream for the state's value and one for advantages (Wang 2016)."""
+    noisy: bool = False
+    """Noisy fully connected layers (Fortunato et al. 2018); they explore, with agent/exploration=greedy."""
+    noisy_std: float = 0.5
+    """Initial deviation of noisy weights, times the root of the number of inputs."""
+    layer_norm: bool = False
+    """Normalise hidden layers before their ReLU."""
+    cosines: int = 0
+    """Cosines by which fractions are embedded, for agent/loss=implicit_quantile; 64 in its paper."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no network could have."""
+        if self.noisy_std < 0 or self.cosines < 0:
+            raise UserError("agent.network.noisy_std and agent.network.cosines must not be negative")
+
+
 @option(_GROUP, "mlp")
 @dataclass(kw_only=True)
-class Mlp:
+class Mlp(Layers):
     """Fully connected ReLU layers over the flattened observation."""
 
     hidden: list[int] = field(default_factory=lambda: [120, 84])
@@ -36,18 +57,13 @@ class Mlp:
 
     def build(self, spec: EnvSpec, width: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * width]."""
-        from dqn_runner import modules
-
-        if any(units < 1 for units in self.hidden):
-            raise UserError(f"agent.network.hidden must be at least 1 unit each, got {self.hidden}")
-        sizes = [math.prod(spec.obs_shape), *self.hidden, spec.num_actions * width]
-        flatten = [] if len(spec.obs_shape) == 1 else [torch.nn.Flatten()]
-        return torch.nn.Sequential(*flatten, *modules.mlp(sizes))
+        flatten: list[nn.Module] = [] if len(spec.obs_shape) == 1 else [torch.nn.Flatten()]
+        return _assemble(self, flatten, math.prod(spec.obs_shape), self.hidden, spec, width)
 
 
 @option(_GROUP, "minatar_cnn")
 @dataclass(kw_only=True)
-class MinatarCnn:
+class MinatarCnn(Layers):
     """One 3x3 convolution and one hidden layer, for small images (Young & Tian 2019, section 4)."""
 
     channels: int = 16
@@ -57,12 +73,12 @@ class MinatarCnn:
 
     def build(self, spec: EnvSpec, width: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * width]."""
-        return _cnn(spec, width, [(self.channels, 3, 1)], self.hidden)
+        return _cnn(self, spec, width, [(self.channels, 3, 1)], self.hidden)
 
 
 @option(_GROUP, "nature_cnn")
 @dataclass(kw_only=True)
-class NatureCnn:
+class NatureCnn(Layers):
     """Three convolutions and a hidden layer, for 84x84 images (Mnih et al. 2015, Methods)."""
 
     hidden: int = 512
@@ -70,7 +86,31 @@ class NatureCnn:
 
     def build(self, spec: EnvSpec, width: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * width]."""
-        return _cnn(spec, width, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], self.hidden)
+        return _cnn(self, spec, width, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], self.hidden)
+
+
+@option(_GROUP, "impala_cnn")
+@dataclass(kw_only=True)
+class ImpalaCnn(Layers):
+    """Fifteen convolutions in residual blocks, and a hidden layer (Espeholt et al. 2018, figure 3)."""
+
+    width: float = 1.0
+    """Multiplies the channels 16, 32 and 32; 2 in Beyond the Rainbow (Clark et al. 2024)."""
+    spectral_norm: bool = False
+    """Divide the kernels of residual blocks by their largest singular value (Clark et al. 2024)."""
+    hidden: int = 256
+    """Units of the hidden layer."""
+
+    def build(self, spec: EnvSpec, width: int) -> nn.Module:
+        """A module from [batch, *obs_shape] to [batch, actions * width]."""
+        from dqn_runner import layers
+
+        last = _channels_last_of_image(spec)
+        depths = [round(channels * self.width) for channels in (16, 32, 32)]
+        if min(depths) < 1:
+            raise UserError(f"agent.network.width={self.width} leaves no channels")
+        features, size = layers.impala(spec.obs_shape, last, depths, self.layer_norm, self.spectral_norm)
+        return _assemble(self, features, size, [self.hidden], spec, width)
 
 
 @option(_GROUP, "custom")
@@ -91,14 +131,15 @@ class Custom:
 
 @option(_GROUP, "auto")
 @dataclass(kw_only=True)
-class Auto:
+class Auto(Layers):
     """By the observation: `mlp` for vectors, `minatar_cnn` for small images, `nature_cnn` for others."""
 
     def choose(self, spec: EnvSpec) -> Network:
-        """The part that fits `spec`."""
+        """The part that fits `spec`, with these settings."""
         if len(spec.obs_shape) != 3:
-            return Mlp()
-        return NatureCnn() if min(_height_width(spec.obs_shape)) >= 36 else MinatarCnn()
+            return Mlp(**vars(self))
+        large = min(_height_width(spec.obs_shape)) >= 36
+        return NatureCnn(**vars(self)) if large else MinatarCnn(**vars(self))
 
     def build(self, spec: EnvSpec, width: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * width]."""
@@ -123,18 +164,55 @@ def _height_width(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:2] if _channels_last(shape) else shape[1:]
 
 
-def _cnn(spec: EnvSpec, width: int, layers: list[tuple[int, int, int]], hidden: int) -> nn.Module:
-    from dqn_runner import modules
-
+def _channels_last_of_image(spec: EnvSpec) -> bool:
+    """Where an image has its channels; raises for observations that are no images."""
     if len(spec.obs_shape) != 3:
         raise UserError(
             f"a convolutional network needs images [height, width, channels], but the observations "
             f"have shape {spec.obs_shape}; use agent/network=mlp"
         )
-    features, size = modules.convolutions(spec.obs_shape, _channels_last(spec.obs_shape), layers)
+    return _channels_last(spec.obs_shape)
+
+
+def _cnn(
+    part: Layers, spec: EnvSpec, width: int, convolutions: list[tuple[int, int, int]], hidden: int
+) -> nn.Module:
+    from dqn_runner import layers
+
+    last = _channels_last_of_image(spec)
+    features, size = layers.convolutions(spec.obs_shape, last, convolutions, part.layer_norm)
     if size <= 0:
         raise UserError(
             f"images of {spec.obs_shape} are too small for this network; use agent/network=minatar_cnn"
         )
-    sizes = [size, hidden, spec.num_actions * width]
-    return torch.nn.Sequential(*features, *modules.mlp(sizes))
+    return _assemble(part, features, size, [hidden], spec, width)
+
+
+def _assemble(
+    part: Layers, features: list[nn.Module], size: int, hidden: list[int], spec: EnvSpec, width: int
+) -> nn.Module:
+    """The network from its `features` [batch, size], through hidden layers to the outputs."""
+    from dqn_runner import layers
+
+    if any(units < 1 for units in hidden):
+        raise UserError(f"agent.network.hidden must be at least 1 unit each, got {hidden}")
+    linear = layers.noisy_linear(part.noisy_std) if part.noisy else layers.plain_linear
+
+    def head(sizes: list[int], outputs: int) -> list[nn.Module]:
+        return [*layers.hidden_layers(sizes, linear, part.layer_norm), linear(sizes[-1], outputs)]
+
+    sizes = [size, *hidden]
+    if not part.dueling and not part.cosines:
+        return torch.nn.Sequential(*features, *head(sizes, spec.num_actions * width))
+    split = max(0, len(hidden) - 1)  # the last hidden layer is the head's
+    features += layers.hidden_layers(sizes[: split + 1], linear, part.layer_norm)
+    shared, rest = torch.nn.Sequential(*features), sizes[split:]
+    per_action = 1 if part.cosines else width
+    top: nn.Module = torch.nn.Sequential(*head(rest, spec.num_actions * per_action))
+    if part.dueling:
+        value = torch.nn.Sequential(*head(rest, per_action))
+        top = layers.Dueling(value, top, spec.num_actions)
+    if not part.cosines:
+        return torch.nn.Sequential(shared, top)
+    embedding = linear(part.cosines, rest[0])
+    return layers.Implicit(shared, embedding, top, part.cosines, width)

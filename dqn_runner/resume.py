@@ -125,10 +125,17 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def _spelt_out(token: str) -> str:
-    """What Hydra understands of two short forms: `+experiment=`, and `checkpoint=` for the path in it."""
-    if token.startswith("checkpoint="):
-        return f"{CHECKPOINT}={token.partition('=')[2]}"
-    return token.removeprefix("+") if token.startswith("+experiment=") else token
+    """What Hydra understands of three short forms.
+
+    `+experiment=`, `checkpoint=` for the path in it, and a part chosen as if it were a value
+    (`agent.replay=prioritized` for `agent/replay=prioritized`).
+    """
+    key, equals, value = token.partition("=")
+    if key == "checkpoint":
+        return f"{CHECKPOINT}{equals}{value}"
+    if "." in key and (key.replace(".", "/"), value) in options().values():
+        return f"{key.replace('.', '/')}={value}"
+    return token.removeprefix("+") if key == "+experiment" else token
 
 
 def _names_a_run(override: Override) -> bool:

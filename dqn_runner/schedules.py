@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,3 +95,77 @@ class Constant:
     def duration(self) -> int:
         """Constant from the first step."""
         return 0
+
+
+_RATE = "agent/learning_rate_schedule"
+
+
+@option(_RATE, "fixed")
+@dataclass(kw_only=True)
+class Fixed:
+    """The learning rate stays as it is."""
+
+    def __call__(self, step: int) -> float:
+        """The factor 1."""
+        return 1.0
+
+    @property
+    def duration(self) -> int:
+        """The same from the first step."""
+        return 0
+
+
+@option(_RATE, "linear")
+@dataclass(kw_only=True)
+class LinearDecay:
+    """The learning rate falls in a straight line to a `final` part of itself."""
+
+    final: float = 0.0
+    """Part of the learning rate that is left from `steps` on."""
+    steps: int = 100_000
+    """Env steps of the way."""
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that divides by zero."""
+        _check_decay(self.steps, self.final)
+
+    def __call__(self, step: int) -> float:
+        """The factor at env step `step`."""
+        return 1.0 + (self.final - 1.0) * min(1.0, step / self.steps)
+
+    @property
+    def duration(self) -> int:
+        """Env steps until the rate stays constant."""
+        return self.steps
+
+
+@option(_RATE, "cosine")
+@dataclass(kw_only=True)
+class CosineDecay:
+    """The learning rate falls to a `final` part of itself as half a cosine (Loshchilov & Hutter 2017)."""
+
+    final: float = 0.0
+    """Part of the learning rate that is left from `steps` on."""
+    steps: int = 100_000
+    """Env steps of the way."""
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that divides by zero."""
+        _check_decay(self.steps, self.final)
+
+    def __call__(self, step: int) -> float:
+        """The factor at env step `step`."""
+        way = min(1.0, step / self.steps)
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * way))
+
+    @property
+    def duration(self) -> int:
+        """Env steps until the rate stays constant."""
+        return self.steps
+
+
+def _check_decay(steps: int, final: float) -> None:
+    if steps < 1 or final < 0:
+        raise UserError(
+            f"agent.learning_rate_schedule needs steps >= 1 and final >= 0, got steps={steps}, final={final}"
+        )

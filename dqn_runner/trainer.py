@@ -302,7 +302,7 @@ class Trainer:
         rounds = self.step // config.train_every - before // config.train_every
         for _ in range(rounds * config.gradient_steps):
             batch = self.replay.sample(config.batch_size, self.step)
-            priority, info = agent.learn(batch)
+            priority, info = agent.learn(batch, self.step)
             if not math.isfinite(info.sum().item()):
                 raise divergence.diagnose(self.output_dir, self.step, agent, batch, info, self.metrics.last)
             self.replay.update(batch.indices, priority)

@@ -96,8 +96,20 @@ class LossOutput(NamedTuple):
     """Value of the action taken, for the logs."""
 
 
-QFunction = Callable[["torch.Tensor"], "torch.Tensor"]
-"""A network with its weights: observations [batch, *obs_shape] to outputs [batch, actions * width]."""
+class QFunction(Protocol):
+    """A network with its weights. Where its layers are noisy, each call has noise of its own."""
+
+    def __call__(self, obs: torch.Tensor, fractions: torch.Tensor | None = None) -> torch.Tensor:
+        """Observations [batch, *obs_shape] to outputs [batch, actions * width].
+
+        `fractions` [batch, n] are those at which a network of quantiles is asked; it then gives
+        [batch, actions * n].
+        """
+        ...
+
+    def fractions(self, count: int) -> torch.Tensor:
+        """New random numbers, uniform between 0 and 1, [batch, count]."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,16 @@ class TestQuestionsAreAnsweredQuickly:
     @pytest.mark.parametrize(
         ("args", "line", "answers"),
         [
-            (["--help"], "", ["agent: double_dqn, dqn", "agent/loss: ", "--cfg job", "resume=RUN_DIR"]),
+            (["--help"], "", ["agent: c51, double_dqn, dqn", "agent/loss: ", "--cfg job", "resume=RUN_DIR"]),
             (
                 ["--cfg", "job", "--resolve", "seed=3", "agent=double_dqn"],
                 "",
-                ["seed: 3\n", "double: true", "learning_rate: 0.001", "target_return: 475.0"],
+                [
+                    "seed: 3\n",
+                    "_target_: dqn_runner.bootstraps.Double",
+                    "learning_rate: 0.001",
+                    "target_return: 475.0",
+                ],
             ),
             (["--info", "defaults-tree"], "", ["agent: dqn", "env: cartpole", "logging/jsonl"]),
             (["-sc", "query=bash"], "dqn_runner agent=d", ["agent=double_dqn", "agent=dqn"]),
@@ -266,7 +271,8 @@ class TestAUsersConfiguration:
         done = program("--config-dir=mine", override, "agent.batch_size=32", "hydra.run.dir=run")
         assert done.status == 0, done.err
         agent = read(tmp_path / "run" / "run.json")["config"]["agent"]
-        assert (agent["loss"]["double"], agent["learning_rate"], agent["batch_size"]) == (True, 0.0005, 32)
+        assert (agent["learning_rate"], agent["batch_size"]) == (0.0005, 32)
+        assert agent["loss"]["bootstrap"]["_target_"].endswith("Double")
 
     def test_a_misspelt_recipe(self, program: Callable[..., Outcome]):
         assert "did you mean experiment=tiny?" in program("--config-dir=mine", "experiment=tinny").error
@@ -322,7 +328,7 @@ class TestResume:
         )
         assert done.status == 0, done.err
         assert set(done.out.splitlines()[1:-1]) == {
-            "agent.loss.double: False -> True",
+            "agent.loss.bootstrap._target_: dqn_runner.bootstraps.Max -> dqn_runner.bootstraps.Double",
             "agent.batch_size: 128 -> 64",
             "agent.exploration.schedule.end: 0.05 -> 0.1",
             "trainer.max_steps: 1200 -> 1300",
@@ -358,7 +364,10 @@ class TestResume:
     def test_a_choice_can_be_taken_back(self, run_copy: Path, program: Callable[..., Outcome]):
         assert program("resume=run", "agent=double_dqn", "trainer.max_steps=1300").status == 0
         done = program("resume=run", "agent=dqn", "trainer.max_steps=1400")
-        assert "agent.loss.double: True -> False" in done.out
+        assert (
+            "agent.loss.bootstrap._target_: dqn_runner.bootstraps.Double -> dqn_runner.bootstraps.Max"
+            in done.out
+        )
 
     def test_a_forced_override_replaces_the_stored_one(self, run_copy: Path, program: Callable[..., Outcome]):
         assert program("resume=run", "++trainer.max_steps=1300").status == 0
@@ -447,8 +456,8 @@ class TestResume:
         assert records(tmp_path / "parts") == records(tmp_path / "whole")
         latest = [tmp_path / name / "checkpoints" / "latest.pt" for name in ("whole", "parts")]
         whole, parts = (load_checkpoint(path)["state"]["agent"] for path in latest)
-        assert whole["online"].equal(parts["online"])
-        assert whole["target"].equal(parts["target"])
+        assert whole["learner"]["online"].equal(parts["learner"]["online"])
+        assert whole["learner"]["target"].equal(parts["learner"]["target"])
 
 
 @pytest.mark.slow

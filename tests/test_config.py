@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from dqn_runner import checks
 from dqn_runner.agent import DQNConfig
 from dqn_runner.app import CONF
+from dqn_runner.bootstraps import Double
 from dqn_runner.build import build_agent
 from dqn_runner.config import RunConfig, accept_env, leaves, plain
 from dqn_runner.envs import GymEnv
@@ -103,7 +104,7 @@ class TestTheTreeAndPythonAgree:
 
     def test_double_dqn_is_dqn_but_for_the_loss(self):
         run = instantiate(configuration("agent=double_dqn"), _convert_="object")
-        assert run.agent == DQNConfig(loss=QLearning(double=True))
+        assert run.agent == DQNConfig(loss=QLearning(bootstrap=Double()))
 
     def test_the_agent_follows_the_seed_and_the_target_the_environment(self):
         cfg = configuration("seed=7", "env.reward_threshold=12.5")
@@ -161,7 +162,7 @@ class TestRecipes:
 UNKNOWN = [
     ("agent.lr=1", "agent.learning_rate"),
     ("learning_rate=1", "agent.learning_rate"),
-    ("agent.loss.doubel=true", "agent.loss.double"),
+    ("agent.loss.eror=huber", "agent.loss.error"),
     ("agent.exploration.schedule.step=3", "agent.exploration.schedule.steps"),
     ("tariner.max_steps=3", "trainer"),
     ("trainer.max_episdes=3", "trainer.max_episodes"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from dqn_runner.bootstraps import Double, Max
 from dqn_runner.losses import QLearning, TDError
 from dqn_runner.types import Transition
 
@@ -48,8 +49,10 @@ TARGET = torch.tensor([[9.0, 9.0], [3.0, 7.0]])
 )
 def test_golden_td_errors(double: bool, discount: float, delta: float) -> None:
     transition = step(action=1, reward=0.5, discount=discount)
-    huber = QLearning(double=double)(lookup(ONLINE), lookup(TARGET), transition)
-    squared = QLearning(double=double, error=TDError.squared)(lookup(ONLINE), lookup(TARGET), transition)
+    huber = QLearning(bootstrap=Double() if double else Max())(lookup(ONLINE), lookup(TARGET), transition)
+    squared = QLearning(bootstrap=Double() if double else Max(), error=TDError.squared)(
+        lookup(ONLINE), lookup(TARGET), transition
+    )
     expected = 0.5 * delta**2 if abs(delta) <= 1 else abs(delta) - 0.5
     assert_close(huber.loss, torch.tensor([expected]))
     assert_close(squared.loss, torch.tensor([delta**2]))
@@ -67,14 +70,16 @@ def test_huber_is_quadratic_up_to_one_and_linear_beyond(reward: float, loss: flo
 
 
 def test_the_default_is_the_loss_of_mnih_2015() -> None:
-    assert QLearning() == QLearning(double=False, error=TDError.huber)
+    assert QLearning() == QLearning(bootstrap=Max(), error=TDError.huber)
 
 
 @ERROR
 @DOUBLE
 def test_gradient_reaches_only_the_value_of_the_action_taken(double: bool, error: TDError) -> None:
     online, target = ONLINE.clone().requires_grad_(), TARGET.clone().requires_grad_()
-    output = QLearning(double=double, error=error)(lookup(online), lookup(target), step(1, 0.5, GAMMA))
+    output = QLearning(bootstrap=Double() if double else Max(), error=error)(
+        lookup(online), lookup(target), step(1, 0.5, GAMMA)
+    )
     output.loss.sum().backward()
     assert target.grad is None
     assert online.grad is not None
@@ -90,7 +95,9 @@ def test_no_gradient_flows_back_through_the_bootstrap_of_the_same_state(double: 
     online = torch.tensor([[1.0, 2.0]], requires_grad=True)
     target = torch.tensor([[4.0, 3.0]])
     transition = step(0, 0.0, 0.5)._replace(next_obs=torch.tensor([[0.0]]))
-    QLearning(double=double, error=error)(lookup(online), lookup(target), transition).loss.sum().backward()
+    QLearning(bootstrap=Double() if double else Max(), error=error)(
+        lookup(online), lookup(target), transition
+    ).loss.sum().backward()
     goal = 0.5 * (3.0 if double else 4.0)
     delta = goal - 1.0
     slope = -2 * delta if error is TDError.squared else -delta
@@ -112,7 +119,7 @@ def test_every_output_is_one_number_per_sample(double: bool, error: TDError) -> 
     )
     online = torch.randn(batch, actions, generator=generator)
     target = torch.randn(batch, actions, generator=generator)
-    loss = QLearning(double=double, error=error)
+    loss = QLearning(bootstrap=Double() if double else Max(), error=error)
     together = loss(lookup(online), lookup(target), transition)
     for row in range(batch):
         alone = loss(lookup(online), lookup(target), Transition(*(x[row : row + 1] for x in transition)))

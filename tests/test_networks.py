@@ -13,8 +13,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from dqn_runner import DQNAgent, DQNConfig, UserError
+from dqn_runner.flat_network import FlatNetwork
 from dqn_runner.losses import QLearning
-from dqn_runner.modules import FlatNetwork
 from dqn_runner.networks import Auto, Custom, MinatarCnn, Mlp, NatureCnn, Network, import_object
 from dqn_runner.rng import torch_seeded
 from dqn_runner.types import EnvSpec

@@ -22,6 +22,7 @@ import torch
 from torch.testing import assert_close
 
 from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, plots
+from dqn_runner.bootstraps import Double, Max
 from dqn_runner.build import build_trainer
 from dqn_runner.exploration import EpsilonGreedy
 from dqn_runner.learner import INFO, Hyper, make_update
@@ -435,13 +436,14 @@ def test_23_learning_and_the_policy_start_at_learning_starts(
     valued: list[Any] = []
     learn, q_values = agent.learn, agent.q_values
 
-    def spy_learn(batch: Batch) -> Any:
-        learned.append(trainer.step)
-        return learn(batch)
+    def spy_learn(batch: Batch, step: int) -> Any:
+        assert step == trainer.step
+        learned.append(step)
+        return learn(batch, step)
 
-    def spy_q_values(obs: Any) -> Any:
+    def spy_q_values(obs: Any, noise: Any) -> Any:
         valued.append(obs)
-        return q_values(obs)
+        return q_values(obs, noise)
 
     agent.learn, agent.q_values = spy_learn, spy_q_values
     agent.greedy = lambda obs: np.zeros(len(obs), np.int64)  # the evaluation at the end values nothing
@@ -552,8 +554,8 @@ def test_13_the_loss_is_a_mean_over_the_batch() -> None:
     double = Transition(*(torch.cat([column, column]) for column in transition))
     replay = UniformReplay().build(EnvSpec((3,), 2), 1, GAMMA, 1, stream(0, "replay"))
     replay.add(0, np.zeros(3, np.float32), 0, 0.0, False, False, np.zeros(3, np.float32))
-    _, info = once.learn(Batch(transition, np.arange(4), replay.sample(4, 0).weight))
-    _, info_twice = twice.learn(Batch(double, np.arange(8), replay.sample(8, 0).weight))
+    _, info = once.learn(Batch(transition, np.arange(4), replay.sample(4, 0).weight), 0)
+    _, info_twice = twice.learn(Batch(double, np.arange(8), replay.sample(8, 0).weight), 0)
     assert_close(info_twice, info)
     assert once.learner.moments["first"].any()
     assert_close(once.learner.moments["first"], twice.learner.moments["first"])
@@ -591,7 +593,7 @@ def test_16_double_dqn_chooses_online_and_values_with_the_target(tmp_path: Path)
     assert (best != valued.argmax(-1)).all()
     q = agent.network(learner.online_params, obs)[torch.arange(64), action]
     delta = reward + discount * valued[torch.arange(64), best] - q
-    priority, _ = make_update(agent.network, QLearning(double=True), Adam())(
+    priority, _ = make_update(agent.network, QLearning(bootstrap=Double()), Adam())(
         learner, batch.transition, batch.weight, Hyper(0.0, None)
     )
     assert_close(priority, delta.abs())
@@ -606,7 +608,7 @@ def test_21_nothing_broadcasts(double: bool, num_envs: int, tmp_path: Path) -> N
     online, target = (
         lambda obs, p=p: trainer.agent.network(p, obs) for p in (learner.online_params, learner.target_params)
     )
-    output = QLearning(double=double)(online, target, batch.transition)
+    output = QLearning(bootstrap=Double() if double else Max())(online, target, batch.transition)
     for name, column in batch.transition._asdict().items():
         assert column.shape == ((5, 3) if name.endswith("obs") else (5,)), name
     assert {value.shape for value in (*output, batch.weight)} == {(5,)}
@@ -723,9 +725,9 @@ def update_steps(run_dir: Path, num_envs: int, **settings: Any) -> list[int]:
     steps: list[int] = []
     learn = trainer.agent.learn
 
-    def spy(batch: Batch) -> Any:
+    def spy(batch: Batch, step: int) -> Any:
         steps.append(trainer.step)
-        return learn(batch)
+        return learn(batch, step)
 
     trainer.agent.learn = spy
     trainer.train()

@@ -265,7 +265,7 @@ class TestDivergence:
         assert (batch["step"], batch["update"], len(batch["indices"])) == (120, 21, 8)
         latest = load_checkpoint(tmp_path / "checkpoints" / "latest.pt")
         assert latest["step"] == 100
-        assert latest["state"]["agent"]["online"].isfinite().all()
+        assert latest["state"]["agent"]["learner"]["online"].isfinite().all()
 
     def test_weights_that_are_not_finite_are_not_saved(self, tmp_path: Path):
         run = trainer(tmp_path, Part(), steps=100)
@@ -355,7 +355,9 @@ class TestTheDisk:
         whole, after = (
             load_checkpoint(tmp_path / name / "checkpoints" / "latest.pt") for name in ("whole", "full")
         )
-        assert whole["state"]["agent"]["online"].equal(after["state"]["agent"]["online"])
+        assert whole["state"]["agent"]["learner"]["online"].equal(
+            after["state"]["agent"]["learner"]["online"]
+        )
 
 
 @pytest.mark.slow

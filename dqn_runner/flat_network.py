@@ -1,8 +1,7 @@
-"""Building blocks of networks. The only file that subclasses torch classes, hence imported late."""
+"""A network as a function of one flat vector of parameters."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import cast
@@ -11,55 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from dqn_runner.layers import Implicit, Linear, NoisyLinear
 from dqn_runner.types import Array, FloatArray, UserError
-
-
-class Linear(nn.Module):
-    """x @ weight + bias with `weight` stored [inputs, outputs]: one GEMM without a transpose."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        """Uniform initial values within 1/sqrt(inputs), torch's default."""
-        super().__init__()
-        bound = 1 / math.sqrt(inputs)
-        self.weight = nn.Parameter(torch.empty(inputs, outputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[batch, inputs] to [batch, outputs]."""
-        return torch.addmm(self.bias, x, self.weight)
-
-
-class ChannelsFirst(nn.Module):
-    """Images [batch, height, width, channels] to [batch, channels, height, width]."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """A view, nothing is copied."""
-        return x.movedim(-1, -3)
-
-
-def mlp(sizes: list[int]) -> list[nn.Module]:
-    """Linear layers through `sizes` with ReLU between them.
-
-    A layer of a few outputs, as heads are, is faster with the usual [outputs, inputs] weights.
-    """
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs) if outputs < 16 else Linear(inputs, outputs), nn.ReLU()]
-    return layers[:-1]
-
-
-def convolutions(
-    shape: tuple[int, ...], channels_last: bool, layers: list[tuple[int, int, int]]
-) -> tuple[list[nn.Module], int]:
-    """ReLU convolutions given as (channels, kernel, stride), flattened; and how many features they leave."""
-    height, width, channels = shape if channels_last else (*shape[1:], shape[0])
-    modules: list[nn.Module] = [ChannelsFirst()] if channels_last else []
-    for out_channels, kernel, stride in layers:
-        modules += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU()]
-        height = max(0, (height - kernel) // stride + 1)
-        width = max(0, (width - kernel) // stride + 1)
-        channels = out_channels
-    return [*modules, nn.Flatten()], channels * height * width
 
 
 class FlatNetwork:
@@ -86,6 +38,9 @@ class FlatNetwork:
                 delattr(part, key)
                 values.setdefault(id(parameter), parameter)  # one that two layers share is kept once
                 self._places.append((part.__dict__, key, list(values).index(id(parameter))))
+        self._noisy = [part for part in module.modules() if isinstance(part, NoisyLinear)]
+        self.noise_size = sum(layer.noise_size for layer in self._noisy)
+        """Random numbers that one call takes, if its layers are noisy."""
         self._shapes = [value.shape for value in values.values()]
         self.initial = torch.cat([value.detach().reshape(-1) for value in values.values()])
 
@@ -95,26 +50,36 @@ class FlatNetwork:
         lead = flat.shape[:-1]
         return [piece.view((*lead, *shape)) for piece, shape in zip(pieces, self._shapes, strict=True)]
 
-    def __call__(self, params: Sequence[torch.Tensor], obs: torch.Tensor) -> torch.Tensor:
-        """Outputs [batch, actions * width] for observations [batch, *obs_shape]; uint8 becomes [0, 1]."""
+    def __call__(
+        self,
+        params: Sequence[torch.Tensor],
+        obs: torch.Tensor,
+        noise: torch.Tensor | None = None,
+        fractions: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Outputs [batch, actions * width] for observations [batch, *obs_shape]; uint8 becomes [0, 1].
+
+        `noise` [noise_size] is standard normal; without it noisy layers take their mean weights. With
+        `fractions` [batch, n] a network of quantiles gives [batch, actions * n].
+        """
         if obs.dtype is torch.uint8:
             obs = obs.to(torch.float32) / 255
         elif obs.dtype is not torch.float32:
             obs = obs.to(torch.float32)
-        if self._steps is None:
-            for attributes, name, index in self._places:
-                attributes[name] = params[index]
-            return self.module(obs)
-        left = iter(params)
-        for step in self._steps:
-            if step == "affine":
-                weight = next(left)
-                obs = torch.addmm(next(left), obs, weight)
-            elif step == "linear":
-                obs = nn.functional.linear(obs, next(left), next(left))
-            else:
-                obs = torch.relu_(obs) if step == "relu" else obs.flatten(1)
-        return obs
+        if fractions is not None and not isinstance(self.module, Implicit):
+            raise UserError(
+                "agent.loss asks for quantiles at fractions, which agent.network does not take; set "
+                "agent.network.cosines=64"
+            )
+        if self._steps is not None:
+            return _take(self._steps, params, obs)
+        for attributes, name, index in self._places:
+            attributes[name] = params[index]
+        first = 0
+        for layer in self._noisy:
+            layer.noise = None if noise is None else noise[first : first + layer.noise_size]
+            first += layer.noise_size
+        return self.module(obs) if fractions is None else self.module(obs, fractions)
 
     def numpy_forward(self, flat: torch.Tensor) -> Callable[[Array], FloatArray] | None:
         """The same function on numpy arrays, sharing the memory of `flat`; None if it is not a plain MLP.
@@ -146,6 +111,20 @@ class FlatNetwork:
 
 
 _ZERO = np.zeros((), np.float32)
+
+
+def _take(steps: list[str], params: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """A plain MLP on [batch, *obs_shape]."""
+    left = iter(params)
+    for step in steps:
+        if step == "affine":
+            weight = next(left)
+            x = torch.addmm(next(left), x, weight)
+        elif step == "linear":
+            x = nn.functional.linear(x, next(left), next(left))
+        else:
+            x = torch.relu_(x) if step == "relu" else x.flatten(1)
+    return x
 
 
 def _mlp_steps(module: nn.Module) -> list[str] | None:

@@ -1,0 +1,108 @@
+"""How a loss values the next state: which of its actions count, and what is added to the reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from dqn_runner.lazy import torch
+from dqn_runner.registry import option
+from dqn_runner.types import Transition, UserError
+
+_GROUP = "agent/loss/bootstrap"
+
+Values = Callable[["torch.Tensor"], "torch.Tensor"]
+"""Observations [batch, *obs_shape] to action values [batch, actions]."""
+
+
+class Backup(NamedTuple):
+    """What a loss learns towards: `reward` + discount * (the next state's outputs under `policy`)."""
+
+    reward: torch.Tensor
+    """[batch]: the rewards of the transition, and what the bootstrap adds to them."""
+    policy: torch.Tensor
+    """Next actions: one for each sample [batch], or their probabilities [batch, actions]."""
+
+    def expect(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Outputs of the next state [batch, actions, ...] under the policy, [batch, ...]."""
+        if self.policy.dim() == 1:
+            return pick(outputs, self.policy)
+        weight = self.policy.view(*self.policy.shape, *[1] * (outputs.dim() - 2))
+        return (weight * outputs).sum(1)
+
+
+class Bootstrap(Protocol):
+    """A way to value the next state."""
+
+    def __call__(
+        self, next_values: Callable[[], torch.Tensor], online: Values, target: Values, transition: Transition
+    ) -> Backup:
+        """Called without gradients. `next_values()` is what the target network says of the next state.
+
+        `online` and `target` value any other state; each call costs a pass through the network.
+        """
+        ...
+
+
+@option(_GROUP, "max")
+@dataclass(kw_only=True)
+class Max:
+    """The action that the target network values most (Mnih et al. 2015)."""
+
+    def __call__(
+        self, next_values: Callable[[], torch.Tensor], online: Values, target: Values, transition: Transition
+    ) -> Backup:
+        """Greedy in the target network's values."""
+        return Backup(transition.reward, next_values().argmax(-1))
+
+
+@option(_GROUP, "double")
+@dataclass(kw_only=True)
+class Double:
+    """The action that the online network values most (van Hasselt et al. 2016, eq. 4)."""
+
+    def __call__(
+        self, next_values: Callable[[], torch.Tensor], online: Values, target: Values, transition: Transition
+    ) -> Backup:
+        """Greedy in the online network's values."""
+        return Backup(transition.reward, online(transition.next_obs).argmax(-1))
+
+
+@option(_GROUP, "munchausen")
+@dataclass(kw_only=True)
+class Munchausen:
+    """A softmax policy with entropy, and its log-probability as a reward (Vieillard et al. 2020, eq. 2)."""
+
+    alpha: float = 0.9
+    """Weight of the log-probability that is added to the reward; 0 leaves soft DQN."""
+    temperature: float = 0.03
+    """Of the softmax policy, the entropy and the log-probability."""
+    floor: float = -1.0
+    """The scaled log-probability counts down to this."""
+
+    def __post_init__(self) -> None:
+        """Refuse a policy that cannot be computed."""
+        if self.temperature <= 0 or self.floor > 0 or self.alpha < 0:
+            raise UserError(
+                "agent.loss.bootstrap needs temperature above 0, floor at most 0 and alpha at least 0; got "
+                f"temperature={self.temperature}, floor={self.floor}, alpha={self.alpha}"
+            )
+
+    def __call__(
+        self, next_values: Callable[[], torch.Tensor], online: Values, target: Values, transition: Transition
+    ) -> Backup:
+        """Both policies are those of the target network."""
+        next_log = torch.log_softmax(next_values() / self.temperature, -1)
+        policy = next_log.exp()
+        entropy = -self.temperature * (policy * next_log).sum(-1)
+        log = torch.log_softmax(target(transition.obs) / self.temperature, -1)
+        bonus = (self.temperature * pick(log, transition.action)).clamp(self.floor, 0.0)
+        reward = transition.reward + self.alpha * bonus + transition.discount * entropy
+        return Backup(reward, policy)
+
+
+def pick(outputs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Outputs [batch, actions, ...] of the actions [batch], as [batch, ...]."""
+    index = action.view(-1, *[1] * (outputs.dim() - 1)).expand(-1, 1, *outputs.shape[2:])
+    return outputs.gather(1, index).squeeze(1)
