@@ -116,11 +116,11 @@ def _train(
         resume.refuse_impossible(stored.config, source["config"])
         print("\n".join(["changed for this session:", *changes]) if changes else "nothing changed")
     trainer = build_trainer(run, run_dir, source, group)
-    trainer.claim()
+    trainer.directory.claim()
     if stored:
         trainer.resume(stored.path)
     if trainer.ended is None:
-        notices = trainer.notices
+        notices = trainer.directory.notices
         provenance.record_session(run_dir, source["config"], source["overrides"], changes, notices)
     elif changes:
         print(

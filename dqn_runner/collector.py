@@ -45,6 +45,8 @@ class Collector:
         self._rng = stream(seed, "exploration")
         self._returns = [0.0] * len(envs.envs)
         self._lengths = [0] * len(envs.envs)
+        self._actions: list[int] | None = None
+        """Chosen, but not taken: what is left of a step that an environment did not take."""
 
     def collect(
         self, agent: DQNAgent, replay: Replay, progress: Progress, until_step: int, max_episodes: int
@@ -54,8 +56,10 @@ class Collector:
         num_envs = len(envs.envs)
         while progress.step < until_step and len(progress.ended) < max_episodes:
             obs = envs.obs
-            actions: list[int] = agent.act(obs, progress.step, rng).tolist()
+            actions = self._actions or agent.act(obs, progress.step, rng).tolist()
+            self._actions = actions
             _, next_obs, rewards, terminations, truncations, lives = envs.step(actions)
+            self._actions = None
             progress.step += num_envs
             for index in range(num_envs):
                 terminated, truncated = terminations[index], truncations[index]
@@ -90,6 +94,7 @@ class Collector:
             "rng": self._rng.bit_generator.state,
             "returns": list(self._returns),
             "lengths": list(self._lengths),
+            "actions": self._actions,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -98,3 +103,4 @@ class Collector:
         self._rng.bit_generator.state = state["rng"]
         self._returns[:] = state["returns"]
         self._lengths[:] = state["lengths"]
+        self._actions = state["actions"]

@@ -9,31 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dqn_runner import divergence, report
+from dqn_runner import divergence
 from dqn_runner.agent import DQNAgent
-from dqn_runner.checkpointer import (
-    BEST,
-    LATEST,
-    Checkpointer,
-    best_name,
-    find_checkpoint,
-    holds_checkpoints,
-    load_valid,
-    numbered_name,
-)
+from dqn_runner.checkpointer import BEST, LATEST, best_name, numbered_name
 from dqn_runner.checks import check, check_disk
 from dqn_runner.collector import Collector, Episode, Progress
 from dqn_runner.env_batch import EnvBatch
 from dqn_runner.envs import Env, EnvPart, as_part, remaker
 from dqn_runner.evaluator import Evaluator
-from dqn_runner.lock import RunLock
-from dqn_runner.loggers import LoggerPart, Sinks, default_loggers, log
+from dqn_runner.loggers import LoggerPart, default_loggers, log
 from dqn_runner.metrics import Metrics
 from dqn_runner.rng import eval_seeds, seed_for, stream
+from dqn_runner.run_directory import RunDirectory
 from dqn_runner.signals import StopSignals
 from dqn_runner.stopwatch import Stopwatch
 from dqn_runner.training import Best, TrainingConfig, TrainingStats, Unit
-from dqn_runner.types import DivergedError, Record, RunInfo, State, UserError, crossed
+from dqn_runner.types import DivergedError, Record, State, crossed
 
 
 class Trainer:
@@ -85,16 +76,17 @@ class Trainer:
         self.best = Best()
         self.step = 0
         self.episode = 0
-        self.notices: list[str] = []
-        """What a resume did that the user should know; the log says it too."""
         self._handled = 0
         self._improved = False
         self._finished: State | None = None
-        self._resumed = False
-        self._sinks = Sinks(default_loggers() if loggers is None else loggers)
-        self._checkpointer = Checkpointer(self.output_dir / "checkpoints", config.keep_last, self._sinks.sync)
-        self._lock = RunLock(self.output_dir)
-        self._source = dict(source or {"agent": repr(agent.config), "trainer": repr(config)})
+        self._learning = False
+        """In the middle of a round of learning, from where nobody could go on exactly."""
+        self.directory = RunDirectory(
+            self.output_dir,
+            default_loggers() if loggers is None else loggers,
+            config.keep_last,
+            source or {"agent": repr(agent.config), "trainer": repr(config)},
+        )
         self._group = group
         self._signals = StopSignals()
         self._elapsed_before = 0.0
@@ -107,50 +99,36 @@ class Trainer:
         the step finish and the state be saved, and then have their effect. Raises DivergedError when learning
         gives numbers that are not finite.
         """
-        self.claim()
+        self.directory.claim()
         with StopSignals() as self._signals:
             failed = False
             try:
-                self._go_on_with_own_run()
-                self._open()
+                if self.directory.holds_own_run():
+                    self.resume(self.output_dir)
+                self._watch.start(self._elapsed_before, self.step)
+                unit, total = self.config.unit.value, self.config.total
+                self.directory.open(self.step, self.episode, unit, total, self._group)
                 reason = self._run()
             except Exception:
                 failed = True
                 raise
             finally:
-                self._checkpointer.close()
-                self._sinks.close(failed)
+                self.directory.close(failed)
                 self.collector.envs.close()
                 self.evaluator.close()
-                self._lock.release()
-        if self._checkpointer.failed:
-            raise OSError(f"the end of the run could not be saved to {self._checkpointer.directory}")
+        if self.directory.checkpoints.failed:
+            raise OSError(f"the end of the run could not be saved to {self.output_dir}")
         return self._stats(reason)
-
-    def claim(self) -> None:
-        """Take the output directory for this process; raises an error that names another one that has it."""
-        self._lock.acquire()
 
     def resume(self, path: str | Path) -> None:
         """Go on from a checkpoint, or from the latest one of a run directory.
 
-        Where it is damaged the newest valid one before it is taken, and `notices` says so.
+        Where it is damaged the newest valid one before it is taken, and `directory.notices` says so.
         """
-        self.claim()
-        file = find_checkpoint(Path(path))
-        try:
-            file = load_valid(
-                file, lambda document: self.load_state_dict(document["state"]), self.notices.append
-            )
-        except BaseException as error:
-            self._lock.release()
-            if not isinstance(error, UserError | KeyError):
-                raise
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
-            raise UserError(f"cannot resume {file}: {reason}") from error
-        self.notices += [f"{cut.reason}; the episode is cut short there" for cut in self.collector.envs.cuts]
-        self._checkpointer.take_up(file, self.best.step)
-        self._resumed = True
+        directory = self.directory
+        file = directory.resume(Path(path), self.load_state_dict)
+        directory.notices += [f"{c.reason}; the episode is cut short there" for c in self.collector.envs.cuts]
+        directory.checkpoints.take_up(file, self.best.step)
 
     @property
     def ended(self) -> str | None:
@@ -184,7 +162,7 @@ class Trainer:
         self.replay.load_state_dict(state["replay"])
         self.collector.load_state_dict(state["collector"])
         self.metrics.load_state_dict(state["metrics"])
-        self._sinks.load_state_dict(state["sinks"])
+        self.directory.sinks.load_state_dict(state["sinks"])
 
     def _accounts(self) -> State:
         """What evaluating and logging change."""
@@ -192,22 +170,8 @@ class Trainer:
             "handled": self._handled,
             "best": dataclasses.asdict(self.best),
             "metrics": self.metrics.state_dict(),
-            "sinks": self._sinks.state_dict(),
+            "sinks": self.directory.sinks.state_dict(),
         }
-
-    def _go_on_with_own_run(self) -> None:
-        """Resume what the output directory holds, if it is this run."""
-        if self._resumed or not holds_checkpoints(self.output_dir):
-            return
-        load_valid(find_checkpoint(self.output_dir), self._refuse_another_run, lambda _: None)
-        self.resume(self.output_dir)
-
-    def _refuse_another_run(self, document: State) -> None:
-        if document["source"].get("agent") != self._source.get("agent"):
-            raise UserError(
-                f"{self.output_dir} already holds a run of another agent; choose another output directory, "
-                "or go on with it all the same by Trainer.resume"
-            )
 
     def _cut_episodes(self) -> None:
         """End the episodes that could not be brought back, as truncated."""
@@ -228,20 +192,23 @@ class Trainer:
         except Exception:
             log.exception("training failed at step %d, episode %d", self.step, self.episode)
             self._rescue()
+            self._leave_report()
             raise
         self._leave_report()
         return reason
 
     def _rescue(self) -> None:
         """Save after an exception; a second failure must not hide the first."""
+        if self._learning:
+            log.info("no state is saved from the middle of learning; the last checkpoint stays")
+            return
         try:
-            self._write_checkpoint([LATEST])
-            self._checkpointer.wait()
-            if not self._checkpointer.failed:
-                log.info("the state was saved to %s", self._checkpointer.directory / LATEST)
+            self._write_checkpoint([])
+            self.directory.checkpoints.wait()
+            if not self.directory.checkpoints.failed:
+                log.info("the state was saved to %s", self.directory.checkpoints.directory / LATEST)
         except Exception:
             log.exception("the state could not be saved")
-        self._leave_report()
 
     def _loop(self) -> str:
         """One pass per round of learning; the last pass does what is due at the end, by the same code."""
@@ -266,7 +233,7 @@ class Trainer:
             stopped = self._signals.received
             self._save(numbered, bool(end or stopped), aside)
             if end:
-                self._checkpointer.wait()
+                self.directory.checkpoints.wait()
                 log.info("at step %d, episode %d: %s", self.step, self.episode, end)
                 return end
             if stopped:
@@ -300,6 +267,7 @@ class Trainer:
             return
         before = max(previous, config.learning_starts - 1)  # rounds of the warm-up are not made up for
         rounds = self.step // config.train_every - before // config.train_every
+        self._learning = True
         for _ in range(rounds * config.gradient_steps):
             batch = self.replay.sample(config.batch_size, self.step)
             priority, info = agent.learn(batch, self.step)
@@ -310,6 +278,7 @@ class Trainer:
         every = config.target_update_every
         if times := self.step // every - previous // every:
             agent.sync_target(times)
+        self._learning = False
 
     def _collect(self) -> None:
         """Act until the next round of learning or the end of a budget, and report the episodes that ended."""
@@ -328,18 +297,18 @@ class Trainer:
         self.episode += 1
         self.metrics.add_episode(episode)
         values = {"train/return": episode.episode_return, "train/length": float(episode.length)}
-        self._sinks.write(Record("episode", episode.step, self.episode, values))
+        self.directory.sinks.write(Record("episode", episode.step, self.episode, values))
 
     def _evaluate(self) -> None:
         evaluation = self.evaluator.run(self.agent.greedy, self.config.eval_episodes)
         values = self.metrics.add_evaluation(self.step, self.episode, evaluation)
-        self._sinks.write(Record("eval", self.step, self.episode, values))
+        self.directory.sinks.write(Record("eval", self.step, self.episode, values))
         if self.best.take(evaluation.mean, self.step, self.config.min_delta):
             self._improved = True
 
     def _stop(self, number: signal.Signals) -> None:
         """Leave everything behind that a run leaves, and let the signal have its effect."""
-        self._checkpointer.wait()
+        self.directory.checkpoints.wait()
         self._leave_report()
         where = (self.step, self.episode, number.name, self.output_dir)
         log.info("at step %d, episode %d: stopped by %s; resume=%s goes on", *where)
@@ -352,7 +321,7 @@ class Trainer:
         values["time/eta"] = self._eta()
         if math.isfinite(rate := self._watch.lap(self.step)):
             values["time/steps_per_second"] = rate
-        self._sinks.write(Record("train", self.step, self.episode, values))
+        self.directory.sinks.write(Record("train", self.step, self.episode, values))
 
     def _save(self, numbered: bool, last: bool, aside: str | None) -> None:
         """Write what is due: a numbered checkpoint, the best, the latest; one file under several names."""
@@ -360,13 +329,12 @@ class Trainer:
         names += [BEST] if self._improved else []
         self._improved = False
         if names or last:
-            self._write_checkpoint([*names, LATEST], aside)
+            self._write_checkpoint(names, aside)
 
     def _write_checkpoint(self, names: list[str], aside: str | None = None) -> None:
         if not self.agent.is_finite():
             raise DivergedError(f"the weights are not finite at step {self.step}; {divergence.ADVICE}")
-        payload = {"source": self._source, "state": self.state_dict()}
-        self._checkpointer.save(payload, self.step, names, aside)
+        self.directory.save(self.state_dict(), self.step, names, aside)
 
     def _due(self, every: int) -> bool:
         """Whether a multiple of `every` was passed since what was due was last handled."""
@@ -378,26 +346,7 @@ class Trainer:
     def _eta(self) -> float:
         return self._watch.eta(self.config.share_done(self.step, self.episode))
 
-    def _open(self) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        info = RunInfo(
-            name=self.output_dir.resolve().name,
-            config=self._source.get("config", self._source),
-            unit=self.config.unit.value,
-            total=self.config.total,
-            group=self._group,
-        )
-        self._watch.start(self._elapsed_before, self.step)
-        self._sinks.open(self.output_dir, info)
-        verb = "going on from" if self._resumed else "starting at"
-        log.info("%s step %d, episode %d in %s", verb, self.step, self.episode, self.output_dir)
-        for notice in self.notices:
-            log.warning("%s", notice)
-
     def _leave_report(self) -> None:
-        """metrics.json and the curves; a full disk or a missing font must not cost the run its end."""
-        from dqn_runner import plots
-
         summary = {
             "env_steps": self.step,
             "num_episodes": self.episode,
@@ -405,11 +354,7 @@ class Trainer:
             "finished": self._finished and self._finished["reason"],
             "time": {"training_seconds": self._watch.elapsed, "eta_seconds": self._eta()},
         }
-        try:
-            report.write_json(self.output_dir / report.METRICS, {**summary, **self.metrics.history()})
-            plots.draw_training_curves(self.output_dir)
-        except Exception:
-            log.exception("metrics.json or training_curves.png could not be written")
+        self.directory.leave_report({**summary, **self.metrics.history()})
 
     def _stats(self, reason: str) -> TrainingStats:
         evaluated = math.isfinite(self.best.mean)

@@ -191,7 +191,7 @@ class TestEpisodesThatDoNotComeBack:
         at_edge = [i for i in cut if 200 < 205 and rows["discount"][i] > 0.99**3 + 1e-6]
         assert len(at_edge) == 2, "the windows still open were closed with the discount of their own length"
         assert (rows["discount"] > 0).all(), "nothing terminated"
-        assert any("cut short" in notice for notice in second.notices)
+        assert any("cut short" in notice for notice in second.directory.notices)
 
     def test_it_is_said_in_the_log_and_in_run_json(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path
@@ -247,10 +247,10 @@ class TestDivergence:
         run = trainer(tmp_path, Part(), steps=400)
         learn, calls = run.agent.learn, iter(range(1000))
 
-        def poisoned(batch: Any) -> Any:
+        def poisoned(batch: Any, step: int) -> Any:
             if next(calls) == 20:
                 batch.transition.reward[3] = float("nan")
-            return learn(batch)
+            return learn(batch, step)
 
         run.agent.learn = poisoned  # type: ignore[method-assign]
         with pytest.raises(DivergedError) as caught:
@@ -322,12 +322,12 @@ class TestTheDisk:
 
         def make(path: Path) -> Trainer:
             each = trainer(path, Part(), steps=400)
-            each._sinks._parts["jsonl"] = JsonLines()  # pyright: ignore[reportPrivateUsage]
+            each.directory.sinks._parts["jsonl"] = JsonLines()  # pyright: ignore[reportPrivateUsage]
             return each
 
         make(tmp_path / "whole").train()
         disturbed = make(tmp_path / "full")
-        checkpointer = disturbed._checkpointer  # pyright: ignore[reportPrivateUsage]
+        checkpointer = disturbed.directory.checkpoints
         save, full = checkpointer.save, [False]
 
         def save_while_full(payload: Any, step: int, *rest: Any) -> None:

@@ -27,9 +27,9 @@ DERIVED = {
     ".metrics.last": "for a message of this process only",
     "._watch": "time",
     "._elapsed_before": "time",
-    "._resumed": "whether this process resumed",
-    "._sinks": "what loggers write to is their own; their places in files are in the state",
-    "._checkpointer": "what lies on the disk says what it knows",
+    ".directory.resumed": "whether this process resumed",
+    ".directory.sinks": "what loggers write to is their own; their places in files are in the state",
+    ".directory.checkpoints": "what lies on the disk says what it knows",
     "._improved": "set and cleared within one step",
 }
 """What may differ, and why."""
@@ -117,7 +117,7 @@ def test_what_changes_is_saved(option: str, env: list[str], tmp_path: Path) -> N
     trainer = make(option, env, tmp_path)
     go_on(trainer, 60)
     trainer._write_checkpoint([])  # pyright: ignore[reportPrivateUsage]
-    trainer._checkpointer.close()  # pyright: ignore[reportPrivateUsage]
+    trainer.directory.checkpoints.close()
     before = fingerprints(trainer)
     go_on(trainer, 43)
     after = fingerprints(trainer)

@@ -112,13 +112,13 @@ def test_event_tape_in_steps(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, tape, agent)
     spy(tape, agent, "learn", "learn")
     spy(tape, agent, "sync_target", "sync")
-    save = trainer._checkpointer.save  # pyright: ignore[reportPrivateUsage]
+    save = trainer.directory.checkpoints.save
 
     def noted(payload: State, step: int, names: list[str], set_best_aside: str | None) -> None:
         tape.events.append(f"save {' '.join(names)}")
         save(payload, step, names, set_best_aside)
 
-    trainer._checkpointer.save = noted  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    trainer.directory.checkpoints.save = noted  # pyright: ignore[reportAttributeAccessIssue]
     trainer.train()
     assert tape.events == [
         "open new",
