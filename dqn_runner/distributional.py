@@ -175,13 +175,20 @@ def quantile_huber(
 ) -> torch.Tensor:
     """Loss [batch] of `quantiles` at `fractions`, both [batch, n], against samples `goal` [batch, m].
 
-    Summed over the quantiles, averaged over the samples (Dabney et al. 2018a, eq. 10 and Algorithm 1).
+    Summed over the quantiles, averaged over the samples (Dabney et al. 2018a, eq. 10 and Algorithm 1). The
+    gradient is given in closed form: autograd would keep five arrays [batch, n, m] and take twice the time.
     """
-    error = goal.unsqueeze(-2) - quantiles.unsqueeze(-1)  # [batch, n, m]
     with torch.no_grad():
-        slope = (fractions.unsqueeze(-1) - (error < 0).float()).abs_() / kappa
-    huber = torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=kappa)
-    return (slope * huber).mean(-1).sum(-1)
+        error = goal.unsqueeze(-2) - quantiles.unsqueeze(-1)  # [batch, n, m]
+        fraction = fractions.unsqueeze(-1)
+        slope = torch.where(error < 0, 1 - fraction, fraction)
+        clipped = error.clamp(-kappa, kappa)
+        slope.mul_(clipped)
+        gradient = slope.mean(-1) / -kappa
+        error.sub_(clipped, alpha=0.5)  # clipped * error is now the Huber loss times kappa
+        value = slope.mul_(error).mean(-1).sum(-1) / kappa
+    linear = (gradient * quantiles).sum(-1)
+    return value + (linear - linear.detach())
 
 
 def _quantile_output(
