@@ -1,4 +1,4 @@
-"""Batches of environments: explicit seeds, resets within the step, and episodes that can be brought back."""
+"""Batches of environments: explicit seeds, and episodes that can be brought back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dqn_runner.envs import Env, env_name, spec_of
+from dqn_runner.env_worker import EnvWorker, Stepped
 from dqn_runner.types import Array, State, StepResult, UserError
 
 log = logging.getLogger("dqn_runner")
@@ -32,10 +32,10 @@ class EnvBatch:
 
     def __init__(
         self,
-        envs: list[Env],
+        envs: list[EnvWorker],
         seed_of: Callable[[int, int], int],
         max_episode_steps: int | None,
-        remake: Callable[[], Env] | None = None,
+        remake: Callable[[], EnvWorker] | None = None,
         inexact: bool = False,
     ) -> None:
         """`seed_of(env, episode)` gives reset seeds; episodes are truncated after `max_episode_steps`.
@@ -46,7 +46,7 @@ class EnvBatch:
         if not envs:
             raise UserError("env.num_envs must be at least 1")
         self.envs = envs
-        self.spec = spec_of(envs[0])
+        self.spec, self._name = envs[0].spec, envs[0].name
         self.cuts: list[Cut] = []
         self._seed_of = seed_of
         self._limit = max_episode_steps or 2**63
@@ -58,8 +58,9 @@ class EnvBatch:
         self._next_obs = np.zeros(shape, self.spec.obs_dtype)
         self._episodes = [0] * len(envs)
         self._actions: list[list[int]] = [[] for _ in envs]
-        for index in range(len(envs)):
-            self.obs[index] = self._reset(index, 0)
+        self._next_seeds = [0] * len(envs)
+        for index, wait in enumerate([self._play(index) for index in range(len(envs))]):
+            self.obs[index] = wait()
 
     def step(self, actions: list[int]) -> StepResult:
         """One step of every environment. The arrays of the result are overwritten by the next but one.
@@ -72,22 +73,25 @@ class EnvBatch:
         terminations: list[bool] = []
         truncations: list[bool] = []
         lives: list[bool] = []
-        for index, action in enumerate(actions):
+        waiting = [self._begin_step(index, action) for index, action in enumerate(actions)]
+        for index, wait in enumerate(waiting):
             try:
-                obs[index], reward, terminated, truncated, life_lost = self._step_one(index, action)
+                stepped = wait()
             except UserError:
                 raise
             except Exception as error:
                 self._bring_back(index, error)
-                obs[index], reward, terminated, truncated, life_lost = self._step_one(index, action)
+                stepped = self._begin_step(index, actions[index])()
+            next_obs, first_obs, reward, terminated, truncated, life_lost = stepped
+            self._next_obs[index] = next_obs
+            obs[index] = next_obs if first_obs is None else first_obs
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
             lives.append(life_lost)
         for index, action in enumerate(actions):
             if terminations[index] or truncations[index]:
-                self._episodes[index] += 1
-                self._actions[index] = []
+                self._begin_episode(index, self._episodes[index] + 1)
             else:
                 self._actions[index].append(action)
         self.obs, self._spare = obs, self.obs
@@ -111,9 +115,9 @@ class EnvBatch:
         self._episodes = list(state["episodes"])
         self._actions = [np.asarray(actions).tolist() for actions in state["actions"]]
         observations: Array = np.asarray(state["obs"])
-        for index in range(len(self.envs)):
+        for index, wait in enumerate([self._play(index) for index in range(len(self.envs))]):
             saved = observations[index]
-            problem = self._replay(index, saved)
+            problem = self._take_up(index, wait, saved)
             if problem and not self._inexact:
                 raise UserError(
                     f"{problem}. Its reset(seed=...) must make the episode repeatable; "
@@ -121,69 +125,60 @@ class EnvBatch:
                 )
             if problem:
                 self.cuts.append(Cut(index, saved.copy(), problem))
-                self._episodes[index] += 1
-                self._actions[index] = []
-                self.obs[index] = self._reset(index, self._episodes[index])
+                self._begin_episode(index, self._episodes[index] + 1)
+                self.obs[index] = self._play(index)()
 
     def close(self) -> None:
         """Close every environment."""
         for env in self.envs:
             env.close()
 
-    def _step_one(self, index: int, action: int) -> tuple[Array, float, bool, bool, bool]:
-        """What to act on next, and the rest of a StepResult; the true successor goes to `_next_obs`."""
-        next_obs, reward, terminated, truncated, info = self.envs[index].step(action)
-        truncated = bool(truncated) or len(self._actions[index]) + 1 >= self._limit
-        self._next_obs[index] = next_obs
-        if terminated or truncated:
-            next_obs = self._reset(index, self._episodes[index] + 1)
-        return next_obs, float(reward), bool(terminated), truncated, bool(info.get("life_lost"))
+    def _begin_step(self, index: int, action: int) -> Callable[[], Stepped]:
+        last = len(self._actions[index]) + 1 >= self._limit
+        return self.envs[index].step(action, self._next_seeds[index], last)
+
+    def _begin_episode(self, index: int, episode: int) -> None:
+        self._episodes[index], self._actions[index] = episode, []
+        self._next_seeds[index] = self._seed_of(index, episode + 1)
+
+    def _play(self, index: int) -> Callable[[], Array]:
+        """Begin to play the open episode of an environment up to where it stands."""
+        episode = self._episodes[index]
+        self._next_seeds[index] = self._seed_of(index, episode + 1)
+        return self.envs[index].play(self._seed_of(index, episode), self._actions[index])
 
     def _bring_back(self, index: int, error: Exception) -> None:
         """Make an environment that raised `error` again, where it stood; raise it if that is not possible."""
         if self._remake is None:
             raise error
-        old = self.envs[index]
         log.warning(
             "%s raised %s: %s; it is made again, and its %d steps since the reset are repeated",
-            env_name(old),
+            self._name,
             type(error).__name__,
             error,
             len(self._actions[index]),
         )
         with suppress(Exception):  # it is broken, and may not even close
-            old.close()
+            self.envs[index].close()
         self.envs[index] = self._remake()
-        if problem := self._replay(index, self.obs[index].copy()):
+        if problem := self._take_up(index, self._play(index), self.obs[index].copy()):
             raise error from UserError(problem)
 
-    def _replay(self, index: int, expected: Array) -> str | None:
-        """Play the open episode of an environment again; says what is wrong if it ends elsewhere."""
-        actions, env = self._actions[index], self.envs[index]
+    def _take_up(self, index: int, wait: Callable[[], Array], expected: Array) -> str | None:
+        """Wait for an episode that was played again; says what is wrong if it ends elsewhere."""
         found = (
-            f"{env_name(env)} did not come back to its observation after the seed and {len(actions)} actions"
+            f"{self._name} did not come back to its observation after the seed and "
+            f"{len(self._actions[index])} actions"
         )
         try:
-            obs = self._reset(index, self._episodes[index])
-            for action in actions:
-                obs = env.step(action)[0]
+            self.obs[index] = wait()
         except UserError:
             raise
         except Exception as error:
             return f"{found}: it raised {type(error).__name__}: {error}"
-        self.obs[index] = obs
         if np.array_equal(self.obs[index], expected, equal_nan=expected.dtype.kind == "f"):
             return None
         return f"{found}: {_difference(self.obs[index], expected)}"
-
-    def _reset(self, index: int, episode: int) -> Array:
-        obs, _ = self.envs[index].reset(seed=self._seed_of(index, episode))
-        if np.shape(obs) != self.spec.obs_shape:
-            raise UserError(
-                f"{env_name(self.envs[index])} returned an observation of shape {np.shape(obs)}, but its "
-                f"observation_space says {self.spec.obs_shape}"
-            )
-        return obs
 
 
 def _difference(now: Array, saved: Array) -> str:

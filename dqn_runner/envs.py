@@ -1,11 +1,13 @@
-"""Environments: parts that make them, and their shapes. The only file that knows gymnasium."""
+"""Environments: parts that make them, and their shapes."""
 
 from __future__ import annotations
 
 import copy
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol, cast
 
 from dqn_runner.lazy import gymnasium
@@ -21,6 +23,7 @@ class EnvPart(Protocol):
     """A kind of environment."""
 
     num_envs: int
+    normalize_observations: bool
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """A new `gymnasium.Env` with Box observations and Discrete actions.
@@ -34,9 +37,45 @@ class EnvPart(Protocol):
         ...
 
 
+Vectorization = Enum("Vectorization", {"sync": "sync", "async": "async"})
+"""Whether several environments are stepped in turn, or at once in processes of their own."""
+
+
+@dataclass(kw_only=True)
+class EnvSettings:
+    """What can be said of every kind of environment."""
+
+    num_envs: int = 1
+    """Copies that are stepped together."""
+    vectorization: Vectorization = Vectorization["sync"]
+    """`sync` steps the copies in turn; `async` at once, each in a process of its own, for slow ones."""
+    reward_threshold: float | None = None
+    """The return at which the task counts as solved; `trainer.target_return` follows it."""
+    reward_scale: float = 1.0
+    """Learning sees rewards times this; returns stay as they are."""
+    reward_clip: float | None = None
+    """Learning sees scaled rewards between minus and plus this; returns stay as they are."""
+    normalize_observations: bool = False
+    """Networks see observations less their mean, divided by their standard deviation so far."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no environment could use."""
+        if self.num_envs < 1:
+            raise UserError(f"env.num_envs must be at least 1, got {self.num_envs}")
+        for name in ("reward_scale", "reward_clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"env.{name} must be a positive number, got {value}")
+
+    def learning_reward(self, reward: float) -> float:
+        """The reward scaled, then clipped to [-reward_clip, reward_clip]."""
+        scaled, clip = reward * self.reward_scale, self.reward_clip
+        return scaled if clip is None else min(max(scaled, -clip), clip)
+
+
 @option("env", "gym")
 @dataclass(kw_only=True)
-class GymEnv:
+class GymEnv(EnvSettings):
     """Any gymnasium environment, by id or by import path."""
 
     id: str = "CartPole-v1"
@@ -46,10 +85,18 @@ class GymEnv:
     """Arguments of the environment."""
     wrappers: list[str] = field(default_factory=list[str])
     """Import paths of gymnasium wrappers, the innermost first."""
-    num_envs: int = 1
-    """Copies that are stepped together."""
-    reward_threshold: float | None = None
-    """The return at which the task counts as solved; `trainer.target_return` follows it."""
+    observation_keys: list[str] = field(default_factory=list[str])
+    """Entries of a Dict observation: one is shown as it is, several are joined into one float vector."""
+    flatten_observation: bool = False
+    """Show any observation as one vector; a Discrete one becomes one-hot."""
+    frame_stack: int = 1
+    """Show the last observations along a new first axis: [height, width] becomes [frames, height, width]."""
+
+    def __post_init__(self) -> None:
+        """Refuse a stack of nothing."""
+        super().__post_init__()
+        if self.frame_stack < 1:
+            raise UserError(f"env.frame_stack must be at least 1, got {self.frame_stack}")
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """A new environment; with `render` it draws frames."""
@@ -64,11 +111,17 @@ class GymEnv:
             _forget_last_action(env.unwrapped)
         for path in self.wrappers:
             env = import_object(path, "env.wrappers")(env)
-        return env
+        return self._shown(env)
 
-    def learning_reward(self, reward: float) -> float:
-        """The reward itself."""
-        return reward
+    def _shown(self, env: Env) -> Env:
+        """The environment with its observations selected, flattened and stacked, in this order."""
+        from dqn_runner import wrappers
+
+        if self.observation_keys:
+            env = wrappers.select_entries(env, self.observation_keys)
+        if self.flatten_observation:
+            env = wrappers.flatten(env)
+        return wrappers.stack_frames(env, self.frame_stack) if self.frame_stack > 1 else env
 
     def _factory(self) -> Callable[..., Env]:
         module, _, name = self.id.rpartition(":") if ":" in self.id else self.id.rpartition(".")
@@ -88,7 +141,7 @@ class GymEnv:
 
 @option("env", "minatar")
 @dataclass(kw_only=True)
-class MinAtar:
+class MinAtar(EnvSettings):
     """One of the five games of MinAtar (Young & Tian 2019): 10x10 images, one channel per kind of object."""
 
     game: str = "breakout"
@@ -99,10 +152,6 @@ class MinAtar:
     """Probability that the game repeats the last action instead of the chosen one."""
     difficulty_ramping: bool = True
     """The game becomes faster as it goes on."""
-    num_envs: int = 1
-    """Copies that are stepped together."""
-    reward_threshold: float | None = None
-    """The return at which the task counts as solved; `trainer.target_return` follows it."""
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """A new game."""
@@ -119,10 +168,6 @@ class MinAtar:
             games = "asterix, breakout, freeway, seaquest, space_invaders"
             raise UserError(f"env.game={self.game} is no MinAtar game; there are {games}") from error
         return _forget_last_action(game)
-
-    def learning_reward(self, reward: float) -> float:
-        """The reward itself."""
-        return reward
 
 
 def _forget_last_action(env: Env) -> Env:
@@ -144,6 +189,7 @@ class GivenEnv:
     env: Env
     eval_env: Env | None = None
     num_envs: int = 1
+    normalize_observations: bool = False
 
     def __post_init__(self) -> None:
         """Find a second environment for evaluation before the first one changes."""
@@ -167,11 +213,6 @@ def as_part(env: Env | EnvPart, eval_env: Env | None) -> EnvPart:
     """`env` if it is a part, else a part that hands out this environment object."""
     given = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
     return GivenEnv(env=env, eval_env=eval_env) if given else env
-
-
-def remaker(part: EnvPart) -> Callable[[], Env] | None:
-    """How to make one more environment of a part; None for objects that the user made."""
-    return None if isinstance(part, GivenEnv) else part.make
 
 
 def _twin(env: Env) -> Env:
@@ -207,12 +248,23 @@ def spec_of(env: Env) -> EnvSpec:
             f"{env_name(env)}'s actions start at {discrete.start}; wrap it so that they start at 0"
         )
     if not isinstance(obs, gymnasium.spaces.Box):
-        raise UserError(
-            f"observations must be a Box; {env_name(env)} has {obs}. Wrap it, for example with "
-            "env.wrappers=[gymnasium.wrappers.FlattenObservation]"
-        )
+        raise UserError(f"observations must be a Box; {env_name(env)} has {obs}. {_way_to_a_box(obs)}")
     name = str(cast("Any", obs).dtype)
-    return EnvSpec(tuple(obs.shape), int(discrete.n), name if name in ("uint8", "bool") else "float32")
+    stacked = isinstance(env, gymnasium.wrappers.FrameStackObservation)
+    return EnvSpec(
+        tuple(obs.shape),
+        int(discrete.n),
+        name if name in ("uint8", "bool") else "float32",
+        cast("Any", env).stack_size if stacked else 1,
+    )
+
+
+def _way_to_a_box(space: Any) -> str:
+    vector = "env.flatten_observation=true makes one vector of them"
+    if not isinstance(space, gymnasium.spaces.Dict):
+        return vector
+    keys = ", ".join(cast("Any", space).spaces)
+    return f"env.observation_keys=[...] selects some of {keys}; {vector}"
 
 
 def env_name(env: Env) -> str:

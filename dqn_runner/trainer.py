@@ -15,7 +15,8 @@ from dqn_runner.checkpointer import BEST, LATEST, best_name, numbered_name
 from dqn_runner.checks import check, check_disk
 from dqn_runner.collector import Collector, Episode, Progress
 from dqn_runner.env_batch import EnvBatch
-from dqn_runner.envs import Env, EnvPart, as_part, remaker
+from dqn_runner.env_worker import launch, relauncher
+from dqn_runner.envs import Env, EnvPart, as_part
 from dqn_runner.evaluator import Evaluator
 from dqn_runner.loggers import LoggerPart, default_loggers, log
 from dqn_runner.metrics import Metrics
@@ -51,10 +52,10 @@ class Trainer:
         part = as_part(env, eval_env)
         seed, limit = agent.config.seed, config.max_steps_per_episode
         envs = EnvBatch(
-            [part.make() for _ in range(part.num_envs)],
+            [launch(part) for _ in range(part.num_envs)],
             lambda index, episode: seed_for(seed, "env", index, episode),
             limit,
-            remake=remaker(part) if config.retry_env else None,
+            remake=relauncher(part) if config.retry_env else None,
             inexact=inexact,
         )
         check(agent.config, agent.spec, config, envs.spec)

@@ -146,7 +146,8 @@ class TestFilesSayOnlyWhatDiffers:
 class TestRecipes:
     @pytest.mark.filterwarnings("ignore:builtin type .* has no __module__:DeprecationWarning")  # Box2D's SWIG
     @pytest.mark.parametrize("name", RECIPES)
-    def test_a_recipe_fits_its_environment(self, name: str):
+    def test_a_recipe_fits_its_environment(self, name: str, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(checks, "_available_memory", lambda: 2**40)  # the recipe's, not this machine's
         cfg = configuration(f"experiment={name}")
         run = instantiate(cfg, _convert_="object")
         spec = build_agent(run.agent, run.env).spec
@@ -203,6 +204,13 @@ WRONG_VALUE = [
     ("env.id=no_pkg.envs:MyEnv-v0", "needs the module 'no_pkg.envs'"),
     ("env.id=no_pkg.envs.MyEnv", "env.id=no_pkg.envs.MyEnv cannot be imported"),
     ("env.id=Pendulum-v1", "DQN needs a Discrete action space"),
+    ("env.num_envs=0", "env.num_envs must be at least 1, got 0"),
+    ("env.reward_clip=0", "env.reward_clip must be a positive number, got 0.0"),
+    ("env.reward_scale=-1", "env.reward_scale must be a positive number, got -1.0"),
+    ("env.frame_stack=0", "env.frame_stack must be at least 1, got 0"),
+    ("env.vectorization=threads", "env.vectorization: Invalid value 'threads', expected one of [sync,"),
+    ("env.observation_keys=[image]", "env.observation_keys=['image'] needs Dict observations"),
+    ("env.id=FrozenLake-v1", "FrozenLake-v1 has Discrete(16). env.flatten_observation=true makes one vector"),
     ("env.wrappers=[no_pkg.Wrapper]", "env.wrappers=no_pkg.Wrapper cannot be imported"),
     ("agent.state_dim=3", "the agent was built for observations (3,) and 2 actions"),
     ("mode=eval", "mode=eval needs checkpoint=PATH"),

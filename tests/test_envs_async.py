@@ -1,0 +1,312 @@
+"""Environments in processes of their own: the same results, and no process that outlives its run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dqn_runner.env_batch import EnvBatch
+from dqn_runner.env_worker import EnvDiedError, EnvWorker, LocalWorker, ProcessWorker, launch, relauncher
+from dqn_runner.envs import EnvPart, GymEnv, Vectorization
+from dqn_runner.rng import seed_for
+from dqn_runner.types import StepResult, UserError
+from tests.conftest import BUDGET, Outcome, records
+
+HERE = __name__
+
+
+class NoPickleError(Exception):
+    """An error that cannot be sent as it is."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+class Fragile(gymnasium.Env[Any, Any]):
+    """Random observations and ends. Where the file `asks` exists it does once, in `where`, what it says."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, asks: str = "", where: str = "step", always: bool = False) -> None:
+        self.asks, self.where, self.always = Path(asks) if asks else None, where, always
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self._obey("reset")
+        return self._see(), {}
+
+    def step(self, action: Any) -> Any:
+        self._obey("step")
+        random = self.np_random.random()
+        return self._see(), float(action) + random, random < 0.1, random > 0.9, {"life_lost": random < 0.3}
+
+    def close(self) -> None:
+        self._obey("close")
+
+    def _see(self) -> Any:
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32)
+
+    def _obey(self, where: str) -> None:
+        if self.asks is None or where != self.where or not self.asks.exists():
+            return
+        what = self.asks.read_text()
+        if not self.always:
+            self.asks.unlink()
+        if what == "raise":
+            raise RuntimeError("the sensor is lost")
+        if what == "raise what cannot be sent":
+            raise NoPickleError("the sensor", "is lost")
+        if what == "leave a child":  # which keeps every pipe open that this process has
+            if os.fork() == 0:
+                time.sleep(8)
+                os._exit(0)
+            os._exit(3)
+        if what == "exit":
+            os._exit(3)
+        if what == "be killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "hang":
+            self.asks.with_name("hanging").touch()
+            time.sleep(1000)
+
+
+def part(vectorization: str = "async", num_envs: int = 2, **kwargs: Any) -> GymEnv:
+    return GymEnv(
+        id=f"{HERE}:Fragile", kwargs=kwargs, num_envs=num_envs, vectorization=Vectorization[vectorization]
+    )
+
+
+def batch(part: EnvPart, workers: list[EnvWorker] | None = None, seed: int = 0, limit: int = 15) -> EnvBatch:
+    return EnvBatch(
+        workers or [launch(part) for _ in range(part.num_envs)],
+        lambda index, episode: seed_for(seed, "env", index, episode),
+        limit,
+        relauncher(part),
+    )
+
+
+def transcript(envs: EnvBatch, steps: int, seed: int = 0) -> list[list[Any]]:
+    """All that `steps` random steps show."""
+    rng = np.random.default_rng(seed)
+    shown = [[envs.obs.tolist()]]
+    for _ in range(steps):
+        result: StepResult = envs.step(rng.integers(2, size=len(envs.envs)).tolist())
+        shown.append([np.asarray(column).tolist() for column in result])
+    return shown
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    for _ in range(600):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def run_script(text: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """A user's script, as a process."""
+    (directory / "script.py").write_text(text)
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "script.py"]
+    return subprocess.run(command, cwd=directory, env=variables, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[list[EnvWorker]]:
+    """Two processes that the tests share; an EnvBatch resets what it is given."""
+    made = [launch(part()) for _ in range(2)]
+    yield made
+    for worker in made:
+        worker.close()
+
+
+class TestTheSameResults:
+    @settings(max_examples=25, deadline=None)
+    @given(seed=st.integers(0, 2**32), steps=st.integers(1, 40), limit=st.integers(1, 20))
+    def test_as_in_this_process(self, workers: list[EnvWorker], seed: int, steps: int, limit: int):
+        here = batch(part("sync"), seed=seed, limit=limit)
+        there = batch(part(), workers, seed=seed, limit=limit)
+        assert transcript(there, steps, seed) == transcript(here, steps, seed)
+        assert str(there.state_dict()) == str(here.state_dict())
+
+    def test_going_on_from_a_state(self, workers: list[EnvWorker]):
+        here = batch(part("sync"))
+        transcript(here, 23)
+        there = batch(part(), workers, seed=0)
+        there.load_state_dict(here.state_dict())
+        assert transcript(there, 20, 1) == transcript(here, 20, 1)
+
+    def test_all_environments_step_at_once(self, workers: list[EnvWorker]):
+        for worker in workers:
+            worker.play(0, [])()
+        waiting = [worker.step(1, 0, False) for worker in workers]
+        assert all(worker._poll.poll(30_000) for worker in workers)  # type: ignore[attr-defined]
+        assert len({str(wait()) for wait in waiting}) == 1
+
+    def test_answers_that_nobody_waited_for_are_dropped(self, workers: list[EnvWorker]):
+        worker = workers[0]
+        expected = worker.play(7, [1])().tolist()
+        worker.step(0, 1, False)
+        worker.play(3, [])
+        assert worker.play(7, [1])().tolist() == expected
+
+    @pytest.mark.slow
+    def test_of_a_whole_run_that_is_gone_on_with(self, program: Callable[..., Outcome], tmp_path: Path):
+        command = (*BUDGET, "env.num_envs=2", "logging=[jsonl]")
+        assert program(*command, "hydra.run.dir=here").status == 0
+        there = (*command, "hydra.run.dir=there", "env.vectorization=async")
+        for steps in (700, 1200):
+            done = program(*there, f"trainer.max_steps={steps}")
+            assert done.status == 0, done.err
+        assert records(tmp_path / "there") == records(tmp_path / "here")
+
+
+class TestErrors:
+    def test_come_back_as_they_are_with_their_traceback(self, tmp_path: Path):
+        asks = tmp_path / "asks"
+        envs = batch(part(num_envs=1, asks=str(asks), always=True))
+        asks.write_text("raise")
+        with pytest.raises(RuntimeError, match="the sensor is lost") as caught:
+            envs.envs[0].step(0, 0, False)()
+        assert 'raise RuntimeError("the sensor is lost")' in str(caught.value.__cause__)
+        asks.write_text("raise what cannot be sent")
+        with pytest.raises(RuntimeError, match="NoPickleError: the sensor is lost"):
+            envs.envs[0].step(0, 0, False)()
+        envs.close()
+
+    @pytest.mark.parametrize(
+        ("what", "where"),
+        [("raise", "reset"), ("be killed", "step"), ("be killed", "reset"), ("leave a child", "step")],
+    )
+    def test_an_environment_is_made_again_once(self, what: str, where: str, tmp_path: Path):
+        asks = tmp_path / "asks"
+        envs = batch(part(asks=str(asks), where=where))
+        undisturbed = batch(part("sync"))
+        assert transcript(envs, 8) == transcript(undisturbed, 8)
+        asks.write_text(what)
+        assert transcript(envs, 30, 1) == transcript(undisturbed, 30, 1)
+        assert not asks.exists()
+        envs.close()
+
+    @pytest.mark.parametrize(
+        ("what", "how"), [("be killed", "was killed by SIGKILL"), ("exit", "exited with 3")]
+    )
+    def test_one_that_dies_again_ends_the_run(self, what: str, how: str, tmp_path: Path):
+        asks = tmp_path / "asks"
+        envs = batch(part(num_envs=1, asks=str(asks), always=True))
+        asks.write_text(what)
+        with pytest.raises(EnvDiedError, match=rf"the process \d+ of an environment {how}"):
+            envs.step([0])
+        envs.close()
+
+    def test_settings_that_are_wrong_are_answered_as_in_this_process(self):
+        with pytest.raises(UserError, match=r"does not take env\.kwargs"):
+            batch(part(num_envs=1, size=3))
+
+    def test_what_cannot_be_sent_is_named(self):
+        with pytest.raises(UserError, match=r"env\.vectorization=async cannot hand .* to a process"):
+            launch(part(asks=lambda: None))
+
+
+class TestNoProcessStaysBehind:
+    def test_after_closing(self, tmp_path: Path):
+        worker = ProcessWorker(part())
+        worker.play(0, [])()
+        process = worker._process
+        worker.step(0, 0, False)
+        worker.close()
+        assert process.exitcode == 0
+        worker.close()
+
+    def test_after_closing_one_that_hangs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("dqn_runner.env_worker.PATIENCE", 0.01)
+        asks = tmp_path / "asks"
+        worker = ProcessWorker(part(asks=str(asks)))
+        worker.play(0, [])()
+        asks.write_text("hang")
+        worker.step(0, 0, False)
+        assert wait_until((tmp_path / "hanging").exists)
+        worker.close()
+        assert worker._process.exitcode == -signal.SIGKILL
+
+    def test_after_one_that_nobody_closed(self):
+        worker = ProcessWorker(part())
+        worker.play(0, [])()
+        process = worker._process
+        del worker
+        assert process.exitcode == 0
+
+    def test_signals_to_all_processes_are_for_the_one_that_trains(self, workers: list[EnvWorker]):
+        for worker in workers:
+            worker.play(0, [])()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(worker._process.pid, number)  # type: ignore[attr-defined]
+            worker.step(0, 0, False)()
+
+    @pytest.mark.parametrize("end", ["kill", "exit", "error"])
+    def test_when_the_run_ends_in_whatever_way(self, end: str, tmp_path: Path):
+        script = f"""
+import os, signal, sys
+from tests.test_envs_async import part
+from dqn_runner import env_worker
+from dqn_runner.env_worker import launch
+
+if __name__ == "__main__":
+    env_worker.PATIENCE = 0.01
+    open("asks", "w").write("hang")
+    made = [launch(part(asks="asks")), launch(part())]
+    for worker in made:
+        worker.play(0, [])()
+    waiting = made[0].step(0, 0, False)
+    while not os.path.exists("hanging"):
+        pass
+    print(*(worker._process.pid for worker in made), flush=True)
+    if {end!r} == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if {end!r} == "error":
+        raise RuntimeError
+"""
+        done = run_script(script, tmp_path)
+        assert done.returncode == {"kill": -signal.SIGKILL, "exit": 0, "error": 1}[end], done.stderr
+        pids = [int(word) for word in done.stdout.split()]
+        assert len(pids) == 2
+        assert wait_until(lambda: all(gone(pid) for pid in pids))
+
+    def test_a_script_without_a_main_block_is_told(self, tmp_path: Path):
+        script = """
+from tests.test_envs_async import part
+from dqn_runner.env_worker import launch
+
+launch(part()).play(0, [])
+"""
+        done = run_script(script, tmp_path)
+        assert done.stderr.splitlines()[-1].endswith("below `if __name__ == '__main__':`"), done.stderr
+
+
+def test_environments_that_a_user_made_are_not_made_again() -> None:
+    from dqn_runner.envs import GivenEnv
+
+    assert relauncher(GivenEnv(env=Fragile())) is None
+    assert isinstance(launch(part("sync")), LocalWorker)
