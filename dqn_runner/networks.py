@@ -33,7 +33,7 @@ class Layers:
     dueling: bool = False
     """From the last hidden layer on, one stream for the state's value and one for advantages (Wang 2016)."""
     noisy: bool = False
-    """Noisy fully connected layers (Fortunato et al. 2018); they explore, with agent/exploration=greedy."""
+    """Noisy layers from the last hidden layer on (Fortunato 2018); they explore: agent/exploration=greedy."""
     noisy_std: float = 0.5
     """Initial deviation of noisy weights, times the root of the number of inputs."""
     layer_norm: bool = False
@@ -202,10 +202,10 @@ def _assemble(
         return [*layers.hidden_layers(sizes, linear, part.layer_norm), linear(sizes[-1], outputs)]
 
     sizes = [size, *hidden]
-    if not part.dueling and not part.cosines:
-        return torch.nn.Sequential(*features, *head(sizes, spec.num_actions * width))
     split = max(0, len(hidden) - 1)  # the last hidden layer is the head's
-    features += layers.hidden_layers(sizes[: split + 1], linear, part.layer_norm)
+    features = [*features, *layers.hidden_layers(sizes[: split + 1], layers.plain_linear, part.layer_norm)]
+    if not part.dueling and not part.cosines:
+        return torch.nn.Sequential(*features, *head(sizes[split:], spec.num_actions * width))
     shared, rest = torch.nn.Sequential(*features), sizes[split:]
     per_action = 1 if part.cosines else width
     top: nn.Module = torch.nn.Sequential(*head(rest, spec.num_actions * per_action))
