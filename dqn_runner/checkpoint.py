@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ VERSION = 1
 ROWS = "rows of replay segments"
 """Marks where a checkpoint names segments instead of holding rows."""
 
+_STEP_IN_NAME = re.compile(r"(?:superseded_)?(?:checkpoint|best)_(\d+)\.pt")
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 
 OnRows = Callable[[Rows, str], State]
@@ -37,7 +39,7 @@ def pack(value: Any, on_rows: OnRows, where: str = "") -> Any:
     if isinstance(value, dict):
         return {str(key): pack(item, on_rows, f"{where}.{key}") for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, (list, tuple)):
-        return [pack(item, on_rows, f"{where}[{i}]") for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return [pack(item, _no_rows, f"{where}[{i}]") for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.array(cast("Array", value), order="C"))
     if isinstance(value, torch.Tensor):
@@ -47,6 +49,10 @@ def pack(value: Any, on_rows: OnRows, where: str = "") -> Any:
     if isinstance(value, Rows):
         return on_rows(value, where)
     raise TypeError(f"state{where} is a {type(value).__name__}; checkpoints hold plain values and tensors")
+
+
+def _no_rows(_: Rows, where: str) -> State:
+    raise TypeError(f"state{where} are Rows within a list; checkpoints look for them in dictionaries")
 
 
 def encode(document: State) -> bytes:
@@ -75,14 +81,16 @@ def read_document(path: Path) -> State:
     content = cast("State", document)
     if content.get("format") != FORMAT:
         raise DamagedError(f"{path} is not a checkpoint of dqn_runner")
-    version = content.get("version")
-    if isinstance(version, int) and version > VERSION:
+    if content.pop("checksum", None) != _checksum_of_any(content):
+        raise DamagedError(f"{path} is damaged: its content is not what was written{_present(path)}")
+    if content["version"] > VERSION:
         raise UserError(
-            f"{path} has checkpoint format {version}, this dqn_runner reads up to {VERSION}; "
+            f"{path} has checkpoint format {content['version']}, this dqn_runner reads up to {VERSION}; "
             "update dqn_runner"
         )
-    if content.pop("checksum", None) != checksum(content):
-        raise DamagedError(f"{path} is damaged: its content is not what was written{_present(path)}")
+    named = _STEP_IN_NAME.fullmatch(path.name)
+    if named is not None and int(named[1]) != content["step"]:
+        raise DamagedError(f"{path} holds the checkpoint of step {content['step']}{_present(path)}")
     return content
 
 
@@ -124,16 +132,26 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
         update(repr(value).encode() + b",")
 
 
+def _checksum_of_any(value: Any) -> str | None:
+    """The checksum of what a file holds; None if that is nothing that was ever packed."""
+    try:
+        return checksum(value)
+    except Exception:  # what tensors of kinds that are never written do not let one read
+        return None
+
+
 def _load(path: Path) -> Any:
     """The object in the file, of whatever kind."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        if isinstance(error, pickle.UnpicklingError):
-            reason = "it holds more than tensors and plain values, which is never loaded"
-        if not zipfile.is_zipfile(path):
+        if isinstance(error, OSError):
+            reason = error.strerror or reason
+        elif not zipfile.is_zipfile(path):
             reason = "the file is cut short or not a checkpoint"
+        elif isinstance(error, pickle.UnpicklingError):
+            reason = "it holds more than tensors and plain values, which is never loaded"
         raise DamagedError(f"cannot read the checkpoint {path}: {reason}{_present(path)}") from error
 
 

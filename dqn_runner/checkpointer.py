@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from dqn_runner import files, segments
 from dqn_runner.checkpoint import ROWS, encode, load_checkpoint, pack, read_document, stored_pieces
 from dqn_runner.lazy import torch
+from dqn_runner.retention import NUMBERED, Retention, step_of
 from dqn_runner.segments import Segment
 from dqn_runner.types import Array, DamagedError, Rows, State, UserError
 
 LATEST = "latest.pt"
 BEST = "best.pt"
-_NUMBERED = "checkpoint_*.pt"
 
 log = logging.getLogger("dqn_runner")
 
@@ -47,14 +50,16 @@ def holds_checkpoints(run_dir: Path) -> bool:
 def load_valid(path: Path, accept: Callable[[State], None], report: Callable[[str], None]) -> Path:
     """Hand `accept` the checkpoint `path`, or where it is damaged the newest valid one before it.
 
-    Returns the file that was taken. `accept` may find damage too, in the segments that it reads. What is
-    damaged, and what is used instead, is reported in one line.
+    Returns the file that was taken. `accept` may find damage too, in the segments that it reads, and refuse
+    an older one. What is damaged, and what is used instead, is reported in one line.
     """
     problem = None
-    for candidate in (path, *_older(path)):
+    for candidate in chain([path], _older(path)):
         try:
             accept(load_checkpoint(candidate))
-        except DamagedError as error:
+        except UserError as error:
+            if problem is None and candidate.exists() and not isinstance(error, DamagedError):
+                raise
             problem = problem or error
         else:
             if problem is not None:
@@ -63,19 +68,15 @@ def load_valid(path: Path, accept: Callable[[State], None], report: Callable[[st
     raise problem or DamagedError(f"there is no checkpoint {path}")
 
 
-def _older(path: Path) -> Iterable[Path]:
-    """The checkpoints of the run before `path`, which is damaged, from the newest on."""
-    numbered = {p: _step_of(p) for p in path.parent.glob(_NUMBERED)}
+def _older(path: Path) -> Iterator[Path]:
+    """The checkpoints of the run before `path`, which cannot be used, from the newest on."""
+    steps = {p: step_of(p) for p in path.parent.glob(NUMBERED)}
     if path.name == LATEST:
-        yield from sorted(numbered, key=lambda p: numbered[p], reverse=True)
-        yield path.with_name(BEST)
-    elif path in numbered:
-        yield from sorted((p for p in numbered if numbered[p] < numbered[path]), reverse=True)
-
-
-def _step_of(numbered: Path) -> int:
-    digits = numbered.stem.removeprefix("checkpoint_")
-    return int(digits) if digits.isdecimal() else -1
+        with suppress(UserError):
+            best = path.with_name(BEST)
+            steps[best] = read_document(best)["step"]
+    before = math.inf if path.name == LATEST else steps.get(path, -1)
+    yield from sorted((p for p in steps if steps[p] < before), key=lambda p: steps[p], reverse=True)
 
 
 @dataclass
@@ -84,6 +85,7 @@ class _Job:
 
     document: State
     names: list[str]
+    """The file is written under the first of them, and gets the others then."""
     set_best_aside: str | None
     fresh: list[tuple[list[Any], str, dict[str, Array]]] = field(
         default_factory=list[tuple[list[Any], str, dict[str, Array]]]
@@ -103,14 +105,13 @@ class Checkpointer:
         self.failed = False
         """Whether the last attempt to write failed."""
         self._segments = directory / segments.FOLDER
-        self._keep_last = keep_last
+        self._retention = Retention(directory, keep_last)
         self._sync = sync
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._running: tuple[Future[None], _Job] | None = None
         self._unsaved_best: _Job | None = None
         self._sealed: dict[str, dict[int, Segment]] = {}
         """Segments on disk by the path of their rows and the number after their last."""
-        self._names_in: dict[str, set[str] | None] = {}
 
     def save(
         self, payload: State, step: int, names: Iterable[str], set_best_aside: str | None = None
@@ -121,8 +122,9 @@ class Checkpointer:
         the next save tries again. The best.pt that is replaced stays as `set_best_aside`, if that is given.
         """
         self.wait()
-        job = _Job({}, [name for name in names if name != LATEST], set_best_aside)
-        content = {"step": step, "names": job.names, **payload}
+        others = [name for name in names if name != LATEST]
+        job = _Job({}, [LATEST, *others], set_best_aside)
+        content = {"step": step, "names": others, **payload}
         job.document = pack(content, lambda rows, where: self._split(rows, where, job))
         if self._unsaved_best is not None:
             self._start(self._unsaved_best)
@@ -148,7 +150,10 @@ class Checkpointer:
             )
         else:
             self.failed = False
-            self._unsaved_best = None if BEST in job.names else self._unsaved_best
+            if BEST in job.names:
+                self._unsaved_best = None
+            elif self._unsaved_best is not None and LATEST in self._unsaved_best.names:
+                self._unsaved_best.names.remove(LATEST)  # a newer one has that name now
 
     def close(self) -> None:
         """Finish what is being written, and end the thread."""
@@ -167,20 +172,31 @@ class Checkpointer:
             files.remove_leftovers(directory)
         document = read_document(source)
         step: int = document["step"]
-        for path in self.directory.glob(_NUMBERED):
-            if _step_of(path) > step:
-                files.rename(path, f"superseded_{path.name}")
         latest = self.directory / LATEST
         if source.name == LATEST:
             for name in document["names"]:
                 if name != BEST and not (self.directory / name).exists():
                     files.publish(latest, self.directory / name)
         else:
+            self._name_latest(step)
             files.publish(source, latest)
+        for path in self.directory.glob(NUMBERED):
+            if step_of(path) > step:
+                files.rename(path, f"superseded_{path.name}")
         self._restore_best(step, best_step)
-        for where, pieces in stored_pieces(document).items():
-            self._sealed[where] = {piece.stop: piece for piece in pieces}
-        self._retain()
+        self._sealed = {
+            where: {piece.stop: piece for piece in pieces}
+            for where, pieces in stored_pieces(document).items()
+        }
+        self._retention.apply()
+
+    def _name_latest(self, step: int) -> None:
+        """Give latest.pt, if it is later than `step` and valid, a name of its own before it is replaced."""
+        latest = self.directory / LATEST
+        with suppress(UserError):
+            found: int = read_document(latest)["step"]
+            if found > step:
+                files.publish(latest, self.directory / numbered_name(found))
 
     def _restore_best(self, step: int, best_step: int) -> None:
         best, aside = self.directory / BEST, self.directory / best_name(best_step)
@@ -224,7 +240,7 @@ class Checkpointer:
 
     def _write(self, job: _Job) -> None:
         """On the writer's thread: everything durable, the segments before what names them."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        files.make_directory(self.directory)
         for piece, where, columns in job.fresh:
             if not piece[2]:
                 sealed = segments.write(self._segments, piece[0], columns)
@@ -232,43 +248,16 @@ class Checkpointer:
                 self._sealed[where][sealed.stop] = sealed
         self._sync()
         content = encode(job.document)
-        latest, best = self.directory / LATEST, self.directory / BEST
+        best = self.directory / BEST
         if job.set_best_aside and best.exists():
             files.publish(best, self.directory / job.set_best_aside)
-        files.write_atomically(latest, content)
-        named = _segment_names(job.document)
-        for name in job.names:
-            files.publish(latest, self.directory / name)
-        self._names_in |= dict.fromkeys([LATEST, *job.names], named)
-        self._retain()
-
-    def _retain(self) -> None:
-        """Remove numbered checkpoints beyond those to keep, and segments that none names any more."""
-        numbered = sorted(self.directory.glob(_NUMBERED), key=_step_of)
-        for old in numbered[: max(0, len(numbered) - self._keep_last)]:
-            files.remove(old)
-        if not self._segments.is_dir():
-            return
-        present = {path.name for path in self.directory.glob("*.pt")}
-        for name in present - set(self._names_in):
-            self._names_in[name] = _names_in_file(self.directory / name)
-        self._names_in = {name: self._names_in[name] for name in present}
-        if None not in self._names_in.values():
-            named = {name for names in self._names_in.values() if names for name in names}
-            segments.remove_others(self._segments, named)
+        first, *others = (self.directory / name for name in job.names)
+        files.write_atomically(first, content)
+        self._retention.note(first, job.document)
+        for other in others:
+            files.publish(first, other)
+        self._retention.apply()
 
 
 def _tensors(columns: dict[str, Array]) -> State:
     return {name: torch.from_numpy(column) for name, column in columns.items()}
-
-
-def _segment_names(document: State) -> set[str]:
-    return {piece.name for pieces in stored_pieces(document).values() for piece in pieces}
-
-
-def _names_in_file(path: Path) -> set[str] | None:
-    """The segments that a checkpoint names; None if it cannot be read, and may need any."""
-    try:
-        return _segment_names(read_document(path))
-    except UserError:
-        return None

@@ -28,6 +28,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def publish(source: Path, path: Path) -> None:
     """Give `source` the second name `path`: by a hard link where the file system has them, else a copy."""
+    if path.exists() and path.samefile(source):
+        return  # renaming one name of a file to another would leave both
     temporary = path.with_name(path.name + TEMPORARY)
     remove(temporary)
     try:
@@ -37,6 +39,15 @@ def publish(source: Path, path: Path) -> None:
         return
     os.replace(temporary, path)  # noqa: PTH105
     sync_directory(path.parent)
+
+
+def make_directory(directory: Path) -> None:
+    """Make `directory` and those above it where they are missing, and their names durable."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
 
 
 def sync_directory(directory: Path) -> None:
@@ -108,7 +119,9 @@ class AppendedFile:
 
 
 def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    """Write a file that is new: what a crash left there may be a second name of one that must stay."""
+    remove(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         left = memoryview(content)
         while left:

@@ -34,15 +34,15 @@ def length(row_bytes: int) -> int:
 
 
 def write(directory: Path, start: int, columns: Mapping[str, Array]) -> Segment:
-    """Write the rows from number `start` on, unless the same content is there already."""
+    """Write the rows from number `start` on, unless the same content is there already, undamaged."""
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **columns)
     data = content.getvalue()
     stop = start + len(next(iter(columns.values())))
     segment = Segment(start, stop, f"{start:012d}-{stop:012d}-{_digest(data)}.npz")
     path = directory / segment.name
-    if not path.is_file() or path.stat().st_size != len(data):
-        directory.mkdir(parents=True, exist_ok=True)
+    if not _holds(path, data):
+        files.make_directory(directory)
         files.write_atomically(path, data)
     return segment
 
@@ -56,8 +56,11 @@ def read(directory: Path, segment: Segment) -> dict[str, Array]:
         raise DamagedError(f"the replay segment {path} cannot be read: {error.strerror}") from error
     if _digest(data) != segment.name.rpartition("-")[2].removesuffix(".npz"):
         raise DamagedError(f"the replay segment {path} is damaged")
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # numpy and zipfile raise many kinds
+        raise DamagedError(f"the replay segment {path} holds something else than arrays") from error
 
 
 def stored_rows(document: Mapping[str, Any], directory: Path) -> Rows:
@@ -89,6 +92,13 @@ def remove_others(directory: Path, keep: Iterable[str]) -> None:
     for path in directory.glob("*.npz"):
         if path.name not in kept:
             files.remove(path)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _digest(data: bytes) -> str:

@@ -14,17 +14,19 @@ import pytest
 import torch
 
 from dqn_runner import checkpointer as checkpointer_module
-from dqn_runner.checkpoint import FORMAT, VERSION, load_checkpoint
+from dqn_runner import segments
+from dqn_runner.checkpoint import FORMAT, VERSION, checksum, load_checkpoint
 from dqn_runner.checkpointer import (
     BEST,
     LATEST,
     Checkpointer,
     best_name,
     find_checkpoint,
+    load_valid,
     numbered_name,
 )
 from dqn_runner.files import write_atomically
-from dqn_runner.types import UserError
+from dqn_runner.types import DamagedError, Rows, UserError
 
 PAYLOAD: dict[str, Any] = {
     "source": {"config": {"a": 1, "b": [1.5, None, True, "x"]}},
@@ -165,6 +167,137 @@ class TestRetention:
         assert names(tmp_path) == {"mine.pt", LATEST}
 
 
+class TestGoingBack:
+    def test_to_what_is_the_latest_leaves_no_second_name_to_write_through(self, tmp_path: Path):
+        """A rename between two names of one file leaves both: a write into one would change the other."""
+        checkpointer = Checkpointer(tmp_path, keep_last=1)
+        save(checkpointer, PAYLOAD, 100, [numbered_name(100), BEST, LATEST])
+        checkpointer.take_up(tmp_path / numbered_name(100), best_step=100)
+        assert names(tmp_path) == {numbered_name(100), BEST, LATEST}
+        save(checkpointer, PAYLOAD, 200, [LATEST])
+        assert load_checkpoint(tmp_path / numbered_name(100))["step"] == 100
+
+    def test_a_temporary_file_is_never_written_through(self, tmp_path: Path):
+        """A crash in the middle of a link leaves a second name of a checkpoint."""
+        save(Checkpointer(tmp_path, keep_last=1), PAYLOAD, 100, [numbered_name(100), LATEST])
+        os.link(tmp_path / numbered_name(100), tmp_path / f"{LATEST}.tmp")
+        save(Checkpointer(tmp_path, keep_last=2), PAYLOAD, 200, [LATEST])
+        assert load_checkpoint(tmp_path / numbered_name(100))["step"] == 100
+
+    def test_the_latest_keeps_a_name_though_it_had_none_of_its_own(self, tmp_path: Path):
+        checkpointer = Checkpointer(tmp_path, keep_last=3)
+        save(checkpointer, PAYLOAD, 100, [numbered_name(100), LATEST])
+        save(checkpointer, PAYLOAD, 150, [LATEST])
+        checkpointer.take_up(tmp_path / numbered_name(100), best_step=0)
+        assert names(tmp_path) == {numbered_name(100), LATEST, f"superseded_{numbered_name(150)}"}
+        assert load_checkpoint(tmp_path / f"superseded_{numbered_name(150)}")["step"] == 150
+
+
+class TestFindingOneThatIsValid:
+    @staticmethod
+    def found(directory: Path, name: str = LATEST) -> tuple[str, int, list[str]]:
+        taken: list[dict[str, Any]] = []
+        told: list[str] = []
+        path = load_valid(directory / name, taken.append, told.append)
+        return path.name, taken[-1]["step"], told
+
+    @pytest.fixture
+    def saved(self, tmp_path: Path) -> Path:
+        checkpointer = Checkpointer(tmp_path, keep_last=3)
+        for step, more in (
+            (100, [numbered_name(100)]),
+            (200, [numbered_name(200)]),
+            (250, [BEST]),
+            (300, []),
+        ):
+            save(checkpointer, PAYLOAD, step, [*more, LATEST])
+        return tmp_path
+
+    def test_the_newest_whatever_its_name(self, saved: Path):
+        assert self.found(saved) == (LATEST, 300, [])
+        (saved / LATEST).write_bytes(b"damage")
+        name, step, told = self.found(saved)
+        assert (name, step) == (BEST, 250)
+        assert told == [
+            f"cannot read the checkpoint {saved / LATEST}: the file is cut short or not a checkpoint; "
+            "best.pt is used instead"
+        ]
+        (saved / BEST).write_bytes(b"damage")
+        assert self.found(saved)[:2] == (numbered_name(200), 200)
+
+    def test_a_latest_that_is_gone_is_like_one_that_is_damaged(self, saved: Path):
+        (saved / LATEST).unlink()
+        name, step, (line,) = self.found(saved)
+        assert (name, step) == (BEST, 250)
+        assert line == f"there is no checkpoint {saved / LATEST}; best.pt is used instead"
+
+    def test_one_that_was_asked_for_and_never_was_is_not_replaced(self, saved: Path):
+        with pytest.raises(UserError, match="there is no checkpoint"):
+            self.found(saved, numbered_name(777))
+
+    def test_a_file_under_the_name_of_another_step(self, saved: Path):
+        (saved / numbered_name(200)).write_bytes((saved / numbered_name(100)).read_bytes())
+        name, step, (line,) = self.found(saved, numbered_name(200))
+        assert (name, step) == (numbered_name(100), 100)
+        assert "holds the checkpoint of step 100" in line
+
+    def test_an_older_one_that_does_not_fit_is_passed_over(self, saved: Path):
+        (saved / LATEST).write_bytes(b"damage")
+        taken: list[int] = []
+
+        def accept(document: dict[str, Any]) -> None:
+            if document["step"] == 250:
+                raise UserError("the environment did not come back")
+            taken.append(document["step"])
+
+        told: list[str] = []
+        assert load_valid(saved / LATEST, accept, told.append).name == numbered_name(200)
+        assert taken == [200]
+
+    def test_the_first_damage_is_told_when_none_is_left(self, saved: Path):
+        for path in saved.glob("*.pt"):
+            path.write_bytes(b"damage")
+        with pytest.raises(DamagedError, match=r"latest\.pt: the file is cut short"):
+            self.found(saved)
+
+
+class TestSegments:
+    def test_one_that_is_damaged_is_written_again(self, tmp_path: Path):
+        """A run that went back before it comes by the same rows, and must not rely on the damaged file."""
+        columns = {"x": np.arange(10)}
+        piece = segments.write(tmp_path, 0, columns)
+        (path,) = tmp_path.iterdir()
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        assert segments.write(tmp_path, 0, columns) == piece
+        assert segments.read(tmp_path, piece)["x"].tolist() == list(range(10))
+
+    def test_those_of_an_unreadable_checkpoint_stay_but_no_later_ones(self, tmp_path: Path):
+        def rows(start: int) -> dict[str, Any]:
+            def read(first: int, last: int) -> dict[str, Any]:
+                return {"x": np.arange(first, last)}
+
+            return {"state": {"replay": {"rows": Rows(start, start + 65_536, 16, read)}}}
+
+        checkpointer = Checkpointer(tmp_path, keep_last=0)
+        save(checkpointer, rows(0), 1, [BEST, LATEST])
+        (tmp_path / BEST).unlink()
+        (tmp_path / BEST).write_bytes(b"damage")
+        kept = names(tmp_path / "replay")
+        for step in (2, 3, 4):
+            save(checkpointer, rows(65_536 * step), step, [LATEST])
+        assert kept < names(tmp_path / "replay")
+        assert len(names(tmp_path / "replay")) == 3, (
+            "those from before, those there when it was found, the newest"
+        )
+
+    def test_rows_within_a_list_are_refused(self, tmp_path: Path):
+        state = {"replay": [Rows(0, 0, 8, lambda *_: {"x": np.zeros(0)})]}
+        with pytest.raises(TypeError, match=r"state.state.replay\[0\] are Rows within a list"):
+            save(Checkpointer(tmp_path, keep_last=0), {"state": state}, 1, [LATEST])
+
+
 class TestOneFileUnderSeveralNames:
     def test_written_once(self, tmp_path: Path):
         save(Checkpointer(tmp_path, keep_last=3), PAYLOAD, 7, [numbered_name(7), BEST, LATEST])
@@ -274,7 +407,8 @@ class TestFilesThatAreNoCheckpoints:
 
     def test_a_newer_format(self, tmp_path: Path):
         path = tmp_path / "future.pt"
-        torch.save({"format": FORMAT, "version": VERSION + 1, "state": {}}, path)
+        content = {"format": FORMAT, "version": VERSION + 1, "state": {}}
+        torch.save({**content, "checksum": checksum(content)}, path)
         assert "update dqn_runner" in refused(path)
 
     def test_no_file(self, good: Path):
