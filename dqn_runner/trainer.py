@@ -15,7 +15,7 @@ from dqn_runner.checkpointer import BEST, LATEST, best_name, numbered_name
 from dqn_runner.checks import check, check_disk
 from dqn_runner.collector import Collector, Episode, Progress
 from dqn_runner.env_batch import EnvBatch
-from dqn_runner.env_worker import launch, relauncher
+from dqn_runner.env_process import launch, relauncher
 from dqn_runner.envs import Env, EnvPart, as_part
 from dqn_runner.evaluator import Evaluator
 from dqn_runner.loggers import LoggerPart, default_loggers, log

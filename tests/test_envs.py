@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dqn_runner.atari import Atari, AtariProtocol
 from dqn_runner.build import build_trainer
 from dqn_runner.env_batch import EnvBatch
-from dqn_runner.env_worker import launch
+from dqn_runner.env_process import launch
 from dqn_runner.envs import EnvPart, GymEnv, MinAtar, spec_of
 from dqn_runner.rng import seed_for
 from dqn_runner.types import EnvSpec, StepResult, UserError

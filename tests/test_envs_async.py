@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqn_runner.env_batch import EnvBatch
-from dqn_runner.env_worker import EnvDiedError, EnvWorker, LocalWorker, ProcessWorker, launch, relauncher
+from dqn_runner.env_process import EnvDiedError, ProcessWorker, launch, relauncher
+from dqn_runner.env_worker import EnvWorker, LocalWorker
 from dqn_runner.envs import EnvPart, GymEnv, Vectorization
 from dqn_runner.rng import seed_for
 from dqn_runner.types import StepResult, UserError
@@ -70,10 +71,13 @@ class Fragile(gymnasium.Env[Any, Any]):
         if what == "raise what cannot be sent":
             raise NoPickleError("the sensor", "is lost")
         if what == "leave a child":  # which keeps every pipe open that this process has
-            if os.fork() == 0:
-                time.sleep(8)
-                os._exit(0)
-            os._exit(3)
+            child = self.asks.with_name("child")
+            if pid := os.fork():
+                child.write_text(str(pid))
+                os._exit(3)
+            time.sleep(60)
+            child.unlink()
+            os._exit(0)
         if what == "exit":
             os._exit(3)
         if what == "be killed":
@@ -208,6 +212,8 @@ class TestErrors:
         asks.write_text(what)
         assert transcript(envs, 30, 1) == transcript(undisturbed, 30, 1)
         assert not asks.exists()
+        if what == "leave a child":
+            os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # nobody waited for its end
         envs.close()
 
     @pytest.mark.parametrize(
@@ -241,7 +247,7 @@ class TestNoProcessStaysBehind:
         worker.close()
 
     def test_after_closing_one_that_hangs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("dqn_runner.env_worker.PATIENCE", 0.01)
+        monkeypatch.setattr("dqn_runner.env_process.PATIENCE", 0.01)
         asks = tmp_path / "asks"
         worker = ProcessWorker(part(asks=str(asks)))
         worker.play(0, [])()
@@ -270,11 +276,11 @@ class TestNoProcessStaysBehind:
         script = f"""
 import os, signal, sys
 from tests.test_envs_async import part
-from dqn_runner import env_worker
-from dqn_runner.env_worker import launch
+from dqn_runner import env_process
+from dqn_runner.env_process import launch
 
 if __name__ == "__main__":
-    env_worker.PATIENCE = 0.01
+    env_process.PATIENCE = 0.01
     open("asks", "w").write("hang")
     made = [launch(part(asks="asks")), launch(part())]
     for worker in made:
@@ -297,7 +303,7 @@ if __name__ == "__main__":
     def test_a_script_without_a_main_block_is_told(self, tmp_path: Path):
         script = """
 from tests.test_envs_async import part
-from dqn_runner.env_worker import launch
+from dqn_runner.env_process import launch
 
 launch(part()).play(0, [])
 """

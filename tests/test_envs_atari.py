@@ -11,7 +11,7 @@ import pytest
 from dqn_runner.atari import Atari, AtariProtocol
 from dqn_runner.collector import Collector, Progress
 from dqn_runner.env_batch import EnvBatch
-from dqn_runner.env_worker import launch
+from dqn_runner.env_process import launch
 from dqn_runner.envs import spec_of
 from dqn_runner.evaluator import Evaluator
 from dqn_runner.types import EnvSpec, IntArray, UserError

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"losses", "distributional"},
     {"learner", "replay", "envs", "checkpoint"},
     {"agent", "report", "atari", "env_worker", "retention"},
-    {"env_batch", "checkpointer"},
+    {"env_batch", "env_process", "checkpointer"},
     {"collector", "evaluator", "plots", "divergence"},
     {"metrics", "training"},
     {"loggers", "checks"},
