@@ -1,20 +1,19 @@
-"""Replay: remembers transitions, builds n-step windows, draws batches."""
+"""Replay: remembers transitions and draws batches, by a distribution over where they are stored."""
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from math import prod
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from dqn_runner import storage, sum_tree
+from dqn_runner.distributions import Distribution, Proportional, Uniform
 from dqn_runner.lazy import torch
+from dqn_runner.n_step import NStepWindows
 from dqn_runner.registry import option
-from dqn_runner.types import Array, Batch, EnvSpec, IntArray, Rows, State, Transition, UserError
-
-_CHUNK_BYTES = 2**24
-"""Rows of a checkpoint are taken over in pieces of this size, so that memory does not hold them twice."""
+from dqn_runner.storage import Storage, make_storage
+from dqn_runner.types import Array, Batch, EnvSpec, IntArray, State, Transition, UserError
 
 
 class Replay(Protocol):
@@ -37,8 +36,8 @@ class Replay(Protocol):
         """A batch drawn with replacement, at env step `step` of the run."""
         ...
 
-    def update(self, index: IntArray, priority: torch.Tensor) -> None:
-        """Take over the new priorities of a batch."""
+    def update(self, indices: IntArray, priority: torch.Tensor) -> None:
+        """Take over the priorities of the batch that was drawn at `indices`, before anything is added."""
         ...
 
     def truncate(self, env: int, next_obs: Array) -> None:
@@ -50,7 +49,7 @@ class Replay(Protocol):
         ...
 
     def state_dict(self) -> State:
-        """Transitions, open windows and the generator."""
+        """Transitions, open windows, priorities and the generator."""
         ...
 
     def load_state_dict(self, state: State) -> None:
@@ -68,123 +67,77 @@ class UniformReplay:
 
     def __post_init__(self) -> None:
         """Refuse an empty memory."""
-        if self.capacity < 1:
-            raise UserError(f"agent.replay.capacity must be at least 1, got {self.capacity}")
+        _check_capacity(self.capacity)
 
     def num_bytes(self, spec: EnvSpec) -> int:
         """Memory that a full replay takes."""
-        obs = prod(spec.obs_shape) * np.dtype(spec.obs_dtype).itemsize
-        return self.capacity * (2 * obs + 8 + 4 + 4)
+        return storage.num_bytes(self.capacity, spec)
 
     def build(
         self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
     ) -> Replay:
         """An empty replay for transitions of `spec`."""
-        return RingReplay(self.capacity, spec, NStepWindows(num_envs, gamma, n_step), rng)
+        stored = make_storage(self.capacity, spec, num_envs, n_step)
+        return RingReplay(stored, NStepWindows(num_envs, gamma, n_step), Uniform(stored.ring, rng))
 
 
-class Window(NamedTuple):
-    """A finished n-step window."""
+@option("agent/replay", "prioritized")
+@dataclass(kw_only=True)
+class PrioritizedReplay:
+    """Transitions are as likely as their TD errors are large (Schaul et al. 2016, proportional)."""
 
-    obs: Array
-    action: int
-    reward: float
-    discount: float
-    next_obs: Array
+    capacity: int = 50_000
+    """Transitions kept; the oldest makes room."""
+    alpha: float = 0.6
+    """How much priorities count: a transition's probability is proportional to (|delta| + eps)**alpha."""
+    beta: float = 0.4
+    """How much importance weights (N P)**-beta make up for it at the start; they grow to beta = 1."""
+    beta_steps: int = 100_000
+    """Env steps until beta is 1; the length of the run, as a rule."""
+    eps: float = 1e-6
+    """Keeps transitions without any TD error alive."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty memory, and priorities that could be 0 or undefined."""
+        _check_capacity(self.capacity)
+        for name in ("alpha", "beta"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise UserError(f"agent.replay.{name} must be between 0 and 1, got {value}")
+        if self.beta_steps < 1:
+            raise UserError(f"agent.replay.beta_steps must be at least 1, got {self.beta_steps}")
+        if not 0 < self.eps < float("inf"):
+            raise UserError(f"agent.replay.eps must be a number above 0, got {self.eps}")
+
+    def num_bytes(self, spec: EnvSpec) -> int:
+        """Memory that a full replay takes."""
+        return storage.num_bytes(self.capacity, spec) + sum_tree.num_bytes(self.capacity)
+
+    def build(
+        self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
+    ) -> Replay:
+        """An empty replay for transitions of `spec`."""
+        stored = make_storage(self.capacity, spec, num_envs, n_step)
+        drawn = Proportional(stored.ring, rng, self.alpha, self.beta, self.beta_steps, self.eps)
+        return RingReplay(stored, NStepWindows(num_envs, gamma, n_step), drawn)
 
 
-class NStepWindows:
-    """Turns steps into n-step transitions, one open window per environment.
-
-    At the end of an episode, by termination or truncation, the shorter windows that remain are finished
-    too, each with the discount of its own length; nothing reaches across an episode's edge.
-    """
-
-    def __init__(self, num_envs: int, gamma: float, n_step: int) -> None:
-        """No window is open yet."""
-        self.gamma = gamma
-        self.n_step = n_step
-        self._open: list[deque[tuple[Array, int, float]]] = [deque() for _ in range(num_envs)]
-
-    def push(
-        self,
-        env: int,
-        obs: Array,
-        action: int,
-        reward: float,
-        terminated: bool,
-        truncated: bool,
-        next_obs: Array,
-    ) -> list[Window]:
-        """The windows that this step finishes, oldest first."""
-        if self.n_step == 1:
-            return [Window(obs, action, reward, 0.0 if terminated else self.gamma, next_obs)]
-        window = self._open[env]
-        window.append((obs.copy(), action, reward))
-        finished: list[Window] = []
-        while len(window) == self.n_step or ((terminated or truncated) and window):
-            finished.append(self._finish(window, terminated, next_obs))
-        return finished
-
-    def truncate(self, env: int, next_obs: Array) -> list[Window]:
-        """The windows that end because the episode of `env` is cut short at `next_obs`."""
-        window = self._open[env]
-        return [self._finish(window, False, next_obs) for _ in range(len(window))]
-
-    def _finish(self, window: deque[tuple[Array, int, float]], terminated: bool, next_obs: Array) -> Window:
-        total = sum(self.gamma**i * r for i, (_, _, r) in enumerate(window))
-        discount = 0.0 if terminated else self.gamma ** len(window)
-        obs, action, _ = window.popleft()
-        return Window(obs, action, total, discount, next_obs)
-
-    def state_dict(self) -> State:
-        """The open windows, and what they are made by."""
-        return {
-            "gamma": self.gamma,
-            "n_step": self.n_step,
-            "open": [[list(step) for step in window] for window in self._open],
-        }
-
-    def load_state_dict(self, state: State) -> None:
-        """Reopen the windows."""
-        for name in ("gamma", "n_step"):
-            if state[name] != getattr(self, name):
-                raise UserError(
-                    f"the checkpoint's transitions were made with agent.{name}={state[name]}, "
-                    f"not {getattr(self, name)}"
-                )
-        if len(state["open"]) != len(self._open):
-            raise UserError(
-                f"the checkpoint was written with {len(state['open'])} environments, not {len(self._open)}"
-            )
-        self._open = [
-            deque((np.asarray(obs), action, reward) for obs, action, reward in window)
-            for window in state["open"]
-        ]
+def _check_capacity(capacity: int) -> None:
+    if capacity < 1:
+        raise UserError(f"agent.replay.capacity must be at least 1, got {capacity}")
 
 
 class RingReplay:
-    """A ring of transitions in preallocated numpy arrays; the operating system gives memory as it fills."""
+    """A ring of transitions, the windows that become such, and a distribution to draw from."""
 
-    def __init__(self, capacity: int, spec: EnvSpec, windows: NStepWindows, rng: np.random.Generator) -> None:
-        """An empty ring."""
-        self.capacity = capacity
+    def __init__(self, storage: Storage, windows: NStepWindows, distribution: Distribution) -> None:
+        """`distribution` draws from the ring of `storage`."""
+        self._storage = storage
         self._windows = windows
-        self._rng = rng
-        self._added = 0
-        shape = (capacity, *spec.obs_shape)
-        self._columns: dict[str, Array] = {
-            "obs": np.empty(shape, spec.obs_dtype),
-            "action": np.empty(capacity, np.int64),
-            "reward": np.empty(capacity, np.float32),
-            "discount": np.empty(capacity, np.float32),
-            "next_obs": np.empty(shape, spec.obs_dtype),
-        }
-        self._weight = torch.ones(0)
+        self._distribution = distribution
 
     def __len__(self) -> int:
         """How many transitions can be drawn."""
-        return min(self._added, self.capacity)
+        return len(self._storage.ring)
 
     def add(
         self,
@@ -197,68 +150,43 @@ class RingReplay:
         next_obs: Array,
     ) -> None:
         """One step of environment `env`; arrays are copied."""
+        stored = self._storage
+        obs, next_obs = stored.encode(env, obs), stored.encode(env, next_obs)
         for window in self._windows.push(env, obs, action, reward, terminated, truncated, next_obs):
-            self._append(window)
+            stored.append(window)
 
     def sample(self, batch_size: int, step: int) -> Batch:
-        """A batch drawn uniformly with replacement; all weigh the same."""
-        index = self._rng.integers(len(self), size=batch_size)
-        drawn = {name: torch.from_numpy(column.take(index, axis=0)) for name, column in self._columns.items()}
-        if len(self._weight) != batch_size:
-            self._weight = torch.full((batch_size,), 1 / batch_size)
-        return Batch(Transition(**drawn), index, self._weight)
+        """A batch drawn with replacement; its indices are slots of the ring."""
+        slots, weight = self._distribution.draw(batch_size, step)
+        drawn = {name: torch.from_numpy(column) for name, column in self._storage.take(slots).items()}
+        return Batch(Transition(**drawn), slots, weight)
 
-    def update(self, index: IntArray, priority: torch.Tensor) -> None:
-        """Uniform sampling keeps no priorities."""
+    def update(self, indices: IntArray, priority: torch.Tensor) -> None:
+        """Take over the priorities of the batch that was drawn at `indices`, before anything is added."""
+        self._distribution.update(indices, priority)
 
     def truncate(self, env: int, next_obs: Array) -> None:
         """Close the open windows of environment `env`, whose episode is cut short at `next_obs`."""
-        for window in self._windows.truncate(env, next_obs):
-            self._append(window)
+        for window in self._windows.truncate(env, self._storage.encode(env, next_obs)):
+            self._storage.append(window)
 
     def state_dict(self) -> State:
-        """Transitions, open windows and the generator."""
-        row_bytes = sum(column[:1].nbytes for column in self._columns.values())
-        rows = Rows(self._added - len(self), self._added, row_bytes, self._read)
-        windows, generator = self._windows.state_dict(), self._rng.bit_generator.state
-        return {"rows": rows, "windows": windows, "rng": generator}
+        """Transitions, open windows, priorities and the generator."""
+        return {
+            "capacity": self._storage.ring.capacity,
+            **self._storage.state_dict(),
+            "windows": self._windows.state_dict(),
+            **self._distribution.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Go on from `state`."""
-        rows: Rows = state["rows"]
-        if rows.stop - rows.start != min(rows.stop, self.capacity):
+        capacity = self._storage.ring.capacity
+        if state["capacity"] != capacity:
             raise UserError(
-                f"the checkpoint's replay holds {rows.stop - rows.start} of {rows.stop} transitions, "
-                f"this run keeps {self.capacity}; agent.replay must stay as it was"
+                f"the checkpoint's replay keeps {state['capacity']} transitions, this run {capacity}; "
+                "agent.replay must stay as it was"
             )
-        chunk = max(1, _CHUNK_BYTES // rows.row_bytes)
-        for start in range(rows.start, rows.stop, chunk):
-            stop = min(start + chunk, rows.stop)
-            index = np.arange(start, stop) % self.capacity
-            for name, values in rows.read(start, stop).items():
-                column = self._columns[name]
-                if values.shape[1:] != column.shape[1:] or values.dtype != column.dtype:
-                    raise UserError(
-                        f"the checkpoint's replay does not fit: {name} is {values.shape[1:]} {values.dtype}, "
-                        f"this run keeps {column.shape[1:]} {column.dtype}; env must stay as it was"
-                    )
-                column[index] = values
-        self._added = rows.stop
         self._windows.load_state_dict(state["windows"])
-        self._rng.bit_generator.state = state["rng"]
-
-    def _append(self, window: Window) -> None:
-        row, columns = self._added % self.capacity, self._columns
-        columns["obs"][row] = window.obs
-        columns["action"][row] = window.action
-        columns["reward"][row] = window.reward
-        columns["discount"][row] = window.discount
-        columns["next_obs"][row] = window.next_obs
-        self._added += 1
-
-    def _read(self, start: int, stop: int) -> dict[str, Array]:
-        """Copies of the rows [start, stop), which may lie around the end of the ring."""
-        first, count = start % self.capacity, stop - start
-        last = min(first + count, self.capacity)
-        rest = count - (last - first)
-        return {name: np.concatenate([c[first:last], c[:rest]]) for name, c in self._columns.items()}
+        self._storage.load_state_dict(state)
+        self._distribution.load_state_dict(state)
