@@ -84,6 +84,18 @@ def test_a_value_of_zero_is_never_found(size: int) -> None:
         assert (tree.values[tree.find(np.minimum(fractions, 1.0))] > 0).all()
 
 
+def test_a_target_at_the_edge_of_a_block_stays_inside_it() -> None:
+    """Where the rounded sum of a block is above the running total of its values; its neighbours are 0."""
+    random_, tree = stream(2, "test"), SumTree(4096)
+    for _ in range(20):
+        blocks = np.zeros((128, 32))
+        blocks[:, 3:-3] = random_.exponential(size=(128, 26))
+        tree.fill(slice(0, 4096), blocks.reshape(-1))
+        edges = np.cumsum(blocks.sum(axis=1)) / blocks.sum()
+        for fractions in (edges, np.nextafter(edges, 0.0), np.nextafter(edges, 1.0)):
+            assert (tree.values[tree.find(np.minimum(fractions, 1.0))] > 0).all()
+
+
 @pytest.mark.parametrize("size", [1, 100, 50_000, 1_000_000])
 def test_num_bytes_is_what_the_arrays_take(size: int) -> None:
     assert num_bytes(size) == sum(level.nbytes for level in SumTree(size)._levels)
