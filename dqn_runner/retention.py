@@ -35,8 +35,10 @@ class Retention:
     def apply(self) -> None:
         """Remove what need not stay."""
         numbered = sorted(self._directory.glob(NUMBERED), key=step_of)
-        for old in numbered[: max(0, len(numbered) - self._keep_last)]:
-            files.remove(old)
+        if old := numbered[: max(0, len(numbered) - self._keep_last)]:
+            for path in old:
+                files.remove(path)
+            files.sync_directory(self._directory)  # before the segments go that they name
         if not self._segments.is_dir():
             return
         present = {_identity(path): path for path in self._directory.glob("*.pt")}
