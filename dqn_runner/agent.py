@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dqn_runner.exploration import EpsilonGreedy
+from dqn_runner.exploration import EpsilonGreedy, Greedy
 from dqn_runner.lazy import torch
 from dqn_runner.learner import Draws, Hyper, LearnerState, make_update, needs_of, sync_target
 from dqn_runner.losses import QLearning
@@ -105,6 +105,7 @@ class DQNAgent:
         self._needs = needs_of(
             self.network, self.learner.target_params, config.loss, _blank_transition(self.spec)
         )
+        self._check_parts()
         self._rng = stream(config.seed, "learner")
         self._normalizer = Normalizer(self.spec.obs_shape) if config.normalize_observations else None
         self._forward = self._numpy_forward() or self._torch_forward()
@@ -170,10 +171,16 @@ class DQNAgent:
 
     def load_state_dict(self, state: State) -> None:
         """Go on from `state`."""
+        observed = state["observed"]
+        if (observed is None) != (self._normalizer is None):
+            raise UserError(
+                f"the checkpoint is of a run {'without' if observed is None else 'with'} normalised "
+                f"observations; set agent.normalize_observations={str(observed is not None).lower()}"
+            )
         self.learner.load_state_dict(state["learner"])
         self._rng.bit_generator.state = state["rng"]
         if self._normalizer is not None:
-            self._normalizer.load_state_dict(state["observed"])
+            self._normalizer.load_state_dict(observed)
 
     def _draw(self, batch_size: int) -> Draws | None:
         """The random numbers of one update, if it takes any."""
@@ -199,6 +206,20 @@ class DQNAgent:
             raise UserError(
                 f"agent.network gives outputs of shape {shape} for one observation; it must give "
                 f"(1, {wanted}): {self.config.loss.width} for each of {self.spec.num_actions} actions"
+            )
+
+    def _check_parts(self) -> None:
+        """Refuse parts that leave each other without what they are there for."""
+        config = self.config
+        if isinstance(config.exploration, Greedy) and not self.network.noise_size:
+            raise UserError(
+                "agent/exploration=greedy needs a network that explores by its own noise; set "
+                "agent.network.noisy=true or another agent/exploration"
+            )
+        if self.network.takes_fractions and not self._needs.fractions:
+            raise UserError(
+                f"agent.network.cosines embeds fractions, which {type(config.loss).__name__} does not draw; "
+                "set agent.network.cosines=0 or agent/loss=implicit_quantile"
             )
 
     def _numpy_forward(self) -> Forward | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -72,7 +73,10 @@ class Double:
 @option(_GROUP, "munchausen")
 @dataclass(kw_only=True)
 class Munchausen:
-    """A softmax policy with entropy, and its log-probability as a reward (Vieillard et al. 2020, eq. 2)."""
+    """A softmax policy with entropy, and its log-probability as a reward (Vieillard et al. 2020, eq. 2).
+
+    With n-step returns the log-probability is that of the first action alone.
+    """
 
     alpha: float = 0.9
     """Weight of the log-probability that is added to the reward; 0 leaves soft DQN."""
@@ -83,10 +87,10 @@ class Munchausen:
 
     def __post_init__(self) -> None:
         """Refuse a policy that cannot be computed."""
-        if self.temperature <= 0 or self.floor > 0 or self.alpha < 0:
+        if not (0 < self.temperature < math.inf and self.floor <= 0 <= self.alpha < math.inf):
             raise UserError(
-                "agent.loss.bootstrap needs temperature above 0, floor at most 0 and alpha at least 0; got "
-                f"temperature={self.temperature}, floor={self.floor}, alpha={self.alpha}"
+                "agent.loss.bootstrap needs a temperature above 0, a floor of at most 0 and an alpha of at "
+                f"least 0; got temperature={self.temperature}, floor={self.floor}, alpha={self.alpha}"
             )
 
     def __call__(

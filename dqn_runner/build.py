@@ -26,9 +26,7 @@ def build_agent(config: DQNConfig, env: EnvPart) -> DQNAgent:
     given = {
         "state_dim": spec.obs_shape if config.state_dim is None else config.state_dim,
         "action_dim": spec.num_actions if config.action_dim is None else config.action_dim,
-        "normalize_observations": env.normalize_observations
-        if normalize is None
-        else normalize,
+        "normalize_observations": env.normalize_observations if normalize is None else normalize,
     }
     return DQNAgent(dataclasses.replace(config, **given))
 

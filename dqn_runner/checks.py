@@ -15,7 +15,7 @@ _GIB = 2**30
 
 def check(agent: DQNConfig, spec: EnvSpec, trainer: TrainingConfig, env: EnvSpec) -> None:
     """Raise a UserError that lists everything found; `spec` is the agent's, `env` the environment's."""
-    problems = [*_shapes(spec, env), *_replay(agent, env), *_budget(agent, trainer)]
+    problems = [*_shapes(spec, env), *_scale(agent, env), *_replay(agent, env), *_budget(agent, trainer)]
     if problems:
         raise UserError("; ".join(problems))
 
@@ -51,6 +51,15 @@ def _shapes(spec: EnvSpec, env: EnvSpec) -> list[str]:
     ]
 
 
+def _scale(agent: DQNConfig, env: EnvSpec) -> list[str]:
+    if not agent.normalize_observations or env.obs_dtype == "float32":
+        return []
+    return [
+        f"normalize_observations is for observations of numbers, but those of the environment are "
+        f"{env.obs_dtype}, which networks bring to between 0 and 1 already; set it to false"
+    ]
+
+
 def _replay(agent: DQNConfig, env: EnvSpec) -> list[str]:
     problems: list[str] = []
     capacity: int = agent.replay.capacity
@@ -82,12 +91,16 @@ def _budget(agent: DQNConfig, trainer: TrainingConfig) -> list[str]:
             f"agent.learning_starts={agent.learning_starts} is not below trainer.max_steps="
             f"{trainer.max_steps}: nothing would be learned"
         )
-    duration: int = agent.exploration.duration
-    if duration > trainer.max_steps:
-        problems.append(
-            f"agent.exploration.schedule takes {duration} env steps, longer than trainer.max_steps="
-            f"{trainer.max_steps}; shorten the schedule or lengthen the run"
-        )
+    durations: dict[str, int] = {
+        "agent.exploration.schedule": agent.exploration.duration,
+        "agent.learning_rate_schedule": agent.learning_rate_schedule.duration,
+    }
+    for name, duration in durations.items():
+        if duration > trainer.max_steps:
+            problems.append(
+                f"{name} takes {duration} env steps, longer than trainer.max_steps="
+                f"{trainer.max_steps}; shorten the schedule or lengthen the run"
+            )
     return problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +28,9 @@ class Categorical:
 
     def __post_init__(self) -> None:
         """Refuse a support without width."""
-        if self.num_atoms < 2 or not self.v_min < self.v_max:
+        if self.num_atoms < 2 or not -math.inf < self.v_min < self.v_max < math.inf:
             raise UserError(
-                "agent.loss needs num_atoms of at least 2 and v_min below v_max; got "
+                "agent.loss needs num_atoms of at least 2 and a finite v_min below v_max; got "
                 f"num_atoms={self.num_atoms}, v_min={self.v_min}, v_max={self.v_max}"
             )
 
@@ -71,9 +72,8 @@ class Categorical:
         moved = reward.unsqueeze(-1) + discount.unsqueeze(-1) * self.support()
         spacing = (self.v_max - self.v_min) / (self.num_atoms - 1)
         place = ((moved - self.v_min) / spacing).clamp(0, self.num_atoms - 1)
-        below = place.floor().clamp(max=self.num_atoms - 2)  # so that there is always an atom above
-        share = place - below
-        index = below.long()
+        index = place.long().clamp(0, self.num_atoms - 2)  # there is always an atom above, even of NaN
+        share = place - index
         goal = torch.zeros_like(p).scatter_add(-1, index, p * (1 - share))
         return goal.scatter_add(-1, index + 1, p * share)
 
@@ -175,8 +175,9 @@ def quantile_huber(
 ) -> torch.Tensor:
     """Loss [batch] of `quantiles` at `fractions`, both [batch, n], against samples `goal` [batch, m].
 
-    Summed over the quantiles, averaged over the samples (Dabney et al. 2018a, eq. 10 and Algorithm 1). The
-    gradient is given in closed form: autograd would keep five arrays [batch, n, m] and take twice the time.
+    Summed over the quantiles, averaged over the samples (Dabney et al. 2018a, Algorithm 1), and divided by
+    kappa (2018b, eq. 3). The gradient is given in closed form: autograd would keep five arrays [batch, n, m]
+    and take twice the time.
     """
     with torch.no_grad():
         error = goal.unsqueeze(-2) - quantiles.unsqueeze(-1)  # [batch, n, m]
@@ -185,7 +186,7 @@ def quantile_huber(
         clipped = error.clamp(-kappa, kappa)
         slope.mul_(clipped)
         gradient = slope.mean(-1) / -kappa
-        error.sub_(clipped, alpha=0.5)  # clipped * error is now the Huber loss times kappa
+        error.sub_(clipped, alpha=0.5)  # clipped * error is now the Huber loss
         value = slope.mul_(error).mean(-1).sum(-1) / kappa
     linear = (gradient * quantiles).sum(-1)
     return value + (linear - linear.detach())
@@ -222,5 +223,5 @@ def _at_least(low: int, name: str, value: int) -> None:
 
 
 def _check_kappa(kappa: float) -> None:
-    if kappa <= 0:
-        raise UserError(f"agent.loss.kappa must be above 0, got {kappa}")
+    if not 0 < kappa < math.inf:
+        raise UserError(f"agent.loss.kappa must be a positive number, got {kappa}")

@@ -110,6 +110,12 @@ class Boltzmann:
     schedule: Any = slot(Linear)
     """Of the temperature, which has the scale of the values."""
 
+    def __post_init__(self) -> None:
+        """Refuse a schedule that begins or ends below 0."""
+        lowest = min(self.schedule(0), self.schedule(self.schedule.duration))
+        if lowest < 0:
+            raise UserError(f"agent.exploration.schedule must give temperatures of 0 or more, not {lowest:g}")
+
     def __call__(
         self,
         q_values: Callable[[], FloatArray],
@@ -118,13 +124,7 @@ class Boltzmann:
         rng: np.random.Generator,
     ) -> IntArray:
         """Actions [n], by adding Gumbel noise to the scaled values."""
-        temperature = self.schedule(step)
-        if temperature < 0:
-            raise UserError(
-                f"agent.exploration.schedule gives a temperature of {temperature:g} at step {step}; "
-                "it must not be negative"
-            )
-        return (q_values() + temperature * rng.gumbel(size=shape)).argmax(-1)
+        return (q_values() + self.schedule(step) * rng.gumbel(size=shape)).argmax(-1)
 
     def epsilon(self, step: int) -> float:
         """No action is drawn uniformly."""

@@ -41,6 +41,8 @@ class FlatNetwork:
         self._noisy = [part for part in module.modules() if isinstance(part, NoisyLinear)]
         self.noise_size = sum(layer.noise_size for layer in self._noisy)
         """Random numbers that one call takes, if its layers are noisy."""
+        self.takes_fractions = isinstance(module, Implicit)
+        """Whether it can be asked for quantiles at any fractions."""
         self._shapes = [value.shape for value in values.values()]
         self.initial = torch.cat([value.detach().reshape(-1) for value in values.values()])
 
@@ -66,7 +68,7 @@ class FlatNetwork:
             obs = obs.to(torch.float32) / 255
         elif obs.dtype is not torch.float32:
             obs = obs.to(torch.float32)
-        if fractions is not None and not isinstance(self.module, Implicit):
+        if fractions is not None and not self.takes_fractions:
             raise UserError(
                 "agent.loss asks for quantiles at fractions, which agent.network does not take; set "
                 "agent.network.cosines=64"

@@ -117,7 +117,9 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """[batch, channels, height, width], as a convolution does."""
-        largest = cast("torch.Tensor", torch.linalg.matrix_norm(self.weight.flatten(1), 2))
+        rows = self.weight.flatten(1)
+        squares = cast("torch.Tensor", torch.linalg.eigvalsh(rows @ rows.mT))  # a third of an SVD's time
+        largest = squares[-1].sqrt()
         return self._conv_forward(input, self.weight / largest, self.bias)
 
 

@@ -37,14 +37,17 @@ class Layers:
     noisy_std: float = 0.5
     """Initial deviation of noisy weights, times the root of the number of inputs."""
     layer_norm: bool = False
-    """Normalise hidden layers before their ReLU."""
+    """Normalise hidden layers before their ReLU, and what a stage of residual blocks gives."""
     cosines: int = 0
     """Cosines by which fractions are embedded, for agent/loss=implicit_quantile; 64 in its paper."""
 
     def __post_init__(self) -> None:
         """Refuse values that no network could have."""
-        if self.noisy_std < 0 or self.cosines < 0:
-            raise UserError("agent.network.noisy_std and agent.network.cosines must not be negative")
+        if not 0 <= self.noisy_std < math.inf or self.cosines < 0:
+            raise UserError(
+                "agent.network.noisy_std and agent.network.cosines must be numbers of at least 0, got "
+                f"noisy_std={self.noisy_std} and cosines={self.cosines}"
+            )
 
 
 @option(_GROUP, "mlp")

@@ -165,7 +165,8 @@ class CosineDecay:
 
 
 def _check_decay(steps: int, final: float) -> None:
-    if steps < 1 or final < 0:
+    if steps < 1 or not 0 <= final <= 1:
         raise UserError(
-            f"agent.learning_rate_schedule needs steps >= 1 and final >= 0, got steps={steps}, final={final}"
+            "agent.learning_rate_schedule needs steps >= 1 and a final from 0 to 1, "
+            f"got steps={steps}, final={final}"
         )
