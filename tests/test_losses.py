@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch.testing import assert_close
@@ -9,26 +7,11 @@ from torch.testing import assert_close
 from dqn_runner.bootstraps import Double, Max
 from dqn_runner.losses import QLearning, TDError
 from dqn_runner.types import Transition
+from tests.tables import lookup, step
 
 GAMMA = 0.9
 DOUBLE = pytest.mark.parametrize("double", [False, True])
 ERROR = pytest.mark.parametrize("error", list(TDError))
-
-
-def lookup(table: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A network whose observation [batch, 1] is a row number of `table` [states, actions]."""
-    return lambda obs: table[obs[:, 0].long()]
-
-
-def step(action: int, reward: float, discount: float) -> Transition:
-    """One transition from state 0 to state 1."""
-    return Transition(
-        obs=torch.tensor([[0.0]]),
-        action=torch.tensor([action]),
-        reward=torch.tensor([reward]),
-        discount=torch.tensor([discount]),
-        next_obs=torch.tensor([[1.0]]),
-    )
 
 
 # In state 1 the online network prefers action 0, the target network action 1.
