@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -10,11 +10,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from dqn_runner import DQNAgent, DQNConfig, UserError
-from dqn_runner.bootstraps import Double, Max
+from dqn_runner.bootstraps import Double, Max, Munchausen
+from dqn_runner.distributional import Categorical, ImplicitQuantile, Quantile
 from dqn_runner.flat_network import FlatNetwork
-from dqn_runner.learner import INFO, Hyper, LearnerState, make_update, sync_target
-from dqn_runner.losses import QLearning, TDError
-from dqn_runner.networks import MinatarCnn, Mlp, Network
+from dqn_runner.learner import INFO, Draws, Hyper, LearnerState, make_update, needs_of, sync_target
+from dqn_runner.losses import Loss, QLearning, TDError
+from dqn_runner.networks import ImpalaCnn, MinatarCnn, Mlp, Network
 from dqn_runner.optimizers import Adam, Optimizer, RMSprop
 from dqn_runner.rng import torch_seeded
 from dqn_runner.types import Batch, EnvSpec, Transition
@@ -22,6 +23,12 @@ from dqn_runner.types import Batch, EnvSpec, Transition
 OBS, ACTIONS, BATCH = 4, 3, 16
 LEARNING_RATE = 0.01
 VECTOR = EnvSpec((OBS,), ACTIONS)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Threads that wait for each other cost more than these small networks."""
+    torch.set_num_threads(1)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -222,15 +229,40 @@ def test_a_gradient_is_scaled_down_to_the_limit_and_never_up(limit: float | None
 
 
 def one_run(
-    part: Network, optimizer: Optimizer, seed: int, spec: EnvSpec = VECTOR
+    part: Network, optimizer: Optimizer, seed: int, spec: EnvSpec = VECTOR, width: int = 1
 ) -> tuple[FlatNetwork, LearnerState]:
     """A network, and the state of a run whose online and target network differ."""
     with torch_seeded(seed):
-        network = FlatNetwork(part.build(spec, 1))
+        network = FlatNetwork(part.build(spec, width))
         noise = 0.1 * torch.randn_like(network.initial)
     state = LearnerState(network.initial, optimizer.init(network.initial), network.views)
     state.target.add_(noise)
     return network, state
+
+
+class Runs(NamedTuple):
+    """Runs that learn side by side, and the same ones each alone."""
+
+    network: FlatNetwork
+    alone: list[LearnerState]
+    together: LearnerState
+
+
+def several_runs(part: Network, optimizer: Optimizer, spec: EnvSpec, count: int, width: int = 1) -> Runs:
+    network, _ = one_run(part, optimizer, 0, spec, width)
+    alone = [one_run(part, optimizer, seed, spec, width)[1] for seed in range(count)]
+    online = torch.stack([state.online for state in alone])
+    together = LearnerState(online, optimizer.init(online), network.views)
+    together.target.copy_(torch.stack([state.target for state in alone]))
+    return Runs(network, alone, together)
+
+
+def assert_same_run(together: LearnerState, r: int, alone: LearnerState) -> None:
+    """Row `r` of what learns side by side is the run that learns alone."""
+    assert_close(together.grad[r], alone.grad, rtol=1e-5, atol=1e-6)
+    assert_close(together.online[r], alone.online, rtol=1e-5, atol=1e-6)
+    for name, moment in alone.moments.items():
+        assert_close(together.moments[name][r], moment, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout contract:UserWarning")
@@ -247,40 +279,116 @@ def test_a_run_learns_beside_others_as_it_does_alone(
 ) -> None:
     """Its batch, learning rate and gradient norm are its own."""
     rates, scales = [0.01, 0.001, 0.0], [1.0, 20.0, 0.1]
-    runs = range(len(rates))
     norm = INFO.index("grad_norm")
     limit = 1.0 if clipped else None
     norms: list[float] = []
     spec = EnvSpec(obs_shape, ACTIONS)
-    network, _ = one_run(part, optimizer, 0, spec)
+    network, states, together = several_runs(part, optimizer, spec, len(rates))
     update = make_update(network, loss, optimizer)
-    states = [one_run(part, optimizer, seed, spec)[1] for seed in runs]
-    online = torch.stack([state.online for state in states])
-    target = torch.stack([state.target for state in states])
-    together = LearnerState(online, optimizer.init(online), network.views)
-    together.target.copy_(target)
+    target = together.target.clone()
     many = Hyper(torch.tensor(rates).unsqueeze(-1), limit)
     for count in range(3):
-        batches = [transitions(10 * r + count, obs_shape) for r in runs]
-        weight = [scales[r] * weights(10 * r + count) for r in runs]
+        batches = [transitions(10 * r + count, obs_shape) for r in range(len(rates))]
+        weight = [scales[r] * weights(10 * r + count) for r in range(len(rates))]
         joined = Transition(*(torch.stack(columns) for columns in zip(*batches, strict=True)))
         priority, info = update(together, joined, torch.stack(weight), many)
-        assert priority.shape == (len(runs), BATCH)
-        assert info.shape == (len(runs), len(INFO))
+        assert priority.shape == (len(rates), BATCH)
+        assert info.shape == (len(rates), len(INFO))
         for r, state in enumerate(states):
             alone = update(state, batches[r], weight[r], Hyper(rates[r], limit))
             norms.append(alone[1][norm].item())
             assert_close(priority[r], alone[0], rtol=1e-5, atol=1e-6)
             assert_close(info[r], alone[1], rtol=1e-5, atol=1e-6)
-            assert_close(together.grad[r], state.grad, rtol=1e-5, atol=1e-6)
-            assert_close(together.online[r], state.online, rtol=1e-5, atol=1e-6)
-            for name, moment in state.moments.items():
-                assert_close(together.moments[name][r], moment, rtol=1e-5, atol=1e-7)
+            assert_same_run(together, r, state)
     assert min(norms) < 1.0 < max(norms)  # the limit touches some of the runs
     assert together.updates == 3
     assert torch.equal(together.target, target)
     assert torch.equal(together.online[2], one_run(part, optimizer, 2, spec)[1].online)  # its rate is zero
     assert not torch.equal(together.online[1], one_run(part, optimizer, 1, spec)[1].online)
+
+
+BOOTSTRAPS = {"max": Max(), "double": Double(), "munchausen": Munchausen()}
+LOSSES = {
+    "q_learning": lambda bootstrap: QLearning(bootstrap=bootstrap),
+    "categorical": lambda bootstrap: Categorical(num_atoms=5, bootstrap=bootstrap),
+    "quantile": lambda bootstrap: Quantile(num_quantiles=4, bootstrap=bootstrap),
+    "implicit": lambda bootstrap: ImplicitQuantile(
+        num_fractions=3, num_target_fractions=4, num_policy_fractions=5, bootstrap=bootstrap
+    ),
+}
+SMALL = {
+    "mlp": ((OBS,), lambda **layers: Mlp(hidden=[8, 8], **layers)),
+    "cnn": ((6, 6, 2), lambda **layers: MinatarCnn(channels=3, hidden=8, **layers)),
+    "impala": ((7, 7, 2), lambda **layers: ImpalaCnn(width=0.25, hidden=8, spectral_norm=True, **layers)),
+}
+HEADS = {"plain": {}, "dueling": {"dueling": True}, "noisy": {"noisy": True}}
+ALL = {"dueling": True, "noisy": True, "layer_norm": True}
+FAMILY = [
+    *(("mlp", head, loss, "max") for head in HEADS for loss in LOSSES),
+    *(("mlp", "all", loss, bootstrap) for loss in LOSSES for bootstrap in ("double", "munchausen")),
+    *((network, "all", loss, "max") for network in ("cnn", "impala") for loss in ("categorical", "implicit")),
+]
+"""Observations and hidden layers, heads, loss and bootstrap: each pair that could get in each other's way."""
+
+
+@pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout contract:UserWarning")
+@pytest.mark.parametrize(("network", "head", "loss", "bootstrap"), FAMILY)
+def test_every_loss_and_network_learns_beside_others_as_it_does_alone(
+    network: str, head: str, loss: str, bootstrap: str
+) -> None:
+    """With random numbers of its own."""
+    part_of_loss = LOSSES[loss](BOOTSTRAPS[bootstrap])
+    obs_shape, make = SMALL[network]
+    part = make(**HEADS.get(head, ALL), cosines=6 if loss == "implicit" else 0)
+    optimizer, rate, runs = Adam(eps=1e-3), 0.01, range(3)
+    flat, states, together = several_runs(
+        part, optimizer, EnvSpec(obs_shape, ACTIONS), len(runs), part_of_loss.width
+    )
+    update = make_update(flat, part_of_loss, optimizer)
+    for count in range(2):
+        batches = [transitions(10 * r + count, obs_shape) for r in runs]
+        draws = [draws_for(flat, states[r], part_of_loss, 10 * r + count, batches[r]) for r in runs]
+        joined = Transition(*(torch.stack(columns) for columns in zip(*batches, strict=True)))
+        drawn = Draws(*(torch.stack(columns) for columns in zip(*draws, strict=True)))
+        many = Hyper(torch.full((len(runs), 1), rate), 1.0)
+        priority, info = update(together, joined, torch.stack([weights(r) for r in runs]), many, drawn)
+        for r, state in enumerate(states):
+            alone = update(state, batches[r], weights(r), Hyper(rate, 1.0), draws[r])
+            assert_close(priority[r], alone[0], rtol=1e-4, atol=1e-5)
+            assert_close(info[r], alone[1], rtol=1e-4, atol=1e-5)
+            assert_close(together.grad[r], state.grad, rtol=1e-4, atol=1e-5)
+            assert_close(together.online[r], state.online, rtol=1e-4, atol=1e-5)
+            assert state.grad.any()
+
+
+def draws_for(
+    network: FlatNetwork, state: LearnerState, loss: Loss, seed: int, transition: Transition
+) -> Draws:
+    """Random numbers for one update."""
+    needs, random = needs_of(network, state.target_params, loss, transition), generator(500 + seed)
+    return Draws(
+        torch.randn(needs.calls, network.noise_size, generator=random),
+        torch.rand(BATCH, needs.fractions, generator=random),
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "bootstrap", "needs"),
+    [
+        ("q_learning", "max", (2, 0)),  # online(s), target(s')
+        ("categorical", "double", (3, 0)),  # and online(s')
+        ("quantile", "munchausen", (3, 0)),  # and target(s)
+        ("implicit", "max", (3, 3 + 4 + 5)),  # target(s') twice: its samples, and its greedy action
+        ("implicit", "double", (3, 3 + 4 + 5)),
+        ("implicit", "munchausen", (4, 3 + 4 + 5 + 5)),
+    ],
+)
+def test_what_a_loss_takes_from_its_networks_is_counted(
+    loss: str, bootstrap: str, needs: tuple[int, int]
+) -> None:
+    part = LOSSES[loss](BOOTSTRAPS[bootstrap])
+    network, state = one_run(Mlp(cosines=6 if loss == "implicit" else 0), Adam(), 0, width=part.width)
+    assert needs_of(network, state.target_params, part, transitions(0)) == needs
 
 
 # The target network
