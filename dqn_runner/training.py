@@ -127,7 +127,7 @@ class Best:
         self.waited += 1
         if mean > self.reference and mean >= self.reference + min_delta:
             self.reference, self.waited = mean, 0
-        if mean <= self.mean:
+        if not mean > self.mean:  # nor is one that is no number
             return False
         self.mean, self.step = mean, step
         return True

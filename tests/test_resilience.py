@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import math
 import os
 import signal
 import time
@@ -22,7 +24,7 @@ from dqn_runner.checkpoint import load_checkpoint
 from dqn_runner.exploration import EpsilonGreedy
 from dqn_runner.loggers import log
 from dqn_runner.schedules import Constant
-from dqn_runner.training import Unit
+from dqn_runner.training import Best, Unit
 from dqn_runner.types import DivergedError
 from tests import crash
 from tests.conftest import BUDGET, Outcome, records, write_my_env
@@ -101,14 +103,25 @@ class TestExtending:
 
 
 class Drifting(gymnasium.Env[Any, Any]):
-    """Episodes of ten steps, shown `drift` too high; raises at step `broken` of its life."""
+    """Episodes of ten steps, shown `drift` too high; raises at step `broken` of its life.
+
+    The seventh step of an episode gives `reward`; if it is `lost`, what it shows is not a number.
+    """
 
     observation_space = gymnasium.spaces.Box(-1e9, 1e9, (2,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
     made = 0
 
-    def __init__(self, drift: float = 0.0, broken: int = 0, always: bool = False) -> None:
+    def __init__(
+        self,
+        drift: float = 0.0,
+        broken: int = 0,
+        always: bool = False,
+        reward: float = 1.0,
+        lost: bool = False,
+    ) -> None:
         Drifting.made += 1
+        self.reward, self.lost = reward, lost
         self.drift, self.always = drift, always
         self.broken = broken if Drifting.made == 1 or always else 0
         self.steps = 0
@@ -123,10 +136,11 @@ class Drifting(gymnasium.Env[Any, Any]):
         self.steps += 1
         if self.broken and self.steps >= self.broken:
             raise RuntimeError("the simulator is gone")
-        return self._see(), 1.0, False, self.t == 10, {}
+        return self._see(), self.reward if self.t == 7 else 1.0, False, self.t == 10, {}
 
     def _see(self) -> Any:
-        return np.array([self.np_random.random() + self.drift, self.t], np.float32)
+        seen = [self.np_random.random() + self.drift, self.t]
+        return np.array([np.nan, self.t] if self.lost and self.t == 7 else seen, np.float32)
 
 
 class Part:
@@ -267,6 +281,19 @@ class TestDivergence:
         assert latest["step"] == 100
         assert latest["state"]["agent"]["learner"]["online"].isfinite().all()
 
+    @pytest.mark.parametrize("part", [{"reward": math.inf}, {"reward": math.nan}, {"lost": True}], ids=str)
+    def test_what_the_environment_did_is_named(self, tmp_path: Path, part: dict[str, Any]):
+        with pytest.raises(DivergedError, match="the environment gave observations or rewards") as caught:
+            trainer(tmp_path, Part(**part), steps=400).train()
+        assert "learning diverged at step" in str(caught.value)
+
+    def test_an_evaluation_that_is_no_number_is_not_the_best(self):
+        best = Best()
+        assert not best.take(math.nan, 100, 0.0)
+        assert best.take(1.0, 200, 0.0)
+        assert not best.take(math.nan, 300, 0.0)
+        assert (best.mean, best.step) == (1.0, 200)
+
     def test_weights_that_are_not_finite_are_not_saved(self, tmp_path: Path):
         run = trainer(tmp_path, Part(), steps=100)
         run.agent.config.learning_starts = 90
@@ -313,8 +340,13 @@ class TestTheDisk:
             trainer(tmp_path / "run", Part())
 
     @pytest.mark.slow
-    def test_a_full_disk_costs_nothing_but_the_checkpoints_it_refused(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+    @pytest.mark.parametrize(
+        ("operation", "code"),
+        [("write", errno.ENOSPC), ("write", errno.EDQUOT), ("open", errno.EROFS), ("fsync", errno.EIO)],
+        ids=["full", "quota", "read-only", "broken"],
+    )
+    def test_a_disk_that_refuses_costs_nothing_but_the_checkpoints_it_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str], operation: str, code: int
     ):
         """Lines of metrics.jsonl that the disk did not take are written later, in their order."""
         from dqn_runner import files
@@ -327,31 +359,36 @@ class TestTheDisk:
 
         make(tmp_path / "whole").train()
         disturbed = make(tmp_path / "full")
+        latest = tmp_path / "full" / "checkpoints" / "latest.pt"
         checkpointer = disturbed.directory.checkpoints
         save, full = checkpointer.save, [False]
 
         def save_while_full(payload: Any, step: int, *rest: Any) -> None:
             """The disk fills up and is cleared between two writes, whatever the writer's thread does when."""
             checkpointer.wait()
-            full[0] = step in (50, 100)
+            if full[0]:
+                assert load_checkpoint(latest)["step"] == 50, "the last good one stays"
+                assert not list(latest.parent.glob("*.tmp"))
+            full[0] = step in (100, 150)
             save(payload, step, *rest)
 
         checkpointer.save = save_while_full  # type: ignore[method-assign]
 
         def at(_number: int, name: str, _arguments: tuple[Any, ...]) -> None:
-            if name == "write" and full[0]:
-                raise OSError(28, "No space left on device")
+            if name == operation and full[0]:
+                raise OSError(code, os.strerror(code))
 
         monkeypatch.setattr(files, "os", crash.Disk(at))
         disturbed.train()
         assert records(tmp_path / "full") == records(tmp_path / "whole")
         refused = [message for message in told if "could not be written" in message]
         assert [message.partition(" could")[0] for message in refused] == [
-            "the checkpoint of step 50",
             "the checkpoint of step 100",
-        ]
-        assert "No space left" in refused[0]
-        assert sum("logging.jsonl cannot write" in message for message in told) == 1
+            "the checkpoint of step 100",
+            "the checkpoint of step 150",
+        ], "the best so far is tried again, before the one that is due"
+        assert os.strerror(code) in refused[0]
+        assert sum("logging.jsonl cannot write" in message for message in told) == (operation == "write")
         whole, after = (
             load_checkpoint(tmp_path / name / "checkpoints" / "latest.pt") for name in ("whole", "full")
         )
