@@ -92,6 +92,12 @@ def agent_options() -> list[str]:
         return GlobalHydra.instance().config_loader().get_group_options("agent", ObjectType.CONFIG)
 
 
+def short_schedule(option: str, steps: int) -> list[str]:
+    """The setting that ends exploration after `steps`; none for an agent that has no schedule."""
+    has_one = hasattr(compose_run([f"agent={option}"]).agent.exploration, "schedule")
+    return [f"agent.exploration.schedule.steps={steps}"] if has_one else []
+
+
 def compose_run(overrides: Sequence[str]) -> RunConfig:
     """The typed configuration of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests import crash
 from tests.crash import Kill
-from tests.probes import agent_options
+from tests.probes import agent_options, short_schedule
 from tests.test_exact import BUDGET, ENVS
 
 DELAY = "delay"
@@ -76,7 +76,7 @@ def main() -> int:
         for number in range(1, arguments.kills + 1):
             option, env = rng.choice(agent_options()), rng.choice(list(ENVS))
             name = f"{option} on {env}"
-            command = [f"agent={option}", *ENVS[env], *BUDGET]
+            command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, 400)]
             if name not in wholes:
                 wholes[name] = Whole(command, Path(folder) / "whole" / name)
             cwd = Path(folder) / "killed"

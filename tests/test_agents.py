@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BUDGET, Outcome
-from tests.probes import agent_options, compose_run
+from tests.probes import agent_options, short_schedule
 
 IMAGES = '''
 import gymnasium
@@ -53,20 +53,14 @@ SETTINGS = (
 )
 
 
-def settings_of(agent: str) -> list[str]:
-    """What a short run of this agent needs: an exploration schedule, where it has one, that ends in time."""
-    exploration = compose_run([f"agent={agent}"]).agent.exploration
-    return ["agent.exploration.schedule.steps=200"] if hasattr(exploration, "schedule") else []
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("env", ENVS)
 def test_every_agent(env: str, program: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "my_games.py").write_text(IMAGES)
-    scheduled = [agent for agent in agent_options() if settings_of(agent)]
-    others = [agent for agent in agent_options() if not settings_of(agent)]
+    scheduled = [agent for agent in agent_options() if short_schedule(agent, 200)]
+    others = [agent for agent in agent_options() if not short_schedule(agent, 200)]
     for agents in (scheduled, others):
-        swept = (f"agent={','.join(agents)}", *settings_of(agents[0]), *ENVS[env], *SETTINGS)
+        swept = (f"agent={','.join(agents)}", *short_schedule(agents[0], 200), *ENVS[env], *SETTINGS)
         done = program("-m", *swept, "trainer.max_steps=400", f"hydra.sweep.dir={agents[0]}")
         assert done.status == 0, done.err
         for number, agent in enumerate(agents):

@@ -9,7 +9,7 @@ import pytest
 
 from tests import crash
 from tests.crash import Kill
-from tests.probes import agent_options
+from tests.probes import agent_options, short_schedule
 
 ENVS = {
     "cartpole": ["env=cartpole"],
@@ -33,7 +33,6 @@ BUDGET = [
     "agent.learning_starts=100",
     "agent.batch_size=16",
     "agent.target_update_every=90",
-    "agent.exploration.schedule.steps=400",
     "agent.replay.capacity=700",
     "logging=[file,jsonl,csv]",
     "hydra.run.dir=run",
@@ -44,7 +43,7 @@ BUDGET = [
 @pytest.mark.parametrize("option", agent_options())
 @pytest.mark.parametrize("env", ENVS)
 def test_killed_again_and_again(env: str, option: str, tmp_path: Path) -> None:
-    command = [f"agent={option}", *ENVS[env], *BUDGET]
+    command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, 400)]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for cwd in (whole, killed):
         cwd.mkdir()
@@ -56,7 +55,6 @@ def test_killed_again_and_again(env: str, option: str, tmp_path: Path) -> None:
         Kill("step", rng.randrange(20, 300)),
         Kill("operation", rng.randrange(1, total // 4)),
         Kill("write", rng.randrange(1, total // 4)),
-        Kill("step", rng.randrange(1, 60)),
     ]
     for kill in kills:
         assert crash.run(command, killed, kill) == -9, (kill, (killed / "output").read_text())
