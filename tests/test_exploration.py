@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from dqn_runner.exploration import EpsilonGreedy
+from dqn_runner.exploration import Boltzmann, EpsilonGreedy, Exploration, Greedy
 from dqn_runner.rng import stream
 from dqn_runner.schedules import Constant, Linear
-from dqn_runner.types import FloatArray, IntArray
+from dqn_runner.types import FloatArray, IntArray, UserError
 
 ACTIONS = 4
 GREEDY = 2
@@ -29,7 +29,7 @@ def values(n: int) -> FloatArray:
     return q
 
 
-def choose(policy: EpsilonGreedy, n: int, rounds: int, step: int = 0, seed: int = 0) -> IntArray:
+def choose(policy: Exploration, n: int, rounds: int, step: int = 0, seed: int = 0) -> IntArray:
     """Actions [rounds, n]."""
     rng = stream(seed, "test")
     return np.stack([policy(lambda: values(n), (n, ACTIONS), step, rng) for _ in range(rounds)])
@@ -97,3 +97,69 @@ def test_epsilon_follows_the_schedule() -> None:
     assert policy.duration == 100
     greedy = [(choose(policy, 1, 2_000, step) == GREEDY).mean() for step in (0, 50, 100)]
     assert greedy == pytest.approx([1 / ACTIONS, 0.5 + 0.5 / ACTIONS, 1.0], abs=0.05)
+
+
+# Without chance of its own
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_greedy_takes_the_best_and_leaves_the_generator_alone(n: int) -> None:
+    """What explores is the noise in the values."""
+    rng = stream(0, "test")
+    before = rng.bit_generator.state
+    actions = Greedy()(lambda: values(n), (n, ACTIONS), 0, rng)
+    assert actions.tolist() == [GREEDY] * n
+    assert rng.bit_generator.state == before
+    assert (Greedy().epsilon(0), Greedy().duration) == (0.0, 0)
+
+
+# In proportion to exp(value / temperature)
+
+
+def boltzmann(temperature: float) -> Boltzmann:
+    return Boltzmann(schedule=Constant(value=temperature))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
+def test_frequencies_are_those_of_a_softmax(temperature: float, n: int) -> None:
+    q, rng, rounds = np.array([0.1, -0.5, 1.0, 0.4], np.float32), stream(0, "test"), 12_000 // n
+    policy = boltzmann(temperature)
+    drawn = np.stack([policy(lambda: np.tile(q, (n, 1)), (n, ACTIONS), 0, rng) for _ in range(rounds)])
+    assert drawn.shape == (rounds, n)
+    weights = np.exp(q / temperature)
+    expected = rounds * weights / weights.sum()
+    for column in drawn.T:
+        counts = np.bincount(column, minlength=ACTIONS)
+        chi2 = ((counts - expected) ** 2 / expected).sum()
+        assert chi2 < 21.1, counts  # 99.99 % quantile for 3 degrees of freedom
+
+
+def test_environments_draw_independently() -> None:
+    rng, zeros = stream(0, "test"), np.zeros((2, ACTIONS), np.float32)
+    drawn = np.stack([boltzmann(1.0)(lambda: zeros, (2, ACTIONS), 0, rng) for _ in range(8_000)])
+    assert (drawn[:, 0] == drawn[:, 1]).mean() == pytest.approx(1 / ACTIONS, abs=0.02)
+
+
+def test_a_temperature_of_zero_is_greedy() -> None:
+    assert (choose(boltzmann(0.0), 3, 100) == GREEDY).all()
+
+
+def test_values_of_any_size_are_fine() -> None:
+    """No exponential is taken."""
+    huge = 1e30 * values(1)
+    assert boltzmann(1.0)(lambda: huge, (1, ACTIONS), 0, stream(0, "test")).tolist() == [GREEDY]
+
+
+def test_the_temperature_follows_the_schedule() -> None:
+    policy = Boltzmann(schedule=Linear(start=100.0, end=0.0, steps=100))
+    assert policy.duration == 100
+    assert [policy.epsilon(step) for step in (0, 100)] == [0.0, 0.0]  # none is drawn uniformly
+    shares = [(choose(policy, 1, 2_000, step) == GREEDY).mean() for step in (0, 99, 100)]
+    assert shares == pytest.approx([1 / ACTIONS, math.e / (math.e + ACTIONS - 1), 1.0], abs=0.05)
+
+
+@pytest.mark.parametrize("schedule", [Constant(value=-0.1), Linear(start=1.0, end=-0.1), Linear(start=-0.1)])
+def test_a_temperature_below_zero_is_refused(schedule: Constant | Linear) -> None:
+    with pytest.raises(UserError, match=r"^agent\.exploration\.schedule must give .* 0 or more, not -0\.1$"):
+        Boltzmann(schedule=schedule)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,29 @@ from torch.testing import assert_close
 
 from dqn_runner import DQNAgent, DQNConfig, UserError
 from dqn_runner.flat_network import FlatNetwork
+from dqn_runner.layers import Dueling, Implicit, NoisyLinear, SpectralConv2d
 from dqn_runner.losses import QLearning
-from dqn_runner.networks import Auto, Custom, MinatarCnn, Mlp, NatureCnn, Network, import_object
+from dqn_runner.networks import (
+    Auto,
+    Custom,
+    ImpalaCnn,
+    MinatarCnn,
+    Mlp,
+    NatureCnn,
+    Network,
+    import_object,
+)
 from dqn_runner.rng import torch_seeded
 from dqn_runner.types import EnvSpec
 
 ATARI = EnvSpec((84, 84, 4), 4, "uint8")
 MINATAR = EnvSpec((10, 10, 6), 3, "bool")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Threads that wait for each other cost more than these small networks."""
+    torch.set_num_threads(1)
 
 
 def flat(part: Network, spec: EnvSpec, width: int = 1) -> FlatNetwork:
@@ -116,6 +133,11 @@ class Tied(nn.Module):
         (NatureCnn(), ATARI),
         (NatureCnn(hidden=16), EnvSpec((4, 84, 84), 4, "uint8")),
         (NatureCnn(hidden=16), EnvSpec((3, 64, 96), 4, "uint8")),
+        (ImpalaCnn(width=0.25, hidden=8), EnvSpec((21, 17, 3), 4, "uint8")),
+        (ImpalaCnn(width=0.25, hidden=8, layer_norm=True, spectral_norm=True), EnvSpec((2, 1, 5), 3)),
+        (Mlp(hidden=[], dueling=True), EnvSpec((4,), 2)),
+        (Mlp(hidden=[], noisy=True, cosines=3), EnvSpec((4,), 2)),
+        (MinatarCnn(dueling=True, noisy=True, layer_norm=True, cosines=3), MINATAR),
         (Auto(), EnvSpec((60,), 7)),
         (Custom(target=f"{__name__}:Nested"), EnvSpec((4,), 2)),
     ],
@@ -136,6 +158,63 @@ def test_nature_cnn_is_the_network_of_mnih_2015() -> None:
 def test_minatar_cnn_is_the_network_of_young_and_tian_2019() -> None:
     convolution, hidden, head = (3 * 3 * 6 + 1) * 16, (8 * 8 * 16 + 1) * 128, (128 + 1) * 3
     assert flat(MinatarCnn(), MINATAR).initial.numel() == convolution + hidden + head
+
+
+HIDDEN, HEAD = 3136 * 512 + 512, 512 * 4 + 4
+CONVOLUTIONS = 1_686_180 - HIDDEN - HEAD
+NOISY_HIDDEN, NOISY_HEAD = 2 * HIDDEN, 2 * HEAD
+VALUE = 512 + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "width", "count"),
+    [
+        ({}, 51, CONVOLUTIONS + HIDDEN + 51 * HEAD),
+        ({"noisy": True}, 1, CONVOLUTIONS + NOISY_HIDDEN + NOISY_HEAD),
+        ({"dueling": True}, 1, CONVOLUTIONS + 2 * HIDDEN + HEAD + VALUE),  # two streams of 512
+        ({"dueling": True}, 51, CONVOLUTIONS + 2 * HIDDEN + 51 * (HEAD + VALUE)),
+        ({"dueling": True, "noisy": True}, 51, CONVOLUTIONS + 2 * NOISY_HIDDEN + 51 * 2 * (HEAD + VALUE)),
+        ({"cosines": 64}, 32, CONVOLUTIONS + HIDDEN + HEAD + 64 * 3136 + 3136),  # whatever the width
+        ({"layer_norm": True}, 1, CONVOLUTIONS + HIDDEN + HEAD + 2 * (32 + 64 + 64 + 512)),
+    ],
+)
+def test_the_layers_of_nature_cnn_have_the_parameters_of_their_papers(
+    settings: dict[str, Any], width: int, count: int
+) -> None:
+    assert flat(NatureCnn(**settings), ATARI, width).initial.numel() == count
+
+
+@pytest.mark.parametrize(("width", "golden"), [(1, 1_090_260), (2, 2_372_772)])
+def test_impala_cnn_is_the_network_of_espeholt_2018(width: int, golden: int) -> None:
+    """Three stages of a convolution, which pooling halves, and two blocks of two convolutions."""
+    inputs, count = 4, 0
+    for channels in (16 * width, 32 * width, 32 * width):
+        count += (9 * inputs + 1) * channels + 4 * (9 * channels + 1) * channels
+        inputs = channels
+    count += (11 * 11 * inputs + 1) * 256 + (256 + 1) * 4
+    assert flat(ImpalaCnn(width=width), ATARI).initial.numel() == count == golden
+
+
+def test_impala_cnn_agrees_with_its_stages_spelled_out() -> None:
+    """Each block is x + conv(relu(conv(relu(x)))); a ReLU ends the last."""
+    with torch_seeded(0):
+        module = ImpalaCnn(width=0.25, hidden=8).build(EnvSpec((3, 9, 7), 2), 1)
+    obs = torch.from_numpy(observations(EnvSpec((3, 9, 7), 2)))
+    pairs = list(module.parameters())
+    weights = list(zip(pairs[::2], pairs[1::2], strict=True))
+
+    def conv(x: torch.Tensor) -> torch.Tensor:
+        weight, bias = weights.pop(0)
+        return nn.functional.conv2d(x, weight, bias, padding=1)
+
+    x = obs
+    for _ in range(3):
+        x = nn.functional.max_pool2d(conv(x), 3, stride=2, padding=1)
+        for _ in range(2):
+            x = x + conv(conv(x.relu()).relu())
+    (hidden, hidden_bias), (head, head_bias) = weights[-2:]
+    x = nn.functional.linear(x.relu().flatten(1), hidden, hidden_bias)
+    assert_close(module(obs), nn.functional.linear(x.relu(), head, head_bias))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +291,116 @@ def test_observations_that_a_convolution_cannot_take_are_refused(
         part.build(spec, 1)
 
 
+# Layers
+
+
+def test_spectral_norm_is_that_of_torch_after_many_power_iterations() -> None:
+    """The largest singular value of the kernel that is used is 1, whatever the parameters are."""
+    layer, obs = SpectralConv2d(5, 6, 3, padding=1), torch.randn(2, 5, 4, 4)
+    theirs = nn.utils.parametrizations.spectral_norm(copy.deepcopy(layer), n_power_iterations=100)
+    used = theirs.weight.detach()
+    assert torch.linalg.svdvals(used.flatten(1))[0].item() == pytest.approx(1.0, abs=1e-5)
+    expected = nn.functional.conv2d(obs, used, layer.bias, padding=1)
+    assert_close(layer(obs), expected, rtol=1e-4, atol=1e-5)
+
+    (gradient,) = torch.autograd.grad(layer(obs).square().sum(), layer.weight)
+    values = nn.functional.conv2d(obs, theirs.weight, layer.bias, padding=1)
+    (expected,) = torch.autograd.grad(values.square().sum(), theirs.parametrizations.weight.original)
+    assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+    assert gradient.abs().max() > 0.01
+
+    before = layer(obs)
+    with torch.no_grad():
+        layer.weight.mul_(7.0)
+    assert_close(layer(obs), before, rtol=1e-4, atol=1e-5)
+
+
+def test_spectral_norm_is_on_the_residual_blocks_alone() -> None:
+    module = ImpalaCnn(width=0.25, spectral_norm=True).build(ATARI, 1)
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == 15
+    spectral = [layer for layer in convolutions if isinstance(layer, SpectralConv2d)]
+    assert len(spectral) == 12
+    assert all(layer.in_channels == layer.out_channels for layer in spectral)
+    plain = ImpalaCnn(width=0.25).build(ATARI, 1)
+    assert not any(isinstance(layer, SpectralConv2d) for layer in plain.modules())
+
+
+@pytest.mark.parametrize(
+    ("part", "spec"),
+    [(Mlp(hidden=[8, 8], layer_norm=True), EnvSpec((4,), 2)), (MinatarCnn(layer_norm=True), MINATAR)],
+    ids=["mlp", "cnn"],
+)
+def test_layer_norm_stands_before_every_relu_and_nowhere_else(part: Network, spec: EnvSpec) -> None:
+    """Of one observation by itself: what else is in the batch does not count."""
+    module = part.build(spec, 1)
+    layers = [layer for layer in module.modules() if not isinstance(layer, nn.Sequential)]
+    norms = [isinstance(layer, nn.LayerNorm | nn.GroupNorm) for layer in layers]
+    relus = [isinstance(layer, nn.ReLU) for layer in layers]
+    assert sum(norms) == sum(relus) == 2
+    assert norms[:-1] == relus[1:]
+    obs = torch.from_numpy(observations(spec)).float()
+    assert_close(module(obs)[:1], module(obs[:1]))
+    hidden = next(layer for layer in module.modules() if isinstance(layer, nn.LayerNorm | nn.GroupNorm))
+    seen: list[torch.Tensor] = []
+    hidden.register_forward_hook(lambda _layer, _inputs, outputs: seen.append(outputs))
+    module(obs)
+    assert_close(seen[0].flatten(1).mean(1), torch.zeros(5), rtol=0, atol=1e-5)
+    assert_close(seen[0].flatten(1).std(1, correction=0), torch.ones(5), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("hidden", [[], [16], [32, 16]])
+def test_dueling_and_noise_are_from_the_last_hidden_layer_on(hidden: list[int]) -> None:
+    module = Mlp(hidden=hidden, dueling=True, noisy=True).build(EnvSpec((20,), 17), 1)
+    (dueling,) = (layer for layer in module.modules() if isinstance(layer, Dueling))
+    noisy = [layer for layer in module.modules() if isinstance(layer, NoisyLinear)]
+    of_dueling = [layer for layer in dueling.modules() if isinstance(layer, NoisyLinear)]
+    assert noisy == of_dueling
+    assert [(layer.inputs, layer.noise_size - layer.inputs) for layer in noisy] == [
+        *pairwise([*[20, *hidden][-2:], 1]),
+        *pairwise([*[20, *hidden][-2:], 17]),
+    ]
+
+
+@pytest.mark.parametrize("shape", [(4,), (10, 10, 4), (84, 84, 4)])
+def test_auto_passes_its_settings_on(shape: tuple[int, ...]) -> None:
+    settings: dict[str, Any] = {
+        "dueling": True,
+        "noisy": True,
+        "noisy_std": 0.1,
+        "layer_norm": True,
+        "cosines": 7,
+    }
+    assert set(settings) == set(vars(Auto()))  # a setting that is new is to be passed on too
+    spec = EnvSpec(shape, 3)
+    chosen = Auto(**settings).choose(spec)
+    assert {name: vars(chosen)[name] for name in settings} == settings
+    module = Auto(**settings).build(spec, 2)
+    assert isinstance(module, Implicit)
+    kinds = {type(layer) for layer in module.modules()}
+    assert {Dueling, NoisyLinear, nn.LayerNorm} <= kinds
+    assert module.cosines == 7
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Mlp(noisy_std=-0.1), "numbers of at least 0, got noisy_std=-0.1 and cosines=0"),
+        (lambda: Mlp(noisy_std=math.nan), "noisy_std=nan"),
+        (lambda: Auto(cosines=-1), "cosines=-1"),
+        (
+            lambda: Mlp(hidden=[0]).build(EnvSpec((4,), 2), 1),
+            r"hidden must be at least 1 unit each, got \[0\]",
+        ),
+        (lambda: ImpalaCnn(width=0.01).build(ATARI, 1), r"agent\.network\.width=0\.01 leaves no channels"),
+        (lambda: ImpalaCnn().build(EnvSpec((4,), 2), 1), r"have shape \(4,\); use agent/network=mlp"),
+    ],
+)
+def test_settings_that_no_network_could_have_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
+
+
 # Acting in numpy
 
 
@@ -260,7 +449,11 @@ def test_numpy_forward_takes_a_plain_mlp_of_torch_layers(n: int) -> None:
     assert_close(torch.from_numpy(forward(obs)), module(torch.from_numpy(obs)).detach())
 
 
-@pytest.mark.parametrize("part", [MinatarCnn(), Custom(target=f"{__name__}:Nested")], ids=["cnn", "custom"])
+@pytest.mark.parametrize(
+    "part",
+    [MinatarCnn(), Custom(target=f"{__name__}:Nested"), Mlp(layer_norm=True), Mlp(dueling=True)],
+    ids=["cnn", "custom", "layer norm", "dueling"],
+)
 def test_other_networks_act_in_torch(part: Network) -> None:
     agent = DQNAgent(DQNConfig(state_dim=list(MINATAR.obs_shape), action_dim=3, network=part))
     assert agent.network.numpy_forward(agent.learner.online) is None
