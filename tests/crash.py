@@ -29,14 +29,22 @@ from dqn_runner.types import State
 OPERATIONS = ("open", "write", "fsync", "replace", "link", "unlink")
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.crash", "matplotlib.backends.backend_agg", "minatar.gym", "Box2D"])
+_context.set_forkserver_preload(
+    [
+        "tests.crash",
+        "matplotlib.backends.backend_agg",
+        "minatar.gym",
+        "Box2D",
+        "torch.fx.experimental.symbolic_shapes",  # torch imports it with the first gradient
+    ]
+)
 
 
 class Kill(NamedTuple):
     """Where a process dies."""
 
     what: str
-    """`operation`, `write` or `step`."""
+    """`operation`, `write`, `checkpoint` (a write of one, at or after that operation) or `step`."""
     number: int
 
 
@@ -110,8 +118,10 @@ def _die_at(kill: Kill | None, number: int, name: str, arguments: tuple[Any, ...
         os.kill(os.getpid(), signal.SIGKILL)
     elif name == "write":
         descriptor, content = arguments
-        os.write(descriptor, content[: len(content) // 2])
-        os.kill(os.getpid(), signal.SIGKILL)
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        if kill.what == "write" or path.parent.name == "checkpoints":
+            os.write(descriptor, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _die_at_step(number: int) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from tests import crash
 from tests.crash import Kill
 from tests.probes import agent_options, short_schedule
-from tests.test_exact import BUDGET, ENVS
+from tests.test_exact import BUDGET, ENVS, EXPLORATION, STEPS
 
 DELAY = "delay"
 
@@ -37,14 +37,13 @@ class Whole:
         self.seconds = time.perf_counter() - begun
         self.run_dir = cwd / "run"
         self.operations = crash.operations(cwd)
-        self.steps = 1000
 
 
 def killed(command: list[str], cwd: Path, whole: Whole, rng: random.Random) -> str:
     """Run `command` until it is killed at a random moment, which is returned; a faster one runs again."""
     while True:
         cwd.mkdir(parents=True)
-        what = rng.choice([DELAY, DELAY, "operation", "write", "step"])
+        what = rng.choice([DELAY, DELAY, "operation", "write", "checkpoint", "step"])
         if what == DELAY:
             seconds = rng.uniform(0.1, 1.0) * whole.seconds
             process = crash.start(command, cwd)
@@ -54,7 +53,7 @@ def killed(command: list[str], cwd: Path, whole: Whole, rng: random.Random) -> s
             process.join()
             moment, status = f"after {seconds:.2f} s", process.exitcode
         else:
-            number = rng.randrange(1, whole.steps if what == "step" else whole.operations)
+            number = rng.randrange(1, STEPS if what == "step" else whole.operations)
             moment, status = f"at {what} {number}", crash.run(command, cwd, Kill(what, number))
         if status == -signal.SIGKILL:
             return moment
@@ -76,7 +75,7 @@ def main() -> int:
         for number in range(1, arguments.kills + 1):
             option, env = rng.choice(agent_options()), rng.choice(list(ENVS))
             name = f"{option} on {env}"
-            command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, 400)]
+            command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, EXPLORATION)]
             if name not in wholes:
                 wholes[name] = Whole(command, Path(folder) / "whole" / name)
             cwd = Path(folder) / "killed"
