@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from dqn_runner.agent import DQNConfig
 from dqn_runner.training import TrainingConfig
 from dqn_runner.types import EnvSpec, UserError
 
-_GIB = 2**30
-
 
 def check(agent: DQNConfig, spec: EnvSpec, trainer: TrainingConfig, env: EnvSpec) -> None:
     """Raise a UserError that lists everything found; `spec` is the agent's, `env` the environment's."""
-    problems = [*_shapes(spec, env), *_scale(agent, env), *_replay(agent, env), *_budget(agent, trainer)]
+    memory = footprint(agent, trainer, env, 0).memory
+    problems = [
+        *_shapes(spec, env),
+        *_scale(agent, env),
+        *_replay(agent, env, memory),
+        *_budget(agent, trainer),
+    ]
     if problems:
         raise UserError("; ".join(problems))
 
 
-def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> None:
-    """Raise a UserError if the checkpoints will not fit; `state` is the bytes of one without its replay.
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a run takes at most."""
+
+    memory: int
+    """Of the replay, when it is full or the run over."""
+    disk: int
+    """Of the checkpoints that are kept, and the one being written."""
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        return f"the replay takes up to {_show(self.memory)} of memory, checkpoints up to {_show(self.disk)}"
+
+
+def footprint(agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> Footprint:
+    """What a run will need; `state` is the bytes of a checkpoint without its replay.
 
     The kept checkpoints share their replay segments: the newest needs a full replay, and best.pt, which may
     be old, another one.
     """
-    rows = 2 * agent.replay.capacity
-    if trainer.max_steps is not None:
-        rows = min(rows, trainer.max_steps)
-    needed = (trainer.keep_last + 3) * state + rows * agent.replay.num_bytes(env) // agent.replay.capacity
+    full: int = agent.replay.num_bytes(env)
+    filled = math.inf if trainer.max_steps is None else trainer.max_steps / agent.replay.capacity
+    states = (trainer.keep_last + 3) * state
+    return Footprint(int(full * min(1, filled)), states + int(full * min(2, filled)))
+
+
+def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> None:
+    """Raise a UserError if the checkpoints will not fit; `state` is the bytes of one without its replay."""
+    needed = footprint(agent, trainer, env, state).disk
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     own = sum(path.stat().st_size for path in output_dir.glob("checkpoints/**/*") if path.is_file())
     free = shutil.disk_usage(existing).free + own
     if needed > free:
         raise UserError(
-            f"the checkpoints of this run need up to {needed / _GIB:.1f} GiB on the disk of {output_dir}, "
-            f"where {free / _GIB:.1f} GiB are free; make room, choose another directory or a smaller "
+            f"the checkpoints of this run need up to {_show(needed)} on the disk of {output_dir}, "
+            f"where {_show(free)} are free; make room, choose another directory or a smaller "
             f"agent.replay.capacity={agent.replay.capacity}"
         )
 
@@ -60,7 +85,7 @@ def _scale(agent: DQNConfig, env: EnvSpec) -> list[str]:
     ]
 
 
-def _replay(agent: DQNConfig, env: EnvSpec) -> list[str]:
+def _replay(agent: DQNConfig, env: EnvSpec, memory: int) -> list[str]:
     problems: list[str] = []
     capacity: int = agent.replay.capacity
     if agent.batch_size > capacity:
@@ -72,12 +97,13 @@ def _replay(agent: DQNConfig, env: EnvSpec) -> list[str]:
             f"agent.learning_starts={agent.learning_starts} is larger than agent.replay.capacity={capacity}: "
             "the first transitions would be forgotten before anything is learned from them"
         )
-    needed, available = agent.replay.num_bytes(env), _available_memory()
-    if needed > available:
+    available = _available_memory()
+    if memory > available:
+        fitting = int(capacity * available / agent.replay.num_bytes(env) * 0.8)
         problems.append(
-            f"agent.replay.capacity={capacity} needs {needed / _GIB:.1f} GiB of memory for observations "
-            f"{env.obs_shape} {env.obs_dtype}, but {available / _GIB:.1f} GiB are free; a capacity of "
-            f"{int(capacity * available / needed * 0.8)} would fit"
+            f"agent.replay.capacity={capacity} needs {_show(memory)} of memory for observations "
+            f"{env.obs_shape} {env.obs_dtype}, but {_show(available)} are free; a capacity of "
+            f"{fitting} would fit"
         )
     return problems
 
@@ -102,6 +128,11 @@ def _budget(agent: DQNConfig, trainer: TrainingConfig) -> list[str]:
                 f"{trainer.max_steps}; shorten the schedule or lengthen the run"
             )
     return problems
+
+
+def _show(size: int) -> str:
+    """A number of bytes, for people."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _available_memory() -> int:

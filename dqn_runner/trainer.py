@@ -12,7 +12,7 @@ from typing import Any
 from dqn_runner import divergence
 from dqn_runner.agent import DQNAgent
 from dqn_runner.checkpointer import BEST, LATEST, best_name, numbered_name
-from dqn_runner.checks import check, check_disk
+from dqn_runner.checks import check, check_disk, footprint
 from dqn_runner.collector import Collector, Episode, Progress
 from dqn_runner.env_batch import EnvBatch
 from dqn_runner.env_process import launch, relauncher
@@ -109,6 +109,8 @@ class Trainer:
                 self._watch.start(self._elapsed_before, self.step)
                 unit, total = self.config.unit.value, self.config.total
                 self.directory.open(self.step, self.episode, unit, total, self._group)
+                spec, state = self.collector.envs.spec, self.agent.num_bytes()
+                log.info("%s", footprint(self.agent.config, self.config, spec, state))
                 reason = self._run()
             except Exception:
                 failed = True

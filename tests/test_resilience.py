@@ -21,11 +21,13 @@ import torch
 from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, UserError
 from dqn_runner import checks as checks_module
 from dqn_runner.checkpoint import load_checkpoint
+from dqn_runner.checks import Footprint, footprint
 from dqn_runner.exploration import EpsilonGreedy
 from dqn_runner.loggers import log
+from dqn_runner.replay import UniformReplay
 from dqn_runner.schedules import Constant
 from dqn_runner.training import Best, Unit
-from dqn_runner.types import DivergedError
+from dqn_runner.types import DivergedError, EnvSpec
 from tests import crash
 from tests.conftest import BUDGET, Outcome, records, write_my_env
 
@@ -330,12 +332,31 @@ class TestSignalsOfClusters:
         assert records(tmp_path / "whole") == stopped
 
 
+class TestFootprint:
+    AGENT = DQNConfig(replay=UniformReplay(capacity=2**20))
+    SPEC = EnvSpec(obs_shape=(4,), num_actions=2)  # 48 bytes a transition
+
+    def footprint(self, **trainer: Any) -> Footprint:
+        return footprint(self.AGENT, TrainingConfig(**trainer), self.SPEC, state=2**20)
+
+    def test_best_and_latest_may_need_a_full_replay_each(self):
+        assert self.footprint(keep_last=3) == Footprint(48 * 2**20, 6 * 2**20 + 2 * 48 * 2**20)
+
+    @pytest.mark.parametrize(("steps", "memory", "disk"), [(2**18, 12, 12), (2**20, 48, 48), (2**24, 48, 96)])
+    def test_a_short_run_fills_no_more(self, steps: int, memory: int, disk: int):
+        assert self.footprint(keep_last=0, max_steps=steps) == Footprint(memory * 2**20, (3 + disk) * 2**20)
+
+    def test_the_log_begins_with_it(self, finished_run: Path):
+        log = (finished_run / "logs" / "training.log").read_text()
+        assert "the replay takes up to 0.1 MiB of memory, checkpoints up to " in log
+
+
 class TestTheDisk:
     def test_too_little_is_known_before_the_first_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         usage = checks_module.shutil.disk_usage(tmp_path)
         monkeypatch.setattr(checks_module.shutil, "disk_usage", lambda _: usage._replace(free=10_000))
         with pytest.raises(
-            UserError, match=r"need up to 0\.0 GiB on the disk of .*, where 0\.0 GiB are free"
+            UserError, match=r"need up to [\d.]+ MiB on the disk of .*, where 0\.0 MiB are free"
         ):
             trainer(tmp_path / "run", Part())
 
@@ -398,8 +419,12 @@ class TestTheDisk:
 
 
 @pytest.mark.slow
-def test_a_job_that_is_preempted_is_queued_again_and_goes_on(tmp_path: Path):
-    """Submitit's launcher answers the signal by submitting the same call again."""
+@pytest.mark.parametrize(("minutes", "case"), [(60, "preempted"), (1, "timed-out")])
+def test_a_job_is_queued_again_and_goes_on(minutes: int, case: str, tmp_path: Path):
+    """Submitit's handler answers the signal by submitting the same call again.
+
+    It takes a job of a limit below ten minutes for one whose time is over, whenever the signal comes.
+    """
     budget = [
         *BUDGET,
         "trainer.max_steps=6000",
@@ -412,6 +437,7 @@ def test_a_job_that_is_preempted_is_queued_again_and_goes_on(tmp_path: Path):
         *budget,
         "seed=0",
         "hydra/launcher=submitit_local",
+        f"hydra.launcher.timeout_min={minutes}",
         "hydra.sweep.dir=sweep",
         "logging=[jsonl]",
     ]
@@ -423,5 +449,7 @@ def test_a_job_that_is_preempted_is_queued_again_and_goes_on(tmp_path: Path):
     os.kill(int((job / ".lock").read_text().split()[1]), signal.SIGUSR2)
     launcher.join()
     assert launcher.exitcode == 0, (tmp_path / "output").read_text()
+    said = "".join(path.read_text() for path in (tmp_path / "sweep" / ".submitit").rglob("*_log.*"))
+    assert f"this job is {case}" in said
     assert len(json.loads((job / "run.json").read_text())["sessions"]) == 2
     assert records(job) == records(tmp_path / "whole")
