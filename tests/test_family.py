@@ -165,9 +165,10 @@ def test_17b_a_support_without_width_is_refused() -> None:
         Categorical(v_min=1.0, v_max=1.0)
 
 
-def test_17c_the_recipe_covers_cartpole_without_clipping() -> None:
+@pytest.mark.parametrize("option", ["c51", "rainbow"])
+def test_17c_the_recipe_covers_cartpole_without_clipping(option: str) -> None:
     """Its best discounted return is that of 500 rewards of 1."""
-    run = compose_run(["agent=c51", "env=cartpole"])
+    run = compose_run([f"agent={option}", "env=cartpole"])
     best = sum(run.agent.gamma**t for t in range(500))
     assert run.env.learning_reward(1.0) == 1.0
     assert run.agent.loss.v_min <= 0 < best <= run.agent.loss.v_max
