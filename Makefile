@@ -22,11 +22,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 train: $(VENV)/.installed
 	$(BIN)/python -m dqn_runner $(ARGS)
 
-## All tests, under 5 minutes on 2 cores.
+## All tests, some ten minutes on 2 cores.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
-## A validation in under 30 seconds.
+## The quick tests, some minutes on 2 cores.
 quick: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(ARGS)
 
