@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import pytest
+import torch
 
 from dqn_runner import app, plots
+
+torch.set_num_threads(1)  # threads that wait for each other cost more than these small networks
 
 BUDGET = (
     "trainer.max_steps=1200",

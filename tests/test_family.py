@@ -36,11 +36,6 @@ from tests.tables import lookup, step
 OBS, ACTIONS, BATCH = 4, 3, 16
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def transitions(seed: int) -> Transition:
     random = torch.Generator().manual_seed(seed)
     return Transition(

@@ -25,12 +25,6 @@ LEARNING_RATE = 0.01
 VECTOR = EnvSpec((OBS,), ACTIONS)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Threads that wait for each other cost more than these small networks."""
-    torch.set_num_threads(1)
-
-
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

@@ -37,9 +37,7 @@ SETTINGS = [
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, which is fastest for small networks, and no pictures."""
-    torch.set_num_threads(1)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
 
 

@@ -34,12 +34,6 @@ ATARI = EnvSpec((84, 84, 4), 4, "uint8")
 MINATAR = EnvSpec((10, 10, 6), 3, "bool")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Threads that wait for each other cost more than these small networks."""
-    torch.set_num_threads(1)
-
-
 def flat(part: Network, spec: EnvSpec, width: int = 1) -> FlatNetwork:
     return FlatNetwork(part.build(spec, width))
 
