@@ -1,0 +1,92 @@
+"""What a run comes to as numbers that a sweep can optimise, and what several seeds come to together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import Enum
+
+from dqn_runner.errors import nearest
+from dqn_runner.training import TrainingStats
+from dqn_runner.types import UserError
+
+OBJECTIVES: Mapping[str, str] = {
+    "return": "mean return of the best evaluation; of the last training episodes if there was none",
+    "final_return": "mean return of the last evaluation",
+    "mean_return": "mean over all evaluations, which rewards learning fast; for runs of equal length",
+    "env_steps": "env steps until the run ended",
+    "seconds": "training time until the run ended",
+    "parameters": "number of weights of the network",
+}
+"""Every number that a sweep may optimise or bound, by name."""
+
+DIRECTIONS = ("maximize", "minimize")
+
+
+class Aggregate(Enum):
+    """How the numbers of several seeds become one."""
+
+    mean = "mean"
+    iqm = "iqm"
+
+
+def metrics_of(stats: TrainingStats, parameters: int) -> dict[str, float]:
+    """The objectives of a run whose network has `parameters` weights; NaN where it evaluated nothing."""
+    returns: Sequence[float] = stats.history["evaluations"]["return_mean"]
+    return {
+        "return": stats.objective,
+        "final_return": returns[-1] if returns else math.nan,
+        "mean_return": _mean(returns) if returns else math.nan,
+        "env_steps": float(stats.steps),
+        "seconds": stats.training_time,
+        "parameters": float(parameters),
+    }
+
+
+def aggregate(values: Sequence[float], how: Aggregate) -> float:
+    """One number for the values of several seeds, of which there is at least one; NaN if one is NaN."""
+    if any(math.isnan(value) for value in values):
+        return math.nan
+    return _mean(values) if how is Aggregate.mean else _interquartile_mean(values)
+
+
+def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
+    """Raise UserError for an objective or a direction that does not exist, or if they do not pair up."""
+    for name in names:
+        if name not in OBJECTIVES:
+            hint = nearest(str(name), OBJECTIVES)
+            guess = f"; did you mean {hint}?" if hint else ""
+            raise UserError(f"there is no objective '{name}'{guess} (there are: {', '.join(OBJECTIVES)})")
+        if list(names).count(name) > 1:
+            raise UserError(f"the objective {name} is named twice")
+    if directions and not names:
+        raise UserError(f"hydra.sweeper.objective names nothing (there are: {', '.join(OBJECTIVES)})")
+    for direction in directions:
+        if direction not in DIRECTIONS:
+            raise UserError(f"a direction is {' or '.join(DIRECTIONS)}, not '{direction}'")
+    if len(names) != len(directions):
+        raise UserError(
+            f"{len(names)} objective(s) ({', '.join(names)}) need as many directions, but there are "
+            f"{len(directions)}; set hydra.sweeper.direction=[{','.join(['maximize'] * len(names))}], each "
+            "maximize or minimize"
+        )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _interquartile_mean(values: Sequence[float]) -> float:
+    """Mean of the middle half (Agarwal et al. 2021).
+
+    A quarter of the weight is cut off at each end. Where that is not a whole number of values, the outermost
+    that stay count in part, so that each value matters with any number of seeds.
+    """
+    count = len(values)
+    cut = count / 4
+    total = 0.0
+    for rank, value in enumerate(sorted(values)):
+        weight = min(rank + 1, count - cut) - max(rank, cut)
+        if weight > 0:  # an infinite value that is cut off must not count
+            total += weight * value
+    return total / (count / 2)
