@@ -47,25 +47,40 @@ def holds_checkpoints(run_dir: Path) -> bool:
     return any((run_dir / "checkpoints").glob("*.pt"))
 
 
-def load_valid(path: Path, accept: Callable[[State], None], report: Callable[[str], None]) -> Path:
+def load_valid(
+    path: Path,
+    accept: Callable[[State], None],
+    report: Callable[[str], None],
+    of_another_run: Callable[[State], str | None] = lambda _: None,
+) -> Path:
     """Hand `accept` the checkpoint `path`, or where it is damaged the newest valid one before it.
 
     Returns the file that was taken. `accept` may find damage too, in the segments that it reads, and refuse
-    an older one. What is damaged, and what is used instead, is reported in one line.
+    an older one; `of_another_run` says why an older one is none of this run. What was passed over, and what
+    is used instead, is reported in one line.
     """
-    problem = None
+    passed_over: list[UserError] = []
     for candidate in chain([path], _older(path)):
         try:
-            accept(load_checkpoint(candidate))
+            document = load_checkpoint(candidate)
+            if passed_over and (why := of_another_run(document)):
+                raise UserError(f"{candidate} is of another run: {why}")
+            accept(document)
         except UserError as error:
-            if problem is None and candidate.exists() and not isinstance(error, DamagedError):
+            if not passed_over and candidate.exists() and not isinstance(error, DamagedError):
                 raise
-            problem = problem or error
+            passed_over.append(error)
         else:
-            if problem is not None:
-                report(f"{str(problem).partition('; in ')[0]}; {candidate.name} is used instead")
+            if passed_over:
+                report(f"{_listed(passed_over)}; {candidate.name} is used instead")
             return candidate
-    raise problem or DamagedError(f"there is no checkpoint {path}")
+    first, *others = passed_over
+    raise DamagedError(f"{_listed(passed_over)}; there is no older checkpoint") if others else first
+
+
+def _listed(errors: list[UserError]) -> str:
+    """In one line, without the lists of what else there is."""
+    return "; ".join(str(error).partition("; in ")[0] for error in errors)
 
 
 def _older(path: Path) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -98,18 +98,3 @@ def refuse_other_than_parts(cfg: DictConfig) -> None:
             raise UserError(f"{key} must be a part, chosen as in {key.replace('.', '/')}=NAME")
         cls = by_path.get(node[PART])
         waiting += [f"{key}.{name}" for name in (slots(cls) if cls else ())]
-
-
-Leaf = tuple[str, ...]
-
-
-def leaves(config: Mapping[str, Any], prefix: Leaf = ()) -> dict[Leaf, Any]:
-    """Every value of a plain configuration by its path; empty mappings count as values."""
-    found: dict[Leaf, Any] = {}
-    for key, value in config.items():
-        path = (*prefix, key)
-        if isinstance(value, Mapping) and value:
-            found.update(leaves(value, path))  # pyright: ignore[reportUnknownArgumentType]
-        else:
-            found[path] = value
-    return found

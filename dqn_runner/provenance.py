@@ -18,6 +18,8 @@ from typing import Any
 from dqn_runner import report
 from dqn_runner.lazy import torch
 
+RUN = "run.json"
+
 
 def record_session(
     run_dir: Path,
@@ -30,7 +32,7 @@ def record_session(
 
     `changes` are the settings that a resume changed, `notices` what it could not bring back as it was.
     """
-    path = run_dir / "run.json"
+    path = run_dir / RUN
     sessions: list[Any] = report.read_json(path)["sessions"] if path.exists() else []
     sessions.append(
         {
@@ -48,6 +50,12 @@ def record_session(
         }
     )
     report.write_json(path, {"config": config, "sessions": sessions})
+
+
+def recorded_config(run_dir: Path) -> dict[str, Any] | None:
+    """The configuration of the last session in `run_dir`; None where none was recorded."""
+    path = run_dir / RUN
+    return report.read_json(path)["config"] if path.exists() else None
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

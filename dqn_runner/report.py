@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.files import write_atomically
+from dqn_runner.types import DamagedError
 
 METRICS = "metrics.json"
 
@@ -15,18 +16,22 @@ METRICS = "metrics.json"
 def write_json(path: Path, document: Any) -> None:
     """Write `document` atomically; NaN and infinity, which JSON lacks, become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite(document), indent=1, allow_nan=False)
+    text = json.dumps(as_json(document), indent=1, allow_nan=False)
     write_atomically(path, text.encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON document."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(f"{path} is damaged: {error}; move it away") from error
 
 
-def _finite(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """What a document says that was written and read again: JSON has no NaN, no infinity and no tuples."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        return {key: as_json(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return [as_json(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     return None if isinstance(value, float) and not math.isfinite(value) else value

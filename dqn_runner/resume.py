@@ -23,31 +23,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.checkpoint import load_checkpoint
 from dqn_runner.checkpointer import find_checkpoint, load_valid
-from dqn_runner.config import Leaf, leaves, plain
+from dqn_runner.config import plain
+from dqn_runner.identity import SESSION_KEYS, another_run, changes, impossible_changes, leaves
+from dqn_runner.provenance import recorded_config
 from dqn_runner.registry import options
-from dqn_runner.types import UserError
+from dqn_runner.report import as_json
+from dqn_runner.types import State, UserError
 
 AUTO, NEVER = "auto", "never"
 CHECKPOINT = "checkpoint.path"
-SESSION_KEYS = ("mode", "resume", "checkpoint")
-"""What a command asks of a stored run; not part of its configuration."""
-
-FIXED: tuple[tuple[Leaf, str], ...] = (
-    (("env",), "the stored weights and replay belong to this environment"),
-    (("seed",), "everything random in the run derives from it"),
-    (("agent", "seed"), "everything random in the run derives from it"),
-    (("agent", "network"), "the stored weights have the shape of this network"),
-    (("agent", "optimizer", "_target_"), "the stored moments belong to this optimizer"),
-    (("agent", "replay"), "the stored replay has this size"),
-    (("agent", "n_step"), "the stored transitions have this many steps"),
-    (("agent", "gamma"), "the stored transitions are discounted by it"),
-    (("trainer", "unit"), "the run's clock cannot change"),
-)
-"""What cannot change while a run goes on, and why."""
-
-
-THRESHOLD = ("env", "reward_threshold")
-"""The one setting of an environment that is not about its behaviour."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +54,17 @@ def read_stored(path: str, knob: str) -> Stored:
     """The stored command of the checkpoint (or run directory) `path`; `knob` is for the error."""
     found: list[dict[str, Any]] = []
     wanted = find_checkpoint(Path(path)).absolute()
+
+    def of_another_run(document: State) -> str | None:
+        ours = recorded_config(wanted.parent.parent)
+        return None if ours is None else another_run(as_json(document["source"]), {"config": ours})
+
     try:
         if knob == "checkpoint":  # nobody wants to judge another one than the one that was asked for
             file = wanted
             found.append(load_checkpoint(file))
         else:
-            file = load_valid(wanted, found.append, _warn)
+            file = load_valid(wanted, found.append, _warn, of_another_run)
     except UserError as error:
         raise UserError(f"{knob}={path}: {error}") from error
     source = found[-1]["source"]
@@ -180,19 +169,10 @@ def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> list[s
     return changes(old, leaves(plain(cfg)))
 
 
-def changes(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[str]:
-    """The differing keys, as `key: old -> new`."""
-    return [f"{'.'.join(path)}: {_show(old, path)} -> {_show(new, path)}" for path in _differing(old, new)]
-
-
 def refuse_impossible(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise for a change that a run in progress cannot take."""
-    before, after = leaves(old), leaves(new)
-    for path in _differing(before, after):
-        for fixed, why in FIXED:
-            if path[: len(fixed)] == fixed and path != THRESHOLD:
-                change = f"{'.'.join(path)} from {_show(before, path)} to {_show(after, path)}"
-                raise UserError(f"resume cannot change {change}: {why}. Start a new run for that")
+    for change, why in impossible_changes(old, new):
+        raise UserError(f"resume cannot change {change}: {why}. Start a new run for that")
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -215,16 +195,6 @@ def _refuse_other_than_names(overrides: Sequence[Override]) -> None:
 def is_sweep(mode: RunMode | None) -> bool:
     """Whether the job is one of several."""
     return mode is RunMode.MULTIRUN
-
-
-def _differing(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[Leaf]:
-    paths = [*new, *(path for path in old if path not in new)]
-    return [p for p in paths if p[0] not in SESSION_KEYS and old.get(p, ...) != new.get(p, ...)]
-
-
-def _show(config: Mapping[Leaf, Any], path: Leaf) -> str:
-    value = config.get(path, "(absent)")
-    return "null" if value is None else str(value)
 
 
 def _quoted(path: Path) -> str:

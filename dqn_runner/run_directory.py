@@ -14,6 +14,7 @@ from dqn_runner.checkpointer import (
     holds_checkpoints,
     load_valid,
 )
+from dqn_runner.identity import another_run
 from dqn_runner.lock import RunLock
 from dqn_runner.loggers import LoggerPart, Sinks, log
 from dqn_runner.types import RunInfo, State, UserError
@@ -51,7 +52,9 @@ class RunDirectory:
         self.claim()
         file = find_checkpoint(path)
         try:
-            file = load_valid(file, lambda document: accept(document["state"]), self.notices.append)
+            file = load_valid(
+                file, lambda document: accept(document["state"]), self.notices.append, self._of_another_run
+            )
         except BaseException as error:
             self.release()
             if not isinstance(error, UserError | KeyError):
@@ -100,8 +103,11 @@ class RunDirectory:
         self.release()
 
     def _refuse_another_run(self, document: State) -> None:
-        if document["source"].get("agent") != self._source.get("agent"):
+        if why := self._of_another_run(document):
             raise UserError(
-                f"{self.path} already holds a run of another agent; choose another output directory, "
+                f"{self.path} already holds another run ({why}); choose another output directory, "
                 "or go on with it all the same by Trainer.resume"
             )
+
+    def _of_another_run(self, document: State) -> str | None:
+        return another_run(document["source"], self._source)

@@ -20,9 +20,10 @@ from dqn_runner.agent import DQNConfig
 from dqn_runner.app import CONF
 from dqn_runner.bootstraps import Double
 from dqn_runner.build import build_agent
-from dqn_runner.config import RunConfig, accept_env, leaves, plain
+from dqn_runner.config import RunConfig, accept_env, plain
 from dqn_runner.envs import GymEnv
 from dqn_runner.exploration import EpsilonGreedy
+from dqn_runner.identity import leaves
 from dqn_runner.losses import QLearning
 from dqn_runner.networks import Auto, Custom
 from dqn_runner.optimizers import Adam

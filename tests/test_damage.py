@@ -11,15 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dqn_runner import segments
+from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, plots, segments
 from dqn_runner.checkpoint import ROWS, checksum, encode, load_checkpoint, read_document
 from dqn_runner.checkpointer import BEST, LATEST, Checkpointer, load_valid, numbered_name
+from dqn_runner.exploration import EpsilonGreedy
+from dqn_runner.schedules import Constant
+from dqn_runner.training import Unit
 from dqn_runner.types import DamagedError, Rows, UserError
 from tests import crash
 from tests.conftest import BUDGET, Outcome
@@ -256,7 +260,98 @@ class TestTheProgram:
         unchanged = {path: path.read_bytes() == data for path, data in before.items()}
         assert all(unchanged.values()), unchanged
 
+    def test_those_of_another_run_are_passed_over(
+        self, runs: Path, half: Path, program: Callable[..., Outcome]
+    ):
+        (half / LATEST).unlink()
+        (half / LATEST).write_bytes(b"damage")
+        foreign = runs / "other" / "run" / "checkpoints" / numbered_name(800)
+        (half / numbered_name(800)).unlink()
+        shutil.copy(foreign, half)
+        done = program(*COMMAND)
+        assert done.status == 0, done.err
+        (told,) = (line for line in done.err.splitlines() if "used instead" in line)
+        assert (
+            f"{numbered_name(800)} is of another run: going on from it would change seed from 1 to 0" in told
+        )
+        assert told.endswith(f"; {numbered_name(400)} is used instead")
+        found = crash.differences(runs / "whole" / "run", half.parent)
+        assert [line for line in found if not line.startswith("the checkpoints are")] == []
+        aside = half / f"superseded_{numbered_name(800)}"
+        assert aside.read_bytes() == foreign.read_bytes(), "nothing is deleted"
+
+    def test_nothing_but_another_run_is_left(self, runs: Path, half: Path, program: Callable[..., Outcome]):
+        for path in half.glob("*.pt"):
+            path.unlink()
+        (half / LATEST).write_bytes(b"damage")
+        for step in (400, 800):
+            shutil.copy(runs / "other" / "run" / "checkpoints" / numbered_name(step), half)
+        error = program(*COMMAND).error
+        assert "latest.pt: the file is cut short" in error
+        assert error.count("is of another run") == 2
+
+    def test_a_run_json_is_named_that_cannot_be_read(
+        self, runs: Path, half: Path, program: Callable[..., Outcome]
+    ):
+        """It says where a run came from; moved away, it does not keep the run from going on."""
+        run_json = half.parent / "run.json"
+        run_json.write_text("{")
+        assert crash.run(COMMAND, half.parent.parent) == 2
+        assert "error: " in (said := (half.parent.parent / "output").read_text())
+        assert f"{run_json.name} is damaged: " in said.partition("error: ")[2]
+        run_json.unlink()
+        assert program(*COMMAND).status == 0
+        assert crash.differences(runs / "whole" / "run", half.parent) == []
+
     def test_nothing_that_is_left_is_one_line(self, half: Path, program: Callable[..., Outcome]):
         for path in half.glob("*.pt"):
             path.write_bytes(b"damage")
         assert "cut short or not a checkpoint" in program(*COMMAND).error
+
+
+class TestAScript:
+    """The same of a run that Python made, whose checkpoints know the agent but no configuration."""
+
+    def trainer(self, run_dir: Path, learning_rate: float, steps: int = 20) -> Trainer:
+        exploration = EpsilonGreedy(schedule=Constant(value=1.0))
+        agent = DQNAgent(
+            DQNConfig(
+                state_dim=4,
+                action_dim=2,
+                learning_rate=learning_rate,
+                learning_starts=5,
+                batch_size=4,
+                exploration=exploration,
+            )
+        )
+        config = TrainingConfig(
+            unit=Unit.steps, max_steps=steps, checkpoint_frequency=8, eval_frequency=100, eval_episodes=1
+        )
+        return Trainer(agent, gymnasium.make("CartPole-v1"), config, run_dir, loggers={})
+
+    @pytest.fixture
+    def damaged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A latest.pt that is damaged, and one before it of another agent."""
+        monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
+        for name, learning_rate in (("run", 1e-3), ("other", 1e-4)):
+            self.trainer(tmp_path / name, learning_rate).train()
+        checkpoints = tmp_path / "run" / "checkpoints"
+        for name in (LATEST, BEST):
+            (checkpoints / name).unlink()
+        (checkpoints / LATEST).write_bytes(b"damage")
+        (checkpoints / numbered_name(16)).unlink()
+        shutil.copy(tmp_path / "other" / "checkpoints" / numbered_name(16), checkpoints)
+        return tmp_path / "run"
+
+    def test_another_agent_is_passed_over(self, damaged: Path):
+        trainer = self.trainer(damaged, 1e-3, steps=30)
+        assert trainer.train().steps == 30
+        (notice,) = trainer.directory.notices
+        assert f"{numbered_name(16)} is of another run: its agent is another one" in notice
+        assert notice.endswith(f"; {numbered_name(8)} is used instead")
+
+    def test_but_not_where_it_is_asked_for(self, damaged: Path):
+        trainer = self.trainer(damaged, 1e-3)
+        trainer.resume(damaged / "checkpoints" / numbered_name(16))
+        assert trainer.step == 16
+        trainer.directory.release()

@@ -14,7 +14,7 @@ PACKAGE = Path(dqn_runner.__file__).parent
 LAYERS: list[set[str]] = [
     {"lazy", "registry"},
     {"types"},
-    {"rng", "schedules", "signals", "wrappers", "layers", "files", "lock", "stopwatch"},
+    {"rng", "schedules", "signals", "wrappers", "layers", "files", "lock", "stopwatch", "identity"},
     {"ring", "n_step", "sum_tree"},
     {"networks", "bootstraps", "exploration", "optimizers", "normalizer", "flat_network", "segments"},
     {"losses", "distributional", "frames", "distributions"},

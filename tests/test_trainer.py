@@ -241,7 +241,9 @@ def test_best_score_and_patience_survive_a_resume(tmp_path: Path) -> None:
 def test_the_same_script_again_goes_on_and_another_agent_is_refused(tmp_path: Path) -> None:
     make_trainer(tmp_path, Tape()).train()
     before = (tmp_path / "run" / "checkpoints" / "latest.pt").read_bytes()
-    with pytest.raises(UserError, match="already holds a run of another agent; choose another output dir"):
+    with pytest.raises(
+        UserError, match=r"holds another run \(its agent is another one\); choose another output"
+    ):
         make_trainer(tmp_path, Tape(), make_agent(learning_rate=0.5)).train()
     assert (tmp_path / "run" / "checkpoints" / "latest.pt").read_bytes() == before
     tape = Tape()
