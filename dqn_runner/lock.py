@@ -28,16 +28,10 @@ class RunLock:
         self._directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(descriptor, 1000).decode(errors="replace").strip()
+            _lock(descriptor, fcntl.LOCK_EX, self._directory)
+        except BaseException:
             os.close(descriptor)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            raise UserError(
-                f"{self._directory} is being written by another run ({holder or 'it has not said which'}); "
-                "wait for it, stop it, or choose another output directory"
-            ) from error
+            raise
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}\n".encode(), 0)
         self._descriptor = descriptor
@@ -47,3 +41,27 @@ class RunLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def refuse_held(directory: Path) -> None:
+    """Raise the same error where a process has the lock now; writes nothing."""
+    if not (directory / NAME).exists():
+        return
+    descriptor = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, fcntl.LOCK_SH, directory)  # shared, so that two who ask do not see each other
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        holder = os.read(descriptor, 1000).decode(errors="replace").strip()
+        raise UserError(
+            f"{directory} is being written by another run ({holder or 'it has not said which'}); "
+            "wait for it, stop it, or choose another output directory"
+        ) from error

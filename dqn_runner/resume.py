@@ -25,6 +25,7 @@ from dqn_runner.checkpoint import load_checkpoint
 from dqn_runner.checkpointer import find_checkpoint, load_valid
 from dqn_runner.config import plain
 from dqn_runner.identity import SESSION_KEYS, another_run, changes, impossible_changes, leaves
+from dqn_runner.lock import refuse_held
 from dqn_runner.provenance import recorded_config
 from dqn_runner.registry import options
 from dqn_runner.report import as_json
@@ -74,7 +75,23 @@ def read_stored(path: str, knob: str) -> Stored:
 
 
 def expand_arguments(argv: Sequence[str]) -> list[str]:
-    """The command line that Hydra sees: with `resume=` or `checkpoint=`, that of the stored run and ours."""
+    """The command line that Hydra sees: with `resume=` or `checkpoint=`, that of the stored run and ours.
+
+    Raises where a process trains already in the directory that it names: Hydra writes there before the run
+    would find out.
+    """
+    expanded = _expanded(argv)
+    arguments = get_args_parser().parse_args(expanded)
+    asks = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
+    if not (asks or arguments.shell_completion or arguments.multirun):
+        values = {o.key_or_group: o.value() for o in parse(arguments.overrides)}
+        run_dir = values.get("hydra.run.dir")
+        if isinstance(run_dir, str) and "${" not in run_dir and values.get("mode") != "eval":
+            refuse_held(Path(run_dir))
+    return expanded
+
+
+def _expanded(argv: Sequence[str]) -> list[str]:
     if nameless := next((token for token in argv if token.startswith("=")), None):
         raise UserError(f"'{nameless}' lacks the name of a setting, as in seed=3")
     argv = [_spelt_out(token) for token in argv]

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dqn_runner.checkpoint import load_checkpoint
-from dqn_runner.lock import RunLock
+from dqn_runner.lock import RunLock, refuse_held
+from dqn_runner.resume import expand_arguments
 from dqn_runner.types import UserError
 from tests import crash
 from tests.conftest import BUDGET, Outcome
@@ -42,8 +43,11 @@ def test_a_second_process_is_told_who_has_it(
     running: ForkServerProcess, program: Callable[..., Outcome], tmp_path: Path
 ):
     holder = f"(pid {running.pid} on host {socket.gethostname()})"
+    composed = contents(tmp_path / "run" / ".hydra")
+    assert composed
     sweep = ["-m", *RUN[:-1], "hydra.sweep.dir=.", "hydra.sweep.subdir=run"]
-    for command in (RUN, sweep, ["resume=run"]):
+    for command in (["resume=run", "seed=5"], [*RUN, "seed=5"], sweep):
+        assert contents(tmp_path / "run" / ".hydra") == composed
         error = program(*command).error
         assert f"run is being written by another run {holder}" in error
         assert "wait for it, stop it, or choose another output directory" in error
@@ -66,6 +70,52 @@ def step_of(run_dir: Path) -> int:
     return load_checkpoint(run_dir / "checkpoints" / "latest.pt")["step"]
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+class TestACommand:
+    """On a directory whose lock is held; what Hydra would write there comes after."""
+
+    @pytest.fixture
+    def held(self, tmp_path: Path) -> Iterator[Path]:
+        """One whose name Hydra takes only in quotes."""
+        lock = RunLock(tmp_path / "my run, 2")
+        lock.acquire()
+        yield tmp_path / "my run, 2"
+        lock.release()
+
+    def test_that_would_train_there_is_refused_before_anything_is_written(
+        self, held: Path, program: Callable[..., Outcome]
+    ):
+        for key in ("hydra.run.dir", "++hydra.run.dir"):
+            error = program("env=cartpole", f"{key}='my run, 2'").error
+            assert f"my run, 2 is being written by another run (pid {os.getpid()} on host" in error
+        assert contents(held).keys() == {".lock"}
+
+    @pytest.mark.parametrize(
+        "others",
+        [
+            ["--cfg", "job"],
+            ["--info", "config"],
+            ["--help"],
+            ["-m", "seed=0,1"],
+            ["mode=eval", "checkpoint.path=null"],
+        ],
+        ids=str,
+    )
+    def test_that_does_not_train_there_is_not(self, held: Path, others: list[str]):
+        command = [*others, f"hydra.run.dir='{held}'"]
+        assert expand_arguments(command) == command
+
+    def test_that_begins_anew_is_not(self, held: Path):
+        """It goes to another directory, as one does whose name is not known yet."""
+        free = f"hydra.run.dir='{held}-2'"
+        assert expand_arguments(["resume=never", f"hydra.run.dir='{held}'"]) == ["resume=never", free]
+        later = ["hydra.run.dir=my/${seed}"]
+        assert expand_arguments(later) == later
+
+
 class TestRunLock:
     def test_is_held_once_and_can_be_released(self, tmp_path: Path):
         first, second = RunLock(tmp_path / "new"), RunLock(tmp_path / "new")
@@ -76,3 +126,14 @@ class TestRunLock:
         first.release()
         second.acquire()
         second.release()
+
+    def test_who_asks_takes_nothing(self, tmp_path: Path):
+        refuse_held(tmp_path / "nowhere")
+        lock = RunLock(tmp_path)
+        lock.acquire()
+        with pytest.raises(UserError, match=rf"\(pid {os.getpid()} on host "):
+            refuse_held(tmp_path)
+        lock.release()
+        refuse_held(tmp_path)
+        lock.acquire()
+        lock.release()
