@@ -159,6 +159,10 @@ class DQNAgent:
         state = self.learner
         return sum(tensor.nbytes for tensor in (state.online, state.target, *state.moments.values()))
 
+    def num_parameters(self) -> int:
+        """How many weights the network has."""
+        return self.learner.online.numel()
+
     def is_finite(self) -> bool:
         """Whether every weight is a number."""
         return bool(torch.isfinite(self.learner.online).all())

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,11 +20,17 @@ from dqn_runner.checkpointer import LATEST, holds_checkpoints
 from dqn_runner.config import Mode, RunConfig, accept_env, plain, refuse_other_than_parts
 from dqn_runner.errors import RunFailedError, explain
 from dqn_runner.lazy import torch
-from dqn_runner.types import DivergedError, UserError
+from dqn_runner.sweep.jobs import stop_with_stdin
+from dqn_runner.sweep.objectives import metrics_of
+from dqn_runner.types import DivergedError, PrunedError, UserError
+
+if TYPE_CHECKING:
+    from dqn_runner.sweep.reporter import Reporter
 
 USAGE_ERROR = 2
 RUN_FAILED = 1
 DIVERGED = 3
+PRUNED = 4
 SIGNAL_BASE = 128
 """A run ended by signal n exits with 128 + n: 130 for Ctrl-C, 143 for SIGTERM."""
 
@@ -38,6 +44,7 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, _: sys.exit(SIGNAL_BASE + number))
+    stop_with_stdin()
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
@@ -51,13 +58,16 @@ def main() -> None:
         message = explain(error)
         if debug or message is None:
             traceback.print_exc()
-        print(f"error: {' '.join(str(message or error).split())}", file=sys.stderr)
+        kind = "pruned" if isinstance(error, PrunedError) else "error"
+        print(f"{kind}: {' '.join(str(message or error).split())}", file=sys.stderr)
         sys.exit(_status(error, message))
 
 
 def _status(error: Exception, message: str | None) -> int:
     if isinstance(error, DivergedError):
         return DIVERGED
+    if isinstance(error, PrunedError):
+        return PRUNED
     return RUN_FAILED if message is None or isinstance(error, RunFailedError) else USAGE_ERROR
 
 
@@ -92,12 +102,12 @@ def _run_job(cfg: DictConfig, job: Any) -> float:
     if run.mode is Mode.eval:
         return _evaluate(run, stored, run_dir, changes)
     source = {
-        "config": plain(cfg),
+        "config": {key: value for key, value in plain(cfg).items() if key != "study"},
         "overrides": _lasting(overrides),
         "config_name": job.job.config_name,
         "config_dir": _config_dir(job),
     }
-    group = Path(job.sweep.dir).name if resume.is_sweep(job.mode) else None
+    group = run.study.name or (Path(job.sweep.dir).name if resume.is_sweep(job.mode) else None)
     return _train(run, stored, run_dir, changes, source, group)
 
 
@@ -115,7 +125,8 @@ def _train(
     if stored:
         resume.refuse_impossible(stored.config, source["config"])
         print("\n".join(["changed for this session:", *changes]) if changes else "nothing changed")
-    trainer = build_trainer(run, run_dir, source, group)
+    reporter = _reporter(run)
+    trainer = build_trainer(run, run_dir, source, group, reporter)
     trainer.directory.claim()
     if stored:
         trainer.resume(stored.path)
@@ -128,13 +139,33 @@ def _train(
         )
     try:
         stats = trainer.train()
-    except (UserError, DivergedError):
+    except DivergedError as error:
+        if reporter:
+            reporter.finish("diverged", run.seed, {}, run_dir)
+        raise error
+    except UserError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise RunFailedError(f"the run failed: {reason} (the log of {run_dir} has the traceback)") from error
     print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {run_dir}")
+    if reporter:
+        metrics = metrics_of(stats, trainer.agent.num_parameters())
+        reporter.finish("pruned" if stats.pruned else "finished", run.seed, metrics, run_dir)
+    if stats.pruned:
+        raise PrunedError(stats.reason)
     return stats.objective
+
+
+def _reporter(run: RunConfig) -> Reporter | None:
+    """The line to the study, where the run is a job of one."""
+    study, trainer = run.study, run.trainer
+    if study.storage is None or study.name is None or study.trial is None:
+        return None
+    from dqn_runner.sweep.reporter import Place, Reporter
+
+    place = Place(study.storage, study.name, study.trial, study.run)
+    return Reporter(place, trainer.eval_frequency, trainer.total)
 
 
 def _evaluate(run: RunConfig, stored: resume.Stored | None, run_dir: Path, changes: Sequence[str]) -> float:
@@ -169,7 +200,8 @@ def _stored(cfg: DictConfig, run_dir: Path) -> resume.Stored | None:
 
 def _lasting(overrides: Sequence[str]) -> list[str]:
     """The overrides that make the run's configuration, without what only this command asks."""
-    return [o.input_line or "" for o in resume.parse(overrides) if o.key_or_group not in resume.SESSION_KEYS]
+    asked = [o for o in resume.parse(overrides) if not o.key_or_group.startswith("study.")]
+    return [o.input_line or "" for o in asked if o.key_or_group not in resume.SESSION_KEYS]
 
 
 def _config_dir(job: Any) -> str | None:

@@ -13,6 +13,7 @@ from dqn_runner.envs import EnvPart, spec_of
 from dqn_runner.evaluator import Evaluator
 from dqn_runner.rng import eval_seeds
 from dqn_runner.trainer import Trainer
+from dqn_runner.training import Judge
 
 
 def build_agent(config: DQNConfig, env: EnvPart) -> DQNAgent:
@@ -31,7 +32,13 @@ def build_agent(config: DQNConfig, env: EnvPart) -> DQNAgent:
     return DQNAgent(dataclasses.replace(config, **given))
 
 
-def build_trainer(run: RunConfig, run_dir: Path, source: Mapping[str, Any], group: str | None) -> Trainer:
+def build_trainer(
+    run: RunConfig,
+    run_dir: Path,
+    source: Mapping[str, Any],
+    group: str | None,
+    judge: Judge | None = None,
+) -> Trainer:
     """The trainer of a run that writes into `run_dir`."""
     agent = build_agent(run.agent, run.env)
     return Trainer(
@@ -43,6 +50,7 @@ def build_trainer(run: RunConfig, run_dir: Path, source: Mapping[str, Any], grou
         source=source,
         group=group,
         inexact=run.checkpoint.inexact,
+        judge=judge,
     )
 
 

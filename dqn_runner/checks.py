@@ -37,7 +37,8 @@ class Footprint:
 
     def __str__(self) -> str:
         """One line for the log."""
-        return f"the replay takes up to {_show(self.memory)} of memory, checkpoints up to {_show(self.disk)}"
+        memory, disk = show_bytes(self.memory), show_bytes(self.disk)
+        return f"the replay takes up to {memory} of memory, checkpoints up to {disk}"
 
 
 def footprint(agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> Footprint:
@@ -60,8 +61,8 @@ def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env:
     free = shutil.disk_usage(existing).free + own
     if needed > free:
         raise UserError(
-            f"the checkpoints of this run need up to {_show(needed)} on the disk of {output_dir}, "
-            f"where {_show(free)} are free; make room, choose another directory or a smaller "
+            f"the checkpoints of this run need up to {show_bytes(needed)} on the disk of {output_dir}, "
+            f"where {show_bytes(free)} are free; make room, choose another directory or a smaller "
             f"agent.replay.capacity={agent.replay.capacity}"
         )
 
@@ -101,8 +102,8 @@ def _replay(agent: DQNConfig, env: EnvSpec, memory: int) -> list[str]:
     if memory > available:
         fitting = int(capacity * available / agent.replay.num_bytes(env) * 0.8)
         problems.append(
-            f"agent.replay.capacity={capacity} needs {_show(memory)} of memory for observations "
-            f"{env.obs_shape} {env.obs_dtype}, but {_show(available)} are free; a capacity of "
+            f"agent.replay.capacity={capacity} needs {show_bytes(memory)} of memory for observations "
+            f"{env.obs_shape} {env.obs_dtype}, but {show_bytes(available)} are free; a capacity of "
             f"{fitting} would fit"
         )
     return problems
@@ -130,7 +131,7 @@ def _budget(agent: DQNConfig, trainer: TrainingConfig) -> list[str]:
     return problems
 
 
-def _show(size: int) -> str:
+def show_bytes(size: int) -> str:
     """A number of bytes, for people."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 

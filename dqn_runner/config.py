@@ -34,6 +34,20 @@ class Checkpoint:
 
 
 @dataclass(kw_only=True)
+class Study:
+    """The sweep that this run is a job of; the sweeper sets it."""
+
+    storage: str | None = None
+    """Where the study lives."""
+    name: str | None = None
+    """Its name there."""
+    trial: int | None = None
+    """The trial that the run belongs to."""
+    run: int = 0
+    """The how manyth of its seeds it has; beyond the last one it is a run that validates the trial."""
+
+
+@dataclass(kw_only=True)
 class RunConfig:
     """Everything a run is a function of."""
 
@@ -47,6 +61,7 @@ class RunConfig:
     """`auto` goes on where the run directory holds this run already; `never` begins anew, in a fresh
     directory; a checkpoint, or a run directory for its latest, goes on there with its configuration."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    study: Study = field(default_factory=Study)
     agent: Any = MISSING
     """What learns: network, loss, exploration, optimizer, replay."""
     env: Any = MISSING

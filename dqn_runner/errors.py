@@ -19,7 +19,7 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from dqn_runner.registry import options
-from dqn_runner.types import DivergedError, UserError
+from dqn_runner.types import DivergedError, PrunedError, UserError
 
 
 class RunFailedError(Exception):
@@ -30,7 +30,7 @@ def explain(error: BaseException) -> str | None:
     """One message for an error that the user can put right; None for a bug."""
     chain = list(_chain(error))
     for link in chain:
-        if isinstance(link, (UserError, RunFailedError, DivergedError)):
+        if isinstance(link, (UserError, RunFailedError, DivergedError, PrunedError)):
             return str(link)
         if isinstance(link, (ConfigKeyError, ConfigAttributeError)):
             return _unknown_key(link)

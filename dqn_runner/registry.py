@@ -9,8 +9,8 @@ gets an instance of the default part, Hydra gets an entry in the option's defaul
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, get_origin
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -53,6 +53,21 @@ def store_root(name: str, cls: type) -> None:
     _store.store(name=name, node=_schema(cls), provider="dqn_runner")
 
 
+def store_plugin(group: str, name: str, cls: type, target: str, parts: Mapping[str, str]) -> None:
+    """Register `cls` as the settings of the Hydra plugin `target`, which has open `parts` of its own.
+
+    Hydra wants plugins below its own namespace, and hands them their parts' settings, not the objects.
+    """
+    entries = [*({part: choice} for part, choice in parts.items()), "_self_"]
+    fields: list[Any] = [
+        ("_target_", str, dataclasses.field(default=target)),
+        ("_recursive_", bool, dataclasses.field(default=False)),
+        ("defaults", list[Any], dataclasses.field(default_factory=lambda: entries)),
+    ]
+    schema = dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), kw_only=True)
+    _store.store(group=group, name=name, node=_opened(schema), provider="dqn_runner")
+
+
 def options() -> dict[type, tuple[str, str]]:
     """Every registered class with its (group, name)."""
     return dict(_OPTIONS)
@@ -70,10 +85,15 @@ def slots(cls: type) -> dict[str, type]:
 
 
 def _node(cls: type) -> DictConfig:
-    """The schema as Hydra takes it; its free-form mappings accept new keys without a plus sign."""
-    node = OmegaConf.structured(_schema(cls))
-    for field in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType]
-        if field.default_factory == dict[str, Any]:
+    """The schema as Hydra takes it."""
+    return _opened(_schema(cls))
+
+
+def _opened(schema: type) -> DictConfig:
+    """A schema whose free-form mappings accept new keys without a plus sign."""
+    node = OmegaConf.structured(schema)
+    for field in dataclasses.fields(schema):  # pyright: ignore[reportArgumentType]
+        if get_origin(field.default_factory) is dict:
             OmegaConf.set_struct(node[field.name], False)
     return node
 

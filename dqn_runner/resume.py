@@ -33,6 +33,8 @@ from dqn_runner.types import State, UserError
 
 AUTO, NEVER = "auto", "never"
 CHECKPOINT = "checkpoint.path"
+PLUGIN_PARTS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner")
+"""Parts of a plugin, which are chosen as those of the program are."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _spelt_out(token: str) -> str:
     key, equals, value = token.partition("=")
     if key == "checkpoint":
         return f"{CHECKPOINT}{equals}{value}"
-    if "." in key and (key.replace(".", "/"), value) in options().values():
+    if (key.replace(".", "/"), value) in options().values() or key in PLUGIN_PARTS:
         return f"{key.replace('.', '/')}={value}"
     return token.removeprefix("+") if key == "+experiment" else token
 

@@ -24,7 +24,7 @@ from dqn_runner.rng import eval_seeds, seed_for, stream
 from dqn_runner.run_directory import RunDirectory
 from dqn_runner.signals import StopSignals
 from dqn_runner.stopwatch import Stopwatch
-from dqn_runner.training import Best, TrainingConfig, TrainingStats, Unit
+from dqn_runner.training import Best, Judge, TrainingConfig, TrainingStats, Unit
 from dqn_runner.types import DivergedError, Record, State, crossed
 
 
@@ -43,11 +43,13 @@ class Trainer:
         source: Mapping[str, Any] | None = None,
         group: str | None = None,
         inexact: bool = False,
+        judge: Judge | None = None,
     ) -> None:
         """`env` is a gymnasium.Env or an env part; evaluation uses `eval_env` or a second one like it.
 
         `source` is kept in every checkpoint, for whoever wants to build the run again from it. With
-        `inexact`, a resume cuts an episode short that the environment does not bring back.
+        `inexact`, a resume cuts an episode short that the environment does not bring back. `judge` is asked
+        after each evaluation that is due whether the run shall go on.
         """
         part = as_part(env, eval_env)
         seed, limit = agent.config.seed, config.max_steps_per_episode
@@ -89,6 +91,7 @@ class Trainer:
             source or {"agent": repr(agent.config), "trainer": repr(config)},
         )
         self._group = group
+        self._judge = judge
         self._signals = StopSignals()
         self._elapsed_before = 0.0
         self._watch = Stopwatch()
@@ -154,7 +157,7 @@ class Trainer:
     def load_state_dict(self, state: State) -> None:
         """Go on from `state`; a run that had ended, but has a larger budget now, from before its end."""
         finished = state["finished"]
-        if finished is not None and finished["stopping"] != self.config.stopping():
+        if finished is not None and not self._is_over(finished):
             state, finished = {**state, **finished["before"]}, None
         self.step, self.episode = state["step"], state["episode"]
         self._handled = state["handled"]
@@ -166,6 +169,12 @@ class Trainer:
         self.collector.load_state_dict(state["collector"])
         self.metrics.load_state_dict(state["metrics"])
         self.directory.sinks.load_state_dict(state["sinks"])
+
+    def _is_over(self, finished: State) -> bool:
+        """Whether a run that had ended stays so: as its budget is the same, or a judge had enough of it."""
+        if finished["pruned"]:
+            return self._judge is not None
+        return finished["stopping"] == self.config.stopping()
 
     def _accounts(self) -> State:
         """What evaluating and logging change."""
@@ -219,7 +228,7 @@ class Trainer:
             log.info("nothing to do: this run has ended (%s)", self.ended)
             return self.ended
         while True:
-            end = self.config.budget_ends(self.step, self.episode)
+            end, pruned = self.config.budget_ends(self.step, self.episode), False
             due = self._is_between_rounds()
             evaluated = due and self._due(self.config.eval_frequency)
             logged = due and self._due(self.config.log_frequency)
@@ -228,11 +237,14 @@ class Trainer:
                 self._evaluate()
                 mean: float = self.metrics.eval["return_mean"][-1]
                 end = end or self.config.evaluation_ends(mean, self.best.waited)
+                if end is None and self._judge is not None:
+                    end = self._judge(self._clock(), mean)
+                    pruned = end is not None
             if logged:
                 self._log()
             if due:
                 self._handled = self._clock()
-            aside = self._conclude(end, evaluated, logged) if end else None
+            aside = self._conclude(end, pruned, evaluated, logged) if end else None
             stopped = self._signals.received
             self._save(numbered, bool(end or stopped), aside)
             if end:
@@ -243,7 +255,7 @@ class Trainer:
                 self._stop(stopped)
             self._advance()
 
-    def _conclude(self, reason: str, evaluated: bool, logged: bool) -> str | None:
+    def _conclude(self, reason: str, pruned: bool, evaluated: bool, logged: bool) -> str | None:
         """A last evaluation and log line where none was due; returns a name for the best.pt from before.
 
         A run that is given a larger budget later goes on from before these, as if it had not ended here.
@@ -253,7 +265,8 @@ class Trainer:
             self._evaluate()
         if not logged:
             self._log()
-        self._finished = {"reason": reason, "stopping": self.config.stopping(), "before": before}
+        stopping = self.config.stopping()
+        self._finished = {"reason": reason, "pruned": pruned, "stopping": stopping, "before": before}
         replaced = self._improved and not evaluated and math.isfinite(before["best"]["mean"])
         return best_name(best) if replaced else None
 
@@ -364,6 +377,7 @@ class Trainer:
         best = self.best.mean if evaluated else math.nan
         return TrainingStats(
             reason=reason,
+            pruned=self._finished is not None and self._finished["pruned"],
             steps=self.step,
             episodes=self.episode,
             best_mean=best,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from dqn_runner.registry import option
 from dqn_runner.types import UserError
@@ -111,6 +111,17 @@ class TrainingConfig:
         return {name: getattr(self, name) for name in names}
 
 
+class Judge(Protocol):
+    """Somebody outside of a run who looks at its evaluations and may end it."""
+
+    def __call__(self, clock: int, mean: float) -> str | None:
+        """Why the run should end, if it should, after an evaluation of this mean return.
+
+        `clock` is in the run's unit.
+        """
+        ...
+
+
 @dataclass
 class Best:
     """The best evaluation so far, and how patience stands."""
@@ -139,6 +150,8 @@ class TrainingStats:
 
     reason: str
     """Why it ended, in words."""
+    pruned: bool
+    """Whether it was a judge that ended it."""
     steps: int
     episodes: int
     best_mean: float

@@ -30,6 +30,10 @@ class DivergedError(Exception):
     """Learning gave infinite or undefined numbers; the message is a diagnosis."""
 
 
+class PrunedError(Exception):
+    """A sweep stopped the run, which ended in good order; the message says where and by what."""
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """What networks and replay need to know about an environment."""

@@ -15,7 +15,7 @@ from dqn_runner.evaluator import Evaluation
 from dqn_runner.exploration import EpsilonGreedy
 from dqn_runner.report import read_json
 from dqn_runner.schedules import Constant, Linear
-from dqn_runner.training import Best
+from dqn_runner.training import Best, Judge
 from dqn_runner.types import Record, RunInfo, State
 
 
@@ -80,7 +80,12 @@ def make_agent(**changes: Any) -> DQNAgent:
 
 
 def make_trainer(
-    tmp_path: Path, tape: Tape, agent: DQNAgent | None = None, env: Any = None, **changes: Any
+    tmp_path: Path,
+    tape: Tape,
+    agent: DQNAgent | None = None,
+    env: Any = None,
+    judge: Judge | None = None,
+    **changes: Any,
 ) -> Trainer:
     settings: dict[str, Any] = {
         "unit": "steps",
@@ -92,7 +97,9 @@ def make_trainer(
         "log_frequency": 4,
     }
     config = TrainingConfig(**{**settings, **changes})
-    return Trainer(agent or make_agent(), env or Counter(), config, tmp_path / "run", loggers={"tape": tape})
+    return Trainer(
+        agent or make_agent(), env or Counter(), config, tmp_path / "run", loggers={"tape": tape}, judge=judge
+    )
 
 
 def spy(tape: Tape, owner: Any, method: str, name: str) -> None:
@@ -250,6 +257,24 @@ def test_the_same_script_again_goes_on_and_another_agent_is_refused(tmp_path: Pa
     assert make_trainer(tmp_path, tape, max_steps=16).train().steps == 16
     assert tape.events[0].startswith("open ")
     assert tape.events[1] == "episode 16/4"
+
+
+def test_a_judge_ends_a_run_in_good_order_and_only_he_can_keep_it_ended(tmp_path: Path) -> None:
+    heard: list[tuple[int, float]] = []
+
+    def judge(clock: int, mean: float) -> str | None:
+        heard.append((clock, mean))
+        return "enough" if len(heard) == 2 else None
+
+    stats = make_trainer(tmp_path, Tape(), judge=judge).train()
+    assert (stats.reason, stats.pruned, stats.steps) == ("enough", True, 10)
+    assert heard == [(6, 4.0), (10, 4.0)]
+    assert (tmp_path / "run" / "metrics.json").exists()
+    again = make_trainer(tmp_path, Tape(), judge=judge).train()
+    assert (again.reason, again.pruned, again.steps) == ("enough", True, 10)
+    alone = make_trainer(tmp_path, Tape()).train()
+    assert (alone.reason, alone.pruned, alone.steps) == ("trainer.max_steps=12 reached", False, 12)
+    assert repr(alone.history) == repr(make_trainer(tmp_path / "whole", Tape()).train().history)
 
 
 def test_objective_is_the_best_evaluation(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""What a sweep is, before anything runs: settings, search space, commands, places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from dqn_runner.sweep.jobs import Command
+from dqn_runner.sweep.settings import SweepSettings
+from dqn_runner.sweep.space import SearchSpace, search_space
+from dqn_runner.sweep.study import default_storage
+from dqn_runner.types import UserError
+
+OWN_SUBDIR = "hydra.sweep.subdir"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a sweep is a function of."""
+
+    settings: SweepSettings
+    command: Command
+    space: SearchSpace
+    config: DictConfig
+    """What the command line composes without the parameters of the search."""
+    proposal: tuple[str, ...]
+    """Overrides of some trial, which no study knows of."""
+    job: DictConfig
+    """What they compose."""
+    directory: Path
+    storage: str
+    """Where the study lives, for this process."""
+    storage_for_jobs: str
+    """The same as it was written, so that secrets in environment variables stay out of command lines."""
+    name: str
+    seed: int
+    """Of the first run of each trial."""
+
+    def definition(self) -> dict[str, Any]:
+        """What makes the study the study that it is, as plain values."""
+        settings = self.settings
+        return {
+            "parameters": self.space.definition(),
+            "overrides": list(self.command.fixed),
+            "seed": self.seed,
+            "seeds": settings.seeds,
+            "aggregate": settings.aggregate.value,
+            "objective": settings.objectives,
+            "direction": settings.directions,
+        }
+
+
+def plan_of(
+    settings: SweepSettings, config: DictConfig, arguments: Sequence[str], context: HydraContext
+) -> Plan:
+    """The plan of a command line, after a first job of it was composed: raises for what no job could take."""
+    space = search_space(arguments, settings.params, settings.custom_search_space)
+    hydra = config.hydra
+    if any(str(override).startswith(OWN_SUBDIR) for override in hydra.overrides.hydra):
+        raise UserError(f"{OWN_SUBDIR} cannot be set: trials are numbered, and found again by their numbers")
+    proposal = space.suggest(_any_trial(), config)
+    job = context.config_loader.load_sweep_config(config, [*space.fixed, *proposal])
+    trainer = job.trainer
+    settings.check_budget(trainer.max_steps if trainer.unit.name == "steps" else trainer.max_episodes)
+    directory = Path(hydra.sweep.dir)
+    raw: dict[str, Any] = OmegaConf.to_container(hydra.sweeper, resolve=False)  # pyright: ignore[reportAssignmentType]
+    journal = default_storage(directory)
+    return Plan(
+        settings=settings,
+        command=Command(
+            flags=_flags(hydra),
+            fixed=space.fixed,
+            hydra=tuple(hydra.overrides.hydra),
+            launcher=hydra.runtime.choices["hydra/launcher"],
+        ),
+        space=space,
+        config=config,
+        proposal=tuple(proposal),
+        job=job,
+        directory=directory,
+        storage=settings.storage or journal,
+        storage_for_jobs=raw["storage"] or journal,
+        name=settings.study_name or directory.absolute().name,
+        seed=int(job.seed),
+    )
+
+
+def _flags(hydra: DictConfig) -> tuple[str, ...]:
+    given = next((s.path for s in hydra.runtime.config_sources if s.provider == "command-line"), None)
+    return (f"--config-name={hydra.job.config_name}", *([f"--config-dir={given}"] if given else []))
+
+
+def _any_trial() -> optuna.Trial:
+    """A trial of no study, to see what the search space makes of it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()

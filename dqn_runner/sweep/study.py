@@ -1,0 +1,174 @@
+"""The study of a sweep: opening it, proposing trials, and taking over those that nobody finishes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from hydra.utils import instantiate
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, GridSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from dqn_runner.sweep.settings import SweepSettings
+from dqn_runner.sweep.space import SearchSpace
+from dqn_runner.sweep.storage import open_storage
+from dqn_runner.types import UserError
+
+JOURNAL = "study.journal"
+DEFINITION = "sweep"
+"""The study's attribute that says what was asked; a later session must ask the same."""
+
+FIXED_SEED = ("GridSampler", "QMCSampler")
+"""These enumerate points in an order that the seed gives; all trials need the same one."""
+
+
+def create_study(storage: str, name: str, settings: SweepSettings, definition: Mapping[str, Any]) -> Study:
+    """Create the study, or take it up where it exists; raises where it was made for another question."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    directions = [StudyDirection[direction.upper()] for direction in settings.directions]
+    study = optuna.create_study(
+        storage=open_storage(storage), study_name=name, directions=directions, load_if_exists=True
+    )
+    known = study.user_attrs.get(DEFINITION)
+    if known is None:
+        study.set_user_attr(DEFINITION, dict(definition))
+    elif changed := [key for key in definition if known.get(key) != definition[key]]:
+        raise UserError(
+            f"the study {name} in {storage} was begun with another {' and '.join(changed)} "
+            f"({'; '.join(f'{key}: {known.get(key)} -> {definition[key]}' for key in changed)}); repeat the "
+            "old command to go on with it, or choose another hydra.sweep.dir or hydra.sweeper.study_name"
+        )
+    return study
+
+
+def load_study(storage: str, name: str) -> Study:
+    """The study as a job sees it, with the pruner that the sweep chose."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.load_study(
+        storage=open_storage(storage), study_name=name, sampler=optuna.samplers.RandomSampler()
+    )
+    study.pruner = make_pruner(study.user_attrs["pruner"])
+    return study
+
+
+def make_pruner(config: Mapping[str, Any]) -> optuna.pruners.BasePruner:
+    """A pruner from its configuration."""
+    return instantiate(dict(config))
+
+
+def set_parts(study: Study, settings: SweepSettings, space: SearchSpace, seed: int) -> None:
+    """Give the study its sampler and its pruner, and tell the pruner to the jobs."""
+    config = dict(settings.sampler)
+    kind = str(config["_target_"]).rpartition(".")[2]
+    if config.get("seed") is None and "seed" in config:
+        config["seed"] = seed
+    extra: dict[str, Any] = {"search_space": space.grid()} if kind == "GridSampler" else {}
+    if settings.constraints:
+        extra["constraints_func"] = _constraints(settings.constraints)
+
+    def make(number: int) -> BaseSampler:
+        own = {**config}
+        if "seed" in config and kind not in FIXED_SEED:
+            own["seed"] = int(np.random.SeedSequence([config["seed"], number]).generate_state(1)[0])
+        try:
+            return instantiate(own, **extra)
+        except Exception as error:
+            cause = error.__cause__ or error
+            raise UserError(f"hydra.sweeper.sampler {kind} cannot be made: {cause}") from error
+
+    study.sampler = PerTrialSampler(make)
+    study.pruner = make_pruner(settings.pruner)
+    if study.user_attrs.get("pruner") != settings.pruner:
+        study.set_user_attr("pruner", settings.pruner)
+
+
+class PerTrialSampler(BaseSampler):
+    """Proposes trial n by a sampler that is made for it, with a seed of its own.
+
+    So the proposals depend on the seed, the trial's number and the results so far, and on nothing that a
+    killed process would take with it; and processes that share a study never propose the same.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
+        self._make = make
+        self._inner = make(0)
+
+    def __str__(self) -> str:
+        return str(self._inner)
+
+    @property
+    def inner(self) -> BaseSampler:
+        """The sampler of the trial that was asked for last."""
+        return self._inner
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Make the sampler of this trial."""
+        self._inner = self._make(trial.number)
+        self._inner.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As the sampler does."""
+        return self._inner.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As the sampler does."""
+        return self._inner.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As the sampler does."""
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """As the sampler does."""
+        self._inner.after_trial(study, trial, state, values)
+
+
+def exhausted(study: Study) -> bool:
+    """Whether the sampler has no point left to propose."""
+    sampler = study.sampler
+    grid = sampler.inner if isinstance(sampler, PerTrialSampler) else sampler
+    return isinstance(grid, GridSampler) and grid.is_exhausted(study)
+
+
+def requeue(study: Study, trial: FrozenTrial) -> None:
+    """Let somebody else take up a trial whose process died."""
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)  # pyright: ignore[reportPrivateUsage]
+
+
+def take_up(study: Study, number: int) -> Trial:
+    """The running trial of this number, as a job reports to it."""
+    (frozen,) = (trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+    return Trial(study, frozen._trial_id)  # pyright: ignore[reportPrivateUsage]
+
+
+def validation_key(number: int, run: int) -> str:
+    """The attribute of the study for the outcome of a run that validates a trial, which is finished then."""
+    return f"validation_{number}_{run}"
+
+
+def default_storage(sweep_dir: Path) -> str:
+    """The journal in the sweep directory."""
+    return str(sweep_dir.absolute() / JOURNAL)
+
+
+def _constraints(bounds: Mapping[str, float]) -> Callable[[FrozenTrial], list[float]]:
+    """What Optuna asks for: a positive number for each bound that is exceeded."""
+
+    def excess(trial: FrozenTrial) -> list[float]:
+        metrics = trial.user_attrs.get("metrics", {})
+        return [metrics.get(name, np.inf) - bound for name, bound in bounds.items()]
+
+    return excess

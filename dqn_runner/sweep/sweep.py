@@ -1,0 +1,199 @@
+"""A sweep: takes trials, runs their seeds as jobs, and tells the study what came of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from dqn_runner.errors import RunFailedError
+from dqn_runner.signals import StopSignals
+from dqn_runner.sweep import results
+from dqn_runner.sweep.jobs import Jobs, quoted
+from dqn_runner.sweep.objectives import aggregate
+from dqn_runner.sweep.plan import Plan
+from dqn_runner.sweep.slots import Slots
+from dqn_runner.sweep.study import create_study, set_parts, validation_key
+from dqn_runner.sweep.trials import DIRECTORY, OVERRIDES, Trials
+from dqn_runner.sweep.workers import Workers
+
+FAILED, STOPPED = "failed", "stopped"
+TRIAL_STATES = {"pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED, FAILED: TrialState.FAIL}
+"""What a run that did not finish makes of its trial."""
+
+SAME_FAILURES = 3
+"""So many trials that fail for one reason, before any does not, stop the sweep."""
+
+
+class Sweep:
+    """Runs a plan to its end, or goes on with it."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Open the study; raises UserError where it was made for another plan."""
+        self.plan = plan
+        settings = plan.settings
+        plan.directory.mkdir(parents=True, exist_ok=True)
+        self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition())
+        set_parts(self.study, settings, plan.space, plan.seed)
+        self._jobs = Jobs()
+        self._workers = Workers(self.study)
+        self._trials = Trials(
+            self.study, plan.space, plan.config, settings.n_trials, self._workers, plan.directory
+        )
+
+    def run(self) -> None:
+        """Run all trials, then the validation; prints the results and leaves them in the directory.
+
+        SIGINT and SIGTERM let the jobs save and end; the same command goes on.
+        """
+        slots = Slots(self.plan.settings.n_jobs, self._jobs, self._workers.beat)
+        with StopSignals() as signals:
+            try:
+                slots.run(self._work, signals)
+                pending = self._seeds_to_validate()
+                slots.run(lambda slot: self._validate(pending, slot), signals)
+            finally:
+                self._workers.leave()
+                results.write_results(self.study, self.plan)
+            signals.pass_on()
+        print(results.table(self.study, self.plan), flush=True)
+
+    def _work(self, slot: int) -> None:
+        """One slot: trial after trial, and those that other processes leave behind."""
+        while not self._jobs.stopping.is_set():
+            trial = self._trials.take()
+            if trial is not None:
+                self._run_trial(trial, slot)
+            elif not self._trials.others_at_work() or self._jobs.stopping.wait(1.0):
+                return
+
+    def _run_trial(self, trial: Trial, slot: int) -> None:
+        """Run the seeds of a trial one after the other, and finish it, unless the sweep is stopped."""
+        settings, number = self.plan.settings, trial.number
+        found: list[dict[str, float]] = []
+        for index in range(settings.seeds):
+            state, message = self._run_seed(self._trials.get(number), index, slot)
+            if state == STOPPED:
+                return
+            if state in TRIAL_STATES:
+                trial.set_user_attr("error" if state == FAILED else state, message)
+                self._finish(number, TRIAL_STATES[state], message)
+                return
+            found.append(self._trials.get(number).user_attrs[f"run_{index}"]["metrics"])
+            if settings.prunes_between_seeds and self._is_worse(trial, index, found[-1]):
+                self._finish(number, TrialState.PRUNED, f"pruned after {index + 1} seeds")
+                return
+        metrics = {name: aggregate([run[name] for run in found], settings.aggregate) for name in found[0]}
+        trial.set_user_attr("metrics", metrics)
+        values = [metrics[name] for name in settings.objectives]
+        said = ", ".join(f"{name} {metrics[name]:g}" for name in settings.objectives)
+        self._finish(number, TrialState.COMPLETE, said, values)
+
+    def _is_worse(self, trial: Trial, index: int, metrics: dict[str, float]) -> bool:
+        """Whether the pruner gives a trial up after the seed of this index, if there are more."""
+        if index not in self._trials.get(trial.number).intermediate_values:
+            trial.report(metrics[self.plan.settings.objectives[0]], index)
+        return index + 1 < self.plan.settings.seeds and trial.should_prune()
+
+    def _run_seed(self, trial: FrozenTrial, index: int, slot: int) -> tuple[str, str]:
+        """Run a seed of a trial, again where a signal killed it; how it ended, and what it said last.
+
+        One whose outcome the study knows already is not run again.
+        """
+        settings, seed = self.plan.settings, self.plan.seed + index
+        several = settings.seeds + settings.validate > 1
+        directory = Path(trial.user_attrs[DIRECTORY], *([f"seed_{seed}"] if several else []))
+        link = {
+            "storage": quoted(self.plan.storage_for_jobs),
+            "name": quoted(self.plan.name),
+            "trial": trial.number,
+            "run": index,
+        }
+        own = [f"seed={seed}", *(f"study.{key}={value}" for key, value in link.items())]
+        arguments = self.plan.command.job([*trial.user_attrs[OVERRIDES], *own], directory)
+        said = ""
+        for _ in range(settings.max_restarts + 1):
+            if (known := self._outcome(trial.number, index)) is not None:
+                return known, said
+            if self._jobs.stopping.is_set():
+                return STOPPED, ""
+            outcome = self._jobs.run(arguments, directory, self._environment(slot))
+            said = outcome.message
+            if 0 <= outcome.status < 128:
+                break
+            said = f"killed by signal {outcome.status % 128 if outcome.status > 0 else -outcome.status}"
+            if not self._jobs.stopping.is_set():
+                print(f"trial {trial.number}, seed {seed}: {said}", flush=True)
+        known = self._outcome(trial.number, index)
+        if known is None and self._jobs.stopping.is_set():
+            return STOPPED, ""
+        return known or FAILED, said
+
+    def _outcome(self, number: int, index: int) -> str | None:
+        """What a run told the study of its end."""
+        run = self._trials.get(number).user_attrs.get(f"run_{index}")
+        run = run or self.study.user_attrs.get(validation_key(number, index))
+        return run and run["state"]
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        """Environment variables of the jobs in a slot: one thread, and one device where there are some."""
+        variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        if gpus := self.plan.settings.gpus:
+            variables["CUDA_VISIBLE_DEVICES"] = str(gpus[slot % len(gpus)])
+        return variables
+
+    def _finish(
+        self, number: int, state: TrialState, said: str, values: Sequence[float] | None = None
+    ) -> None:
+        """Tell the study how a trial ended, and the user how the sweep stands; raises if it is hopeless."""
+        if not self._trials.tell(number, state, values):
+            return
+        trials = self._trials.all()
+        finished = sum(trial.state.is_finished() for trial in trials)
+        standing = f"{finished} of {self.plan.settings.n_trials} finished"
+        print(f"trial {number} {state.name.lower()}: {said} | {standing}", flush=True)
+        results.write_results(self.study, self.plan)
+        if state is TrialState.FAIL:
+            self._stop_if_hopeless([trial for trial in trials if trial.state.is_finished()])
+
+    def _stop_if_hopeless(self, finished: Sequence[FrozenTrial]) -> None:
+        limit, failed = self.plan.settings.max_failure_rate, _errors(finished)
+        if limit is not None:
+            if len(failed) > limit * self.plan.settings.n_trials:
+                raise RunFailedError(
+                    f"{len(failed)} trials failed, more than hydra.sweeper.max_failure_rate={limit:g} of "
+                    f"{self.plan.settings.n_trials}; the last one: {failed[-1]}"
+                )
+        elif len(failed) == len(finished) >= SAME_FAILURES and len(set(failed)) == 1:
+            raise RunFailedError(
+                f"the first {len(failed)} trials all failed for the same reason: {failed[0]} "
+                f"(each {results.OUTPUT} in {self.plan.directory} has the whole story)"
+            )
+
+    def _seeds_to_validate(self) -> list[int]:
+        """Indices of the runs that validate the best trial, beyond its own; all of one process's slots."""
+        settings = self.plan.settings
+        if self._jobs.stopping.is_set() or not settings.validate or not results.completed(self.study):
+            return []
+        return [settings.seeds + index for index in range(settings.validate)]
+
+    def _validate(self, pending: list[int], slot: int) -> None:
+        """One slot: run after run of the best trial on fresh seeds."""
+        while pending and not self._jobs.stopping.is_set():
+            best = self._trials.get(self.study.best_trial.number)
+            index = pending.pop(0)
+            state, message = self._run_seed(best, index, slot)
+            if state == FAILED:
+                raise RunFailedError(f"the validation of trial {best.number} failed: {message}")
+
+
+def _errors(trials: Sequence[FrozenTrial]) -> list[str]:
+    """Why trials failed, without what names only one of them."""
+    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+    return [
+        str(trial.user_attrs.get("error")).replace(str(trial.user_attrs.get(DIRECTORY)), "…")
+        for trial in failed
+    ]
