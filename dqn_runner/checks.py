@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dqn_runner.agent import DQNConfig
-from dqn_runner.training import TrainingConfig
+from dqn_runner.training import TrainingConfig, Unit
 from dqn_runner.types import EnvSpec, UserError
 
 
@@ -33,7 +33,7 @@ class Footprint:
     memory: int
     """Of the replay, when it is full or the run over."""
     disk: int
-    """Of the checkpoints that are kept, and the one being written."""
+    """Of the checkpoints that are kept, and the one being written; but for the run's history in them."""
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -42,23 +42,33 @@ class Footprint:
 
 
 def footprint(agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> Footprint:
-    """What a run will need; `state` is the bytes of a checkpoint without its replay.
+    """What a run will need; `state` is the bytes of a checkpoint without its replay."""
+    capacity: int = agent.replay.capacity
+    steps = math.inf if trainer.max_steps is None else trainer.max_steps
+    held = replace(agent.replay, capacity=min(capacity, steps))
+    kept = replace(agent.replay, capacity=min(_kept_transitions(capacity, trainer), steps))
+    files = trainer.keep_last + 3  # best.pt, latest.pt, and the one that is being written
+    disk = files * (state + held.saved(env).own) + kept.saved(env).shared
+    return Footprint(held.num_bytes(env), disk)
 
-    The kept checkpoints share their replay segments: the newest needs a full replay, and best.pt, which may
-    be old, another one.
+
+def _kept_transitions(capacity: int, trainer: TrainingConfig) -> int:
+    """How many different transitions the kept checkpoints name at most; what they share is written once.
+
+    best.pt may be old. The others reach back from now by the replay of the oldest, which is as old as
+    `keep_last` periods.
     """
-    full: int = agent.replay.num_bytes(env)
-    filled = math.inf if trainer.max_steps is None else trainer.max_steps / agent.replay.capacity
-    states = (trainer.keep_last + 3) * state
-    return Footprint(int(full * min(1, filled)), states + int(full * min(2, filled)))
+    in_steps = 1 if trainer.unit is Unit.steps else trainer.max_steps_per_episode or math.inf
+    reach = capacity + trainer.keep_last * trainer.checkpoint_frequency * in_steps
+    return capacity + int(min(reach, (trainer.keep_last + 1) * capacity))
 
 
 def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> None:
     """Raise a UserError if the checkpoints will not fit; `state` is the bytes of one without its replay."""
     needed = footprint(agent, trainer, env, state).disk
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
-    own = sum(path.stat().st_size for path in output_dir.glob("checkpoints/**/*") if path.is_file())
-    free = shutil.disk_usage(existing).free + own
+    own = {path.stat().st_ino: path.stat().st_size for path in output_dir.glob("checkpoints/**/*.*")}
+    free = shutil.disk_usage(existing).free + sum(own.values())
     if needed > free:
         raise UserError(
             f"the checkpoints of this run need up to {show_bytes(needed)} on the disk of {output_dir}, "

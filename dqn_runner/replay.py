@@ -12,7 +12,7 @@ from dqn_runner.distributions import Distribution, Proportional, Uniform
 from dqn_runner.lazy import torch
 from dqn_runner.n_step import NStepWindows
 from dqn_runner.registry import option
-from dqn_runner.storage import Storage, make_storage
+from dqn_runner.storage import Saved, Storage, make_storage
 from dqn_runner.types import Array, Batch, EnvSpec, IntArray, State, Transition, UserError
 
 
@@ -73,6 +73,10 @@ class UniformReplay:
         """Memory that a full replay takes."""
         return storage.num_bytes(self.capacity, spec)
 
+    def saved(self, spec: EnvSpec) -> Saved:
+        """What a full replay takes on the disk."""
+        return storage.saved(self.capacity, spec)
+
     def build(
         self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
     ) -> Replay:
@@ -111,6 +115,11 @@ class PrioritizedReplay:
     def num_bytes(self, spec: EnvSpec) -> int:
         """Memory that a full replay takes."""
         return storage.num_bytes(self.capacity, spec) + sum_tree.num_bytes(self.capacity)
+
+    def saved(self, spec: EnvSpec) -> Saved:
+        """What a full replay takes on the disk; priorities change everywhere."""
+        shared, own = storage.saved(self.capacity, spec)
+        return Saved(shared, own + self.capacity * np.dtype(np.float64).itemsize)
 
     def build(
         self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator

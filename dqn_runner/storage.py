@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from dqn_runner import frames
+from dqn_runner import frames, segments
 from dqn_runner.frames import FrameStore
 from dqn_runner.n_step import Window
 from dqn_runner.ring import Layout, Ring, row_bytes
@@ -45,12 +45,30 @@ def make_storage(capacity: int, spec: EnvSpec, num_envs: int, n_step: int) -> St
     return FramedTransitions(capacity, spec, num_envs, n_step)
 
 
+class Saved(NamedTuple):
+    """Bytes that a full replay takes on the disk."""
+
+    shared: int
+    """In segments, which checkpoints share."""
+    own: int
+    """In each checkpoint, at most: what changes everywhere, and the rows that fill no segment yet."""
+
+
 def num_bytes(capacity: int, spec: EnvSpec) -> int:
     """Memory that a full storage takes, for one environment and single steps."""
-    if spec.frame_stack == 1:
-        return capacity * row_bytes(_layout(spec.obs_shape, spec.obs_dtype))
-    num_frames = _num_frames(capacity, _reach(spec, 1, 1))
-    return capacity * row_bytes(_numbered_layout(spec)) + num_frames * row_bytes(frames.layout(spec))
+    return saved(capacity, spec).shared
+
+
+def saved(capacity: int, spec: EnvSpec) -> Saved:
+    """What a full storage takes on the disk, for one environment and single steps."""
+    rings = [(capacity, row_bytes(_layout(spec.obs_shape, spec.obs_dtype)))]
+    if spec.frame_stack > 1:
+        num_frames = _num_frames(capacity, _reach(spec, 1, 1))
+        rings = [(capacity, row_bytes(_numbered_layout(spec))), (num_frames, row_bytes(frames.layout(spec)))]
+    return Saved(
+        sum(rows * size for rows, size in rings),
+        sum(min(rows, segments.length(size)) * size for rows, size in rings),
+    )
 
 
 class Transitions:

@@ -21,13 +21,11 @@ import torch
 from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, UserError
 from dqn_runner import checks as checks_module
 from dqn_runner.checkpoint import load_checkpoint
-from dqn_runner.checks import Footprint, footprint
 from dqn_runner.exploration import EpsilonGreedy
 from dqn_runner.loggers import log
-from dqn_runner.replay import UniformReplay
 from dqn_runner.schedules import Constant
 from dqn_runner.training import Best, Unit
-from dqn_runner.types import DivergedError, EnvSpec
+from dqn_runner.types import DivergedError
 from tests import crash
 from tests.conftest import BUDGET, Outcome, records, write_my_env
 
@@ -330,25 +328,6 @@ class TestSignalsOfClusters:
         stopped = records(tmp_path / "run")
         assert crash.run([*command[:-1], "hydra.run.dir=whole"], tmp_path) == 0
         assert records(tmp_path / "whole") == stopped
-
-
-class TestFootprint:
-    AGENT = DQNConfig(replay=UniformReplay(capacity=2**20))
-    SPEC = EnvSpec(obs_shape=(4,), num_actions=2)  # 48 bytes a transition
-
-    def footprint(self, **trainer: Any) -> Footprint:
-        return footprint(self.AGENT, TrainingConfig(**trainer), self.SPEC, state=2**20)
-
-    def test_best_and_latest_may_need_a_full_replay_each(self):
-        assert self.footprint(keep_last=3) == Footprint(48 * 2**20, 6 * 2**20 + 2 * 48 * 2**20)
-
-    @pytest.mark.parametrize(("steps", "memory", "disk"), [(2**18, 12, 12), (2**20, 48, 48), (2**24, 48, 96)])
-    def test_a_short_run_fills_no_more(self, steps: int, memory: int, disk: int):
-        assert self.footprint(keep_last=0, max_steps=steps) == Footprint(memory * 2**20, (3 + disk) * 2**20)
-
-    def test_the_log_begins_with_it(self, finished_run: Path):
-        log = (finished_run / "logs" / "training.log").read_text()
-        assert "the replay takes up to 0.1 MiB of memory, checkpoints up to " in log
 
 
 class TestTheDisk:
