@@ -8,7 +8,7 @@ import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from dqn_runner.app import CONF
-from dqn_runner.config import accept_env, plain
+from dqn_runner.config import RunConfig, accept_env, plain
 from dqn_runner.identity import SESSION_KEYS
 from dqn_runner.resume import expand_arguments, parse
 from dqn_runner.sweep import results
@@ -63,9 +63,9 @@ def run_config(overrides: Sequence[str], name: str = "config") -> tuple[dict[str
     overrides = expand_arguments(overrides)
     cfg = compose(name, overrides=overrides)
     accept_env(cfg, {override.key_or_group for override in parse(overrides)})
-    for key in SESSION_KEYS:
-        cfg[key] = compose("config")[key]
-    return plain(cfg), instantiate(cfg, _convert_="object")
+    run, unasked = instantiate(cfg, _convert_="object"), RunConfig()
+    run = replace(run, **{key: getattr(unasked, key) for key in SESSION_KEYS})
+    return {key: value for key, value in plain(cfg).items() if key not in SESSION_KEYS}, run
 
 
 def a_plan(directory: Path, command: Command | None = None, **changes: Any) -> Plan:
