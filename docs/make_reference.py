@@ -91,6 +91,7 @@ def reference() -> str:
         lines += section(cls, f"`{group}={name}`", prefix)
     experiments = in_conf("experiment")
     lines += ["## `experiment`", "", f"Complete recipes: {', '.join(experiments)}.", ""]
+    lines += ["## `search`", "", f"Search spaces of sweeps: {', '.join(in_conf('search'))}.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

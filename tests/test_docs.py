@@ -40,7 +40,9 @@ def arguments(command: str) -> list[str]:
     if "mode=eval" in words:
         return [*words, "evaluator.episodes=2"]
     steps = 1600 if any(word.startswith("resume=") for word in words) else 800
-    return [*words, *SHORT, f"trainer.max_steps={steps}"]
+    sweep = any(word.startswith(("search=", "hydra/sweeper=optuna")) for word in words)
+    trials = ["hydra.sweeper.n_trials=1"] if sweep else []
+    return [*words, *SHORT, f"trainer.max_steps={steps}", *trials]
 
 
 def run(command: list[str], cwd: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from dqn_runner.build import build_agent
 from dqn_runner.sweep.overrides import canonical, text_of
 from dqn_runner.sweep.space import SearchSpace, search_space
 from dqn_runner.types import UserError
+from tests.conftest import Outcome
 
 NO_CONFIG = OmegaConf.create({})
 SEARCHES = sorted((CONF / "search").glob("*.yaml"))
@@ -149,6 +150,30 @@ class TestWhatIsDrawnReachesTheRun:
     def test_any_value_comes_back_from_its_text(self, value: Any):
         (override,) = OverridesParser.create().parse_overrides([f"x={text_of(value)}"])
         assert same(override.value(), value)
+
+    @pytest.mark.parametrize(
+        "word",
+        [
+            "null",
+            "True",
+            "inf",
+            "NaN",
+            "1",
+            "1e-3",
+            "a,b",
+            "choice(1)",
+            "",
+            " ",
+            "~",
+            "[1]",
+            "${x}",
+            "it's",
+            "\\",
+        ],
+    )
+    def test_a_string_that_reads_like_something_else_stays_a_string(self, word: str):
+        (override,) = OverridesParser.create().parse_overrides([f"x={text_of(word)}"])
+        assert override.value() == word
 
     @settings(deadline=None, max_examples=60)
     @given(VALUES)
@@ -479,6 +504,20 @@ def composed(*overrides: str, hydra: bool = False) -> DictConfig:
 
 
 class TestFilesOfTheGroup:
+    def test_settings_that_no_job_would_see_are_refused(
+        self, program: Callable[..., Outcome], tmp_path: Path
+    ):
+        file = tmp_path / "mine" / "search" / "own.yaml"
+        file.parent.mkdir(parents=True)
+        text = SEARCHES[0].read_text()
+        file.write_text(f"{text}\ntrainer:\n  max_steps: 2000\n")
+        answer = program("--config-dir=mine", "search=own").error
+        assert answer.startswith("search=own sets trainer.max_steps, but its jobs do not read that file")
+
+    def test_a_mistake_in_a_space_is_one_line(self, program: Callable[..., Outcome]):
+        answer = program("search=dqn", "agent.gamma=interval(1,0.9)").error
+        assert answer == "agent.gamma: `low <= high` must hold, but got (low=1.0, high=0.9)."
+
     @pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
     @pytest.mark.parametrize("recipe", ["lunarlander", "minatar_breakout"])
     def test_each_makes_a_sweep_of_any_recipe(self, path: Path, recipe: str):
@@ -496,7 +535,7 @@ class TestFilesOfTheGroup:
         params: Any = OmegaConf.load(path).hydra.sweeper.params
         searched, asked = search_space([], params, None), study()
         seen: set[str] = set()
-        for _ in range(10):
+        for _ in range(8):
             overrides = searched.suggest(asked.ask(), NO_CONFIG)
             run = instantiate(composed(*overrides), _convert_="object")
             spec = build_agent(run.agent, run.env).spec
