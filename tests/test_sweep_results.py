@@ -355,7 +355,7 @@ class TestBestConfig:
             (["experiment=lunarlander", "seed=7"], ["agent.gamma=0.95", "agent.learning_rate=1e-05"]),
             (["experiment=minatar_breakout"], ["agent=iqn", "agent/network=mlp", "agent/optimizer=adam"]),
             (["agent=c51", "logging=[jsonl,console]"], ["agent/network=mlp", "agent.network.hidden=[64,64]"]),
-            (["logging=[]", "resume=never"], ["agent.replay=prioritized", "agent/loss/bootstrap=double"]),
+            (["logging=[]", "resume=never"], ["agent=rainbow", "agent.replay=uniform"]),
             (["env.id=Acrobot-v1"], ["agent.exploration.schedule=constant", "trainer.max_episodes=null"]),
             (["env._target_=my_pkg.MyEnv", "+env.kwargs.size={a: [1, 2.0]}"], ["trainer=default"]),
             (["agent/network=custom", "agent.network.target=my_pkg.Net"], ["+agent.network.kwargs.n='1e-3'"]),
