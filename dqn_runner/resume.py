@@ -141,7 +141,7 @@ def _spelt_out(token: str) -> str:
     key, equals, value = token.partition("=")
     if key == "checkpoint":
         return f"{CHECKPOINT}{equals}{value}"
-    if (key.replace(".", "/"), value) in options().values() or key in PLUGIN_PARTS:
+    if (key.replace(".", "/"), value) in options().values() or (key in PLUGIN_PARTS and value.isidentifier()):
         return f"{key.replace('.', '/')}={value}"
     return token.removeprefix("+") if key == "+experiment" else token
 

@@ -33,7 +33,7 @@ class Calibration(NamedTuple):
     """What one run takes."""
 
     seconds: float
-    """To the end of its budget; a run that reaches its target earlier takes less."""
+    """From its start to the end of its budget; a run that reaches its target earlier takes less."""
     resident: int
     """Bytes of memory of its process, as the run begins."""
 
@@ -80,9 +80,12 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
         process = subprocess.Popen(
             [sys.executable, "-m", "dqn_runner", *arguments], stdout=file, stderr=subprocess.STDOUT
         )
-        begun = time.monotonic()
+        begun, starting = time.monotonic(), 0.0
         while process.poll() is None and time.monotonic() - begun < CALIBRATION:
-            if len(_progress(directory, plan.job.agent.learning_starts)) >= RECORDS:
+            progress = _progress(directory, plan.job.agent.learning_starts)
+            if progress and not starting:
+                starting = time.monotonic() - begun - progress[-1][0]
+            if len(progress) >= RECORDS:
                 break
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
@@ -93,9 +96,9 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
             f"the calibration run logged too little in {CALIBRATION:g} s to tell its pace; choose a smaller "
             f"trainer.log_frequency. It said: {output.read_text().strip()[-500:]}"
         )
-    (begin, first), (end, last) = progress[0], progress[-1]
+    (early, first), (late, last) = progress[0], progress[-1]
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return Calibration((end - begin) / (last - first), memory)
+    return Calibration(starting + (late - early) / (last - first), memory)
 
 
 def _progress(directory: Path, learning_starts: int) -> list[tuple[float, float]]:

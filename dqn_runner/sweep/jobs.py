@@ -162,5 +162,5 @@ def _last_line(output: Path, begin: int) -> str:
         file.seek(begin)
         lines = file.read().decode(errors="replace").split("\n")
     said = [line.strip() for line in lines if line.strip()]
-    errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
-    return (errors or said or ["it said nothing"])[-1]
+    verdicts = [line.partition(": ")[2] for line in said if line.startswith(("error: ", "pruned: "))]
+    return (verdicts or said or ["it said nothing"])[-1]

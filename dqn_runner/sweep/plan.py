@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dqn_runner.identity import leaves
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.settings import SweepSettings
-from dqn_runner.sweep.space import SearchSpace, search_space
+from dqn_runner.sweep.space import CHOSEN_BY, SearchSpace, search_space
 from dqn_runner.sweep.study import default_storage
 from dqn_runner.types import UserError
 
+DEFAULT_CONFIG = "config"
 OWN_SUBDIR = "hydra.sweep.subdir"
 
 
@@ -65,7 +67,12 @@ def plan_of(
     if any(str(override).startswith(OWN_SUBDIR) for override in hydra.overrides.hydra):
         raise UserError(f"{OWN_SUBDIR} cannot be set: trials are numbered, and found again by their numbers")
     proposal = space.suggest(_any_trial(), config)
-    job = context.config_loader.load_sweep_config(config, [*space.fixed, *proposal])
+    chosen = [argument for argument in arguments if argument.startswith(f"{CHOSEN_BY}=")]
+    loader = context.config_loader
+    job = loader.load_sweep_config(config, [*chosen, *space.fixed, *proposal])
+    if chosen:
+        without = loader.load_configuration(hydra.job.config_name, [*space.fixed, *proposal], RunMode.RUN)
+        _refuse_settings_beside(chosen[0], job, without)
     trainer = job.trainer
     settings.check_budget(trainer.max_steps if trainer.unit.name == "steps" else trainer.max_episodes)
     directory = Path(hydra.sweep.dir)
@@ -75,7 +82,7 @@ def plan_of(
         settings=settings,
         command=Command(
             flags=_flags(hydra),
-            fixed=space.fixed,
+            fixed=tuple(override for override in space.fixed if not override.startswith("seed=")),
             hydra=tuple(hydra.overrides.hydra),
             launcher=hydra.runtime.choices["hydra/launcher"],
         ),
@@ -91,9 +98,27 @@ def plan_of(
     )
 
 
+def _refuse_settings_beside(chosen: str, job: DictConfig, without: DictConfig) -> None:
+    """Raise where a file with a search space sets more than Hydra's settings: jobs do not read that file."""
+    seen = leaves(_unresolved(without))
+    given = leaves(_unresolved(job))
+    lost = [".".join(key) for key in given if key[0] != "hydra" and given[key] != seen.get(key, ...)]
+    if lost:
+        raise UserError(
+            f"{chosen} sets {', '.join(lost)}, but its jobs do not read that file; move what is the same in "
+            "all of them to hydra.sweeper.params, where a single value is fixed, or to an experiment"
+        )
+
+
+def _unresolved(cfg: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=False)  # pyright: ignore[reportReturnType]
+
+
 def _flags(hydra: DictConfig) -> tuple[str, ...]:
     given = next((s.path for s in hydra.runtime.config_sources if s.provider == "command-line"), None)
-    return (f"--config-name={hydra.job.config_name}", *([f"--config-dir={given}"] if given else []))
+    name: str = hydra.job.config_name
+    named = [f"--config-name={name}"] if name != DEFAULT_CONFIG else []
+    return (*named, *([f"--config-dir={given}"] if given else []))
 
 
 def _any_trial() -> optuna.Trial:

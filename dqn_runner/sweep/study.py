@@ -27,6 +27,8 @@ DEFINITION = "sweep"
 FIXED_SEED = ("GridSampler", "QMCSampler")
 """These enumerate points in an order that the seed gives; all trials need the same one."""
 
+UNCONSTRAINED = ("RandomSampler", "GridSampler", "CmaEsSampler", "QMCSampler")
+
 
 def create_study(storage: str, name: str, settings: SweepSettings, definition: Mapping[str, Any]) -> Study:
     """Create the study, or take it up where it exists; raises where it was made for another question."""
@@ -60,7 +62,7 @@ def load_study(storage: str, name: str) -> Study:
 
 def make_pruner(config: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     """A pruner from its configuration."""
-    return instantiate(dict(config))
+    return _make("pruner", config)
 
 
 def set_parts(study: Study, settings: SweepSettings, space: SearchSpace, seed: int) -> None:
@@ -71,17 +73,18 @@ def set_parts(study: Study, settings: SweepSettings, space: SearchSpace, seed: i
         config["seed"] = seed
     extra: dict[str, Any] = {"search_space": space.grid()} if kind == "GridSampler" else {}
     if settings.constraints:
+        if kind in UNCONSTRAINED:
+            raise UserError(
+                f"hydra.sweeper.constraints are nothing that {kind} can keep to; choose hydra.sweeper.sampler=tpe"
+                ", gp, nsgaii or nsgaiii"
+            )
         extra["constraints_func"] = _constraints(settings.constraints)
 
     def make(number: int) -> BaseSampler:
         own = {**config}
         if "seed" in config and kind not in FIXED_SEED:
             own["seed"] = int(np.random.SeedSequence([config["seed"], number]).generate_state(1)[0])
-        try:
-            return instantiate(own, **extra)
-        except Exception as error:
-            cause = error.__cause__ or error
-            raise UserError(f"hydra.sweeper.sampler {kind} cannot be made: {cause}") from error
+        return _make("sampler", own, **extra)
 
     study.sampler = PerTrialSampler(make)
     study.pruner = make_pruner(settings.pruner)
@@ -132,8 +135,9 @@ class PerTrialSampler(BaseSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """As the sampler does."""
-        self._inner.after_trial(study, trial, state, values)
+        """As the sampler does, but for the grid's, which would stop a loop that there is none of here."""
+        if not isinstance(self._inner, GridSampler):
+            self._inner.after_trial(study, trial, state, values)
 
 
 def exhausted(study: Study) -> bool:
@@ -162,6 +166,15 @@ def validation_key(number: int, run: int) -> str:
 def default_storage(sweep_dir: Path) -> str:
     """The journal in the sweep directory."""
     return str(sweep_dir.absolute() / JOURNAL)
+
+
+def _make(part: str, config: Mapping[str, Any], **extra: Any) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Optuna 4 knows constraints only as a function
+            return instantiate(dict(config), **extra)
+    except Exception as error:
+        raise UserError(f"hydra.sweeper.{part} cannot be made: {error.__cause__ or error}") from error
 
 
 def _constraints(bounds: Mapping[str, float]) -> Callable[[FrozenTrial], list[float]]:

@@ -12,9 +12,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dqn_runner.errors import RunFailedError
 from dqn_runner.signals import StopSignals
 from dqn_runner.sweep import results
-from dqn_runner.sweep.jobs import Jobs, quoted
+from dqn_runner.sweep.jobs import OUTPUT, Jobs, quoted
 from dqn_runner.sweep.objectives import aggregate
 from dqn_runner.sweep.plan import Plan
+from dqn_runner.sweep.ranking import ranked
 from dqn_runner.sweep.slots import Slots
 from dqn_runner.sweep.study import create_study, set_parts, validation_key
 from dqn_runner.sweep.trials import DIRECTORY, OVERRIDES, Trials
@@ -53,8 +54,7 @@ class Sweep:
         with StopSignals() as signals:
             try:
                 slots.run(self._work, signals)
-                pending = self._seeds_to_validate()
-                slots.run(lambda slot: self._validate(pending, slot), signals)
+                self._validate(slots, signals)
             finally:
                 self._workers.leave()
                 results.write_results(self.study, self.plan)
@@ -170,24 +170,24 @@ class Sweep:
         elif len(failed) == len(finished) >= SAME_FAILURES and len(set(failed)) == 1:
             raise RunFailedError(
                 f"the first {len(failed)} trials all failed for the same reason: {failed[0]} "
-                f"(each {results.OUTPUT} in {self.plan.directory} has the whole story)"
+                f"(each {OUTPUT} in {self.plan.directory} has the whole story)"
             )
 
-    def _seeds_to_validate(self) -> list[int]:
-        """Indices of the runs that validate the best trial, beyond its own; all of one process's slots."""
+    def _validate(self, slots: Slots, signals: StopSignals) -> None:
+        """Run the best trial on fresh seeds, in all slots."""
         settings = self.plan.settings
-        if self._jobs.stopping.is_set() or not settings.validate or not results.completed(self.study):
-            return []
-        return [settings.seeds + index for index in range(settings.validate)]
+        best = ranked(self.study, settings)
+        if self._jobs.stopping.is_set() or not settings.validate or not best:
+            return
+        pending = [settings.seeds + index for index in range(settings.validate)]
 
-    def _validate(self, pending: list[int], slot: int) -> None:
-        """One slot: run after run of the best trial on fresh seeds."""
-        while pending and not self._jobs.stopping.is_set():
-            best = self._trials.get(self.study.best_trial.number)
-            index = pending.pop(0)
-            state, message = self._run_seed(best, index, slot)
-            if state == FAILED:
-                raise RunFailedError(f"the validation of trial {best.number} failed: {message}")
+        def work(slot: int) -> None:
+            while pending and not self._jobs.stopping.is_set():
+                state, message = self._run_seed(best[0], pending.pop(0), slot)
+                if state == FAILED:
+                    raise RunFailedError(f"the validation of trial {best[0].number} failed: {message}")
+
+        slots.run(work, signals)
 
 
 def _errors(trials: Sequence[FrozenTrial]) -> list[str]:

@@ -50,7 +50,7 @@ PRUNERS: dict[str, dict[str, Any]] = {
     },
     "wilcoxon": {"_target_": "optuna.pruners.WilcoxonPruner", "p_threshold": 0.1, "n_startup_steps": 2},
 }
-"""Every further argument of the class can be added, as in `+hydra.sweeper.pruner.interval_steps=2`."""
+"""Every further argument of the class can be given, as in `hydra.sweeper.pruner.interval_steps=2`."""
 
 
 class OptunaSweeper(Sweeper):
@@ -106,7 +106,8 @@ def _register() -> None:
     store_plugin("hydra/sweeper", "optuna", SweepSettings, target, {"sampler": "tpe", "pruner": "none"})
     for group, choices in {"sampler": SAMPLERS, "pruner": PRUNERS}.items():
         for name, node in choices.items():
-            store.store(group=f"hydra/sweeper/{group}", name=name, node=node, provider="dqn_runner")
+            free = OmegaConf.create(node, flags={"struct": False})
+            store.store(group=f"hydra/sweeper/{group}", name=name, node=free, provider="dqn_runner")
 
 
 _register()
