@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 60},
     "postgresql": {
         "connect_timeout": 10,
+        "client_encoding": "utf8",
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
