@@ -15,9 +15,10 @@ from optuna.samplers import BaseSampler, GridSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dqn_runner.sweep.database import PATIENCE
 from dqn_runner.sweep.settings import SweepSettings
 from dqn_runner.sweep.space import SearchSpace
-from dqn_runner.sweep.storage import open_storage
+from dqn_runner.sweep.storage import open_storage, without_password
 from dqn_runner.types import UserError
 
 JOURNAL = "study.journal"
@@ -43,7 +44,7 @@ def create_study(storage: str, name: str, settings: SweepSettings, definition: M
         study.set_user_attr(DEFINITION, dict(definition))
     elif changed := [key for key in definition if known.get(key) != definition[key]]:
         raise UserError(
-            f"the study {name} in {storage} was begun with another {' and '.join(changed)} "
+            f"the study {name} in {without_password(storage)} was begun with another {' and '.join(changed)} "
             f"({'; '.join(f'{key}: {known.get(key)} -> {definition[key]}' for key in changed)}); repeat the "
             "old command to go on with it, or choose another hydra.sweep.dir or hydra.sweeper.study_name"
         )
@@ -54,7 +55,7 @@ def load_study(storage: str, name: str) -> Study:
     """The study as a job sees it, with the pruner that the sweep chose."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(
-        storage=open_storage(storage), study_name=name, sampler=optuna.samplers.RandomSampler()
+        storage=open_storage(storage, PATIENCE), study_name=name, sampler=optuna.samplers.RandomSampler()
     )
     study.pruner = make_pruner(study.user_attrs["pruner"])
     return study
