@@ -73,7 +73,7 @@ def content(trial: FrozenTrial) -> tuple[Any, ...]:
 
 
 def test_a_sweep_that_is_killed_goes_on_to_what_it_would_have_come_to(tmp_path: Path) -> None:
-    arguments = (LEARNING_RATE, "hydra.sweeper.n_trials=3", "hydra.sweeper.seeds=2")
+    arguments = (LEARNING_RATE, "hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=2")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for cwd in (whole, killed):
         cwd.mkdir()
@@ -95,12 +95,12 @@ def test_a_sweep_that_is_killed_goes_on_to_what_it_would_have_come_to(tmp_path: 
     assert sweeper.returncode == 0, out
 
     assert [content(trial) for trial in trials_of(killed)] == [content(trial) for trial in trials_of(whole)]
-    for run in ("0/seed_0", "1/seed_1", "2/seed_1"):
+    for run in ("0/seed_0", "1/seed_1"):
         assert records(killed / "sweep" / run) == records(whole / "sweep" / run)
     again = run_cli(*SWEEP, *arguments, cwd=killed)
     assert again.status == 0
-    assert "3 complete" in again.out
-    assert len(trials_of(killed)) == 3
+    assert "2 complete" in again.out
+    assert len(trials_of(killed)) == 2
 
 
 def test_a_signal_stops_a_sweep_in_good_order(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_failures_and_divergence_cost_only_their_own_trials(tmp_path: Path) -> N
         "agent.batch_size=100000 is larger than agent.replay.capacity"
         in found[(100000, 1e30)].user_attrs["error"]
     )
-    assert "not finite" in found[(8, 1e30)].user_attrs["diverged"]
+    assert "learning diverged" in found[(8, 1e30)].user_attrs["diverged"]
     assert results_of(tmp_path).trials == {
         "complete": 1,
         "pruned": 0,

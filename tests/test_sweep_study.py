@@ -147,7 +147,7 @@ def test_another_question_to_the_same_study_is_refused(tmp_path: Path) -> None:
 
 
 def test_constraints_reach_the_sampler_or_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing that RandomSampler can keep to"):
+    with pytest.raises(UserError, match="RandomSampler cannot keep to hydra"):
         a_study(tmp_path, constraints={"seconds": 9}, sampler={"_target_": "optuna.samplers.RandomSampler"})
     study, trials = a_study(tmp_path, constraints={"parameters": 100})
     for parameters in (50.0, 200.0):

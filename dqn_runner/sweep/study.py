@@ -76,8 +76,7 @@ def set_parts(study: Study, settings: SweepSettings, space: SearchSpace, seed: i
     if settings.constraints:
         if kind in UNCONSTRAINED:
             raise UserError(
-                f"hydra.sweeper.constraints are nothing that {kind} can keep to; choose hydra.sweeper.sampler=tpe"
-                ", gp, nsgaii or nsgaiii"
+                f"{kind} cannot keep to hydra.sweeper.constraints; choose hydra.sweeper.sampler=tpe, gp or nsgaii"
             )
         extra["constraints_func"] = _constraints(settings.constraints)
 
