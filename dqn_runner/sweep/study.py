@@ -76,7 +76,7 @@ def set_parts(study: Study, settings: SweepSettings, space: SearchSpace, seed: i
     if settings.constraints:
         if kind in UNCONSTRAINED:
             raise UserError(
-                f"{kind} cannot keep to hydra.sweeper.constraints; choose hydra.sweeper.sampler=tpe, gp or nsgaii"
+                f"{kind} cannot keep to hydra.sweeper.constraints; choose hydra.sweeper.sampler=tpe or gp"
             )
         extra["constraints_func"] = _constraints(settings.constraints)
 
