@@ -45,7 +45,7 @@ def record_session(
             "config_hash": config_hash(config),
             "seeds": {"run": config["seed"], "evaluation": "common to all runs"},
             "git": git_state(Path.cwd()),
-            "packages": {d.name: d.version for d in sorted(distributions(), key=lambda d: d.name.lower())},
+            "packages": _packages(),
             "hardware": _hardware(),
         }
     )
@@ -79,6 +79,12 @@ def git_state(directory: Path) -> dict[str, Any] | None:
         }
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _packages() -> dict[str, str]:
+    """The versions of what is installed; each file of metadata is parsed once."""
+    found = [(each["Name"], each["Version"]) for each in (d.metadata for d in distributions())]
+    return dict(sorted(found, key=lambda package: package[0].lower()))
 
 
 def _hardware() -> dict[str, Any]:

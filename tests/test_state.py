@@ -111,7 +111,9 @@ def go_on(trainer: Trainer, rounds: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("option", agent_options())
 @pytest.mark.parametrize(
-    "env", [["env=cartpole", "env.num_envs=2"], ["env=minatar"]], ids=["cartpoles", "minatar"]
+    "env",
+    [["env=cartpole", "env.num_envs=2", "env.normalize_observations=true"], ["env=minatar"]],
+    ids=["cartpoles", "minatar"],
 )
 def test_what_changes_is_saved(option: str, env: list[str], tmp_path: Path) -> None:
     trainer = make(option, env, tmp_path)
