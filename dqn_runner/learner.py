@@ -196,7 +196,8 @@ def make_update(network: Apply, loss: Loss, optimizer: Optimizer) -> Update:
             many = torch.func.vmap(objective, in_dims=(0, 0, 0, 0, None if draws is None else 0))
         losses, priority, q_mean = many(state.online_params, state.target_params, transition, weight, draws)
         state.grad.zero_()
-        torch.autograd.backward(losses, torch.ones_like(losses))  # into the views of `grad`
+        # Into the views of `grad`; the runs share no weight. Handed a gradient, torch imports sympy first.
+        torch.autograd.backward(losses.sum())
         with torch.no_grad():
             norm = cast("torch.Tensor", torch.linalg.vector_norm(state.grad, dim=-1))
             if hyper.max_grad_norm is not None:
