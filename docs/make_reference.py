@@ -15,8 +15,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from omegaconf import MISSING
+
 from dqn_runner import config
 from dqn_runner.registry import options, slots
+from dqn_runner.sweep.objectives import OBJECTIVES
+from dqn_runner.sweep.settings import SweepSettings
+from hydra_plugins.dqn_runner_sweeper import sweeper
 
 TARGET = Path(__file__).parent / "reference.md"
 CONF = Path(__file__).parent.parent / "conf"
@@ -49,6 +54,8 @@ def default_of(field: dataclasses.Field[Any], parts: dict[str, type]) -> str:
     """The default of a field, as one would type it."""
     if field.name in parts:
         return options()[parts[field.name]][1]
+    if field.default == MISSING:  # Hydra's sweeper names the choice of its parts itself
+        return sweeper.DEFAULTS.get(field.name, MISSING)
     made = field.default_factory is not dataclasses.MISSING
     value = field.default_factory() if made else field.default
     if isinstance(value, Enum):
@@ -91,8 +98,30 @@ def reference() -> str:
         lines += section(cls, f"`{group}={name}`", prefix)
     experiments = in_conf("experiment")
     lines += ["## `experiment`", "", f"Complete recipes: {', '.join(experiments)}.", ""]
-    lines += ["## `search`", "", f"Search spaces of sweeps: {', '.join(in_conf('search'))}.", ""]
+    lines += ["## `search`", "", f"Search spaces of sweeps: {', '.join(in_conf('search'))}.", "", *sweeps()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def sweeps() -> list[str]:
+    """What is under `hydra.sweeper`; docs/sweeps.md explains it."""
+    lines = [
+        "## Sweeps",
+        "",
+        "With `hydra/sweeper=optuna` or `search=...`; [sweeps](sweeps.md) explains them.",
+        "",
+    ]
+    lines += section(SweepSettings, "`hydra/sweeper=optuna`", "hydra.sweeper.")
+    lines += ["| objective | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in OBJECTIVES.items()]
+    for part, choices in {"sampler": sweeper.SAMPLERS, "pruner": sweeper.PRUNERS}.items():
+        lines += ["", f"| `hydra.sweeper.{part}` | class | set to |", "|---|---|---|"]
+        for name, node in choices.items():
+            given = [f"`{k}={json.dumps(v).strip(chr(34))}`" for k, v in node.items() if k != "_target_"]
+            lines.append(f"| `{name}` | `{node['_target_']}` | {', '.join(given)} |")
+    more = (
+        "Every other argument of the class can be given, as in `hydra.sweeper.sampler.n_startup_trials=20`."
+    )
+    return [*lines, "", more, ""]
 
 
 def in_conf(group: str) -> list[str]:

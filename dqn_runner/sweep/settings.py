@@ -42,7 +42,7 @@ class SweepSettings:
     gpus: list[str] | None = None
     """Devices that the slots of `n_jobs` take in turn, as in `[0,1]`; each job sees only its own."""
     max_failure_rate: float | None = None
-    """Stop when a larger share of the finished trials failed. By default only when the first ones all
+    """Stop when more trials failed than this share of `n_trials`. By default only when the first ones all
     fail for the same reason."""
     max_restarts: int = 3
     """How often a run is started again that a signal killed; it goes on from its checkpoint."""

@@ -51,6 +51,8 @@ PRUNERS: dict[str, dict[str, Any]] = {
     "wilcoxon": {"_target_": "optuna.pruners.WilcoxonPruner", "p_threshold": 0.1, "n_startup_steps": 2},
 }
 """Every further argument of the class can be given, as in `hydra.sweeper.pruner.interval_steps=2`."""
+DEFAULTS = {"sampler": "tpe", "pruner": "none"}
+"""The choices where the user makes none."""
 
 
 class OptunaSweeper(Sweeper):
@@ -103,7 +105,7 @@ def _plain(value: Any) -> Any:
 def _register() -> None:
     store = ConfigStore.instance()
     target = f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}"
-    store_plugin("hydra/sweeper", "optuna", SweepSettings, target, {"sampler": "tpe", "pruner": "none"})
+    store_plugin("hydra/sweeper", "optuna", SweepSettings, target, DEFAULTS)
     for group, choices in {"sampler": SAMPLERS, "pruner": PRUNERS}.items():
         for name, node in choices.items():
             free = OmegaConf.create(node, flags={"struct": False})
