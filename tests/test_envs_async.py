@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,77 +19,11 @@ from hypothesis import strategies as st
 from dqn_runner.env_batch import EnvBatch
 from dqn_runner.env_process import EnvDiedError, ProcessWorker, launch, relauncher
 from dqn_runner.env_worker import EnvWorker, LocalWorker
-from dqn_runner.envs import EnvPart, GymEnv, Vectorization
+from dqn_runner.envs import EnvPart
 from dqn_runner.rng import seed_for
 from dqn_runner.types import StepResult, UserError
 from tests.conftest import BUDGET, Outcome, records
-
-HERE = __name__
-
-
-class NoPickleError(Exception):
-    """An error that cannot be sent as it is."""
-
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(f"{one} {two}")
-
-
-class Fragile(gymnasium.Env[Any, Any]):
-    """Random observations and ends. Where the file `asks` exists it does once, in `where`, what it says."""
-
-    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def __init__(self, asks: str = "", where: str = "step", always: bool = False) -> None:
-        self.asks, self.where, self.always = Path(asks) if asks else None, where, always
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        super().reset(seed=seed)
-        self._obey("reset")
-        return self._see(), {}
-
-    def step(self, action: Any) -> Any:
-        self._obey("step")
-        random = self.np_random.random()
-        return self._see(), float(action) + random, random < 0.1, random > 0.9, {"life_lost": random < 0.3}
-
-    def close(self) -> None:
-        self._obey("close")
-
-    def _see(self) -> Any:
-        return self.np_random.uniform(-1, 1, 3).astype(np.float32)
-
-    def _obey(self, where: str) -> None:
-        if self.asks is None or where != self.where or not self.asks.exists():
-            return
-        what = self.asks.read_text()
-        if not self.always:
-            self.asks.unlink()
-        if what == "raise":
-            raise RuntimeError("the sensor is lost")
-        if what == "raise what cannot be sent":
-            raise NoPickleError("the sensor", "is lost")
-        if what == "leave a child":  # which keeps every pipe open that this process has
-            child = self.asks.with_name("child")
-            if pid := os.fork():
-                child.write_text(str(pid))
-                os._exit(3)
-            time.sleep(60)
-            child.unlink()
-            os._exit(0)
-        if what == "exit":
-            os._exit(3)
-        if what == "be killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if what == "hang":
-            self.asks.with_name("hanging").touch()
-            time.sleep(1000)
-
-
-def part(vectorization: str = "async", num_envs: int = 2, **kwargs: Any) -> GymEnv:
-    return GymEnv(
-        id=f"{HERE}:Fragile", kwargs=kwargs, num_envs=num_envs, vectorization=Vectorization[vectorization]
-    )
+from tests.fragile import Fragile, part
 
 
 def batch(part: EnvPart, workers: list[EnvWorker] | None = None, seed: int = 0, limit: int = 15) -> EnvBatch:
@@ -237,7 +170,13 @@ class TestErrors:
 
 
 class TestNoProcessStaysBehind:
-    def test_after_closing(self, tmp_path: Path):
+    @pytest.fixture
+    def _patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However busy the machine is."""
+        monkeypatch.setattr("dqn_runner.env_process.PATIENCE", 1000)
+
+    @pytest.mark.usefixtures("_patient")
+    def test_after_closing(self):
         worker = ProcessWorker(part())
         worker.play(0, [])()
         process = worker._process
@@ -257,6 +196,7 @@ class TestNoProcessStaysBehind:
         worker.close()
         assert worker._process.exitcode == -signal.SIGKILL
 
+    @pytest.mark.usefixtures("_patient")
     def test_after_one_that_nobody_closed(self):
         worker = ProcessWorker(part())
         worker.play(0, [])()
@@ -275,7 +215,7 @@ class TestNoProcessStaysBehind:
     def test_when_the_run_ends_in_whatever_way(self, end: str, tmp_path: Path):
         script = f"""
 import os, signal, sys
-from tests.test_envs_async import part
+from tests.fragile import part
 from dqn_runner import env_process
 from dqn_runner.env_process import launch
 
@@ -302,7 +242,7 @@ if __name__ == "__main__":
 
     def test_a_script_without_a_main_block_is_told(self, tmp_path: Path):
         script = """
-from tests.test_envs_async import part
+from tests.fragile import part
 from dqn_runner.env_process import launch
 
 launch(part()).play(0, [])
