@@ -104,12 +104,15 @@ for _name in (
     "get_all_studies",
     "_create_new_trial",
     "_set_trial_param",
+    "set_trial_param",
     "_get_trials",
     "_get_best_trial_id",
+    "get_best_trial",
     "get_trial",
     "get_trial_id_from_study_id_trial_number",
     "set_trial_intermediate_value",
     "set_trial_user_attr",
     "set_trial_system_attr",
-):  # what Optuna's cache before a database calls of it
-    setattr(Database, _name, _patient(getattr(RDBStorage, _name)))
+):  # what Optuna's cache before a database calls of it, in one version or another
+    if hasattr(RDBStorage, _name):
+        setattr(Database, _name, _patient(getattr(RDBStorage, _name)))
