@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dqn_runner.sweep.settings import SweepSettings
+from dqn_runner.sweep.slots import Slots
 from tests.conftest import Outcome
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +28,7 @@ SHORT = [
     "trainer.eval_frequency=400",
     "trainer.eval_episodes=1",
 ]
+ONE_JOB = ["hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=1", "hydra.sweeper.validate=0"]
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -40,9 +44,12 @@ def arguments(command: str) -> list[str]:
     if "mode=eval" in words:
         return [*words, "evaluator.episodes=2"]
     steps = 1600 if any(word.startswith("resume=") for word in words) else 800
-    sweep = any(word.startswith(("search=", "hydra/sweeper=optuna")) for word in words)
-    trials = ["hydra.sweeper.n_trials=1"] if sweep else []
-    return [*words, *SHORT, f"trainer.max_steps={steps}", *trials]
+    return [*words, *SHORT, f"trainer.max_steps={steps}", *(ONE_JOB if is_tuning(command) else [])]
+
+
+def is_tuning(command: str) -> bool:
+    """Whether Optuna chooses the settings of the jobs."""
+    return any(word.startswith(("search=", "hydra/sweeper=optuna")) for word in shlex.split(command))
 
 
 def run(command: list[str], cwd: Path) -> None:
@@ -50,8 +57,17 @@ def run(command: list[str], cwd: Path) -> None:
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
 
 
-def follow(language: str, text: str, cwd: Path, program: Callable[..., Outcome]) -> None:
-    """Do what a reader would do with one block."""
+def follow(
+    language: str,
+    text: str,
+    cwd: Path,
+    program: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Do what a reader would do with one block.
+
+    Of the sweeps of a page the first one runs a job; of the others the study is opened, a trial composed.
+    """
     named = re.match(r"# (\S+\.(?:py|yaml))\n", text)
     if named:
         path = cwd / named[1]
@@ -60,10 +76,13 @@ def follow(language: str, text: str, cwd: Path, program: Callable[..., Outcome])
     elif language == "python":
         run(["-c", text], cwd)
     elif language == "bash":
-        for line in filter(None, (line.partition("  #")[0].strip() for line in text.splitlines())):
+        lines = text.replace("\\\n", " ").splitlines()
+        for line in filter(None, (line.partition("  #")[0].strip() for line in lines)):
             if line.startswith(PROGRAM):
                 done = program(*arguments(line))
                 assert done.status == 0, f"{line}\n{done.out}\n{done.err}"
+                if is_tuning(line):
+                    monkeypatch.setattr(Slots, "run", lambda *_: None)
             else:
                 assert line.startswith(("# ", *NOT_RUN)), f"no test runs {line!r}"
 
@@ -71,15 +90,23 @@ def follow(language: str, text: str, cwd: Path, program: Callable[..., Outcome])
 @pytest.mark.slow
 @pytest.mark.usefixtures("_forgotten")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_page_can_be_followed(page: Path, program: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_page_can_be_followed(
+    page: Path, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for language, text in blocks(page):
-        follow(language, text, tmp_path, program)
+        follow(language, text, tmp_path, program, monkeypatch)
 
 
 def test_links_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_each_setting_of_sweeps_is_explained() -> None:
+    text = (ROOT / "docs" / "sweeps.md").read_text()
+    settings = [field.name for field in dataclasses.fields(SweepSettings)]
+    assert not [name for name in settings if not re.search(rf"hydra\.sweeper\.{name}\b", text)]
 
 
 def test_reference_is_made_from_the_source() -> None:
