@@ -16,10 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dqn_runner import resume
-from dqn_runner.checkpointer import LATEST, holds_checkpoints
+from dqn_runner.checkpointer import LATEST
 from dqn_runner.config import Mode, RunConfig, accept_env, plain, refuse_other_than_parts
 from dqn_runner.errors import RunFailedError, explain
 from dqn_runner.lazy import torch
+from dqn_runner.recovery import holds_checkpoints
 from dqn_runner.sweep.jobs import stop_with_stdin
 from dqn_runner.sweep.objectives import metrics_of
 from dqn_runner.types import DivergedError, PrunedError, UserError

@@ -22,11 +22,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.checkpoint import load_checkpoint
-from dqn_runner.checkpointer import find_checkpoint, load_valid
 from dqn_runner.config import plain
 from dqn_runner.identity import SESSION_KEYS, another_run, changes, impossible_changes, leaves
 from dqn_runner.lock import refuse_held
 from dqn_runner.provenance import recorded_config
+from dqn_runner.recovery import find_checkpoint, load_valid
 from dqn_runner.registry import options
 from dqn_runner.report import as_json
 from dqn_runner.types import State, UserError

@@ -7,16 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner import report
-from dqn_runner.checkpointer import (
-    LATEST,
-    Checkpointer,
-    find_checkpoint,
-    holds_checkpoints,
-    load_valid,
-)
+from dqn_runner.checkpointer import LATEST, Checkpointer
 from dqn_runner.identity import another_run
 from dqn_runner.lock import RunLock
 from dqn_runner.loggers import LoggerPart, Sinks, log
+from dqn_runner.recovery import find_checkpoint, holds_checkpoints, load_valid
 from dqn_runner.types import RunInfo, State, UserError
 
 

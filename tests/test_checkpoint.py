@@ -21,11 +21,10 @@ from dqn_runner.checkpointer import (
     LATEST,
     Checkpointer,
     best_name,
-    find_checkpoint,
-    load_valid,
     numbered_name,
 )
 from dqn_runner.files import write_atomically
+from dqn_runner.recovery import find_checkpoint, load_valid
 from dqn_runner.types import DamagedError, Rows, UserError
 
 PAYLOAD: dict[str, Any] = {

@@ -19,7 +19,8 @@ import pytest
 
 from dqn_runner import files, segments
 from dqn_runner.checkpoint import load_checkpoint
-from dqn_runner.checkpointer import LATEST, load_valid, numbered_name
+from dqn_runner.checkpointer import LATEST, numbered_name
+from dqn_runner.recovery import load_valid
 from tests.test_history import SEGMENT, Model, UnsyncedDisk, value_of
 
 Names = dict[Path, int]

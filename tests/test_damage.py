@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, plots, segments
 from dqn_runner.checkpoint import ROWS, checksum, encode, load_checkpoint, read_document
-from dqn_runner.checkpointer import BEST, LATEST, Checkpointer, load_valid, numbered_name
+from dqn_runner.checkpointer import BEST, LATEST, Checkpointer, numbered_name
 from dqn_runner.exploration import EpsilonGreedy
+from dqn_runner.recovery import load_valid
 from dqn_runner.schedules import Constant
 from dqn_runner.training import Unit
 from dqn_runner.types import DamagedError, Rows, UserError

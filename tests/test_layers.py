@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"learner", "replay", "envs", "checkpoint"},
     {"agent", "report", "atari", "env_worker", "retention"},
     {"env_batch", "env_process", "checkpointer"},
-    {"collector", "evaluator", "plots", "divergence"},
+    {"collector", "evaluator", "plots", "divergence", "recovery"},
     {"metrics", "training"},
     {"loggers", "checks"},
     {"trackers", "run_directory"},
