@@ -38,7 +38,7 @@ def explain(error: BaseException) -> str | None:
             return f"{link.full_key} must be given"
     for link in chain:
         if isinstance(link, OmegaConfBaseException):
-            return f"{link.full_key}: {_first_line(link)}"
+            return f"{link.full_key}: {_first_line(link)}" if link.full_key else _first_line(link)
     for link in chain:
         if isinstance(link, YAMLError):
             return f"a configuration file is no YAML: {link}"

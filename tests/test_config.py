@@ -247,6 +247,11 @@ class TestMistakesAreAnsweredInOneLine:
     def test_a_wrong_value_is_named(self, program: Callable[..., Outcome], wrong: str, answer: str):
         assert answer in program(wrong).error
 
+    def test_a_variable_that_is_not_set_is_named(self, program: Callable[..., Outcome]):
+        answer = program("env.id=${oc.env:NOT_SET_ANYWHERE}").error
+        assert answer.startswith("KeyError")
+        assert "'NOT_SET_ANYWHERE' not found" in answer
+
     def test_a_setting_of_a_logger_that_is_not_used_says_so(self, program: Callable[..., Outcome]):
         answer = program("logging.wandb.mode=offline").error
         assert "logging.wandb" in answer
