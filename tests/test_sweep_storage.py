@@ -61,14 +61,17 @@ class Writer:
         assert self.process.stdout is not None
         for _ in range(lines):
             line = self.process.stdout.readline()
-            assert line.endswith("\n"), self.process.communicate()
+            assert line.endswith("\n"), self.end()
             self.said.append(line)
 
     def end(self) -> str:
         """Wait for its end; what it wrote to standard error."""
-        out, err = self.process.communicate(timeout=60)
-        self.said += out.splitlines(keepends=True)
-        return err
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        with self.process.stdout as out, self.process.stderr as err:
+            self.said += out.readlines()
+            self.process.wait()
+            return err.read()
 
     def kill(self) -> None:
         """As `kill -9`."""
