@@ -125,6 +125,11 @@ def _train(
 
     if stored:
         resume.refuse_impossible(stored.config, source["config"])
+        if run.study.trial is not None and stored.overrides != source["overrides"]:
+            raise UserError(
+                f"{run_dir} holds a run that is not of this trial ({'; '.join(changes)}); choose another "
+                "hydra.sweep.dir"
+            )
         print("\n".join(["changed for this session:", *changes]) if changes else "nothing changed")
     reporter = _reporter(run)
     trainer = build_trainer(run, run_dir, source, group, reporter)
@@ -142,7 +147,7 @@ def _train(
         stats = trainer.train()
     except DivergedError as error:
         if reporter:
-            reporter.finish("diverged", run.seed, {}, run_dir)
+            reporter.finish("diverged", str(error), run.seed, {}, run_dir)
         raise error
     except UserError:
         raise
@@ -152,7 +157,8 @@ def _train(
     print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {run_dir}")
     if reporter:
         metrics = metrics_of(stats, trainer.agent.num_parameters())
-        reporter.finish("pruned" if stats.pruned else "finished", run.seed, metrics, run_dir)
+        state = "pruned" if stats.pruned else "finished"
+        reporter.finish(state, stats.reason, run.seed, metrics, run_dir)
     if stats.pruned:
         raise PrunedError(stats.reason)
     return stats.objective

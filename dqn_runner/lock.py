@@ -16,9 +16,10 @@ NAME = ".lock"
 class RunLock:
     """The right to write a run directory; the operating system takes it back when the process ends."""
 
-    def __init__(self, directory: Path) -> None:
-        """Not held yet."""
+    def __init__(self, directory: Path, name: str = NAME) -> None:
+        """Not held yet; locks of different names have nothing to do with each other."""
         self._directory = directory
+        self._name = name
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
@@ -26,7 +27,7 @@ class RunLock:
         if self._descriptor is not None:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(self._directory / self._name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             _lock(descriptor, fcntl.LOCK_EX, self._directory)
         except BaseException:

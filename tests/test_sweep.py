@@ -170,14 +170,6 @@ def test_an_env_that_is_broken_ends_the_sweep_early_and_says_why(tmp_path: Path,
     assert len(trials_of(tmp_path)) == 3
 
 
-def test_a_failure_rate_of_zero_stops_at_the_first_failure(tmp_path: Path) -> None:
-    rate = ("hydra.sweeper.max_failure_rate=0", "hydra.sweeper.sampler=grid")
-    done = run_cli(*SWEEP, "agent.batch_size=100000,200000", *rate, cwd=tmp_path)
-    assert done.status == 1
-    assert "1 trials failed, more than hydra.sweeper.max_failure_rate=0" in done.err
-    assert len(trials_of(tmp_path)) == 1
-
-
 def test_the_best_is_validated_on_fresh_seeds_and_runs_as_it_is(tmp_path: Path) -> None:
     settings = ("hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=2", "hydra.sweeper.validate=2", "seed=5")
     done = run_cli(*SWEEP, LEARNING_RATE, *settings, "hydra.sweeper.n_jobs=2", cwd=tmp_path)

@@ -80,7 +80,7 @@ def test_processes_that_share_a_study_propose_different_points_and_exactly_the_a
     assert one.take() is None
     assert other.take() is None
     assert len({str(trial.params) for trial in taken if trial}) == 4
-    assert one.others_at_work()
+    assert len(one.elsewhere()) == 2
     assert len(study.trials) == 4
 
 
@@ -95,7 +95,7 @@ def test_a_trial_whose_process_died_is_taken_up_with_the_same_settings(tmp_path:
     assert trial is not None
     assert trial.number == 0
     assert str(trial.user_attrs[OVERRIDES]) == lost.strip()
-    assert not trials.others_at_work()
+    assert trials.elsewhere() == []
 
 
 def test_a_trial_that_died_before_it_had_a_name_on_it_waits_while_others_live(tmp_path: Path) -> None:
@@ -139,6 +139,26 @@ def test_a_grid_ends_when_every_point_was_run(tmp_path: Path) -> None:
     assert trials.take() is None
 
 
+def test_the_last_points_of_a_grid_are_not_repeated_while_they_run(tmp_path: Path) -> None:
+    sampler = {"_target_": "optuna.samplers.GridSampler", "seed": None}
+    _, trials = a_study(tmp_path, GAMMA, sampler=sampler, n_trials=50)
+    assert [trial and trial.params for trial in (trials.take(), trials.take(), trials.take())] == [
+        {"agent.gamma": 0.9},
+        {"agent.gamma": 0.99},
+        None,
+    ]
+
+
+def test_a_trial_goes_on_where_its_directory_is_now(tmp_path: Path) -> None:
+    study, trials = a_study(tmp_path)
+    for begun in (tmp_path / "elsewhere", tmp_path / "gone"):
+        study.ask().set_user_attr("directory", str(begun))
+    (tmp_path / "elsewhere").mkdir()
+    taken = [trials.take(), trials.take()]
+    found = [trial and trial.user_attrs["directory"] for trial in taken]
+    assert found == [str(tmp_path / "elsewhere"), str(tmp_path / "1")]
+
+
 def test_another_question_to_the_same_study_is_refused(tmp_path: Path) -> None:
     a_study(tmp_path)
     settings = SweepSettings(sampler=TPE, pruner=NO_PRUNER)
@@ -180,7 +200,7 @@ class TestWorkers:
         study, _ = a_study(tmp_path)
         mine = Workers(study)
         assert not mine.dead(mine.me)
-        alive = {"host": socket.gethostname(), "pid": os.getpid(), "beats": 0, "ended": False}
+        alive = {"host": workers._machine(), "pid": os.getpid(), "beats": 0, "ended": False}
         study.set_user_attr("worker:reused", {**alive, "started": "another time"})
         assert mine.dead("reused")
         other = Workers(study)
@@ -202,6 +222,29 @@ class TestWorkers:
         assert not mine.dead("far")
         now = 2 * workers.GRACE + 2
         assert mine.dead("far")
+
+    def test_one_that_was_killed_is_dead_though_its_parent_has_not_noticed(self) -> None:
+        process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        assert workers._started(process.pid) is not None
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+        assert workers._started(process.pid) is None
+        process.communicate()
+
+    def test_in_another_container_of_this_host_numbers_mean_something_else(self, tmp_path: Path) -> None:
+        study, _ = a_study(tmp_path)
+        host = f"{socket.gethostname()} pid:[1]"
+        entry = {"host": host, "pid": os.getpid(), "started": "1", "beats": 3, "ended": False}
+        study.set_user_attr("worker:contained", entry)
+        assert not Workers(study).dead("contained")
+
+    def test_a_trial_that_bears_no_name_for_long_is_given_up_by_all(self, tmp_path: Path) -> None:
+        study, _ = a_study(tmp_path)
+        now = 0.0
+        one, _other = Workers(study, lambda: now), Workers(study)
+        assert not one.abandoned(0)
+        now = workers.GRACE + 1
+        assert one.abandoned(0)
 
     def test_signs_of_life_are_rare(self, tmp_path: Path) -> None:
         study, _ = a_study(tmp_path)
@@ -226,7 +269,7 @@ class TestReporter:
         assert bad is not None
         well = self.reporter(tmp_path, good.number)
         assert [well(100, 5.0), well(200, 9.0)] == [None, None]
-        well.finish("finished", 5, {"return": 9.0}, tmp_path)
+        well.finish("finished", "its budget", 5, {"return": 9.0}, tmp_path)
         trials.tell(good.number, TrialState.COMPLETE, [9.0])
         badly = self.reporter(tmp_path, bad.number)
         assert badly(100, 6.0) is None
@@ -242,10 +285,44 @@ class TestReporter:
         self.reporter(tmp_path, 0)(200, 6.0)
         assert study.trials[0].intermediate_values == {1: 5.0, 2: 6.0}
 
+    def test_evaluations_are_numbered_by_the_period_that_ended(self, tmp_path: Path) -> None:
+        study, trials = a_study(tmp_path)
+        trials.take()
+        reporter = self.reporter(tmp_path, 0)
+        for clock in (103, 200, 301):  # several environments may end their episodes at once
+            reporter(clock, 5.0)
+        assert list(study.trials[0].intermediate_values) == [1, 2, 3]
+
+    @pytest.mark.parametrize(
+        "pruner",
+        [
+            MEDIAN,
+            {
+                "_target_": "optuna.pruners.SuccessiveHalvingPruner",
+                "min_resource": 1,
+                "reduction_factor": 2,
+                "min_early_stopping_rate": 1,
+            },
+        ],
+    )
+    def test_a_run_that_was_killed_hears_the_same_again(self, tmp_path: Path, pruner: dict[str, Any]) -> None:
+        _, trials = a_study(tmp_path, pruner=pruner)
+        trials.take()
+        well = self.reporter(tmp_path, 0)
+        assert [well(100, 5.0), well(200, 9.0)] == [None, None]
+        trials.tell(0, TrialState.COMPLETE, [9.0])
+        trials.take()
+        badly = self.reporter(tmp_path, 1)
+        heard = [badly(100, 6.0), badly(200, 4.0)]
+        assert heard[0] is None
+        assert heard[1] is not None
+        again = self.reporter(tmp_path, 1)
+        assert [again(100, 6.0), again(200, 4.0)] == heard
+
     def test_later_seeds_report_the_aggregate_beyond_the_earlier_ones(self, tmp_path: Path) -> None:
         study, trials = a_study(tmp_path)
         trials.take()
-        self.reporter(tmp_path, 0).finish("finished", 5, {"return": 10.0}, tmp_path)
+        self.reporter(tmp_path, 0).finish("finished", "its budget", 5, {"return": 10.0}, tmp_path)
         self.reporter(tmp_path, 0, run=1)(100, 20.0)
         assert study.trials[0].intermediate_values == {12: 15.0}
 
@@ -255,7 +332,7 @@ class TestReporter:
         trials.tell(0, TrialState.COMPLETE, [1.0])
         judge = self.reporter(tmp_path, 0, run=2)
         assert judge(100, 3.0) is None
-        judge.finish("finished", 7, {"return": 3.0}, tmp_path)
+        judge.finish("finished", "its budget", 7, {"return": 3.0}, tmp_path)
         assert study.user_attrs[validation_key(0, 2)]["metrics"] == {"return": 3.0}
 
     def test_with_wilcoxon_evaluations_are_not_reported(self, tmp_path: Path) -> None:
@@ -269,7 +346,7 @@ class TestReporter:
         trials.take()
         reporter = self.reporter(tmp_path, 0)
         trials.tell(0, TrialState.FAIL)
-        reporter.finish("finished", 5, {"return": 1.0}, tmp_path)
+        reporter.finish("finished", "its budget", 5, {"return": 1.0}, tmp_path)
         assert "run_0" not in study.trials[0].user_attrs
 
 

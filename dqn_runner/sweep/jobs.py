@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from dqn_runner.types import UserError
 
 OUTPUT = "job.log"
 """What a job prints, in its directory."""
+CLAIM = ".sweep.lock"
+"""Says in the directory of a job which sweep runs it."""
 PARENT = "DQN_RUNNER_STOP_WITH_STDIN"
 """Set for a job that shall stop when its standard input ends, which it does when the sweep dies."""
 
@@ -79,13 +81,25 @@ class Jobs:
         self._guard = threading.Lock()
         self.stopping = threading.Event()
 
-    def run(self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> Outcome:
-        """Run `python -m dqn_runner ARGUMENTS` to its end; its output is appended to `directory`/job.log.
+    @contextmanager
+    def alone(self, directory: Path) -> Generator[None]:
+        """While entered, no other sweep runs jobs in `directory`.
 
-        A job of before that still writes the directory is waited for.
+        Sweeps that share a study may come by the same run: all of them validate, and two may take over what
+        a third left. The second waits here, and finds the outcome in the study. A job whose sweep died is
+        waited for too; it knows how to end.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        self._wait_for_other(directory)
+        claim, job = RunLock(directory, CLAIM), RunLock(directory)
+        try:
+            self._take(claim)
+            self._take(job)
+            job.release()
+            yield
+        finally:
+            claim.release()
+
+    def run(self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> Outcome:
+        """Run `python -m dqn_runner ARGUMENTS` to its end; its output is appended to `directory`/job.log."""
         output = directory / OUTPUT
         begin = output.stat().st_size if output.exists() else 0
         with output.open("ab") as file:
@@ -125,17 +139,18 @@ class Jobs:
             self._running.add(process)
         return process
 
-    def _wait_for_other(self, directory: Path) -> None:
-        """A job whose sweep died may have the directory still; it knows how to end."""
+    def _take(self, lock: RunLock) -> None:
+        """Wait for a lock, and say so; it is not held where the sweep is stopped meanwhile."""
+        waiting = False
         while not self.stopping.is_set():
-            lock = RunLock(directory)
             try:
                 lock.acquire()
-            except UserError:
-                time.sleep(1.0)
-            else:
-                lock.release()
                 return
+            except UserError as error:
+                if not waiting:
+                    print(f"waiting: {error}", flush=True)
+                waiting = True
+                self.stopping.wait(1.0)
 
 
 def stop_with_stdin() -> None:

@@ -19,6 +19,8 @@ from dqn_runner.sweep.study import default_storage
 from dqn_runner.types import UserError
 
 DEFAULT_CONFIG = "config"
+PER_JOB = ("seed=", "resume=")
+"""Each job has its own seed, and goes on where it was; the sweep has a fresh directory by resume=never."""
 OWN_SUBDIR = "hydra.sweep.subdir"
 
 
@@ -82,7 +84,7 @@ def plan_of(
         settings=settings,
         command=Command(
             flags=_flags(hydra),
-            fixed=tuple(override for override in space.fixed if not override.startswith("seed=")),
+            fixed=tuple(override for override in space.fixed if not override.startswith(PER_JOB)),
             hydra=tuple(hydra.overrides.hydra),
             launcher=hydra.runtime.choices["hydra/launcher"],
         ),

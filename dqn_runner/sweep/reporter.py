@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from dqn_runner.loggers import log
 from dqn_runner.sweep.objectives import Aggregate, aggregate
-from dqn_runner.sweep.study import DEFINITION, load_study, take_up, validation_key
+from dqn_runner.sweep.study import DEFINITION, PRUNED, load_study, take_up, validation_key
 
 
 @dataclass(frozen=True)
@@ -39,27 +38,40 @@ class Reporter:
         self._validates = place.run >= self._sweep["seeds"]
         pruner = str(self._study.user_attrs["pruner"]["_target_"])
         self._reports = len(self._sweep["objective"]) == 1 and not pruner.endswith(".WilcoxonPruner")
-        self._offset = place.run * (math.ceil(budget / every) + 1) if budget else 0
+        self._offset = place.run * (budget // every + 1) if budget else 0
 
     def __call__(self, clock: int, mean: float) -> str | None:
-        """Report an evaluation's mean return at this point of the run; why to stop, if it should."""
+        """Report an evaluation's mean return at this point of the run; why to stop, if it should.
+
+        A run that was killed and goes on evaluates again what it reported before. The pruner's answers of
+        then hold: it judges a trial by its last report, and some pruners answer only once.
+        """
         if self._validates or not self._reports:
             return None
-        step = self._offset + math.ceil(clock / self._every)
-        known = self._study.get_trials(deepcopy=False)[self._trial.number].intermediate_values
-        if step not in known:  # a run that was killed and goes on evaluates again what it reported before
-            self._trial.report(
-                aggregate([*self._finished(), mean], Aggregate(self._sweep["aggregate"])), step
-            )
+        step = self._offset + clock // self._every
+        trial = self._study.get_trials(deepcopy=False)[self._trial.number]
+        known = trial.intermediate_values
+        if step not in known:
+            together = aggregate([*self._finished(), mean], Aggregate(self._sweep["aggregate"]))
+            self._trial.report(together, step)
+        elif step < max(known):
+            return None
+        elif PRUNED in trial.user_attrs:
+            return trial.user_attrs[PRUNED]
         if not self._trial.should_prune():
             return None
-        return f"pruned by the sweep's {type(self._study.pruner).__name__} after evaluation {step}"
+        why = f"pruned by the sweep's {type(self._study.pruner).__name__} after evaluation {step}"
+        self._trial.set_user_attr(PRUNED, why)
+        return why
 
-    def finish(self, state: str, seed: int, metrics: Mapping[str, float], directory: Path) -> None:
-        """Tell the outcome: `finished`, `pruned` or `diverged`."""
+    def finish(
+        self, state: str, reason: str, seed: int, metrics: Mapping[str, float], directory: Path
+    ) -> None:
+        """Tell the outcome: `finished`, `pruned` or `diverged`, and why."""
         outcome = {
             "seed": seed,
             "state": state,
+            "reason": reason,
             "metrics": dict(metrics),
             "directory": str(directory.absolute()),
         }

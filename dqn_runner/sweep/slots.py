@@ -33,10 +33,13 @@ class Slots:
                 alive[0].join(0.2)
                 self._look_after()
                 if signals.received and not self._jobs.stopping.is_set():
-                    print("stopping: the jobs save their state, and the same command goes on", flush=True)
                     self._jobs.stop()
-        except BaseException:
+                    print("stopping: the jobs save their state, and the same command goes on", flush=True)
+        except KeyboardInterrupt:
             self._jobs.stop(signal.SIGKILL)
+            raise
+        except BaseException:
+            self._jobs.stop()
             raise
         if self._error is not None:
             raise self._error

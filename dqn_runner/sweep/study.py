@@ -25,6 +25,9 @@ JOURNAL = "study.journal"
 DEFINITION = "sweep"
 """The study's attribute that says what was asked; a later session must ask the same."""
 
+PRUNED = "pruned"
+"""A trial's attribute that says when and by what it was pruned."""
+
 FIXED_SEED = ("GridSampler", "QMCSampler")
 """These enumerate points in an order that the seed gives; all trials need the same one."""
 
@@ -49,6 +52,11 @@ def create_study(storage: str, name: str, settings: SweepSettings, definition: M
             "old command to go on with it, or choose another hydra.sweep.dir or hydra.sweeper.study_name"
         )
     return study
+
+
+def names_of_studies(study: Study) -> list[str]:
+    """The names of all studies in the storage of this one."""
+    return optuna.get_all_study_names(study._storage)  # pyright: ignore[reportPrivateUsage]
 
 
 def load_study(storage: str, name: str) -> Study:
@@ -141,10 +149,12 @@ class PerTrialSampler(BaseSampler):
 
 
 def exhausted(study: Study) -> bool:
-    """Whether the sampler has no point left to propose."""
+    """Whether every point of a grid has its trial, which may still run; Optuna would propose it again."""
     sampler = study.sampler
     grid = sampler.inner if isinstance(sampler, PerTrialSampler) else sampler
-    return isinstance(grid, GridSampler) and grid.is_exhausted(study)
+    if not isinstance(grid, GridSampler):
+        return False
+    return len(study.get_trials(deepcopy=False)) >= grid._n_min_trials  # pyright: ignore[reportPrivateUsage]
 
 
 def requeue(study: Study, trial: FrozenTrial) -> None:

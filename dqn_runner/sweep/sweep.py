@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +19,10 @@ from dqn_runner.sweep.objectives import aggregate
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.ranking import ranked
 from dqn_runner.sweep.slots import Slots
-from dqn_runner.sweep.study import create_study, set_parts, validation_key
+from dqn_runner.sweep.study import create_study, names_of_studies, set_parts, validation_key
 from dqn_runner.sweep.trials import DIRECTORY, OVERRIDES, Trials
 from dqn_runner.sweep.workers import Workers
+from dqn_runner.types import UserError
 
 FAILED, STOPPED = "failed", "stopped"
 TRIAL_STATES = {"pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED, FAILED: TrialState.FAIL}
@@ -38,8 +41,10 @@ class Sweep:
         settings = plan.settings
         plan.directory.mkdir(parents=True, exist_ok=True)
         self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition())
+        _refuse_foreign(plan, self.study)
         set_parts(self.study, settings, plan.space, plan.seed)
         self._jobs = Jobs()
+        self._waiting = False
         self._workers = Workers(self.study)
         self._trials = Trials(
             self.study, plan.space, plan.config, settings.n_trials, self._workers, plan.directory
@@ -67,8 +72,16 @@ class Sweep:
             trial = self._trials.take()
             if trial is not None:
                 self._run_trial(trial, slot)
-            elif not self._trials.others_at_work() or self._jobs.stopping.wait(1.0):
+            elif not self._wait_for_others():
                 return
+
+    def _wait_for_others(self) -> bool:
+        """Wait a moment for trials that other processes run; False if there are none."""
+        elsewhere = self._trials.elsewhere()
+        if elsewhere and not self._waiting:
+            self._waiting = True
+            print(f"waiting for {len(elsewhere)} trial(s) of other processes: {elsewhere}", flush=True)
+        return bool(elsewhere) and not self._jobs.stopping.wait(1.0)
 
     def _run_trial(self, trial: Trial, slot: int) -> None:
         """Run the seeds of a trial one after the other, and finish it, unless the sweep is stopped."""
@@ -79,18 +92,25 @@ class Sweep:
             if state == STOPPED:
                 return
             if state in TRIAL_STATES:
-                trial.set_user_attr("error" if state == FAILED else state, message)
-                self._finish(number, TRIAL_STATES[state], message)
+                self._give_up(trial, state, message)
                 return
             found.append(self._trials.get(number).user_attrs[f"run_{index}"]["metrics"])
             if settings.prunes_between_seeds and self._is_worse(trial, index, found[-1]):
                 self._finish(number, TrialState.PRUNED, f"pruned after {index + 1} seeds")
                 return
         metrics = {name: aggregate([run[name] for run in found], settings.aggregate) for name in found[0]}
+        if lost := [n for n in (*settings.objectives, *settings.constraints) if math.isnan(metrics[n])]:
+            self._give_up(trial, FAILED, f"{' and '.join(lost)} came to no number")
+            return
         trial.set_user_attr("metrics", metrics)
         values = [metrics[name] for name in settings.objectives]
         said = ", ".join(f"{name} {metrics[name]:g}" for name in settings.objectives)
         self._finish(number, TrialState.COMPLETE, said, values)
+
+    def _give_up(self, trial: Trial, state: str, why: str) -> None:
+        """Finish a trial that did not complete."""
+        trial.set_user_attr("error" if state == FAILED else state, why)
+        self._finish(trial.number, TRIAL_STATES[state], why)
 
     def _is_worse(self, trial: Trial, index: int, metrics: dict[str, float]) -> bool:
         """Whether the pruner gives a trial up after the seed of this index, if there are more."""
@@ -99,13 +119,13 @@ class Sweep:
         return index + 1 < self.plan.settings.seeds and trial.should_prune()
 
     def _run_seed(self, trial: FrozenTrial, index: int, slot: int) -> tuple[str, str]:
-        """Run a seed of a trial, again where a signal killed it; how it ended, and what it said last.
+        """Run a seed of a trial, again where a signal killed it; how it ended, and why.
 
         One whose outcome the study knows already is not run again.
         """
         settings, seed = self.plan.settings, self.plan.seed + index
-        several = settings.seeds + settings.validate > 1
-        directory = Path(trial.user_attrs[DIRECTORY], *([f"seed_{seed}"] if several else []))
+        only = settings.seeds == 1 and index == 0
+        directory = Path(trial.user_attrs[DIRECTORY], *([] if only else [f"seed_{seed}"]))
         link = {
             "storage": quoted(self.plan.storage_for_jobs),
             "name": quoted(self.plan.name),
@@ -115,28 +135,28 @@ class Sweep:
         own = [f"seed={seed}", *(f"study.{key}={value}" for key, value in link.items())]
         arguments = self.plan.command.job([*trial.user_attrs[OVERRIDES], *own], directory)
         said = ""
-        for _ in range(settings.max_restarts + 1):
+        with self._jobs.alone(directory):
+            for _ in range(settings.max_restarts + 1):
+                if (known := self._outcome(trial.number, index)) is not None:
+                    return known
+                if self._jobs.stopping.is_set():
+                    return STOPPED, ""
+                outcome = self._jobs.run(arguments, directory, self._environment(slot))
+                said = outcome.message
+                if 0 <= outcome.status < 128:
+                    break
+                said = f"killed by signal {outcome.status % 128 if outcome.status > 0 else -outcome.status}"
+                if not self._jobs.stopping.is_set():
+                    print(f"trial {trial.number}, seed {seed}: {said}", flush=True)
             if (known := self._outcome(trial.number, index)) is not None:
-                return known, said
-            if self._jobs.stopping.is_set():
-                return STOPPED, ""
-            outcome = self._jobs.run(arguments, directory, self._environment(slot))
-            said = outcome.message
-            if 0 <= outcome.status < 128:
-                break
-            said = f"killed by signal {outcome.status % 128 if outcome.status > 0 else -outcome.status}"
-            if not self._jobs.stopping.is_set():
-                print(f"trial {trial.number}, seed {seed}: {said}", flush=True)
-        known = self._outcome(trial.number, index)
-        if known is None and self._jobs.stopping.is_set():
-            return STOPPED, ""
-        return known or FAILED, said
+                return known
+            return (STOPPED, "") if self._jobs.stopping.is_set() else (FAILED, said)
 
-    def _outcome(self, number: int, index: int) -> str | None:
-        """What a run told the study of its end."""
+    def _outcome(self, number: int, index: int) -> tuple[str, str] | None:
+        """How a run told the study that it ended, and why."""
         run = self._trials.get(number).user_attrs.get(f"run_{index}")
         run = run or self.study.user_attrs.get(validation_key(number, index))
-        return run and run["state"]
+        return run and (run["state"], run["reason"])
 
     def _environment(self, slot: int) -> dict[str, str]:
         """Environment variables of the jobs in a slot: one thread, and one device where there are some."""
@@ -174,12 +194,15 @@ class Sweep:
             )
 
     def _validate(self, slots: Slots, signals: StopSignals) -> None:
-        """Run the best trial on fresh seeds, in all slots."""
+        """Run the best trial on fresh seeds, in all slots.
+
+        In any order, so that processes that share the study share this work too.
+        """
         settings = self.plan.settings
         best = ranked(self.study, settings)
         if self._jobs.stopping.is_set() or not settings.validate or not best:
             return
-        pending = [settings.seeds + index for index in range(settings.validate)]
+        pending = random.sample(range(settings.seeds, settings.seeds + settings.validate), settings.validate)
 
         def work(slot: int) -> None:
             while pending and not self._jobs.stopping.is_set():
@@ -188,6 +211,20 @@ class Sweep:
                     raise RunFailedError(f"the validation of trial {best[0].number} failed: {message}")
 
         slots.run(work, signals)
+
+
+def _refuse_foreign(plan: Plan, study: Study) -> None:
+    """Raise where the directory holds trials of another study: jobs would take their runs for their own."""
+    there = {int(path.name) for path in plan.directory.iterdir() if path.is_dir() and path.name.isdecimal()}
+    known = {trial.number for trial in study.get_trials(deepcopy=False) if DIRECTORY in trial.user_attrs}
+    if there <= known:
+        return
+    others = [name for name in names_of_studies(study) if name != plan.name]
+    hint = f", or go on with it by hydra.sweeper.study_name={' or '.join(others)}" if others else ""
+    raise UserError(
+        f"{plan.directory} holds runs that the study {plan.name} does not know, such as "
+        f"{min(there - known)}; choose another hydra.sweep.dir{hint}"
+    )
 
 
 def _errors(trials: Sequence[FrozenTrial]) -> list[str]:

@@ -50,13 +50,15 @@ class Trials:
             if not waiting and (len(trials) >= self._n_trials or exhausted(self._study)):
                 return None
             trial = self._study.ask()
-            if trial.number >= self._n_trials:  # another process was quicker with the last one
+            if trial.number >= self._n_trials:
+                trial.set_user_attr("error", "none was asked for: another process was quicker with the last")
                 self._study.tell(trial, state=TrialState.FAIL)
                 return None
             trial.set_user_attr(WORKER, self._workers.me)
             trial.set_user_attr(OVERRIDES, self._space.suggest(trial, self._config))
-            if DIRECTORY not in trial.user_attrs:
-                trial.set_user_attr(DIRECTORY, str(self._sweep_dir / str(trial.number)))
+            begun = trial.user_attrs.get(DIRECTORY)
+            if begun is None or not Path(begun).is_dir():  # the sweep may have been moved
+                trial.set_user_attr(DIRECTORY, str(self._sweep_dir.absolute() / str(trial.number)))
             return trial
 
     def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
@@ -78,12 +80,16 @@ class Trials:
         """One trial as the study has it now."""
         return self.all()[number]
 
-    def others_at_work(self) -> bool:
-        """Whether other processes still run trials, which may come back to the queue if they die."""
+    def elsewhere(self) -> list[int]:
+        """The trials that other processes run; they come back to the queue if those die."""
         running = (trial for trial in self.all() if trial.state is TrialState.RUNNING)
-        return any(trial.user_attrs.get(WORKER) != self._workers.me for trial in running)
+        return [trial.number for trial in running if trial.user_attrs.get(WORKER) != self._workers.me]
 
     def _requeue_lost(self) -> None:
         for trial in self.all():
-            if trial.state is TrialState.RUNNING and self._workers.dead(trial.user_attrs.get(WORKER)):
+            if trial.state is TrialState.RUNNING and self._is_lost(trial):
                 requeue(self._study, trial)
+
+    def _is_lost(self, trial: FrozenTrial) -> bool:
+        worker: str | None = trial.user_attrs.get(WORKER)
+        return self._workers.abandoned(trial.number) if worker is None else self._workers.dead(worker)

@@ -34,7 +34,7 @@ class Workers:
         self._study = study
         self._clock = clock
         self._beats = 0
-        self._seen: dict[str, tuple[int, float]] = {}
+        self._seen: dict[str, tuple[int | None, float]] = {}
         self._write(ended=False)
         self._last = clock()
 
@@ -49,29 +49,35 @@ class Workers:
         """Say that this process works no more."""
         self._write(ended=True)
 
-    def dead(self, worker: str | None) -> bool:
-        """Whether nobody will finish what `worker` began; None is one that died before it gave its name."""
-        attributes = self._study.user_attrs
-        if worker is None:
-            others = [key.removeprefix(_PREFIX) for key in attributes if key.startswith(_PREFIX)]
-            return all(self.dead(other) for other in others if other != self.me)
-        entry: dict[str, Any] | None = attributes.get(_PREFIX + worker)
+    def abandoned(self, trial: int) -> bool:
+        """Whether nobody will finish a trial that bears no name: who creates one gives it a name at once."""
+        others = [key.removeprefix(_PREFIX) for key in self._study.user_attrs if key.startswith(_PREFIX)]
+        everybody_else = all(self.dead(other) for other in others if other != self.me)
+        return everybody_else or self._unchanged(f"trial {trial}", None)
+
+    def dead(self, worker: str) -> bool:
+        """Whether nobody will finish what `worker` began."""
+        entry: dict[str, Any] | None = self._study.user_attrs.get(_PREFIX + worker)
         if worker == self.me or entry is None:
             return entry is None
         if entry["ended"]:
             return True
-        if entry["host"] == socket.gethostname():
+        if entry["host"] == _machine():
             return _started(entry["pid"]) != entry["started"]
-        beats, since = self._seen.get(worker, (None, 0.0))
-        if beats != entry["beats"]:
-            self._seen[worker] = (entry["beats"], self._clock())
+        return self._unchanged(worker, entry["beats"])
+
+    def _unchanged(self, what: str, value: int | None) -> bool:
+        """Whether `what` has had this value for long, as seen from here."""
+        before, since = self._seen.get(what, (..., 0.0))
+        if before != value:
+            self._seen[what] = (value, self._clock())
             return False
         return self._clock() - since > GRACE
 
     def _write(self, ended: bool) -> None:
         pid = os.getpid()
         entry = {
-            "host": socket.gethostname(),
+            "host": _machine(),
             "pid": pid,
             "started": _started(pid),
             "beats": self._beats,
@@ -80,10 +86,20 @@ class Workers:
         self._study.set_user_attr(_PREFIX + self.me, entry)
 
 
+def _machine() -> str:
+    """Where the numbers of processes mean the same: a host, or a container on it."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()} {namespace.readlink()}" if namespace.exists() else socket.gethostname()
+
+
 def _started(pid: int) -> str | None:
-    """When a process of this machine was started, which tells it from a later one of the same number."""
+    """When a process of this machine was started, which tells it from a later one of the same number.
+
+    None if it is dead, though its parent, such as the first process of a container, may not have noticed.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in ("Z", "X") else fields[19]
     except FileNotFoundError:
         pass
     if Path("/proc/self/stat").exists():
