@@ -180,9 +180,11 @@ def serving(kind: type[Server], programs: Sequence[str] = ()) -> Iterator[Server
         server.start()
         yield server
     finally:
-        if server is not None:
-            server.stop()
-        shutil.rmtree(directory)
+        try:
+            if server is not None:
+                server.stop()
+        finally:
+            shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def test_writers_of_a_journal_that_are_killed_leave_it_to_the_others(tmp_path: P
     new_study(url)
     everyone = [Writer(url, 10**6) for _ in range(3)]
     writing = list(everyone)
-    for _ in range(4):
+    for _ in range(3):
         for writer in writing:
             writer.hear(dice.randrange(1, 20))
         writing.pop(dice.randrange(3)).kill()
