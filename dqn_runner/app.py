@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from dqn_runner import resume
 from dqn_runner.checkpointer import LATEST
-from dqn_runner.config import Mode, RunConfig, accept_env, plain, refuse_other_than_parts
+from dqn_runner.config import CONF, Mode, RunConfig, accept_env, plain, refuse_other_than_parts
 from dqn_runner.errors import RunFailedError, explain
 from dqn_runner.lazy import torch
 from dqn_runner.recovery import holds_checkpoints
@@ -34,10 +34,6 @@ DIVERGED = 3
 PRUNED = 4
 SIGNAL_BASE = 128
 """A run ended by signal n exits with 128 + n: 130 for Ctrl-C, 143 for SIGTERM."""
-
-_HERE = Path(__file__).parent
-CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-"""Inside the installed package, or beside it in a checkout."""
 
 
 def main() -> None:

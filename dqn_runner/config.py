@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -12,6 +13,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from dqn_runner import agent, atari, distributional, envs, evaluator, trackers, training
 from dqn_runner.registry import import_path, options, slots, store_root
 from dqn_runner.types import UserError
+
+_HERE = Path(__file__).parent
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+"""The YAML files: inside the installed package, or beside it in a checkout."""
 
 PART = "_target_"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
+from dqn_runner.config import CONF
 from dqn_runner.sweep.storage import open_storage
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli
 
@@ -234,3 +236,11 @@ def test_a_sweep_that_cannot_be_is_refused_before_it_begins(
 ) -> None:
     assert message in error(program(*SWEEP, *arguments))
     assert not list(tmp_path.glob("sweep/[0-9]*"))
+
+
+def test_a_configuration_that_jobs_would_not_read_is_refused(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    shutil.copytree(CONF, tmp_path / "conf")
+    refused = program(f"--config-path={tmp_path}/conf", *SWEEP, LEARNING_RATE)
+    assert refused.error.endswith("add options with --config-dir instead")

@@ -11,6 +11,7 @@ import optuna
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dqn_runner.config import CONF
 from dqn_runner.identity import leaves
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.settings import SweepSettings
@@ -117,7 +118,10 @@ def _unresolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _flags(hydra: DictConfig) -> tuple[str, ...]:
-    given = next((s.path for s in hydra.runtime.config_sources if s.provider == "command-line"), None)
+    paths = {source.provider: source.path for source in hydra.runtime.config_sources}
+    if Path(paths["main"]) != CONF:
+        raise UserError("the jobs of a sweep know no --config-path; add options with --config-dir instead")
+    given = paths.get("command-line")
     name: str = hydra.job.config_name
     named = [f"--config-name={name}"] if name != DEFAULT_CONFIG else []
     return (*named, *([f"--config-dir={given}"] if given else []))
