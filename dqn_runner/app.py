@@ -21,9 +21,9 @@ from dqn_runner.config import CONF, Mode, RunConfig, accept_env, plain, refuse_o
 from dqn_runner.errors import RunFailedError, explain
 from dqn_runner.lazy import torch
 from dqn_runner.recovery import holds_checkpoints
-from dqn_runner.sweep.jobs import stop_with_stdin
+from dqn_runner.sweep.jobs import NO_ROOM, stop_with_stdin
 from dqn_runner.sweep.objectives import metrics_of
-from dqn_runner.types import DivergedError, PrunedError, UserError
+from dqn_runner.types import DivergedError, NoRoomError, PrunedError, UserError
 
 if TYPE_CHECKING:
     from dqn_runner.sweep.reporter import Reporter
@@ -65,6 +65,8 @@ def _status(error: Exception, message: str | None) -> int:
         return DIVERGED
     if isinstance(error, PrunedError):
         return PRUNED
+    if isinstance(error, NoRoomError):
+        return NO_ROOM
     return RUN_FAILED if message is None or isinstance(error, RunFailedError) else USAGE_ERROR
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dqn_runner.agent import DQNConfig
 from dqn_runner.training import TrainingConfig, Unit
-from dqn_runner.types import EnvSpec, UserError
+from dqn_runner.types import EnvSpec, NoRoomError, UserError
 
 
 def check(agent: DQNConfig, spec: EnvSpec, trainer: TrainingConfig, env: EnvSpec) -> None:
@@ -64,13 +64,13 @@ def _kept_transitions(capacity: int, trainer: TrainingConfig) -> int:
 
 
 def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> None:
-    """Raise a UserError if the checkpoints will not fit; `state` is the bytes of one without its replay."""
+    """Raise a NoRoomError if the checkpoints will not fit; `state` is the bytes of one without its replay."""
     needed = footprint(agent, trainer, env, state).disk
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     own = {path.stat().st_ino: path.stat().st_size for path in output_dir.glob("checkpoints/**/*.*")}
     free = shutil.disk_usage(existing).free + sum(own.values())
     if needed > free:
-        raise UserError(
+        raise NoRoomError(
             f"the checkpoints of this run need up to {show_bytes(needed)} on the disk of {output_dir}, "
             f"where {show_bytes(free)} are free; make room, choose another directory or a smaller "
             f"agent.replay.capacity={agent.replay.capacity}"

@@ -25,7 +25,7 @@ from dqn_runner.run_directory import RunDirectory
 from dqn_runner.signals import StopSignals
 from dqn_runner.stopwatch import Stopwatch
 from dqn_runner.training import Best, Judge, TrainingConfig, TrainingStats, Unit
-from dqn_runner.types import DivergedError, Record, State, crossed
+from dqn_runner.types import DivergedError, NoRoomError, Record, State, crossed
 
 
 class Trainer:
@@ -123,7 +123,10 @@ class Trainer:
                 self.collector.envs.close()
                 self.evaluator.close()
         if self.directory.checkpoints.failed:
-            raise OSError(f"the end of the run could not be saved to {self.output_dir}")
+            raise NoRoomError(
+                f"the end of the run could not be saved to {self.output_dir}; its log says why. Make room, "
+                "and the same command goes on"
+            )
         return self._stats(reason)
 
     def resume(self, path: str | Path) -> None:

@@ -26,6 +26,10 @@ class DamagedError(UserError):
     """A stored file is not what was written; an older one may do."""
 
 
+class NoRoomError(UserError):
+    """The disk does not take what a run has to keep; once there is room, the same command goes on."""
+
+
 class DivergedError(Exception):
     """Learning gave infinite or undefined numbers; the message is a diagnosis."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -18,7 +21,8 @@ from dqn_runner.errors import RunFailedError
 from dqn_runner.lock import RunLock
 from dqn_runner.signals import StopSignals
 from dqn_runner.sweep import results
-from dqn_runner.sweep.jobs import CLAIM, Command, Jobs, Outcome
+from dqn_runner.sweep.jobs import CLAIM, NO_ROOM, Command, Jobs, Outcome
+from dqn_runner.sweep.journal import Journal
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.reporter import Place, Reporter
 from dqn_runner.sweep.settings import SweepSettings
@@ -26,7 +30,8 @@ from dqn_runner.sweep.slots import Slots
 from dqn_runner.sweep.space import search_space
 from dqn_runner.sweep.sweep import Sweep
 from dqn_runner.sweep.trials import Trials
-from dqn_runner.types import UserError
+from dqn_runner.types import NoRoomError, UserError
+from tests.conftest import BUDGET
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": None}
 NO_PRUNER = {"_target_": "optuna.pruners.NopPruner"}
@@ -167,6 +172,38 @@ def test_a_failure_rate_of_zero_stops_at_the_first_failure(tmp_path: Path, jobs:
     with pytest.raises(RunFailedError, match=r"1 trials failed, more than .*max_failure_rate=0 of 9;.*broke"):
         Sweep(a_plan(tmp_path, n_trials=9, max_failure_rate=0.0)).run()
     assert jobs.ran == [(0, 0), (1, 0)]
+
+
+def test_a_full_disk_fails_no_trial(tmp_path: Path, jobs: Played) -> None:
+    jobs.ends = {(1, 0): [NO_ROOM]}
+    with pytest.raises(NoRoomError, match="trial 1 waits for room, and the sweep ends: it broke"):
+        Sweep(a_plan(tmp_path)).run()
+    sweep = Sweep(a_plan(tmp_path))
+    sweep.run()
+    assert jobs.ran == [(0, 0), (1, 0), (1, 0)]
+    assert [trial.state.name for trial in sweep.study.trials] == ["COMPLETE", "COMPLETE"]
+
+
+def test_a_run_without_room_has_an_exit_status_of_its_own(
+    program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
+    done = program(*BUDGET)
+    assert done.status == NO_ROOM
+    assert "where 0.0 MiB are free; make room" in done.err.splitlines()[-1]
+
+
+def test_a_journal_on_a_full_disk_says_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Journal(tmp_path / "study.journal")
+    monkeypatch.setattr(os, "fsync", _no_space)
+    with pytest.raises(NoRoomError, match=r"study\.journal takes no more \(No space left on device\)"):
+        log.append_logs([{"op_code": 0}])
+
+
+def _no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_failed_seed_is_the_last_of_its_trial(tmp_path: Path, jobs: Played) -> None:

@@ -19,6 +19,8 @@ OUTPUT = "job.log"
 """What a job prints, in its directory."""
 CLAIM = ".sweep.lock"
 """Says in the directory of a job which sweep runs it."""
+NO_ROOM = 5
+"""Exit status of a job that cannot go on until there is room on the disk."""
 PARENT = "DQN_RUNNER_STOP_WITH_STDIN"
 """Set for a job that shall stop when its standard input ends, which it does when the sweep dies."""
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from optuna.storages.journal import JournalFileBackend
 
 from dqn_runner.files import sync_directory
-from dqn_runner.types import UserError
+from dqn_runner.types import NoRoomError, UserError
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _TAIL = 1 << 16
@@ -50,9 +50,15 @@ class Journal(JournalFileBackend):
             file.truncate(end)
             file.seek(end)
             remaining = memoryview("".join(lines).encode())
-            while remaining:
-                remaining = remaining[file.write(remaining) :]
-            os.fsync(file.fileno())
+            try:
+                while remaining:
+                    remaining = remaining[file.write(remaining) :]
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise NoRoomError(
+                    f"the journal {self._path} takes no more ({error.strerror}); make room, and the same "
+                    "command goes on"
+                ) from error
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

@@ -55,7 +55,7 @@ def write_results(study: Study, plan: Plan) -> None:
         with _alone(plan.directory):
             _write(study, plan)
     except Exception as error:
-        message = explain(error)
+        message = str(error) if isinstance(error, OSError) else explain(error)
         if message is None:
             raise
         log.warning("the results in %s could not be brought up to date: %s", plan.directory, message)

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dqn_runner.errors import RunFailedError
 from dqn_runner.signals import StopSignals
 from dqn_runner.sweep import results
-from dqn_runner.sweep.jobs import OUTPUT, Jobs, quoted
+from dqn_runner.sweep.jobs import NO_ROOM, OUTPUT, Jobs, quoted
 from dqn_runner.sweep.objectives import aggregate
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.ranking import ranked
@@ -22,7 +22,7 @@ from dqn_runner.sweep.slots import Slots
 from dqn_runner.sweep.study import create_study, names_of_studies, set_parts, validation_key
 from dqn_runner.sweep.trials import DIRECTORY, OVERRIDES, Trials
 from dqn_runner.sweep.workers import Workers
-from dqn_runner.types import UserError
+from dqn_runner.types import NoRoomError, UserError
 
 FAILED, STOPPED = "failed", "stopped"
 TRIAL_STATES = {"pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED, FAILED: TrialState.FAIL}
@@ -143,6 +143,8 @@ class Sweep:
                     return STOPPED, ""
                 outcome = self._jobs.run(arguments, directory, self._environment(slot))
                 said = outcome.message
+                if outcome.status == NO_ROOM:
+                    raise NoRoomError(f"trial {trial.number} waits for room, and the sweep ends: {said}")
                 if 0 <= outcome.status < 128:
                     break
                 said = f"killed by signal {outcome.status % 128 if outcome.status > 0 else -outcome.status}"
