@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test quick soak check format lint types docs clean
+.PHONY: train test quick soak sweep-soak check format lint types docs clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,10 @@ quick: $(VENV)/.installed-dev
 ## 200 runs killed at random moments: how many end as if they had not been? A quarter of an hour.
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.soak $(ARGS)
+
+## A sweep killed at 15 random moments, and what it comes to all the same. Five minutes.
+sweep-soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.sweep_soak $(ARGS)
 
 ## Everything that CI checks.
 check: lint types test
