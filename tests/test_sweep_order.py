@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import re
 import shutil
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -76,7 +78,7 @@ class Played:
         self.places[job] = str(directory.relative_to(self.directory))
         end = self.ends[job].pop(0) if self.ends.get(job) else "finished"
         if isinstance(end, int):
-            return Outcome(end, "it broke")
+            return Outcome(end, f"it broke in {directory}")
         place = Place(str(self.directory / "study.journal"), "it", *job)
         metrics = self.metrics.get(job, METRICS)
         Reporter(place, every=100, budget=1000).finish(end, f"it {end}", 5, metrics, directory)
@@ -204,6 +206,29 @@ def test_a_journal_on_a_full_disk_says_so_in_one_line(
 
 def _no_space(_: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.usefixtures("jobs")
+def test_a_sweep_needs_nobody_who_reads_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Sweep(a_plan(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Closed())
+        sweep.run()
+    assert [trial.state.name for trial in sweep.study.trials] == ["COMPLETE", "COMPLETE"]
+
+
+class Closed(io.StringIO):
+    """A pipe whose reader is gone."""
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+def test_trials_that_all_fail_for_one_reason_end_the_sweep(tmp_path: Path, jobs: Played) -> None:
+    jobs.ends = {(number, 0): [1] for number in range(9)}
+    with pytest.raises(RunFailedError, match="first 3 trials all failed for the same reason: it broke in …"):
+        Sweep(a_plan(tmp_path, n_trials=9)).run()
+    assert len(jobs.ran) == 3
 
 
 def test_a_failed_seed_is_the_last_of_its_trial(tmp_path: Path, jobs: Played) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,7 +150,7 @@ class Jobs:
                 return
             except UserError as error:
                 if not waiting:
-                    print(f"waiting: {error}", flush=True)
+                    say(f"waiting: {error}")
                 waiting = True
                 self.stopping.wait(1.0)
 
@@ -166,6 +166,12 @@ def stop_with_stdin() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def say(text: str) -> None:
+    """Tell the user how a sweep stands; it goes on without a terminal or pipe that is gone, or a full log."""
+    with suppress(OSError):
+        print(text, flush=True)
 
 
 def quoted(value: object) -> str:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from dqn_runner.signals import StopSignals
-from dqn_runner.sweep.jobs import Jobs
+from dqn_runner.sweep.jobs import Jobs, say
 
 
 class Slots:
@@ -34,7 +34,7 @@ class Slots:
                 self._look_after()
                 if signals.received and not self._jobs.stopping.is_set():
                     self._jobs.stop()
-                    print("stopping: the jobs save their state, and the same command goes on", flush=True)
+                    say("stopping: the jobs save their state, and the same command goes on")
         except KeyboardInterrupt:
             self._jobs.stop(signal.SIGKILL)
             raise

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dqn_runner.errors import RunFailedError
 from dqn_runner.signals import StopSignals
 from dqn_runner.sweep import results
-from dqn_runner.sweep.jobs import NO_ROOM, OUTPUT, Jobs, quoted
+from dqn_runner.sweep.jobs import NO_ROOM, OUTPUT, Jobs, quoted, say
 from dqn_runner.sweep.objectives import aggregate
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.ranking import ranked
@@ -64,7 +64,7 @@ class Sweep:
                 self._workers.leave()
                 results.write_results(self.study, self.plan)
             signals.pass_on()
-        print(results.table(self.study, self.plan), flush=True)
+        say(results.table(self.study, self.plan))
 
     def _work(self, slot: int) -> None:
         """One slot: trial after trial, and those that other processes leave behind."""
@@ -80,7 +80,7 @@ class Sweep:
         elsewhere = self._trials.elsewhere()
         if elsewhere and not self._waiting:
             self._waiting = True
-            print(f"waiting for {len(elsewhere)} trial(s) of other processes: {elsewhere}", flush=True)
+            say(f"waiting for {len(elsewhere)} trial(s) of other processes: {elsewhere}")
         return bool(elsewhere) and not self._jobs.stopping.wait(1.0)
 
     def _run_trial(self, trial: Trial, slot: int) -> None:
@@ -149,7 +149,7 @@ class Sweep:
                     break
                 said = f"killed by signal {outcome.status % 128 if outcome.status > 0 else -outcome.status}"
                 if not self._jobs.stopping.is_set():
-                    print(f"trial {trial.number}, seed {seed}: {said}", flush=True)
+                    say(f"trial {trial.number}, seed {seed}: {said}")
             if (known := self._outcome(trial.number, index)) is not None:
                 return known
             return (STOPPED, "") if self._jobs.stopping.is_set() else (FAILED, said)
@@ -176,7 +176,7 @@ class Sweep:
         trials = self._trials.all()
         finished = sum(trial.state.is_finished() for trial in trials)
         standing = f"{finished} of {self.plan.settings.n_trials} finished"
-        print(f"trial {number} {state.name.lower()}: {said} | {standing}", flush=True)
+        say(f"trial {number} {state.name.lower()}: {said} | {standing}")
         results.write_results(self.study, self.plan)
         if state is TrialState.FAIL:
             self._stop_if_hopeless([trial for trial in trials if trial.state.is_finished()])
