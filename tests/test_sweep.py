@@ -243,3 +243,23 @@ def test_a_configuration_that_jobs_would_not_read_is_refused(
     shutil.copytree(CONF, tmp_path / "conf")
     refused = program(f"--config-path={tmp_path}/conf", *SWEEP, LEARNING_RATE)
     assert refused.error.endswith("add options with --config-dir instead")
+
+
+def test_a_job_takes_up_no_run_of_another_trial(
+    program: Callable[..., Outcome], tmp_path: Path, finished_run: Path
+) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    found = program(*BUDGET, "hydra.run.dir=run", "agent.learning_rate=0.5", "study.trial=0")
+    assert "run holds a run that is not of this trial (agent.learning_rate: " in found.error
+
+
+def test_an_experiment_that_was_changed_meanwhile_is_another_question(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    for steps in (150, 200):
+        file = tmp_path / "conf" / "experiment" / "mine.yaml"
+        file.write_text(f"# @package _global_\nagent:\n  batch_size: {steps}\n")
+        command = ("--config-dir=conf", *SWEEP, LEARNING_RATE, "experiment=mine", "agent.learning_starts=1")
+        done = program(*command, "hydra.sweeper.sampler.no_such=1")  # the study is made before its sampler
+    assert "another agent.batch_size (agent.batch_size: 150 -> 200)" in done.error

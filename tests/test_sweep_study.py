@@ -166,6 +166,18 @@ def test_another_question_to_the_same_study_is_refused(tmp_path: Path) -> None:
         create_study(str(tmp_path / "study.journal"), "it", settings, {**DEFINITION, "seeds": 3})
 
 
+def test_a_file_that_was_changed_meanwhile_is_noticed_by_what_it_sets(tmp_path: Path) -> None:
+    settings = SweepSettings(sampler=TPE, pruner=NO_PRUNER)
+    begun, edited, upgraded = (
+        {**DEFINITION, "configuration": {"trainer.max_steps": steps, **more}}
+        for steps, more in ((100, {}), (200, {}), (100, {"agent.new": 1}))
+    )
+    create_study(str(tmp_path / "study.journal"), "it", settings, begun)
+    create_study(str(tmp_path / "study.journal"), "it", settings, upgraded)
+    with pytest.raises(UserError, match=r"another trainer.max_steps \(trainer.max_steps: 100 -> 200\)"):
+        create_study(str(tmp_path / "study.journal"), "it", settings, edited)
+
+
 def test_constraints_reach_the_sampler_or_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="RandomSampler cannot keep to hydra"):
         a_study(tmp_path, constraints={"seconds": 9}, sampler={"_target_": "optuna.samplers.RandomSampler"})

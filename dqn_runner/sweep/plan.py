@@ -12,11 +12,11 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.config import CONF
-from dqn_runner.identity import leaves
+from dqn_runner.identity import SESSION_KEYS, leaves
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.settings import SweepSettings
 from dqn_runner.sweep.space import CHOSEN_BY, SearchSpace, search_space
-from dqn_runner.sweep.study import default_storage
+from dqn_runner.sweep.study import CONFIGURATION, default_storage
 from dqn_runner.types import UserError
 
 DEFAULT_CONFIG = "config"
@@ -58,6 +58,7 @@ class Plan:
             "aggregate": settings.aggregate.value,
             "objective": settings.objectives,
             "direction": settings.directions,
+            CONFIGURATION: _configuration(self.job),
         }
 
 
@@ -101,6 +102,12 @@ def plan_of(
     )
 
 
+def _configuration(job: DictConfig) -> dict[str, Any]:
+    """What a job composes, setting by setting: it may change while the command that names a file stays."""
+    asked = ("hydra", "seed", *SESSION_KEYS)
+    return {".".join(key): value for key, value in leaves(_unresolved(job)).items() if key[0] not in asked}
+
+
 def _refuse_settings_beside(chosen: str, job: DictConfig, without: DictConfig) -> None:
     """Raise where a file with a search space sets more than Hydra's settings: jobs do not read that file."""
     seen = leaves(_unresolved(without))
@@ -114,7 +121,7 @@ def _refuse_settings_beside(chosen: str, job: DictConfig, without: DictConfig) -
 
 
 def _unresolved(cfg: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(cfg, resolve=False)  # pyright: ignore[reportReturnType]
+    return OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)  # pyright: ignore[reportReturnType]
 
 
 def _flags(hydra: DictConfig) -> tuple[str, ...]:

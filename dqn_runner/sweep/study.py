@@ -28,6 +28,9 @@ DEFINITION = "sweep"
 PRUNED = "pruned"
 """A trial's attribute that says when and by what it was pruned."""
 
+CONFIGURATION = "configuration"
+"""The part of the definition that says what the settings of a job came to."""
+
 FIXED_SEED = ("GridSampler", "QMCSampler")
 """These enumerate points in an order that the seed gives; all trials need the same one."""
 
@@ -45,13 +48,20 @@ def create_study(storage: str, name: str, settings: SweepSettings, definition: M
     known = study.user_attrs.get(DEFINITION)
     if known is None:
         study.set_user_attr(DEFINITION, dict(definition))
-    elif changed := [key for key in definition if known.get(key) != definition[key]]:
+    elif changed := _changes(known, definition):
         raise UserError(
             f"the study {name} in {without_password(storage)} was begun with another {' and '.join(changed)} "
-            f"({'; '.join(f'{key}: {known.get(key)} -> {definition[key]}' for key in changed)}); repeat the "
+            f"({'; '.join(f'{key}: {change}' for key, change in changed.items())}); repeat the "
             "old command to go on with it, or choose another hydra.sweep.dir or hydra.sweeper.study_name"
         )
     return study
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between two definitions of a study, but for settings that only one version knows."""
+    before, after = ({**given, **given.get(CONFIGURATION, {}), CONFIGURATION: None} for given in (old, new))
+    both = [key for key in after if key in before and before[key] != after[key]]
+    return {key: f"{before[key]} -> {after[key]}" for key in both}
 
 
 def names_of_studies(study: Study) -> list[str]:
