@@ -58,8 +58,15 @@ def create_study(storage: str, name: str, settings: SweepSettings, definition: M
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """What differs between two definitions of a study, but for settings that only one version knows."""
-    before, after = ({**given, **given.get(CONFIGURATION, {}), CONFIGURATION: None} for given in (old, new))
+    """What differs between two definitions of a study: in the command, or else in the files that it names.
+
+    Settings that only one of them knows are those of another version of the program.
+    """
+    found = {key: f"{old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]}
+    files = found.pop(CONFIGURATION, None)
+    if found or files is None:
+        return found
+    before, after = old.get(CONFIGURATION, {}), new[CONFIGURATION]
     both = [key for key in after if key in before and before[key] != after[key]]
     return {key: f"{before[key]} -> {after[key]}" for key in both}
 
