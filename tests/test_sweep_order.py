@@ -25,7 +25,7 @@ from dqn_runner.signals import StopSignals
 from dqn_runner.sweep import results
 from dqn_runner.sweep.jobs import CLAIM, NO_ROOM, Command, Jobs, Outcome
 from dqn_runner.sweep.journal import Journal
-from dqn_runner.sweep.plan import Plan
+from dqn_runner.sweep.plan import Plan, anchored
 from dqn_runner.sweep.reporter import Place, Reporter
 from dqn_runner.sweep.settings import SweepSettings
 from dqn_runner.sweep.slots import Slots
@@ -229,6 +229,14 @@ def test_trials_that_all_fail_for_one_reason_end_the_sweep(tmp_path: Path, jobs:
     with pytest.raises(RunFailedError, match="first 3 trials all failed for the same reason: it broke in …"):
         Sweep(a_plan(tmp_path, n_trials=9)).run()
     assert len(jobs.ran) == 3
+
+
+def test_jobs_that_work_in_another_directory_find_the_study() -> None:
+    here = Path.cwd()
+    assert anchored("mine.journal") == str(here / "mine.journal")
+    assert anchored("sqlite:///mine.db") == f"sqlite:///{here}/mine.db"
+    for same in ("/a/b", "sqlite:////a/b.db", "journal:///a/b", "mysql://me@host/db", "${oc.env:URL}"):
+        assert anchored(same) == same
 
 
 def test_a_failed_seed_is_the_last_of_its_trial(tmp_path: Path, jobs: Played) -> None:

@@ -42,7 +42,7 @@ class Plan:
     storage: str
     """Where the study lives, for this process."""
     storage_for_jobs: str
-    """The same as it was written, so that secrets in environment variables stay out of command lines."""
+    """The same with interpolations as they were written: secrets in variables stay out of command lines."""
     name: str
     seed: int
     """Of the first run of each trial."""
@@ -96,7 +96,7 @@ def plan_of(
         job=job,
         directory=directory,
         storage=settings.storage or journal,
-        storage_for_jobs=raw["storage"] or journal,
+        storage_for_jobs=anchored(raw["storage"] or journal),
         name=settings.study_name or directory.absolute().name,
         seed=int(job.seed),
     )
@@ -106,6 +106,15 @@ def _configuration(job: DictConfig) -> dict[str, Any]:
     """What a job composes, setting by setting: it may change while the command that names a file stays."""
     asked = ("hydra", "seed", *SESSION_KEYS)
     return {".".join(key): value for key, value in leaves(_unresolved(job)).items() if key[0] not in asked}
+
+
+def anchored(storage: str) -> str:
+    """A storage that means the same in a job that works in another directory (hydra.job.chdir=true)."""
+    server, separator, path = storage.rpartition(":///")
+    is_file = server.startswith("sqlite") if separator else "://" not in storage
+    if not is_file or "${" in storage:
+        return storage
+    return f"{server}{separator}{Path(path).absolute()}"
 
 
 def _refuse_settings_beside(chosen: str, job: DictConfig, without: DictConfig) -> None:
