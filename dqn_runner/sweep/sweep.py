@@ -176,7 +176,8 @@ class Sweep:
         trials = self._trials.all()
         finished = sum(trial.state.is_finished() for trial in trials)
         standing = f"{finished} of {self.plan.settings.n_trials} finished"
-        say(f"trial {number} {state.name.lower()}: {said} | {standing}")
+        ending = said if said.startswith("pruned") else f"{state.name.lower()}: {said}"
+        say(f"trial {number} {ending} | {standing}")
         results.write_results(self.study, self.plan)
         if state is TrialState.FAIL:
             self._stop_if_hopeless([trial for trial in trials if trial.state.is_finished()])
