@@ -54,7 +54,7 @@ def load_valid(
                 report(f"{_listed(passed_over)}; {candidate.name} is used instead")
             return candidate
     first, *others = passed_over
-    raise DamagedError(f"{_listed(passed_over)}; there is no older checkpoint") if others else first
+    raise DamagedError(f"{_listed(passed_over)}; no other is left") if others else first
 
 
 def _listed(errors: list[UserError]) -> str:
