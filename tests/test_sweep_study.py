@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from dqn_runner.loggers import Sinks
 from dqn_runner.sweep import workers
 from dqn_runner.sweep.objectives import Aggregate
 from dqn_runner.sweep.reporter import Place, Reporter
@@ -23,7 +25,8 @@ from dqn_runner.sweep.space import search_space
 from dqn_runner.sweep.study import create_study, exhausted, requeue, set_parts, validation_key
 from dqn_runner.sweep.trials import OVERRIDES, Trials
 from dqn_runner.sweep.workers import Workers
-from dqn_runner.types import UserError
+from dqn_runner.types import RunInfo, UserError
+from tests.conftest import BUDGET, Outcome
 
 TPE = {"_target_": "optuna.samplers.TPESampler", "seed": None, "n_startup_trials": 3}
 NO_PRUNER = {"_target_": "optuna.pruners.NopPruner"}
@@ -360,6 +363,27 @@ class TestReporter:
         trials.tell(0, TrialState.FAIL)
         reporter.finish("finished", "its budget", 5, {"return": 1.0}, tmp_path)
         assert "run_0" not in study.trials[0].user_attrs
+
+
+def test_the_runs_of_a_study_are_one_group_for_trackers(
+    tmp_path: Path, program: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, trials = a_study(tmp_path)
+    trial = trials.take()
+    assert trial is not None
+    groups: list[str | None] = []
+    original = Sinks.open
+
+    def noted(sinks: Sinks, run_dir: Path, info: RunInfo) -> None:
+        groups.append(info.group)
+        original(sinks, run_dir, info)
+
+    monkeypatch.setattr(Sinks, "open", noted)
+    link = (f"study.storage={tmp_path}/study.journal", "study.name=it", "study.trial=0")
+    where = f"hydra.run.dir={trial.user_attrs['directory']}"
+    done = program(*BUDGET, *link, where, "logging=[jsonl]")
+    assert done.status == 0, done
+    assert groups == ["it"]
 
 
 @pytest.mark.parametrize(
