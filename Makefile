@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test quick soak sweep-soak check format lint types docs clean
+.PHONY: train test quick optuna4 soak sweep-soak check format lint types docs clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,11 @@ test: $(VENV)/.installed-dev
 ## The quick tests, some minutes on 2 cores.
 quick: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(ARGS)
+
+## The tests of studies once more, with the newest Optuna 4.
+optuna4: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/optuna4 optuna==4.9.0
+	PYTHONPATH=$(VENV)/optuna4 $(BIN)/python -m pytest --numprocesses 2 tests/test_sweep_study.py tests/test_sweep_order.py
 
 ## 200 runs killed at random moments: how many end as if they had not been? A quarter of an hour.
 soak: $(VENV)/.installed-dev
