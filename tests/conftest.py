@@ -20,6 +20,9 @@ from dqn_runner import app, plots
 
 torch.set_num_threads(1)  # threads that wait for each other cost more than these small networks
 
+# A shell lets what it runs in the background ignore Ctrl-C, and so would the programs under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 BUDGET = (
     "trainer.max_steps=1200",
     "trainer.eval_frequency=400",
