@@ -22,11 +22,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 train: $(VENV)/.installed
 	$(BIN)/python -m dqn_runner $(ARGS)
 
-## All tests, some ten minutes on 2 cores.
+## All tests, some six minutes on 2 cores.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
-## The quick tests, some minutes on 2 cores.
+## The quick tests, two minutes on 2 cores.
 quick: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(ARGS)
 
