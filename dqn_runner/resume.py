@@ -124,11 +124,11 @@ def _expanded(argv: Sequence[str]) -> list[str]:
             )
         flags.append(f"--config-dir={stored.config_dir}")
     ours = [o.input_line for o in new if o is not knob and o.input_line is not None]
-    extra = [f"{knob.key_or_group}={_quoted(stored.path)}"]
+    extra = [f"{knob.key_or_group}={quoted(stored.path)}"]
     if name == "resume":
         if "hydra.run.dir" in replaced:
             raise UserError(f"resume goes on in the run's directory {stored.run_dir}; drop hydra.run.dir")
-        extra += [f"hydra.run.dir={_quoted(stored.run_dir)}", "hydra.output_subdir=null"]
+        extra += [f"hydra.run.dir={quoted(stored.run_dir)}", "hydra.output_subdir=null"]
     return [*flags, *kept, *ours, *extra]
 
 
@@ -165,7 +165,7 @@ def _fresh(token: str, argv: Sequence[str]) -> str:
         path = wanted.with_name(f"{wanted.name}-{number}")
     if path != wanted:
         print(f"{wanted} is in use already; with resume=never this run goes to {path}")
-    return f"{key}={_quoted(path)}"
+    return f"{key}={quoted(path)}"
 
 
 def _warn(message: str) -> None:
@@ -216,7 +216,7 @@ def is_sweep(mode: RunMode | None) -> bool:
     return mode is RunMode.MULTIRUN
 
 
-def _quoted(path: Path) -> str:
-    """A path as a Hydra override value, whatever characters it holds."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+def quoted(value: object) -> str:
+    """A text as the value of a Hydra override, whatever characters it holds."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

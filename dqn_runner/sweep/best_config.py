@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from dqn_runner.config import accept_env
 from dqn_runner.files import make_directory, write_atomically
 from dqn_runner.identity import SESSION_KEYS, changes, leaves
-from dqn_runner.resume import expand_arguments, parse
-from dqn_runner.sweep.jobs import Command, quoted
+from dqn_runner.resume import expand_arguments, parse, quoted
+from dqn_runner.sweep.jobs import Command
 
 NAME = "best_config"
 PRIMARY = "config"

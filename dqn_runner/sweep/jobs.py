@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dqn_runner.lock import RunLock
+from dqn_runner.resume import quoted
 from dqn_runner.types import UserError
 
 OUTPUT = "job.log"
@@ -172,12 +173,6 @@ def say(text: str) -> None:
     """Tell the user how a sweep stands; it goes on without a terminal or pipe that is gone, or a full log."""
     with suppress(OSError):
         print(text, flush=True)
-
-
-def quoted(value: object) -> str:
-    """A text as the value of a Hydra override, whatever characters it holds."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _last_line(output: Path, begin: int) -> str:

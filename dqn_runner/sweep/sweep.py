@@ -12,9 +12,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.errors import RunFailedError
+from dqn_runner.resume import quoted
 from dqn_runner.signals import StopSignals
 from dqn_runner.sweep import results
-from dqn_runner.sweep.jobs import NO_ROOM, OUTPUT, Jobs, quoted, say
+from dqn_runner.sweep.jobs import NO_ROOM, OUTPUT, Jobs, say
 from dqn_runner.sweep.objectives import aggregate
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.ranking import ranked
