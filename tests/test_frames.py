@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dqn_runner.replay import PrioritizedReplay, RingReplay, UniformReplay
 from dqn_runner.rng import stream
 from dqn_runner.types import Array, EnvSpec
-from tests.test_replay import file_round_trip
+from tests.test_replay import Step, file_round_trip
 
 GAMMA = 0.9
 RESETS = ["blank", "repeated", "other", "unseen"]
@@ -33,18 +33,6 @@ class Turn(NamedTuple):
     reset: str
     jump: str
     """`on` moves the stack on by one frame, `mixed` shows its frames in another order, `new` shows others."""
-
-
-class Step(NamedTuple):
-    """The arguments of `Replay.add`."""
-
-    env: int
-    obs: Array
-    action: int
-    reward: float
-    terminated: bool
-    truncated: bool
-    next_obs: Array
 
 
 class StackedEnv:
