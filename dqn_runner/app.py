@@ -150,6 +150,8 @@ def _train(
     except UserError:
         raise
     except Exception as error:
+        if reporter:
+            reporter.failed(traceback.format_exc())
         reason = f"{type(error).__name__}: {error}"
         raise RunFailedError(f"the run failed: {reason} (the log of {run_dir} has the traceback)") from error
     print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {run_dir}")

@@ -168,7 +168,10 @@ def test_an_env_that_is_broken_is_named_in_the_study_and_in_the_log_of_its_job(
     done = run_cli(*SWEEP, f"env._target_={my_env}", LEARNING_RATE, "hydra.sweeper.n_trials=1", cwd=tmp_path)
     assert done.status == 0
     assert "failed: trial 0: the run failed: RuntimeError: the sensor is lost" in done.out
-    assert 'raise RuntimeError("the sensor is lost")' in (tmp_path / "sweep" / "0" / "job.log").read_text()
+    line = 'raise RuntimeError("the sensor is lost")'
+    assert line in (tmp_path / "sweep" / "0" / "job.log").read_text()
+    (trial,) = trials_of(tmp_path)
+    assert line in trial.user_attrs["traceback"]
 
 
 def test_the_best_is_validated_on_fresh_seeds_and_runs_as_it_is(tmp_path: Path) -> None:

@@ -81,15 +81,17 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
             [sys.executable, "-m", "dqn_runner", *arguments], stdout=file, stderr=subprocess.STDOUT
         )
         begun, starting = time.monotonic(), 0.0
-        while process.poll() is None and time.monotonic() - begun < CALIBRATION:
-            progress = _progress(directory, plan.job.agent.learning_starts)
-            if progress and not starting:
-                starting = time.monotonic() - begun - progress[-1][0]
-            if len(progress) >= RECORDS:
-                break
-            time.sleep(0.2)
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        try:
+            while process.poll() is None and time.monotonic() - begun < CALIBRATION:
+                progress = _progress(directory, plan.job.agent.learning_starts)
+                if progress and not starting:
+                    starting = time.monotonic() - begun - progress[-1][0]
+                if len(progress) >= RECORDS:
+                    break
+                time.sleep(0.2)
+        finally:  # Ctrl-C must not leave it behind
+            process.send_signal(signal.SIGTERM)
+            process.wait()
     progress = _progress(directory, plan.job.agent.learning_starts)
     if len(progress) < 2:
         raise UserError(

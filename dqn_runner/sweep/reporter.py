@@ -13,6 +13,9 @@ from dqn_runner.loggers import log
 from dqn_runner.sweep.objectives import Aggregate, aggregate
 from dqn_runner.sweep.study import DEFINITION, PRUNED, load_study, take_up, validation_key
 
+LONGEST_TRACE = 10_000
+"""Characters of a traceback that go into a study; the end says most."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -82,6 +85,13 @@ class Reporter:
                 self._trial.set_user_attr(f"run_{self._place.run}", outcome)
         except UpdateFinishedTrialError:
             log.warning("trial %s was finished by somebody else in the meantime", self._place.trial)
+
+    def failed(self, trace: str) -> None:
+        """Leave the traceback of an error in the study; one that cannot be left there hides none."""
+        try:
+            self._trial.set_user_attr("traceback", trace[-LONGEST_TRACE:])
+        except Exception:
+            log.exception("the study could not be told of the error")
 
     def _finished(self) -> list[float]:
         """The objective of the seeds that ran before."""
