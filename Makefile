@@ -33,15 +33,15 @@ quick: $(VENV)/.installed-dev
 ## The tests of studies once more, with the newest Optuna 4.
 optuna4: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/optuna4 optuna==4.9.0
-	PYTHONPATH=$(VENV)/optuna4 $(BIN)/python -m pytest --numprocesses 2 tests/test_sweep_study.py tests/test_sweep_order.py
+	PYTHONPATH=$(VENV)/optuna4 $(BIN)/python -m pytest --numprocesses 2 tests/sweep/test_study.py tests/sweep/test_runner.py
 
 ## 200 runs killed at random moments: how many end as if they had not been? A quarter of an hour.
 soak: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.soak $(ARGS)
+	$(BIN)/python -m tests.soak.runs $(ARGS)
 
 ## A sweep killed at 15 random moments, and what it comes to all the same. Five minutes.
 sweep-soak: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.sweep_soak $(ARGS)
+	$(BIN)/python -m tests.soak.sweeps $(ARGS)
 
 ## Everything that CI checks.
 check: lint types test

@@ -3,7 +3,7 @@
     pip install -e . tianshou==2.0.1         # in an environment of its own: it does not fit constraints.txt
     python benchmarks/against_peers.py
 
-The other agents are compared by tests/test_peers.py. Two things differ by design, and are made equal here:
+The other agents are compared by tests/end_to_end/test_peers.py. Two things differ by design, and are made equal here:
 tianshou sums over the target's fractions and averages over the online network's, we do as the paper does, so
 that both have the same number of them; and its embedding leaves out the paper's cosine of 0, whose weights
 are 0 here. Exits with 1 if a number differs by more than rounding.
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 
 from dqn_runner import DQNAgent, DQNConfig
-from dqn_runner.bootstraps import Double
-from dqn_runner.distributional import ImplicitQuantile
-from dqn_runner.learner import INFO, Draws, Hyper
-from dqn_runner.networks import Mlp
-from dqn_runner.types import Transition
+from dqn_runner.agent.learner import UPDATE_METRICS, HyperParameters
+from dqn_runner.agent.losses.quantile import ImplicitQuantile
+from dqn_runner.agent.losses.targets import DoubleTarget
+from dqn_runner.agent.networks.architectures import Mlp
+from dqn_runner.agent.update_noise import UpdateNoise
+from dqn_runner.core.types import Transition
 
 OBS, ACTIONS, BATCH, FRACTIONS, COSINES = 4, 3, 32, 8, 16
 FEATURES, HIDDEN = 32, 24
@@ -41,7 +42,7 @@ class Difference(NamedTuple):
 
 
 def our_agent(seed: int) -> DQNAgent:
-    """Double DQN, which tianshou's always is, with a target that is another network."""
+    """DoubleTarget DQN, which tianshou's always is, with a target that is another network."""
 
     def build(seed: int) -> DQNAgent:
         return DQNAgent(
@@ -54,10 +55,10 @@ def our_agent(seed: int) -> DQNAgent:
                 max_grad_norm=None,
                 network=Mlp(hidden=[FEATURES, HIDDEN], cosines=COSINES + 1),
                 loss=ImplicitQuantile(
-                    num_fractions=FRACTIONS,
-                    num_target_fractions=FRACTIONS,
-                    num_policy_fractions=FRACTIONS,
-                    bootstrap=Double(),
+                    num_tau_samples=FRACTIONS,
+                    num_tau_prime_samples=FRACTIONS,
+                    num_quantile_samples=FRACTIONS,
+                    bootstrap=DoubleTarget(),
                 ),
             )
         )
@@ -157,12 +158,12 @@ def update_both(seed: int) -> Difference:
     with policy_within_training_step(algorithm.policy):
         stats = algorithm.update(buffer=buffer_of(batch), sample_size=0)
     policy_fractions, target_fractions, fractions = asked
-    draws = Draws(torch.zeros(3, 0), torch.cat([fractions, target_fractions, policy_fractions], -1))
+    draws = UpdateNoise(torch.zeros(3, 0), torch.cat([fractions, target_fractions, policy_fractions], -1))
     weight = torch.full((BATCH,), 1 / BATCH)
-    _, info = agent._update(agent.learner, batch, weight, Hyper(LEARNING_RATE, None), draws)
+    _, info = agent._update(agent.learner, batch, weight, HyperParameters(LEARNING_RATE, None), draws)
     theirs = list(algorithm.policy.model.parameters())
     return Difference(
-        loss=info[INFO.index("loss")].item(),
+        loss=info[UPDATE_METRICS.index("loss")].item(),
         their_loss=stats.loss,
         gradient=largest(as_theirs(agent, agent.learner.grad), [param.grad for param in theirs]),
         weights=largest(as_theirs(agent, agent.learner.online), [param.detach() for param in theirs]),

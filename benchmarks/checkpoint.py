@@ -74,8 +74,10 @@ class Timeline:
 
 def run_here(overrides: Sequence[str]) -> None:
     """The program with `overrides`, watched."""
-    from dqn_runner import app, build, files
-    from dqn_runner.checkpointer import Checkpointer
+    from dqn_runner.checkpointing.checkpointer import Checkpointer
+    from dqn_runner.cli import main
+    from dqn_runner.config import build
+    from dqn_runner.io import files
 
     timeline = Timeline()
     build_trainer, write_atomically = build.build_trainer, files.write_atomically
@@ -100,7 +102,7 @@ def run_here(overrides: Sequence[str]) -> None:
     build.build_trainer, files.write_atomically = build_watched, write_counted
     Checkpointer._write = write_timed
     sys.argv[1:] = overrides
-    app.main()
+    main.main()
     Path(os.environ[RESULT]).write_text(json.dumps(asdict(timeline)))
 
 

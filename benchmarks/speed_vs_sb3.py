@@ -204,7 +204,7 @@ def make_env(workload: Workload) -> Any:
 def train_ours(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
     """Train with the loggers that dqn_runner has by default: console, text log and JSON lines."""
     from dqn_runner import DQNAgent, Trainer, TrainingConfig
-    from dqn_runner.trainer import default_loggers
+    from dqn_runner.training.trainer import default_loggers
 
     training = TrainingConfig(
         unit="steps",
@@ -224,10 +224,10 @@ def train_ours(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
 
 def our_config(workload: Workload, seed: int) -> Any:
     from dqn_runner import DQNConfig
-    from dqn_runner.exploration import EpsilonGreedy
-    from dqn_runner.networks import Mlp
-    from dqn_runner.replay import UniformReplay
-    from dqn_runner.schedules import Linear
+    from dqn_runner.agent.exploration import EpsilonGreedy
+    from dqn_runner.agent.networks.architectures import Mlp
+    from dqn_runner.agent.schedules import Linear
+    from dqn_runner.replay.uniform import UniformReplay
 
     schedule = Linear(start=1.0, end=workload.epsilon_end, steps=workload.epsilon_steps)
     return DQNConfig(

@@ -17,10 +17,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from dqn_runner import config
-from dqn_runner.registry import options, slots
+from dqn_runner.config import schema
+from dqn_runner.core.registry import options, slots
+from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.objectives import OBJECTIVES
-from dqn_runner.sweep.settings import SweepSettings
 from hydra_plugins.dqn_runner_sweeper import sweeper
 
 TARGET = Path(__file__).parent / "reference.md"
@@ -71,7 +71,7 @@ def section(cls: type, title: str, prefix: str) -> list[str]:
     summary = inspect.getdoc(cls) or ""
     lines = [f"{'###' if prefix else '##'} {title}", "", summary.replace("\n\n", "\n"), ""]
     docs, parts = field_docs(cls), slots(cls)
-    rows = [f for f in dataclasses.fields(cls) if f.name not in ROOT_KEYS or cls is not config.RunConfig]
+    rows = [f for f in dataclasses.fields(cls) if f.name not in ROOT_KEYS or cls is not schema.RunConfig]
     if rows:
         lines += ["| key | default | meaning |", "|---|---|---|"]
     for field in rows:
@@ -87,7 +87,7 @@ def section(cls: type, title: str, prefix: str) -> list[str]:
 
 def reference() -> str:
     """The whole page."""
-    lines = [HEAD, *section(config.RunConfig, "The run", "")]
+    lines = [HEAD, *section(schema.RunConfig, "The run", "")]
     group_before = ""
     for cls, (group, name) in sorted(options().items(), key=lambda item: item[1]):
         if group != group_before:
@@ -110,7 +110,7 @@ def sweeps() -> list[str]:
         "With `hydra/sweeper=optuna` or `search=...`; [sweeps](sweeps.md) explains them.",
         "",
     ]
-    lines += section(SweepSettings, "`hydra/sweeper=optuna`", "hydra.sweeper.")
+    lines += section(SweepConfig, "`hydra/sweeper=optuna`", "hydra.sweeper.")
     lines += ["| objective | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in OBJECTIVES.items()]
     for part, choices in {"sampler": sweeper.SAMPLERS, "pruner": sweeper.PRUNERS}.items():

@@ -5,10 +5,12 @@ from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig
 
 from __future__ import annotations
 
-from dqn_runner.agent import DQNAgent, DQNConfig
-from dqn_runner.trainer import Trainer
-from dqn_runner.training import TrainingConfig, TrainingStats
-from dqn_runner.types import UserError
+from dqn_runner.agent.agent import DQNAgent
+from dqn_runner.agent.config import DQNConfig
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.training.config import TrainingConfig
+from dqn_runner.training.stats import TrainingStats
+from dqn_runner.training.trainer import Trainer
 
 __version__ = "0.1.0"
 __all__ = ["DQNAgent", "DQNConfig", "Trainer", "TrainingConfig", "TrainingStats", "UserError"]

@@ -1,6 +1,6 @@
 """`python -m dqn_runner`."""
 
-from dqn_runner.app import main
+from dqn_runner.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,8 @@ import gymnasium
 import pytest
 import torch
 
-from dqn_runner import app, plots
+from dqn_runner.cli.main import main
+from dqn_runner.run import plots
 
 torch.set_num_threads(1)  # threads that wait for each other cost more than these small networks
 
@@ -143,7 +144,7 @@ def program(
         capsys.readouterr()
         status, on_sigterm = 0, signal.getsignal(signal.SIGTERM)
         try:
-            app.main()
+            main.main()
         except SystemExit as end:
             status = end.code or 0
         finally:

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from dqn_runner.build import build_trainer
-from dqn_runner.checks import Footprint, footprint, show_bytes
-from dqn_runner.config import RunConfig
+from dqn_runner.config.build import build_trainer
+from dqn_runner.config.schema import RunConfig
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.plan import Plan
-from dqn_runner.types import UserError
+from dqn_runner.training.resources import ResourceEstimate, estimate_resources, format_bytes
 
 CALIBRATION = 60.0
 """Seconds after which the calibration run has said enough, however slow it is."""
@@ -55,19 +55,19 @@ def estimate(plan: Plan) -> str:
             f"runs    {runs}: {trials}{validation}, {at_once} at once on {os.cpu_count()} cores",
             f"time    {_duration(runs / at_once * one.seconds)} at most: {time_each} for a run that uses up "
             f"its budget, measured with one alone{less}",
-            f"memory  {show_bytes(at_once * memory)}: {at_once} times {show_bytes(one.resident)} and a "
-            f"replay of up to {show_bytes(size.memory)}",
-            f"disk    {show_bytes(runs * disk)} at most: {runs} times {show_bytes(disk)} of checkpoints",
+            f"memory  {format_bytes(at_once * memory)}: {at_once} times {format_bytes(one.resident)} and a "
+            f"replay of up to {format_bytes(size.memory)}",
+            f"disk    {format_bytes(runs * disk)} at most: {runs} times {format_bytes(disk)} of checkpoints",
             "nothing was started; without dry_run it is",
         ]
     )
 
 
-def _footprint(job: DictConfig, directory: Path) -> Footprint:
+def _footprint(job: DictConfig, directory: Path) -> ResourceEstimate:
     run: RunConfig = instantiate({k: v for k, v in job.items() if k != "hydra"}, _convert_="object")
     trainer = build_trainer(run, directory, {}, None)
     spec = trainer.collector.envs.spec
-    return footprint(trainer.agent.config, trainer.config, spec, trainer.agent.num_bytes())
+    return estimate_resources(trainer.agent.config, trainer.config, spec, trainer.agent.num_bytes())
 
 
 def _calibrate(plan: Plan, directory: Path) -> Calibration:

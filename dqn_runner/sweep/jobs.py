@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dqn_runner.lock import RunLock
-from dqn_runner.resume import quoted
-from dqn_runner.types import UserError
+from dqn_runner.config.overrides import quote
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.io.lock import RunLock
 
 OUTPUT = "job.log"
 """What a job prints, in its directory."""
@@ -55,13 +55,13 @@ class Command:
         where = directory.absolute()
         if self.launcher == "basic":
             mine = [o for o in mine if not o.startswith(("hydra/launcher", "hydra.launcher"))]
-            place = ["hydra.mode=RUN", f"hydra.run.dir={quoted(where)}"]
+            place = ["hydra.mode=RUN", f"hydra.run.dir={quote(where)}"]
         else:
             place = [
                 "hydra.mode=MULTIRUN",
                 "hydra/sweeper=optuna",
-                f"hydra.sweep.dir={quoted(where.parent)}",
-                f"hydra.sweep.subdir={quoted(where.name)}",
+                f"hydra.sweep.dir={quote(where.parent)}",
+                f"hydra.sweep.subdir={quote(where.name)}",
             ]
         return [*self.flags, *self.fixed, *mine, *overrides, *place]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
-from dqn_runner.errors import nearest
-from dqn_runner.training import TrainingStats
-from dqn_runner.types import UserError
+from dqn_runner.config.error_messages import nearest
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.training.stats import TrainingStats
 
 OBJECTIVES: Mapping[str, str] = {
     "return": "mean return of the best evaluation; of the last training episodes if there was none",
@@ -30,7 +30,7 @@ class Aggregate(Enum):
     iqm = "iqm"
 
 
-def metrics_of(stats: TrainingStats, parameters: int) -> dict[str, float]:
+def run_metrics(stats: TrainingStats, parameters: int) -> dict[str, float]:
     """The objectives of a run whose network has `parameters` weights; NaN where it evaluated nothing."""
     returns: Sequence[float] = stats.history["evaluations"]["return_mean"]
     return {

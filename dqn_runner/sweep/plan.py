@@ -11,13 +11,13 @@ import optuna
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.config import CONF
-from dqn_runner.identity import SESSION_KEYS, leaves
+from dqn_runner.config.schema import CONF, to_plain_config
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.run.compatibility import SESSION_KEYS, leaves
+from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.jobs import Command
-from dqn_runner.sweep.settings import SweepSettings
-from dqn_runner.sweep.space import CHOSEN_BY, SearchSpace, search_space
+from dqn_runner.sweep.search_space.space import CHOSEN_BY, SearchSpace, search_space
 from dqn_runner.sweep.study import CONFIGURATION, default_storage
-from dqn_runner.types import UserError
 
 DEFAULT_CONFIG = "config"
 PER_JOB = ("seed=", "resume=")
@@ -29,7 +29,7 @@ OWN_SUBDIR = "hydra.sweep.subdir"
 class Plan:
     """Everything that a sweep is a function of."""
 
-    settings: SweepSettings
+    settings: SweepConfig
     command: Command
     space: SearchSpace
     config: DictConfig
@@ -62,8 +62,8 @@ class Plan:
         }
 
 
-def plan_of(
-    settings: SweepSettings, config: DictConfig, arguments: Sequence[str], context: HydraContext
+def make_plan(
+    settings: SweepConfig, config: DictConfig, arguments: Sequence[str], context: HydraContext
 ) -> Plan:
     """The plan of a command line, after a first job of it was composed: raises for what no job could take."""
     space = search_space(arguments, settings.params, settings.custom_search_space)
@@ -78,7 +78,9 @@ def plan_of(
         without = loader.load_configuration(hydra.job.config_name, [*space.fixed, *proposal], RunMode.RUN)
         _refuse_settings_beside(chosen[0], job, without)
     trainer = job.trainer
-    settings.check_budget(trainer.max_steps if trainer.unit.name == "steps" else trainer.max_episodes)
+    settings.check_budget(
+        trainer.max_steps if trainer.frequency_unit.name == "steps" else trainer.max_episodes
+    )
     directory = Path(hydra.sweep.dir)
     raw: dict[str, Any] = OmegaConf.to_container(hydra.sweeper, resolve=False)  # pyright: ignore[reportAssignmentType]
     journal = default_storage(directory)
@@ -96,7 +98,7 @@ def plan_of(
         job=job,
         directory=directory,
         storage=settings.storage or journal,
-        storage_for_jobs=anchored(raw["storage"] or journal),
+        storage_for_jobs=absolute_storage(raw["storage"] or journal),
         name=settings.study_name or directory.absolute().name,
         seed=int(job.seed),
     )
@@ -105,10 +107,14 @@ def plan_of(
 def _configuration(job: DictConfig) -> dict[str, Any]:
     """What a job composes, setting by setting: it may change while the command that names a file stays."""
     asked = ("hydra", "seed", *SESSION_KEYS)
-    return {".".join(key): value for key, value in leaves(_unresolved(job)).items() if key[0] not in asked}
+    return {
+        ".".join(key): value
+        for key, value in leaves(to_plain_config(job, resolve=False)).items()
+        if key[0] not in asked
+    }
 
 
-def anchored(storage: str) -> str:
+def absolute_storage(storage: str) -> str:
     """A storage that means the same in a job that works in another directory (hydra.job.chdir=true)."""
     server, separator, path = storage.rpartition(":///")
     is_file = server.startswith("sqlite") if separator else "://" not in storage
@@ -119,18 +125,14 @@ def anchored(storage: str) -> str:
 
 def _refuse_settings_beside(chosen: str, job: DictConfig, without: DictConfig) -> None:
     """Raise where a file with a search space sets more than Hydra's settings: jobs do not read that file."""
-    seen = leaves(_unresolved(without))
-    given = leaves(_unresolved(job))
+    seen = leaves(to_plain_config(without, resolve=False))
+    given = leaves(to_plain_config(job, resolve=False))
     lost = [".".join(key) for key in given if key[0] != "hydra" and given[key] != seen.get(key, ...)]
     if lost:
         raise UserError(
             f"{chosen} sets {', '.join(lost)}, but its jobs do not read that file; move what is the same in "
             "all of them to hydra.sweeper.params, where a single value is fixed, or to an experiment"
         )
-
-
-def _unresolved(cfg: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)  # pyright: ignore[reportReturnType]
 
 
 def _flags(hydra: DictConfig) -> tuple[str, ...]:

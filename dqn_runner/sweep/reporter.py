@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
-from dqn_runner.loggers import log
+from dqn_runner.core.log import log
 from dqn_runner.sweep.objectives import Aggregate, aggregate
 from dqn_runner.sweep.study import DEFINITION, PRUNED, load_study, take_up, validation_key
 

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from dqn_runner.signals import StopSignals
+from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.jobs import Jobs, say
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 from hydra.utils import instantiate
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GridSampler
+from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dqn_runner.sweep.database import PATIENCE
-from dqn_runner.sweep.settings import SweepSettings
-from dqn_runner.sweep.space import SearchSpace
-from dqn_runner.sweep.storage import open_storage, without_password
-from dqn_runner.types import UserError
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.sampler import PerTrialSampler
+from dqn_runner.sweep.search_space.space import SearchSpace
+from dqn_runner.sweep.storages.opening import open_storage, without_password
+from dqn_runner.sweep.storages.rdb import PATIENCE
 
 JOURNAL = "study.journal"
 DEFINITION = "sweep"
@@ -37,7 +37,7 @@ FIXED_SEED = ("GridSampler", "QMCSampler")
 UNCONSTRAINED = ("RandomSampler", "GridSampler", "CmaEsSampler", "QMCSampler")
 
 
-def create_study(storage: str, name: str, settings: SweepSettings, definition: Mapping[str, Any]) -> Study:
+def create_study(storage: str, name: str, settings: SweepConfig, definition: Mapping[str, Any]) -> Study:
     """Create the study, or take it up where it exists; raises where it was made for another question."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -91,7 +91,7 @@ def make_pruner(config: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     return _make("pruner", config)
 
 
-def set_parts(study: Study, settings: SweepSettings, space: SearchSpace, seed: int) -> None:
+def set_sampler_and_pruner(study: Study, settings: SweepConfig, space: SearchSpace, seed: int) -> None:
     """Give the study its sampler and its pruner, and tell the pruner to the jobs."""
     config = dict(settings.sampler)
     kind = str(config["_target_"]).rpartition(".")[2]
@@ -115,63 +115,6 @@ def set_parts(study: Study, settings: SweepSettings, space: SearchSpace, seed: i
     study.pruner = make_pruner(settings.pruner)
     if study.user_attrs.get("pruner") != settings.pruner:
         study.set_user_attr("pruner", settings.pruner)
-
-
-class PerTrialSampler(BaseSampler):
-    """Proposes trial n by a sampler that is made for it, with a seed of its own.
-
-    So the proposals depend on the seed, the trial's number and the results so far, and on nothing that a
-    killed process would take with it; and processes that share a study never propose the same.
-    """
-
-    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
-        self._make = make
-        self._inner = make(0)
-
-    def __str__(self) -> str:
-        return str(self._inner)
-
-    @property
-    def inner(self) -> BaseSampler:
-        """The sampler of the trial that was asked for last."""
-        return self._inner
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Make the sampler of this trial."""
-        self._inner = self._make(trial.number)
-        self._inner.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As the sampler does."""
-        return self._inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As the sampler does."""
-        return self._inner.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As the sampler does."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        """As the sampler does, but for the grid's, which would stop a loop that there is none of here."""
-        if not isinstance(self._inner, GridSampler):
-            self._inner.after_trial(study, trial, state, values)
-
-
-def exhausted(study: Study) -> bool:
-    """Whether every point of a grid has its trial, which may still run; Optuna would propose it again."""
-    sampler = study.sampler
-    grid = sampler.inner if isinstance(sampler, PerTrialSampler) else sampler
-    if not isinstance(grid, GridSampler):
-        return False
-    return len(study.get_trials(deepcopy=False)) >= grid._n_min_trials  # pyright: ignore[reportPrivateUsage]
 
 
 def requeue(study: Study, trial: FrozenTrial) -> None:

@@ -10,8 +10,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.registry import store_plugin
-from dqn_runner.sweep.settings import SweepSettings
+from dqn_runner.core.registry import store_plugin
+from dqn_runner.sweep.config import SweepConfig
 
 SAMPLERS: dict[str, dict[str, Any]] = {
     "tpe": {"_target_": "optuna.samplers.TPESampler", "seed": None, "multivariate": True, "group": True},
@@ -59,7 +59,7 @@ class OptunaSweeper(Sweeper):
     """Runs the jobs of a multirun as trials of an Optuna study."""
 
     def __init__(self, **settings: Any) -> None:
-        """`settings` are the fields of SweepSettings."""
+        """`settings` are the fields of SweepConfig."""
         self._settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -75,18 +75,18 @@ class OptunaSweeper(Sweeper):
         """
         if any(argument.startswith("study.trial=") for argument in arguments):
             return self._launch(arguments)
-        from dqn_runner.sweep.plan import plan_of
+        from dqn_runner.sweep.plan import make_plan
 
-        settings = SweepSettings(**{key: _plain(value) for key, value in self._settings.items()})
-        plan = plan_of(settings, self._config, arguments, self._context)
+        settings = SweepConfig(**{key: _plain(value) for key, value in self._settings.items()})
+        plan = make_plan(settings, self._config, arguments, self._context)
         if settings.dry_run:
             from dqn_runner.sweep.dry_run import estimate
 
             print(estimate(plan))
         else:
-            from dqn_runner.sweep.sweep import Sweep
+            from dqn_runner.sweep.runner import SweepRunner
 
-            Sweep(plan).run()
+            SweepRunner(plan).run()
         return None
 
     def _launch(self, arguments: list[str]) -> Any:
@@ -105,7 +105,7 @@ def _plain(value: Any) -> Any:
 def _register() -> None:
     store = ConfigStore.instance()
     target = f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}"
-    store_plugin("hydra/sweeper", "optuna", SweepSettings, target, DEFAULTS)
+    store_plugin("hydra/sweeper", "optuna", SweepConfig, target, DEFAULTS)
     for group, choices in {"sampler": SAMPLERS, "pruner": PRUNERS}.items():
         for name, node in choices.items():
             free = OmegaConf.create(node, flags={"struct": False})

@@ -1,0 +1,1 @@
+"""The DQN agent: networks, losses, exploration, optimizers, and the update."""

@@ -1,0 +1,1 @@
+"""Networks: parts that build a torch module for an environment."""

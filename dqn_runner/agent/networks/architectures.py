@@ -1,0 +1,127 @@
+"""Network parts: each builds a module that maps observations to `outputs_per_action` outputs per action."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.registry import option
+from dqn_runner.core.types import EnvSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+from dqn_runner.agent.networks.base import (
+    Network,
+    NetworkOptions,
+    assemble,
+    channels_last_of_image,
+    cnn,
+    height_width,
+)
+from dqn_runner.core.imports import import_object
+
+_GROUP = "agent/network"
+
+
+@option(_GROUP, "mlp")
+@dataclass(kw_only=True)
+class Mlp(NetworkOptions):
+    """Fully connected ReLU layers over the flattened observation."""
+
+    hidden: list[int] = field(default_factory=lambda: [120, 84])
+    """Units of each hidden layer."""
+
+    def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
+        """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
+        flatten: list[nn.Module] = [] if len(spec.obs_shape) == 1 else [torch.nn.Flatten()]
+        return assemble(self, flatten, math.prod(spec.obs_shape), self.hidden, spec, outputs_per_action)
+
+
+@option(_GROUP, "minatar_cnn")
+@dataclass(kw_only=True)
+class MinatarCnn(NetworkOptions):
+    """One 3x3 convolution and one hidden layer, for small images (Young & Tian 2019, section 4)."""
+
+    channels: int = 16
+    """Channels of the convolution."""
+    hidden: int = 128
+    """Units of the hidden layer."""
+
+    def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
+        """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
+        return cnn(self, spec, outputs_per_action, [(self.channels, 3, 1)], self.hidden)
+
+
+@option(_GROUP, "nature_cnn")
+@dataclass(kw_only=True)
+class NatureCnn(NetworkOptions):
+    """Three convolutions and a hidden layer, for 84x84 images (Mnih et al. 2015, Methods)."""
+
+    hidden: int = 512
+    """Units of the hidden layer."""
+
+    def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
+        """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
+        return cnn(self, spec, outputs_per_action, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], self.hidden)
+
+
+@option(_GROUP, "impala_cnn")
+@dataclass(kw_only=True)
+class ImpalaCnn(NetworkOptions):
+    """Fifteen convolutions in residual blocks, and a hidden layer (Espeholt et al. 2018, figure 3)."""
+
+    width: float = 1.0
+    """Multiplies the channels 16, 32 and 32; 2 in Beyond the Rainbow (Clark et al. 2024)."""
+    spectral_norm: bool = False
+    """Divide the kernels of residual blocks by their largest singular value (Clark et al. 2024)."""
+    hidden: int = 256
+    """Units of the hidden layer."""
+
+    def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
+        """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
+        from dqn_runner.agent.networks.modules import layers
+
+        last = channels_last_of_image(spec)
+        depths = [round(channels * self.width) for channels in (16, 32, 32)]
+        if min(depths) < 1:
+            raise UserError(f"agent.network.width={self.width} leaves no channels")
+        features, size = layers.impala(spec.obs_shape, last, depths, self.layer_norm, self.spectral_norm)
+        return assemble(self, features, size, [self.hidden], spec, outputs_per_action)
+
+
+@option(_GROUP, "custom")
+@dataclass(kw_only=True)
+class Custom:
+    """A user's own module class or function: `target(obs_shape, num_outputs, **kwargs) -> nn.Module`."""
+
+    target: str = "???"
+    """Import path, `my_pkg.my_module:MyNet` or `my_pkg.my_module.MyNet`."""
+    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Further arguments."""
+
+    def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
+        """The user's module; it maps [batch, *obs_shape] to [batch, num_outputs]."""
+        make: Callable[..., nn.Module] = import_object(self.target, "agent.network.target")
+        return make(spec.obs_shape, spec.num_actions * outputs_per_action, **self.kwargs)
+
+
+@option(_GROUP, "auto")
+@dataclass(kw_only=True)
+class Auto(NetworkOptions):
+    """By the observation: `mlp` for vectors, `minatar_cnn` for small images, `nature_cnn` for others."""
+
+    def choose(self, spec: EnvSpec) -> Network:
+        """The part that fits `spec`, with these settings."""
+        if len(spec.obs_shape) != 3:
+            return Mlp(**vars(self))
+        large = min(height_width(spec.obs_shape)) >= 36
+        return NatureCnn(**vars(self)) if large else MinatarCnn(**vars(self))
+
+    def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
+        """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
+        return self.choose(spec).build(spec, outputs_per_action)

@@ -1,0 +1,1 @@
+"""Torch modules. They subclass torch classes, so import them inside functions."""

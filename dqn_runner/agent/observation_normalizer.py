@@ -1,0 +1,50 @@
+"""Observations brought to zero mean and unit variance by what training has seen so far."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dqn_runner.core.state import State
+from dqn_runner.core.types import Array, FloatArray
+
+_LIMIT = 10.0
+"""Normalised observations are cut off there."""
+
+
+class ObservationNormalizer:
+    """Running mean and variance of observations (Welford 1962, in the form of Chan et al. 1979 for batches).
+
+    Memory keeps observations as they are; they are normalised when they are used.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Nothing seen yet."""
+        self._count = 0
+        self._mean = np.zeros(shape)
+        self._squares = np.zeros(shape)
+        """Sum of squared differences from the mean."""
+
+    def update(self, obs: Array) -> None:
+        """Count the observations [n, *obs_shape]."""
+        n = len(obs)
+        mean = obs.mean(0, dtype=np.float64)
+        total = self._count + n
+        difference = mean - self._mean
+        self._squares += ((obs - mean) ** 2).sum(0) + difference**2 * (self._count * n / total)
+        self._mean += difference * (n / total)
+        self._count = total
+
+    def __call__(self, obs: Array) -> FloatArray:
+        """The observations [n, *obs_shape] normalised."""
+        deviation = np.sqrt(self._squares / max(1, self._count) + 1e-8)
+        return ((obs - self._mean) / deviation).clip(-_LIMIT, _LIMIT).astype(np.float32)
+
+    def state_dict(self) -> State:
+        """What was seen."""
+        return {"count": self._count, "mean": self._mean, "squares": self._squares}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from `state`."""
+        self._count = state["count"]
+        self._mean[...] = np.asarray(state["mean"])
+        self._squares[...] = np.asarray(state["squares"])

@@ -1,0 +1,126 @@
+"""First-order optimizers over one flat parameter vector; importing `torch.optim` would cost a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Union
+
+from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.registry import option
+
+Moments = dict[str, "torch.Tensor"]
+Rate = Union[float, "torch.Tensor"]
+"""A learning rate: one number, or [*runs, 1]."""
+
+
+class Optimizer(Protocol):
+    """A rule that turns gradients into steps; every tensor is [*runs, parameters]."""
+
+    def init(self, params: torch.Tensor) -> Moments:
+        """The moments before the first step."""
+        ...
+
+    def step(
+        self,
+        params: torch.Tensor,
+        grad: torch.Tensor,
+        moments: Moments,
+        count: int,
+        learning_rate: Rate,
+    ) -> None:
+        """Step number `count` (from 1), in place."""
+        ...
+
+
+@option("agent/optimizer", "adam")
+@dataclass(kw_only=True)
+class Adam:
+    """Adam (Kingma & Ba 2015, Algorithm 1)."""
+
+    beta1: float = 0.9
+    """Decay of the mean of gradients."""
+    beta2: float = 0.999
+    """Decay of the mean of squared gradients."""
+    eps: float = 1e-8
+    """Added to the root of the mean square."""
+
+    def init(self, params: torch.Tensor) -> Moments:
+        """Zero first and second moments."""
+        return {"first": torch.zeros_like(params), "second": torch.zeros_like(params)}
+
+    def step(
+        self,
+        params: torch.Tensor,
+        grad: torch.Tensor,
+        moments: Moments,
+        count: int,
+        learning_rate: Rate,
+    ) -> None:
+        """One bias-corrected step, in place, by torch's fused kernel: one call for each run."""
+        tensors = (params, grad, moments["first"], moments["second"])
+        step = torch.tensor(float(count))
+        if not isinstance(learning_rate, torch.Tensor):
+            self._fused(*tensors, step, learning_rate)
+            return
+        for run, rate in enumerate(learning_rate.flatten()):
+            row, row_grad, first, second = (tensor[run] for tensor in tensors)
+            self._fused(row, row_grad, first, second, step, rate.item())
+
+    def _fused(
+        self,
+        params: torch.Tensor,
+        grad: torch.Tensor,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        step: torch.Tensor,
+        rate: float,
+    ) -> None:
+        torch._fused_adam_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+            [params],
+            [grad],
+            [first],
+            [second],
+            [],
+            [step],
+            lr=rate,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            weight_decay=0.0,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+@option("agent/optimizer", "rmsprop")
+@dataclass(kw_only=True)
+class RMSprop:
+    """RMSprop, centred as in Mnih et al. 2015 (Graves 2013, eq. 38-41)."""
+
+    decay: float = 0.95
+    """Decay of the means of gradients and squared gradients."""
+    eps: float = 0.01
+    """Added to the root of the mean square."""
+    centered: bool = True
+    """Divide by the standard deviation of the gradient, not by its root mean square."""
+
+    def init(self, params: torch.Tensor) -> Moments:
+        """Zero first and second moments."""
+        return {"mean": torch.zeros_like(params), "square": torch.zeros_like(params)}
+
+    def step(
+        self,
+        params: torch.Tensor,
+        grad: torch.Tensor,
+        moments: Moments,
+        count: int,
+        learning_rate: Rate,
+    ) -> None:
+        """One step, in place; `eps` is added outside the root, as torch does."""
+        mean, square = moments["mean"], moments["square"]
+        square.mul_(self.decay).addcmul_(grad, grad, value=1 - self.decay)
+        scale = square
+        if self.centered:
+            mean.lerp_(grad, 1 - self.decay)
+            scale = square.addcmul(mean, mean, value=-1).clamp_(min=0.0)
+        params.addcdiv_(grad, scale.sqrt().add_(self.eps).div_(learning_rate), value=-1)

@@ -1,0 +1,1 @@
+"""Checkpoint files: content, writing, retention and recovery."""

@@ -1,0 +1,81 @@
+"""mode=eval: stop_callback a checkpoint and leave eval.json, and a video where asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.config.build import build_agent, build_evaluator
+from dqn_runner.config.schema import RunConfig
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.types import Array
+from dqn_runner.envs.base import Env
+from dqn_runner.io import json_io
+from dqn_runner.training.evaluator import Evaluation
+
+
+def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation:
+    """Evaluate the agent of checkpoint `path` as `run.evaluator` says; writes into `run_dir`."""
+    document = load_checkpoint(path)
+    agent = build_agent(run.agent, run.env)
+    agent.load_state_dict(document["state"]["agent"])
+    evaluator = build_evaluator(run, render=False)
+    try:
+        evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)
+    finally:
+        evaluator.close()
+    low, high = evaluation.confidence_interval()
+    summary = evaluation.summary()
+    print(
+        f"{path}\n{run.evaluator.episodes} greedy episodes on fixed seeds: mean {evaluation.mean:.2f}, "
+        f"std {evaluation.std:.2f}, 95% CI [{low:.2f}, {high:.2f}], min {summary['return_min']:g}, "
+        f"max {summary['return_max']:g}"
+    )
+    result = {
+        "checkpoint": str(path),
+        "step": document["step"],
+        "episodes": run.evaluator.episodes,
+        "seed": run.evaluator.seed,
+        **summary,
+        "return_ci95": [low, high],
+        "returns": evaluation.returns,
+        "lengths": evaluation.lengths,
+    }
+    json_io.write_json(run_dir / "eval.json", result)
+    print(f"written to {run_dir / 'eval.json'}")
+    if run.evaluator.video:
+        print(f"video: {_record_video(run, agent.greedy, run_dir / 'eval.gif')}")
+    return evaluation
+
+
+def _pixels(frame: Array) -> Array:
+    """A rendered frame as bytes, and large enough to be seen; MinAtar draws 10x10 floats from 0 to 1."""
+    if frame.dtype != np.uint8:
+        frame = (np.clip(frame, 0, 1) * 255).astype(np.uint8)
+    scale = max(1, 200 // min(frame.shape[:2]))
+    return frame.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _record_video(run: RunConfig, policy: Any, path: Path) -> Path:
+    """The first evaluation episode as an animated GIF."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a display
+    try:
+        from PIL import Image
+
+        evaluator = build_evaluator(run, render=True)
+        frames: list[Any] = []
+
+        def keep(env: Env) -> None:
+            frames.append(Image.fromarray(_pixels(env.render())))
+
+        evaluator.run(policy, 1, keep)
+        fps = evaluator.env.metadata.get("render_fps", 30)
+        evaluator.close()
+    except Exception as error:
+        raise UserError(f"evaluator.video: this environment cannot be rendered: {error}") from error
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=max(20, 1000 // fps), loop=0)
+    return path

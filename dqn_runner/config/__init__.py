@@ -1,0 +1,1 @@
+"""The configuration tree: schema, overrides, resume, error messages, and the composition root."""

@@ -1,0 +1,133 @@
+"""From what Hydra, OmegaConf and the parts raise to one readable message."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+from yaml import YAMLError
+
+from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
+from dqn_runner.core.registry import options
+
+
+def explain(error: BaseException) -> str | None:
+    """One message for an error that the user can put right; None for a bug."""
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, (UserError, RunFailedError, DivergedError, PrunedError)):
+            return str(link)
+        if isinstance(link, (ConfigKeyError, ConfigAttributeError)):
+            return _unknown_key(link)
+        if isinstance(link, MissingMandatoryValue):
+            return f"{link.full_key} must be given"
+    for link in chain:
+        if isinstance(link, OmegaConfBaseException):
+            return f"{link.full_key}: {_first_line(link)}" if link.full_key else _first_line(link)
+    for link in chain:
+        if isinstance(link, YAMLError):
+            return f"a configuration file is no YAML: {link}"
+        if isinstance(link, OSError) and link.filename is not None:
+            return f"{link.filename}: {link.strerror}"
+        if isinstance(link, InstantiationException):
+            return _instantiation(link)
+        if isinstance(link, HydraException):
+            return _hydra(link)
+    return None
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `word` was most probably meant to be."""
+    names = list(candidates)
+    initials = [name for name in names if "".join(part[:1] for part in name.split("_")) == word]
+    close = initials or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def _chain(error: BaseException) -> Iterable[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
+    key = str(error.full_key)
+    root: Any = error.parent_node._get_root() if error.parent_node is not None else None  # pyright: ignore[reportPrivateUsage]
+    return f"unknown key '{key}'{_suggestion(key, root)}"
+
+
+def _suggestion(key: str, root: Any) -> str:
+    """The nearest key, first among those beside it, then in the whole tree."""
+    logger = re.match(r"logging\.(\w+)", key)
+    if logger and isinstance(root, DictConfig) and logger[1] not in root.logging:
+        used = ", ".join(str(name) for name in root.logging)
+        return f"; the loggers in use are {used}; logging=[...] names those to use"
+    if "/" in key:
+        group = nearest(key, {group for group, _ in options().values()})
+        return f"; did you mean '{group}'?" if group else ""
+    parent, _, name = key.rpartition(".")
+    if elsewhere := _options_with(parent, name):
+        return f" in what was chosen for {parent}; {' or '.join(elsewhere)} has it"
+    everything = list(_dotted(root)) if isinstance(root, DictConfig) else []
+    keys = [k for k in everything if k.startswith("hydra.") == key.startswith("hydra.")]
+    siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
+    if match := nearest(name, siblings):
+        return f"; did you mean '{parent + '.' if parent else ''}{match}'?"
+    leaves = {k.rpartition(".")[2]: k for k in reversed(keys)}
+    match = leaves.get(name) or leaves.get(nearest(name, leaves) or "") or nearest(key, keys)
+    if match:
+        return f"; did you mean '{match}'?"
+    return f"; there are: {', '.join(siblings)}" if siblings else ""
+
+
+def _options_with(parent: str, name: str) -> list[str]:
+    """The choices for the part `parent` that have a setting `name`, as one would type them."""
+    chosen = ((cls, *place) for cls, place in options().items() if place[0] == parent.replace(".", "/"))
+    return [f"{g}={n}" for cls, g, n in chosen if name in {f.name for f in dataclasses.fields(cls)}]  # pyright: ignore[reportArgumentType]
+
+
+def _dotted(node: DictConfig, prefix: str = "") -> Iterable[str]:
+    for key in node:
+        name = f"{prefix}{key}"
+        yield name
+        child = node._get_node(key)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
+        if isinstance(child, DictConfig) and not (child._is_missing() or child._is_none()):  # pyright: ignore[reportPrivateUsage]
+            yield from _dotted(child, f"{name}.")
+
+
+def _hydra(error: HydraException) -> str:
+    """Hydra's own words, with the nearest option where an option of a group was not found."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    found = re.search(r"Could not (?:find|load) '([^']+/[^']+)'", text)
+    if found is None:
+        return text
+    group, _, name = found[1].rpartition("/")
+    listed = re.search(r"Available options in '[^']+':(.*?)(?:Config search path|$)", text)
+    available = listed[1].split() if listed else [n for g, n in options().values() if g == group]
+    hint = nearest(name, available)
+    guess = f"; did you mean {group}={hint}?" if hint else ""
+    return f"there is no {group}={name}{guess} (there are: {', '.join(sorted(available))})"
+
+
+def _instantiation(error: InstantiationException) -> str:
+    where = re.search(r"full_key: (\S+)", str(error))
+    cause = error.__cause__
+    reason = f"{type(cause).__name__}: {cause}" if cause is not None else _first_line(error)
+    return f"{where[1] if where else 'the configuration'} cannot be built: {reason}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,96 @@
+"""Values as Hydra's command line writes them, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString, Transformer
+from hydra.errors import HydraException
+
+from dqn_runner.core.exceptions import UserError
+
+_PLAIN_WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z_][\w./-]*", re.ASCII | re.IGNORECASE)
+"""Strings that need no quotes."""
+
+
+def parse_overrides(texts: Sequence[str]) -> list[Override]:
+    """The overrides of a command line; raises Hydra's exception for one that it cannot read."""
+    return OverridesParser.create().parse_overrides(list(texts))
+
+
+def parse_override(text: str) -> Override:
+    """Hydra's reading of an override; raises a UserError for one that it cannot read."""
+    try:
+        return parse_overrides([text])[0]
+    except HydraException as error:
+        lines = [line.strip() for line in str(error).splitlines() if not line.startswith("See https:")]
+        raise UserError(f"{text!r} is not an override of Hydra: {' '.join(lines)}") from error
+
+
+def bare_key(key: str) -> str:
+    """The key of an override without what says that it adds or deletes."""
+    return key.lstrip("+~")
+
+
+def format_value(value: Any) -> str:
+    """The text that Hydra reads as `value`; raises a UserError for a value that has none."""
+    text = _written(value)
+    if isinstance(value, (Mapping, Sequence)) and parse_override(f"_={text}").value() != unquote(value):
+        raise UserError(f"{value!r} cannot be written as the value of an override")
+    return text
+
+
+def normalize_value(value: Any) -> str:
+    """The same for what a person wrote in YAML or Python, where `"null"` or `"[64, 64]"` mean what they
+    mean on the command line. A string that is nothing there is itself.
+    """
+    if not isinstance(value, str):
+        return format_value(value)
+    try:
+        override = parse_override(f"_={value}")
+    except UserError:
+        return format_value(value)
+    return format_value(value if override.is_sweep_override() else override.value())
+
+
+def unquote(value: Any) -> Any:
+    """`value` in plain dicts, lists and strings, without what the grammar keeps of their quotes."""
+    match value:
+        case QuotedString():
+            return value.text
+        case str():
+            return value
+        case Mapping():
+            pairs = cast("Mapping[Any, Any]", value).items()
+            return {key: unquote(item) for key, item in pairs}
+        case Sequence():
+            return [unquote(item) for item in cast("Sequence[Any]", value)]
+        case _:
+            return value
+
+
+def _written(value: Any) -> str:
+    value = unquote(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        return value if _PLAIN_WORD.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written, cast("list[Any]", value))) + "]"
+    if isinstance(value, dict):
+        pairs = cast("dict[Any, Any]", value).items()  # the grammar knows no quotes around keys
+        return "{" + ",".join(f"{Transformer.str(key)}:{_written(item)}" for key, item in pairs) + "}"
+    raise UserError(f"{value!r} cannot be the value of a setting")
+
+
+def quote(value: object) -> str:
+    """A text as the value of a Hydra override, whatever characters it holds."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,131 @@
+"""The root of the configuration tree. Importing this module registers every part with Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from dqn_runner import agent, envs, loggers, replay
+from dqn_runner.agent import losses, networks
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.registry import (
+    TARGET,
+    class_of,
+    import_parts,
+    import_path,
+    slots,
+    store_root,
+    to_public_names,
+)
+from dqn_runner.envs.gym import GymEnv
+
+_PACKAGE = Path(__file__).parent.parent
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+"""The YAML files: inside the installed package, or beside it in a checkout."""
+
+
+class Mode(Enum):
+    """What the program does with the configuration."""
+
+    train = "train"
+    eval = "eval"
+
+
+@dataclass(kw_only=True)
+class Checkpoint:
+    """Which checkpoint to take, and how."""
+
+    path: str | None = None
+    """For mode=eval: a checkpoint, or a run directory for its latest; `checkpoint=PATH` sets it."""
+    allow_inexact_resume: bool = False
+    """Go on although an environment does not come back to where it was, with that episode cut short."""
+
+
+@dataclass(kw_only=True)
+class Study:
+    """The sweep that this run is a job of; the sweeper sets it."""
+
+    storage: str | None = None
+    """Where the study lives."""
+    name: str | None = None
+    """Its name there."""
+    trial: int | None = None
+    """The trial that the run belongs to."""
+    seed_index: int = 0
+    """Index of the seed within the trial; later indices are validation runs."""
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Everything a run is a function of."""
+
+    mode: Mode = Mode.train
+    """`train`, or `eval` to evaluate `checkpoint`."""
+    seed: int = 0
+    """Everything random derives from it; `agent.seed` follows it."""
+    threads: int = 1
+    """Torch threads; small networks are fastest with one."""
+    resume: str = "auto"
+    """`auto` goes on where the run directory holds this run already; `never` begins anew, in a fresh
+    directory; a checkpoint, or a run directory for its latest, goes on there with its configuration."""
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    study: Study = field(default_factory=Study)
+    agent: Any = MISSING
+    """What learns: network, loss, exploration, optimizer, replay."""
+    env: Any = MISSING
+    """Where it acts."""
+    trainer: Any = MISSING
+    """How long, and how often to evaluate, save and log."""
+    evaluator: Any = MISSING
+    """How mode=eval evaluates."""
+    logging: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Where records go: one entry per logger."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        if self.threads < 1:
+            raise UserError(f"threads must be at least 1, got {self.threads}")
+
+
+for _package in (networks, losses, replay, agent, envs, loggers):
+    import_parts(_package)
+
+store_root("base_config", RunConfig)
+
+
+def to_plain_config(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """The configuration as it is stored and compared: plain values, and parts by their public names.
+
+    Interpolations are replaced by their values, or kept as they are written without `resolve`.
+    """
+    tree = OmegaConf.to_container(cfg, resolve=resolve, enum_to_str=True)
+    return to_public_names(tree)
+
+
+def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
+    """Accept another environment in the place of a gym environment.
+
+    `env._target_=my_pkg.MyEnv` names a class to make, which becomes `env.id`. The reward threshold of the
+    replaced environment does not apply to the new one.
+    """
+    gym = import_path(GymEnv)
+    if OmegaConf.get_type(cfg.env) and "kwargs" in cfg.env and cfg.env[TARGET] != gym:
+        cfg.env.id, cfg.env[TARGET] = cfg.env[TARGET], gym
+    if {"env.id", "env._target_"} & set(overridden) and "env.reward_threshold" not in overridden:
+        cfg.env.reward_threshold = None
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Reject a plain value in the place of a part, as after `agent.loss=3`."""
+    pending = ["agent", "env", "trainer", "evaluator", *(f"logging.{name}" for name in cfg.logging)]
+    for key in pending:
+        node: Any = OmegaConf.select(cfg, key)
+        if not isinstance(node, DictConfig) or TARGET not in node:
+            raise UserError(f"{key} must be a part, chosen as in {key.replace('.', '/')}=NAME")
+        cls = class_of(node[TARGET])
+        pending += [f"{key}.{name}" for name in (slots(cls) if cls else ())]

@@ -1,0 +1,16 @@
+"""Exit statuses of the program."""
+
+from __future__ import annotations
+
+FAILED = 1
+"""The environment or the learner raised."""
+USAGE_ERROR = 2
+"""The command or the configuration is wrong; nothing ran."""
+DIVERGED = 3
+"""Learning diverged."""
+PRUNED = 4
+"""The pruner of a sweep stopped the run."""
+DISK_FULL = 5
+"""A job cannot continue until there is room on the disk."""
+SIGNAL_BASE = 128
+"""A run stopped by signal n exits with 128 + n: 130 for Ctrl-C, 143 for SIGTERM."""

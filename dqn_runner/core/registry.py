@@ -1,0 +1,232 @@
+"""One dataclass is schema, defaults, documentation, Hydra option and object at once.
+
+`@option("agent/loss", "q_learning")` puts a dataclass into Hydra's ConfigStore. Its fields become the
+schema of the option, with a `_target_` that names the class, so that instantiating the composed node gives
+an object of that class. A field made by `slot(...)` holds another registered part: Python gets an instance
+of the default part, Hydra gets an entry in the option's defaults list.
+
+What is stored on disk names a registered class by its option, `agent/loss=q_learning`, and never by the
+module that it lives in: modules may be renamed without making stored runs unusable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import ModuleType
+from typing import Any, TypeVar, cast, get_origin
+
+import numpy as np
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from dqn_runner.core.exceptions import UserError
+
+T = TypeVar("T")
+
+TARGET = "_target_"
+"""The key under which a configuration names the class of a part."""
+
+PROVIDER = "dqn_runner"
+"""What Hydra names as the source of these options."""
+
+_SLOT = "dqn_runner.slot"
+_OPTIONS: dict[type, tuple[str, str]] = {}
+_PUBLIC_NAMES: dict[str, str] = {}
+"""Public names of registered classes, by import path."""
+_CLASSES: dict[str, type] = {}
+"""Registered classes by public name."""
+
+_store = ConfigStore.instance()
+
+
+def _share_store(_: object) -> ConfigStore:
+    return ConfigStore.instance()
+
+
+# Hydra deep-copies the whole store for every config group it lists, though it copies each node again when
+# it loads one. Sharing the store instead takes half a second off `--help`.
+vars(_store)["__deepcopy__"] = _share_store
+
+
+def slot(default: type) -> Any:
+    """A field for an open part; `default` is the registered class whose instance fills it."""
+    return dataclasses.field(default_factory=default, metadata={_SLOT: default})
+
+
+def option(group: str, name: str, package: str | None = None) -> Callable[[type[T]], type[T]]:
+    """Register a dataclass as the choice `name` of the Hydra config group `group`."""
+
+    def register(cls: type[T]) -> type[T]:
+        _OPTIONS[cls] = (group, name)
+        _publish(cls, f"{group}={name}")
+        _store.store(
+            group=group, name=name, node=_open_mappings(_schema(cls)), package=package, provider=PROVIDER
+        )
+        return cls
+
+    return register
+
+
+def import_parts(package: ModuleType) -> None:
+    """Import every module of `package`, which registers the parts in them; subpackages are left out."""
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.ispkg:
+            importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def store_root(name: str, cls: type) -> None:
+    """Register the dataclass at the root of the configuration tree under `name`."""
+    _publish(cls, name)
+    _store.store(name=name, node=_schema(cls), provider=PROVIDER)
+
+
+def store_plugin(group: str, name: str, cls: type, target: str, parts: Mapping[str, str]) -> None:
+    """Register `cls` as the settings of the Hydra plugin `target`, which has open `parts` of its own.
+
+    Hydra passes a plugin the settings of its parts, not objects.
+    """
+    entries = [*({part: choice} for part, choice in parts.items()), "_self_"]
+    fields: list[Any] = [
+        (TARGET, str, dataclasses.field(default=target)),
+        ("_recursive_", bool, dataclasses.field(default=False)),
+        ("defaults", list[Any], dataclasses.field(default_factory=lambda: entries)),
+    ]
+    _store.store(group=group, name=name, node=_open_mappings(_subclass(cls, fields)), provider=PROVIDER)
+
+
+def options() -> dict[type, tuple[str, str]]:
+    """Every registered class with its (group, name)."""
+    return dict(_OPTIONS)
+
+
+def import_path(cls: type) -> str:
+    """The dotted path by which Hydra finds `cls`."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def class_of(target: str) -> type | None:
+    """The registered class with this import path or public name; None for anything else."""
+    return _CLASSES.get(_PUBLIC_NAMES.get(target, target))
+
+
+def slots(cls: type) -> dict[str, type]:
+    """The open parts of a registered class: field name to default part."""
+    return {f.name: f.metadata[_SLOT] for f in _fields(cls) if _SLOT in f.metadata}
+
+
+def to_public_names(tree: Any) -> Any:
+    """A plain configuration with the public names of registered classes instead of their import paths."""
+    return _map_targets(tree, lambda target: _PUBLIC_NAMES.get(target, target))
+
+
+def to_import_path(target: str) -> str:
+    """The import path of what a stored configuration names; raises UserError for an unknown option."""
+    if target in _CLASSES:
+        return import_path(_CLASSES[target])
+    if "=" in target:
+        raise UserError(f"the stored configuration uses {target}, which this dqn_runner does not have")
+    return target
+
+
+def to_plain(value: Any) -> Any:
+    """A part built in Python as plain values: its public name and its settings."""
+    if isinstance(value, Enum):
+        return value.name
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        cls: type = type(value)
+        return _describe(cls, {field.name: getattr(value, field.name) for field in _fields(cls)})
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in cast("list[Any]", value)]
+    if isinstance(value, np.generic):
+        return cast("Any", value).item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return _describe(type(value), dict[str, Any](getattr(value, "__dict__", {})))
+
+
+def with_defaults(tree: Any) -> Any:
+    """A stored configuration with the settings that were added since, at their defaults."""
+    if isinstance(tree, list):
+        return [with_defaults(item) for item in cast("list[Any]", tree)]
+    if not isinstance(tree, Mapping):
+        return tree
+    settings: dict[str, Any] = {**tree}
+    found = {key: with_defaults(value) for key, value in settings.items()}
+    cls = class_of(str(settings.get(TARGET)))
+    for field in _fields(cls) if cls is not None else ():
+        if field.name not in found and (default := _default_of(field)) is not dataclasses.MISSING:
+            found[field.name] = to_plain(default)
+    return found
+
+
+def _publish(cls: type, name: str) -> None:
+    _PUBLIC_NAMES[import_path(cls)] = name
+    _CLASSES[name] = cls
+
+
+def _describe(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    path = import_path(cls)
+    return {TARGET: _PUBLIC_NAMES.get(path, path), **{key: to_plain(item) for key, item in settings.items()}}
+
+
+def _map_targets(tree: Any, rename: Callable[[str], str]) -> Any:
+    if isinstance(tree, list):
+        return [_map_targets(item, rename) for item in cast("list[Any]", tree)]
+    if not isinstance(tree, Mapping):
+        return tree
+    items = cast("Mapping[str, Any]", tree).items()
+    return {
+        key: rename(value) if key == TARGET and isinstance(value, str) else _map_targets(value, rename)
+        for key, value in items
+    }
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return dataclasses.MISSING if field.default == MISSING else field.default
+
+
+def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+
+
+def _open_mappings(schema: type) -> DictConfig:
+    """The node of a schema whose free-form mappings accept new keys without a plus sign."""
+    node = OmegaConf.structured(schema)
+    for field in _fields(schema):
+        if get_origin(field.default_factory) is dict:
+            OmegaConf.set_struct(node[field.name], False)
+    return node
+
+
+def _schema(cls: type) -> type:
+    """`cls` with a `_target_`; slots are MISSING, because a default instance would reject other parts."""
+    fields: list[Any] = [(TARGET, str, dataclasses.field(default=import_path(cls)))]
+    parts = slots(cls)
+    fields += [(name, Any, dataclasses.field(default=MISSING)) for name in parts]
+    if parts:
+        entries = [*({name: _OPTIONS[part][1]} for name, part in parts.items()), "_self_"]
+        fields.append(("defaults", list[Any], dataclasses.field(default_factory=lambda: entries)))
+    return _subclass(cls, fields)
+
+
+def _subclass(cls: type, fields: list[Any]) -> type:
+    """A dataclass that adds `fields` to `cls`, as an attribute of the module of `cls`.
+
+    A composed configuration holds the type of each node. Pickle (Hydra's PickleJobInfoCallback, launchers)
+    finds that type by its module and name.
+    """
+    schema = dataclasses.make_dataclass(f"{cls.__name__}Schema", fields, bases=(cls,), kw_only=True)
+    schema.__module__ = cls.__module__
+    setattr(sys.modules[cls.__module__], schema.__name__, schema)
+    return schema

@@ -1,0 +1,1 @@
+"""Environments: parts that make them, and how they are stepped."""

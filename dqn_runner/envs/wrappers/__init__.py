@@ -1,0 +1,1 @@
+"""Wrappers around environments. They subclass gymnasium, so import them inside functions."""

@@ -1,0 +1,1 @@
+"""Durable files, locks, JSON documents and signals."""

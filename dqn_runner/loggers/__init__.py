@@ -1,0 +1,1 @@
+"""Loggers: where the records and messages of a run go."""

@@ -1,0 +1,106 @@
+"""Loggers that need no service: console, text log, JSON lines and CSV.
+
+A logger part is what the user configures; `open` gives the sink of one run. A sink that writes records to
+a file cuts the file back to where it was when the checkpoint was written, so a resumed run repeats nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dqn_runner.core.records import Record, RunInfo
+from dqn_runner.core.registry import option
+from dqn_runner.core.state import State
+from dqn_runner.loggers.appended_file import AppendedFile
+from dqn_runner.loggers.base import Logger
+from dqn_runner.loggers.text_log import TextLog
+from dqn_runner.training.metrics import COLUMNS
+
+
+@option("logging", "file", package="logging.file")
+@dataclass(kw_only=True)
+class TextFile:
+    """`logs/training.log`: every message, log line and traceback, with the time."""
+
+    def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
+        """The log file, appended to."""
+        path = run_dir / "logs" / "training.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.handleError = _told_once(path)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        return TextLog(handler)
+
+
+@option("logging", "jsonl", package="logging.jsonl")
+@dataclass(kw_only=True)
+class JsonLines:
+    """`metrics.jsonl`: every record as it happens, one JSON object a line."""
+
+    def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
+        """The file, cut back to where the checkpoint left it."""
+        return _JsonLines(AppendedFile(run_dir / "metrics.jsonl", state))
+
+
+@option("logging", "csv", package="logging.csv")
+@dataclass(kw_only=True)
+class Csv:
+    """`metrics.csv`: every record as a row; columns that a record does not have stay empty."""
+
+    def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
+        """The file, cut back to where the checkpoint left it."""
+        sink = _Csv(AppendedFile(run_dir / "metrics.csv", state))
+        if state is None or sink.file.is_new:
+            sink.row(["kind", "step", "episode", *COLUMNS])
+        return sink
+
+
+class _JsonLines:
+    def __init__(self, file: AppendedFile) -> None:
+        self._file = file
+        self.state_dict, self.sync = file.state_dict, file.sync
+
+    def write(self, record: Record) -> None:
+        line: dict[str, Any] = {"kind": record.kind, "step": record.step, "episode": record.episode}
+        values = {key: value if math.isfinite(value) else None for key, value in record.values.items()}
+        self._file.write(json.dumps({**line, **values}, allow_nan=False) + "\n")
+
+    def close(self, failed: bool) -> None:
+        self._file.close()
+
+
+class _Csv:
+    def __init__(self, file: AppendedFile) -> None:
+        self.file = file
+        self.state_dict, self.sync = file.state_dict, file.sync
+
+    def row(self, cells: Iterable[object]) -> None:
+        self.file.write(",".join(str(cell) for cell in cells) + "\n")
+
+    def write(self, record: Record) -> None:
+        if unknown := set(record.values) - set(COLUMNS):
+            raise KeyError(f"metrics.COLUMNS does not name {', '.join(sorted(unknown))}")
+        values = (record.values.get(key, "") for key in COLUMNS)
+        self.row([record.kind, record.step, record.episode, *values])
+
+    def close(self, failed: bool) -> None:
+        self.file.close()
+
+
+def _told_once(path: Path) -> Callable[..., None]:
+    """What a handler does that cannot write: say so on the first failure, and let the run go on."""
+    told: list[bool] = []
+
+    def handle_error(record: logging.LogRecord) -> None:  # noqa: ARG001, logging names it
+        if not told:
+            told.append(True)
+            print(f"{path} cannot be written ({sys.exc_info()[1]}); training goes on", file=sys.stderr)
+
+    return handle_error

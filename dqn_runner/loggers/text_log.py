@@ -1,0 +1,49 @@
+"""Messages and records as lines of text."""
+
+from __future__ import annotations
+
+import logging
+import math
+from datetime import timedelta
+
+from dqn_runner.core.log import log
+from dqn_runner.core.records import Record
+from dqn_runner.core.state import State
+
+
+def format_record(record: Record) -> str:
+    """One line for people."""
+    shown = ("return", "return_mean", "return_std", "return_mean_100", "loss", "q_mean", "epsilon")
+    names = {
+        "return_mean_100": "return",
+        "return_mean": "mean return",
+        "return_std": "std",
+        "q_mean": "Q",
+    }
+    values = {key.partition("/")[2]: value for key, value in record.values.items()}
+    parts = [f"{names.get(key, key)} {values[key]:.4g}" for key in shown if key in values]
+    if "steps_per_second" in values:
+        parts.append(f"{values['steps_per_second']:,.0f} steps/s")
+    if math.isfinite(values.get("eta", math.nan)):
+        parts.append(f"ETA {timedelta(seconds=round(values['eta']))}")
+    return f"{record.kind:5s} step {record.step:,} episode {record.episode:,}: {', '.join(parts)}"
+
+
+class TextLog:
+    """Messages and records as lines of a logging handler."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self._handler = handler
+        log.addHandler(handler)
+
+    def write(self, record: Record) -> None:
+        if record.kind != "episode":
+            text = format_record(record)
+            self._handler.handle(log.makeRecord(log.name, logging.INFO, "", 0, text, (), None))
+
+    def state_dict(self) -> State:
+        return {}
+
+    def close(self, failed: bool) -> None:
+        log.removeHandler(self._handler)
+        self._handler.close()

@@ -1,0 +1,1 @@
+"""Replay buffers: storage of transitions, and samplers that draw batches from it."""

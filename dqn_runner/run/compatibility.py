@@ -1,0 +1,83 @@
+"""Which settings of a run cannot change when it resumes, and whether a checkpoint belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dqn_runner.core.registry import TARGET, with_defaults
+
+Leaf = tuple[str, ...]
+
+SESSION_KEYS = ("mode", "resume", "checkpoint", "study")
+"""Settings of one command, which are not part of the configuration of the run."""
+
+IMMUTABLE: tuple[tuple[Leaf, str], ...] = (
+    (("env",), "the stored weights and replay belong to this environment"),
+    (("seed",), "everything random in the run derives from it"),
+    (("agent", "seed"), "everything random in the run derives from it"),
+    (("agent", "network"), "the stored weights have the shape of this network"),
+    (("agent", "optimizer", TARGET), "the stored moments belong to this optimizer"),
+    (("agent", "replay"), "the stored replay has this size"),
+    (("agent", "n_step"), "the stored transitions have this many steps"),
+    (("agent", "gamma"), "the stored transitions are discounted by it"),
+    (("trainer", "unit"), "the frequency unit of a run cannot change"),
+)
+"""Settings that cannot change when a run resumes, and why."""
+
+THRESHOLD = ("env", "reward_threshold")
+"""The one setting of an environment that does not affect its behaviour."""
+
+
+def leaves(config: Mapping[str, Any], prefix: Leaf = ()) -> dict[Leaf, Any]:
+    """Every value of a plain configuration by its path; empty mappings count as values."""
+    found: dict[Leaf, Any] = {}
+    for key, value in config.items():
+        path = (*prefix, key)
+        if isinstance(value, Mapping) and value:
+            found.update(leaves(value, path))  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            found[path] = value
+    return found
+
+
+def changes(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[str]:
+    """The settings that differ, as `key: old -> new`."""
+    return [f"{'.'.join(path)}: {_show(old, path)} -> {_show(new, path)}" for path in _differing(old, new)]
+
+
+def incompatible_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The changes from `old` to `new` that a resume cannot make: `seed from 1 to 0`, and why.
+
+    Settings that were added to the program since `old` was stored count with their defaults.
+    """
+    before, after = leaves(with_defaults(old)), leaves(with_defaults(new))
+    for path in _differing(before, after):
+        for fixed, why in IMMUTABLE:
+            if path[: len(fixed)] == fixed and path != THRESHOLD:
+                yield f"{'.'.join(path)} from {_show(before, path)} to {_show(after, path)}", why
+
+
+def mismatch(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """Why the source of a checkpoint is not of our run; None if it may be.
+
+    A source holds the `config` that the program composed, or the `agent` that a script built.
+    """
+    if ("config" in theirs) != ("config" in ours):
+        return "one is of the command line, the other of the Python API"
+    if "config" in ours:
+        change = next(incompatible_changes(theirs["config"], ours["config"]), None)
+        return f"resuming from it would change {change[0]}" if change else None
+    before, after = (leaves({"agent": with_defaults(source.get("agent"))}) for source in (theirs, ours))
+    found = changes(before, after)
+    return f"its agent differs: {'; '.join(found)}" if found else None
+
+
+def _differing(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[Leaf]:
+    paths = [*new, *(path for path in old if path not in new)]
+    return [p for p in paths if p[0] not in SESSION_KEYS and old.get(p, ...) != new.get(p, ...)]
+
+
+def _show(config: Mapping[Leaf, Any], path: Leaf) -> str:
+    value = config.get(path, "(absent)")
+    return "null" if value is None else str(value)

@@ -1,0 +1,202 @@
+"""Pictures of a run, drawn from its files; `python -m dqn_runner.plots RUN_DIR` draws them again."""
+
+from __future__ import annotations
+
+# pyright: reportUnknownMemberType=false
+# (matplotlib's methods take untyped keyword arguments)
+import argparse
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dqn_runner.io import json_io
+from dqn_runner.io.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+CURVES = "training_curves.png"
+MAX_POINTS = 3_000
+"""Points that a curve is drawn with; a panel is some 500 pixels wide."""
+MARKED_POINTS = 50
+"""A curve of so few points shows each of them; a single one would be invisible otherwise."""
+
+BLUE, ORANGE, GREEN, PURPLE, GOLD = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#F0B400"
+"""Colours that colour-blind people can tell apart (after Okabe and Ito)."""
+RETURN = "return (undiscounted reward)"
+
+Values = NDArray[np.float64]
+Table = Mapping[str, Sequence[Any]]
+
+
+def draw_training_curves(run_dir: Path) -> None:
+    """Draw the metrics.json of a run directory as training_curves.png beside it."""
+    figure = training_figure(json_io.read_json(run_dir / json_io.METRICS), run_dir.resolve().name)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomically(run_dir / CURVES, picture.getvalue())
+
+
+def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:
+    """The six panels of run `name` with these contents of metrics.json; needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(16, 9), dpi=100, layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
+    FigureCanvasAgg(figure)
+    figure.suptitle(_headline(metrics, name), fontsize=15, parse_math=False)
+    returns, evaluations, loss, epsilon, q_mean, lengths = panels = list(figure.subplots(2, 3).flat)
+    episodes, train = metrics["episodes"], metrics["train"]
+
+    _label(returns, "Training return", RETURN)
+    _draw_smoothed(returns, *columns(episodes, "step", "return"), each="episode")
+    _label(evaluations, "Evaluation return (greedy policy)", RETURN)
+    _draw_evaluations(evaluations, metrics["evaluations"])
+    _label(loss, "TD loss", "loss (mean per log interval)")
+    _draw_loss(loss, *columns(train, "step", "loss"))
+    _label(epsilon, "Exploration", "epsilon (probability of a random action)")
+    _draw(epsilon, *columns(train, "step", "epsilon"), color=PURPLE)
+    epsilon.set_ylim(-0.03, 1.03)
+    _label(q_mean, "Q value of the actions taken", "Q (mean per log interval)")
+    _draw(q_mean, *columns(train, "step", "q_mean"), color=GREEN)
+    _label(lengths, "Length of training episodes", "env steps per episode")
+    _draw_smoothed(lengths, *columns(episodes, "step", "length"), each="episode")
+
+    for panel in panels:
+        _finish(panel, metrics["env_steps"])
+    return figure
+
+
+def columns(table: Table, *names: str) -> list[Values]:
+    """Columns of a history as numbers, without the rows where one of them is null."""
+    values = np.array([table[name] for name in names], dtype=np.float64)
+    return list(values[:, np.isfinite(values).all(axis=0)])
+
+
+def average_window(count: int) -> int:
+    """How many values the moving average of `count` values covers."""
+    return min(100, max(5, count // 20))
+
+
+def moving_average(values: Values, window: int) -> Values:
+    """Mean of each value and those before it, `window` in all; of fewer at the start."""
+    if not len(values):
+        return values
+    sums = np.convolve(values, np.ones(window))[: len(values)]
+    return sums / np.minimum(np.arange(1, len(values) + 1), window)
+
+
+def thin(values: Values, limit: int) -> NDArray[np.intp]:
+    """Positions of at most `limit` values that draw the same curve: both ends and the extremes."""
+    count = len(values)
+    if count <= limit:
+        return np.arange(count)
+    edges = np.linspace(0, count, limit // 2).astype(np.intp)
+    kept = [0, count - 1]
+    for start, part in zip(edges[:-1], np.split(values, edges[1:-1]), strict=True):
+        kept += [start + part.argmin(), start + part.argmax()]
+    return np.unique(kept)
+
+
+def _draw(panel: Axes, step: Values, value: Values, **style: Any) -> None:
+    """A line through the points, if there are any."""
+    if len(step):
+        shown = thin(value, MAX_POINTS)
+        marker = "o" if len(step) <= MARKED_POINTS else ""
+        style = {"marker": marker, "markersize": 4, "linewidth": 1.6, **style}
+        panel.plot(step[shown], value[shown], **style)
+
+
+def _draw_range(panel: Axes, step: Values, low: Values, high: Values, **style: Any) -> None:
+    """A shaded band; a bar at a single step."""
+    if len(step) > 1:
+        panel.fill_between(step, low, high, linewidth=0, **style)
+    else:
+        panel.vlines(step, low, high, linewidth=8, **style)
+
+
+def _draw_smoothed(panel: Axes, step: Values, value: Values, each: str) -> None:
+    """Every value faintly, and the moving average."""
+    window = average_window(len(value))
+    average = moving_average(value, window)
+    _draw(panel, step, value, color=BLUE, alpha=0.4, linewidth=0.7, label=f"each {each}")
+    _draw(panel, step, average, color=ORANGE, linewidth=2, label=f"mean of the last {window}")
+
+
+def _draw_evaluations(panel: Axes, evaluations: Table) -> None:
+    """Mean return over the episodes of each evaluation, its spread, and the best."""
+    names = ("return_mean", "return_std", "return_min", "return_max")
+    step, mean, std, low, high = columns(evaluations, "step", *names)
+    if not len(step):
+        return
+    _draw_range(panel, step, low, high, color=BLUE, alpha=0.12, label="min to max")
+    _draw_range(panel, step, mean - std, mean + std, color=BLUE, alpha=0.25, label="±1 std")
+    _draw(panel, step, mean, color=BLUE, label="mean")
+    best = mean.argmax()
+    style: dict[str, Any] = {"marker": "*", "s": 260, "color": GOLD, "edgecolor": "black"}
+    panel.scatter(step[best], mean[best], zorder=3, label=f"best: {mean[best]:.4g}", **style)
+
+
+def _draw_loss(panel: Axes, step: Values, loss: Values) -> None:
+    """The loss; on a logarithmic axis when it spans orders of magnitude."""
+    _draw_smoothed(panel, step, loss, each="log interval")
+    if len(loss) and 0 < 100 * loss.min() < loss.max():
+        panel.set_yscale("log")
+        panel.title.set_text(f"{panel.get_title()} (log scale)")
+
+
+def _headline(metrics: Mapping[str, Any], name: str) -> str:
+    """Name, size and best evaluation of the run."""
+    best, episodes = metrics["best"], len(metrics["episodes"]["step"])
+    result = (
+        "not evaluated yet"
+        if best["return_mean"] is None
+        else f"best evaluation {best['return_mean']:.4g} at env step {best['step']:,}"
+    )
+    return f"{name}\n{result}  ·  {metrics['env_steps']:,} env steps, {episodes:,} episodes"
+
+
+def _label(panel: Axes, title: str, unit: str) -> None:
+    panel.set_title(title, fontsize=13, fontweight="bold", pad=26)
+    panel.set_ylabel(unit, fontsize=11)
+    panel.set_xlabel("env steps", fontsize=11)
+
+
+def _finish(panel: Axes, steps: int) -> None:
+    """The axis of env steps, the grid, and the legend above the curves or a word on missing data."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    panel.set_xlim(0, max(1, steps) * 1.02)
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.grid(alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    if not panel.has_data():
+        panel.set_yticks([])
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 13, "color": "gray"}
+        panel.text(0.5, 0.5, "no data yet", transform=panel.transAxes, **style)
+    elif panel.get_legend_handles_labels()[0]:
+        style = {"ncols": 4, "frameon": False, "columnspacing": 1.2, "handlelength": 1.6}
+        panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1), borderaxespad=0.1, **style)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the curves of a run again from its metrics.json."""
+    parser = argparse.ArgumentParser(prog="python -m dqn_runner.plots", description=main.__doc__)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="where metrics.json lies")
+    run_dir: Path = parser.parse_args(arguments).run_dir
+    if not (run_dir / json_io.METRICS).is_file():
+        parser.error(f"there is no {run_dir / json_io.METRICS}")
+    draw_training_curves(run_dir)
+    print(run_dir / CURVES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""run.json: what produced a run, so that it can be understood and repeated years later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from dqn_runner.core.lazy_imports import torch
+from dqn_runner.io import json_io
+
+RUN = "run.json"
+
+
+def record_session(
+    run_dir: Path,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    changes: Sequence[str],
+    notices: Sequence[str],
+) -> None:
+    """Append this process to the sessions of `run_dir`/run.json; each resume adds one.
+
+    `changes` are the settings that a resume changed, `notices` what it could not bring back as it was.
+    """
+    path = run_dir / RUN
+    sessions: list[Any] = json_io.read_json(path)["sessions"] if path.exists() else []
+    sessions.append(
+        {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": [sys.executable, *sys.orig_argv[1:]],
+            "directory": str(Path.cwd()),
+            "overrides": list(overrides),
+            "changes": list(changes),
+            "notices": list(notices),
+            "config_hash": config_hash(config),
+            "seeds": {"run": config["seed"], "evaluation": "common to all runs"},
+            "git": git_state(Path.cwd()),
+            "packages": _packages(),
+            "hardware": _hardware(),
+        }
+    )
+    json_io.write_json(path, {"config": config, "sessions": sessions})
+
+
+def recorded_config(run_dir: Path) -> dict[str, Any] | None:
+    """The configuration of the last session in `run_dir`; None where none was recorded."""
+    path = run_dir / RUN
+    return json_io.read_json(path)["config"] if path.exists() else None
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the configuration; equal for equal settings, whatever their order."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def git_state(directory: Path) -> dict[str, Any] | None:
+    """Commit, and the diff of tracked files against it; null outside a repository or without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(directory), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        return {
+            "commit": commit,
+            "diff": git("diff", "HEAD"),
+            "untracked": git("ls-files", "--others", "--exclude-standard").splitlines(),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _packages() -> dict[str, str]:
+    """The versions of what is installed; each file of metadata is parsed once."""
+    found = [(each["Name"], each["Version"]) for each in (d.metadata for d in distributions())]
+    return dict(sorted(found, key=lambda package: package[0].lower()))
+
+
+def _hardware() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

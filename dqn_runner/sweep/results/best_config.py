@@ -1,0 +1,175 @@
+"""The configuration of a trial as an experiment of its own, which composes without the sweep's command."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dqn_runner.config.hydra_internals import make_config_loader, parse_arguments
+from dqn_runner.config.overrides import parse_overrides, quote
+from dqn_runner.config.resume import expand_arguments
+from dqn_runner.config.schema import apply_env_target
+from dqn_runner.io.files import make_directory, write_atomically
+from dqn_runner.run.compatibility import SESSION_KEYS, changes, leaves
+from dqn_runner.sweep.jobs import Command
+
+NAME = "best_config"
+PRIMARY = "config"
+"""The configuration that the program composes where the command line names no other."""
+
+Choices = dict[str, str | list[str] | None]
+"""Config groups and the names of their options."""
+
+
+def write_best_config(
+    command: Command, overrides: Sequence[str], directory: Path, header: Sequence[str]
+) -> list[str]:
+    """Write `directory`/experiment/best_config.yaml: what `command` composes with the `overrides` of a trial.
+
+    The lines of `header` say which trial it is; where they stand in the file already, it stays as it is.
+    Options that only the command's --config-dir or hydra.searchpath has are copied into `directory`, so that
+    `--config-dir DIRECTORY experiment=best_config` composes wherever the program is installed. To be called
+    within a Hydra run. Returns what composes to something else than in the trial, as `key: trial -> file`:
+    nothing, unless the sweep removed settings or added some where YAML cannot.
+    """
+    file = directory / "experiment" / f"{NAME}.yaml"
+    head = "".join(f"# {' '.join(line.split())}\n" for line in ("@package _global_", *header))
+    if file.exists() and file.read_text().startswith(head):
+        return []
+    ours = GlobalHydra.instance().config_loader()
+    arguments = parse_arguments(list(command.flags))
+    asked = expand_arguments([o for o in (*command.fixed, *overrides) if not is_about_the_session(o)])
+    path = search_path(command)
+    trial = _Composition(ours, arguments.config_name or PRIMARY, [*asked, *path])
+    cfg = trial.compose()
+    apply_env_target(cfg, {override.key_or_group for override in parse_overrides(asked)})
+    entries, base = _choose(ours, trial.choices, path)
+    values = _difference(_values(cfg), _values(base.compose()))
+    for option in base.options:
+        _copy_option(option, cfg, directory)
+    parts: list[dict[str, Any]] = [{"defaults": [*entries, "_self_"]}, *([values] if values else [])]
+    text = "\n".join([head.rstrip(), *(OmegaConf.to_yaml(OmegaConf.create(part)) for part in parts)])
+    make_directory(file.parent)
+    write_atomically(file, text.encode())
+    written = _Composition(_loader(ours, directory), PRIMARY, [f"experiment={NAME}"]).compose()
+    return changes(leaves(_values(cfg)), leaves(_values(written)))
+
+
+def is_about_the_session(override: str) -> bool:
+    """Whether an override asks something of one command, and is no part of a run's configuration."""
+    return parse_overrides([override])[0].key_or_group.partition(".")[0] in SESSION_KEYS
+
+
+def search_path(command: Command) -> list[str]:
+    """Where else than in --config-dir the command looks for options."""
+    return [o for o in command.hydra if o.lstrip("+").startswith("hydra.searchpath")]
+
+
+class _Composition:
+    """The options that a configuration is composed of, and what they come to."""
+
+    def __init__(self, loader: Any, name: str, overrides: Sequence[str]) -> None:
+        """Look the options up, without reading more than their defaults lists."""
+        self._load: Callable[[], DictConfig] = lambda: loader.load_configuration(
+            name, list(overrides), RunMode.RUN
+        )
+        found = loader.compute_defaults_list(name, list(overrides), RunMode.RUN)
+        defaults = [d for d in found.defaults if not d.config_path.startswith("hydra/") and not d.primary]
+        self.options: list[str] = [default.config_path for default in defaults]
+        """As paths below a directory of options."""
+        recipes = {default.config_path for default in defaults if default.package == ""}
+        self.choices: Choices = {
+            group: name
+            for group, name in found.overrides.known_choices.items()
+            if not group.startswith("hydra/") and f"{group.partition('@')[0]}/{name}" not in recipes
+        }
+        """Recipes (options of the package _global_) are left out: they speak of other groups, and dissolve in
+        what those become."""
+        lists: dict[str, list[str]] = {}
+        for default in defaults:  # Hydra knows no choice of a group that takes a list
+            group, _, option = default.config_path.rpartition("/")
+            if group and default.parent == name and default.config_path not in recipes:
+                lists.setdefault(group, []).append(option)
+        self.choices |= {g: options for g, options in lists.items() if g not in found.overrides.known_choices}
+
+    def compose(self) -> DictConfig:
+        """The configuration."""
+        return self._load()
+
+
+def _values(cfg: DictConfig) -> dict[str, Any]:
+    """What a run is a function of, with interpolations as they are written."""
+    values: Any = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
+    return {key: value for key, value in values.items() if key not in ("hydra", *SESSION_KEYS)}
+
+
+def _choose(loader: Any, wanted: Choices, path: Sequence[str]) -> tuple[list[Choices], _Composition]:
+    """The entries of a defaults list that choose what is wanted where that is not the default.
+
+    An option brings options of the groups below it, so those are compared once it is chosen.
+    """
+    entries: list[Choices] = []
+    overrides: list[str] = []
+    seen: set[str] = set()
+    while True:
+        composition = _Composition(loader, PRIMARY, [*path, *overrides])
+        given = composition.choices
+        groups = {group for group in {**given, **wanted} if given.get(group) != wanted.get(group)} - seen
+        if not groups:
+            return entries, composition
+        for group in sorted(groups):
+            if any(group.startswith(f"{above}/") for above in groups):
+                continue
+            seen.add(group)
+            chosen = wanted.get(group, [] if isinstance(given.get(group), list) else None)
+            entries.append({f"override /{group}" if group in given else f"/{group}": chosen})
+            overrides.append(_as_override(group, chosen, group in given))
+
+
+def _difference(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be merged into `old` to make `new` of it."""
+    found: dict[str, Any] = {}
+    known = leaves(old)
+    for path, value in leaves(new).items():
+        if repr(value) != repr(known.get(path, ...)):  # 1 is not 1.0, and not True
+            node = found
+            for key in path[:-1]:
+                node = node.setdefault(key, {})
+            node[path[-1]] = value
+    return found
+
+
+def _copy_option(option: str, cfg: DictConfig, directory: Path) -> None:
+    """Copy an option into `directory` if it comes from a directory that the user named."""
+    for source in cfg.hydra.runtime.config_sources:
+        file = Path(source.path) / f"{option}.yaml"
+        if source.schema != "file" or not file.is_file():
+            continue
+        if source.provider == "command-line" or source.provider.startswith("hydra.searchpath"):
+            copied = directory / f"{option}.yaml"
+            make_directory(copied.parent)
+            write_atomically(copied, file.read_bytes())
+        return
+
+
+def _loader(ours: Any, directory: Path) -> Any:
+    """What composes for a user who names `directory` as --config-dir."""
+    path = copy.deepcopy(ours.get_search_path())
+    path.get_path()[:] = [entry for entry in path.get_path() if entry.provider != "command-line"]
+    where = f"file://{directory.absolute()}"
+    path.prepend(provider="command-line", path=where, anchor=SearchPathQuery(provider="schema"))
+    return make_config_loader(path)
+
+
+def _as_override(group: str, chosen: str | list[str] | None, is_there: bool) -> str:
+    if chosen is None:
+        return f"~{group}"
+    names = quote(chosen) if isinstance(chosen, str) else f"[{','.join(map(quote, chosen))}]"
+    return f"{'' if is_there else '+'}{group}={names}"

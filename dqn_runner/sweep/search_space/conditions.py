@@ -1,0 +1,81 @@
+"""Parameters that have a meaning only beside certain values of others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+
+from dqn_runner.config.overrides import bare_key
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.sweep.search_space.parameters import Parameter
+
+
+def resolve_conditions(
+    parameters: Sequence[Parameter], narrowed: Collection[str], fixed: Mapping[str, str]
+) -> Iterator[Parameter]:
+    """Those of `parameters` that some trial can have, with only the conditions left that trials decide.
+
+    `fixed` are the texts of settings that are the same in all trials, and `narrowed` the keys whose values
+    the command line chose: both may leave a parameter of YAML without use, such as the atoms of C51 in a
+    sweep without it. Raises a UserError for a condition that YAML alone can never meet, and for one on a
+    setting that is not known where it is needed.
+    """
+    _refuse_cycles(parameters)
+    earlier: dict[str, Parameter] = {}
+    unused: set[str] = set()
+    for number, parameter in enumerate(parameters):
+        when: dict[str, tuple[str, ...]] = {}
+        useful = True
+        for key, allowed in parameter.when.items():
+            if key in fixed:
+                useful &= fixed[key] in allowed
+            elif key in earlier:
+                possible = _possible(parameter, earlier[key], allowed, key in narrowed)
+                useful &= bool(possible)
+                when[earlier[key].name] = possible
+            elif key in unused:
+                useful = False
+            else:
+                raise UserError(_unknown(parameter, key, parameters[number + 1 :]))
+        if useful:
+            earlier[bare_key(parameter.name)] = replace(parameter, when=when)
+            yield earlier[bare_key(parameter.name)]
+        else:
+            unused.add(bare_key(parameter.name))
+
+
+def _possible(
+    parameter: Parameter, other: Parameter, allowed: tuple[str, ...], narrowed: bool
+) -> tuple[str, ...]:
+    """Those of the values `allowed` that `other` can have."""
+    if other.values() is None:
+        raise UserError(
+            f"{parameter.name} depends on {other.name}, which is continuous; conditions can only be on "
+            "choices and ranges"
+        )
+    possible = tuple(text for text in allowed if other.takes(text))
+    if not narrowed and possible != allowed:
+        never = ", ".join(text for text in allowed if text not in possible)
+        raise UserError(
+            f"{parameter.name} depends on {other.name} being {never}, which it never is; correct one of them"
+        )
+    return possible
+
+
+def _unknown(parameter: Parameter, key: str, later: Sequence[Parameter]) -> str:
+    if key in {bare_key(other.name) for other in later}:
+        return f"{parameter.name} depends on {key}, which comes after it; write {key} first"
+    return (
+        f"{parameter.name} depends on {key}, which is neither searched nor fixed; add it to "
+        f"hydra.sweeper.params, or give {key}=... on the command line"
+    )
+
+
+def _refuse_cycles(parameters: Sequence[Parameter]) -> None:
+    try:
+        TopologicalSorter({bare_key(p.name): set(p.when) for p in parameters}).prepare()
+    except CycleError as error:
+        raise UserError(
+            f"parameters depend on each other in a circle: {' -> '.join(error.args[1])}"
+        ) from None

@@ -1,0 +1,184 @@
+"""One swept setting: what Optuna draws it from, and the overrides that its values become."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import optuna
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from dqn_runner.config.overrides import format_value, normalize_value, unquote
+from dqn_runner.core.exceptions import UserError
+
+Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+Scalar = bool | int | float | str | None
+Conditions = Mapping[str, tuple[str, ...]]
+"""For each of some settings, the values (as texts of overrides) that it may have."""
+
+TYPES = ("categorical", "float", "int")
+EXPLICIT = ("type", "choices", "low", "high", "log", "step")
+"""The fields of a distribution that is spelt out, as in hydra-optuna-sweeper."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A setting in which trials differ."""
+
+    name: str
+    """The key of the override, and its name in the study."""
+    distribution: Distribution
+    texts: tuple[str, ...] = ()
+    """Its choices as texts of overrides, where the distribution is categorical. A study keeps numbers,
+    strings, booleans and null as they are, and of a list only this text."""
+    when: Conditions = field(default_factory=dict[str, tuple[str, ...]])
+    """It is only suggested where these hold."""
+
+    def suggest(self, trial: optuna.Trial) -> str:
+        """This trial's value, as the text of an override."""
+        match self.distribution:
+            case CategoricalDistribution() as d:
+                chosen = trial.suggest_categorical(self.name, d.choices)
+                return self.texts[int(d.to_internal_repr(chosen))]
+            case FloatDistribution() as d:
+                return format_value(trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log))
+            case IntDistribution() as d:
+                return format_value(trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log))
+
+    def values(self) -> Sequence[Scalar] | None:
+        """Everything that can be drawn; None for a continuum."""
+        match self.distribution:
+            case CategoricalDistribution() as d:
+                return d.choices
+            case IntDistribution() as d:
+                return range(d.low, d.high + 1, d.step)
+            case FloatDistribution(step=None):
+                return None
+            case FloatDistribution() as d:
+                low, high, step = (Decimal(str(number)) for number in (d.low, d.high, d.step))
+                return [float(low + i * step) for i in range(int((high - low) / step) + 1)]
+
+    def takes(self, text: str) -> bool:
+        """Whether `text` is among its values."""
+        return text in (self.texts or map(format_value, self.values() or ()))
+
+    def definition(self) -> dict[str, Any]:
+        """Plain JSON: equal where the parameters are."""
+        when = {key: list(texts) for key, texts in self.when.items()}
+        return {**json.loads(distribution_to_json(self.distribution)), "when": when}
+
+
+def from_override(override: Override, when: Conditions) -> Parameter | None:
+    """What an override sweeps over, in Hydra's grammar; None if it is a single value.
+
+    Means what it means to hydra-optuna-sweeper: `range` includes its end, and is of whole numbers where
+    all of it are; `interval` is continuous, and of whole numbers under `int(...)`.
+    """
+    name, sweep = override.get_key_element(), override.value()
+    if not override.is_sweep_override():
+        return None
+    if override.is_delete():
+        raise UserError(f"{override.input_line}: what is deleted cannot differ between trials")
+    match sweep:
+        case ChoiceSweep():
+            _refuse_tags(name, sweep.tags, ())
+            return _choice(name, [(unquote(item), format_value(unquote(item))) for item in sweep.list], when)
+        case RangeSweep(shuffle=True):
+            _refuse_tags(name, sweep.tags, ())
+            return _choice(name, [(item, format_value(item)) for item in sweep.range()], when)
+        case RangeSweep():
+            _refuse_tags(name, sweep.tags, ("log",))
+            assert sweep.start is not None
+            assert sweep.stop is not None
+            return _numbers(name, sweep.start, sweep.stop, sweep.step, "log" in sweep.tags, when)
+        case IntervalSweep():
+            _refuse_tags(name, sweep.tags, ("log",))
+            assert sweep.start is not None
+            assert sweep.end is not None
+            return _numbers(name, sweep.start, sweep.end, None, "log" in sweep.tags, when)
+        case _:
+            raise UserError(f"{override.input_line}: glob is not known to a search; name the options")
+
+
+def from_value(name: str, value: Any, when: Conditions) -> Parameter:
+    """A single value, for a setting that only sometimes has a meaning."""
+    return _choice(name, [(value, format_value(value))], when)
+
+
+def from_fields(name: str, fields: Mapping[str, Any], when: Conditions) -> Parameter:
+    """A distribution that is spelt out: `type` and either `choices`, or `low`, `high`, `log` and `step`."""
+    kind = fields.get("type")
+    if kind not in TYPES:
+        raise UserError(f"{name}: type must be one of {', '.join(TYPES)}, got {kind!r}")
+    if kind == "categorical":
+        choices: list[Any] = unquote(fields.get("choices") or [])
+        return _choice(name, [(choice, normalize_value(choice)) for choice in choices], when)
+    number = int if kind == "int" else float
+    bounds = {key: _number(name, key, fields.get(key), number) for key in ("low", "high")}
+    step = None if fields.get("step") is None else _number(name, "step", fields["step"], number)
+    return _numbers(name, bounds["low"], bounds["high"], step, bool(fields.get("log")), when)
+
+
+def _choice(name: str, choices: Sequence[tuple[Any, str]], when: Conditions) -> Parameter:
+    """`choices` are values, each with its text."""
+    kept: list[Scalar] = []
+    texts: list[str] = []
+    for value, text in choices:
+        kept.append(text if isinstance(value, (list, dict)) else value)
+        texts.append(text)
+        first = min(kept.index(kept[-1]), texts.index(text))
+        if first < len(kept) - 1:
+            raise UserError(f"{name}: a study cannot tell the choices {texts[first]} and {text} apart")
+    if not kept:
+        raise UserError(f"{name}: there is nothing to choose from")
+    return Parameter(name, CategoricalDistribution(kept), tuple(texts), when)
+
+
+def _numbers(
+    name: str, low: float, high: float, step: float | None, log: bool, when: Conditions
+) -> Parameter:
+    """From `low` to `high`, in steps if one is given; whole numbers where all of them are."""
+    given = [number for number in (low, high, step) if number is not None]
+    kind = int if all(isinstance(number, int) for number in given) else float
+    low, high = kind(low), kind(high)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UserError(f"{name}: the bounds must be finite, got {low} and {high}")
+    if step is not None and step <= 0:
+        raise UserError(f"{name}: the step must be positive, got {step}")
+    if step is not None and low <= high:  # end on a step; Optuna would do that with a warning
+        start, stride = Decimal(str(low)), Decimal(str(step))
+        high = kind(start + (Decimal(str(high)) - start) // stride * stride)
+    try:
+        if kind is int:
+            distribution = IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+        else:
+            distribution = FloatDistribution(low, high, log=log, step=step)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+    return Parameter(name, distribution, when=when)
+
+
+def _number(name: str, key: str, value: Any, kind: type[int] | type[float]) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: {key} must be a number, got {value!r}") from None
+    if kind is int and number != int(number):
+        raise UserError(f"{name}: {key} must be a whole number, got {value!r}")
+    return kind(number)
+
+
+def _refuse_tags(name: str, tags: set[str], known: tuple[str, ...]) -> None:
+    if strange := tags - set(known):
+        hint = f"there is only {', '.join(known)}" if known else "a choice takes none"
+        raise UserError(f"{name}: the tag {', '.join(sorted(strange))} has no meaning here; {hint}")

@@ -1,0 +1,1 @@
+"""Storages of studies: a journal file or a database."""

@@ -1,0 +1,86 @@
+"""What can be known to be wrong before the first step, across the borders of single settings."""
+
+from __future__ import annotations
+
+from dqn_runner.agent.config import DQNConfig
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.types import EnvSpec
+from dqn_runner.training.config import TrainingConfig
+from dqn_runner.training.resources import available_memory, estimate_resources, format_bytes
+
+
+def check(agent: DQNConfig, spec: EnvSpec, trainer: TrainingConfig, env: EnvSpec) -> None:
+    """Raise a UserError that lists everything found; `spec` is the agent's, `env` the environment's."""
+    memory = estimate_resources(agent, trainer, env, 0).memory
+    problems = [
+        *_shapes(spec, env),
+        *_scale(agent, env),
+        *_replay(agent, env, memory),
+        *_budget(agent, trainer),
+    ]
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def _shapes(spec: EnvSpec, env: EnvSpec) -> list[str]:
+    if (spec.obs_shape, spec.num_actions) == (env.obs_shape, env.num_actions):
+        return []
+    return [
+        f"the agent was built for observations {spec.obs_shape} and {spec.num_actions} actions, the "
+        f"environment has {env.obs_shape} and {env.num_actions}; set agent.state_dim and agent.action_dim "
+        "accordingly"
+    ]
+
+
+def _scale(agent: DQNConfig, env: EnvSpec) -> list[str]:
+    if not agent.normalize_observations or env.obs_dtype == "float32":
+        return []
+    return [
+        f"normalize_observations is for observations of numbers, but those of the environment are "
+        f"{env.obs_dtype}, which networks bring to between 0 and 1 already; set it to false"
+    ]
+
+
+def _replay(agent: DQNConfig, env: EnvSpec, memory: int) -> list[str]:
+    problems: list[str] = []
+    capacity: int = agent.replay.capacity
+    if agent.batch_size > capacity:
+        problems.append(
+            f"agent.batch_size={agent.batch_size} is larger than agent.replay.capacity={capacity}"
+        )
+    if agent.learning_starts > capacity:
+        problems.append(
+            f"agent.learning_starts={agent.learning_starts} is larger than agent.replay.capacity={capacity}: "
+            "the first transitions would be forgotten before anything is learned from them"
+        )
+    available = available_memory()
+    if memory > available:
+        fitting = int(capacity * available / agent.replay.num_bytes(env) * 0.8)
+        problems.append(
+            f"agent.replay.capacity={capacity} needs {format_bytes(memory)} of memory for observations "
+            f"{env.obs_shape} {env.obs_dtype}, but {format_bytes(available)} are free; a capacity of "
+            f"{fitting} would fit"
+        )
+    return problems
+
+
+def _budget(agent: DQNConfig, trainer: TrainingConfig) -> list[str]:
+    problems: list[str] = []
+    if trainer.max_steps is None:
+        return problems
+    if agent.learning_starts >= trainer.max_steps:
+        problems.append(
+            f"agent.learning_starts={agent.learning_starts} is not below trainer.max_steps="
+            f"{trainer.max_steps}: nothing would be learned"
+        )
+    durations: dict[str, int] = {
+        "agent.exploration.schedule": agent.exploration.duration,
+        "agent.learning_rate_schedule": agent.learning_rate_schedule.duration,
+    }
+    for name, duration in durations.items():
+        if duration > trainer.max_steps:
+            problems.append(
+                f"{name} takes {duration} env steps, longer than trainer.max_steps="
+                f"{trainer.max_steps}; shorten the schedule or lengthen the run"
+            )
+    return problems

@@ -1,0 +1,106 @@
+"""Collects experience: steps the training environments and keeps account of their episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dqn_runner.agent.agent import DQNAgent
+from dqn_runner.core.rng import stream
+from dqn_runner.core.state import State
+from dqn_runner.envs.vector_env import TruncatedEpisode, VectorEnv
+from dqn_runner.replay.buffer import Replay
+
+
+class Episode(NamedTuple):
+    """A finished training episode."""
+
+    step: int
+    """Env steps of the run at its end."""
+    episode_return: float
+    """Undiscounted sum of rewards."""
+    length: int
+
+
+@dataclass
+class Progress:
+    """How far collecting has come, up to date even if an environment raises."""
+
+    step: int
+    """Env steps of the run; every environment of the batch counts."""
+    ended: list[Episode] = field(default_factory=list[Episode])
+
+
+class Collector:
+    """Owns the training environments and the randomness of exploration."""
+
+    def __init__(self, envs: VectorEnv, seed: int, learning_reward: Callable[[float], float]) -> None:
+        """Episodes start with the environments' current observations.
+
+        `learning_reward` is what the replay remembers for a reward; returns are sums of rewards as they are.
+        """
+        self.envs = envs
+        self._learning_reward = learning_reward
+        self._rng = stream(seed, "exploration")
+        self._returns = [0.0] * len(envs.envs)
+        self._lengths = [0] * len(envs.envs)
+        self._actions: list[int] | None = None
+        """Chosen, but not taken: what is left of a step that an environment did not take."""
+
+    def collect(
+        self, agent: DQNAgent, replay: Replay, progress: Progress, until_step: int, max_episodes: int
+    ) -> None:
+        """Go on from `progress` until env step `until_step` or `max_episodes` ended episodes."""
+        envs, rng, returns, lengths = self.envs, self._rng, self._returns, self._lengths
+        num_envs = len(envs.envs)
+        while progress.step < until_step and len(progress.ended) < max_episodes:
+            obs = envs.obs
+            actions = self._actions or agent.act(obs, progress.step, rng).tolist()
+            self._actions = actions
+            _, next_obs, rewards, terminations, truncations, lives = envs.step(actions)
+            self._actions = None
+            progress.step += num_envs
+            for index in range(num_envs):
+                terminated, truncated = terminations[index], truncations[index]
+                reward = rewards[index]
+                replay.add(
+                    index,
+                    obs[index],
+                    actions[index],
+                    self._learning_reward(reward),
+                    terminated or lives[index],
+                    truncated,
+                    next_obs[index],
+                )
+                returns[index] += reward
+                lengths[index] += 1
+                if terminated or truncated:
+                    progress.ended.append(Episode(progress.step, returns[index], lengths[index]))
+                    returns[index], lengths[index] = 0.0, 0
+
+    def truncate_lost_episodes(self, step: int) -> list[tuple[TruncatedEpisode, Episode]]:
+        """The episodes that the checkpoint of env step `step` could not bring back; they end here."""
+        found: list[tuple[TruncatedEpisode, Episode]] = []
+        for cut in self.envs.truncated_episodes:
+            found.append((cut, Episode(step, self._returns[cut.env], self._lengths[cut.env])))
+            self._returns[cut.env], self._lengths[cut.env] = 0.0, 0
+        return found
+
+    def state_dict(self) -> State:
+        """Environments, exploration generator and the open episodes' accounts."""
+        return {
+            "envs": self.envs.state_dict(),
+            "rng": self._rng.bit_generator.state,
+            "returns": list(self._returns),
+            "lengths": list(self._lengths),
+            "actions": self._actions,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from `state`."""
+        self.envs.load_state_dict(state["envs"])
+        self._rng.bit_generator.state = state["rng"]
+        self._returns[:] = state["returns"]
+        self._lengths[:] = state["lengths"]
+        self._actions = state["actions"]

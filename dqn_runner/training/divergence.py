@@ -1,0 +1,62 @@
+"""When learning breaks down: a diagnosis, and the batch that did it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, cast
+
+from dqn_runner.agent.agent import DQNAgent
+from dqn_runner.agent.learner import UPDATE_METRICS
+from dqn_runner.core.exceptions import DivergedError
+from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.types import Batch
+from dqn_runner.io.files import write_atomically
+
+FILE = "diverged.pt"
+ADVICE = (
+    "the last good checkpoint stays. Likely remedies: a smaller agent.learning_rate, agent.max_grad_norm, "
+    "smaller or clipped rewards, a longer agent.target_update_every"
+)
+
+
+def diagnose(
+    run_dir: Path, step: int, agent: DQNAgent, batch: Batch, info: torch.Tensor, good: torch.Tensor | None
+) -> DivergedError:
+    """What to raise after an update whose statistics `info` are not finite.
+
+    Leaves the batch as `diverged.pt`. `good` are the statistics of the update before, if there was one.
+    """
+    transition = batch.transition
+    finite = all(
+        bool(torch.isfinite(column).all())
+        for column in (transition.obs, transition.reward, transition.next_obs)
+    )
+    content: dict[str, Any] = {
+        "step": step,
+        "update": agent.learner.updates,
+        "statistics": _named(info),
+        "indices": torch.from_numpy(batch.indices),
+        "weight": batch.weight,
+        **transition._asdict(),
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    try:
+        write_atomically(run_dir / FILE, buffer.getvalue())
+        where = f"the batch is in {run_dir / FILE}"
+    except OSError as error:
+        where = f"the batch could not be written ({error})"
+    cause = "" if finite else "the environment gave observations or rewards that are not finite; "
+    return DivergedError(
+        f"learning diverged at step {step}, update {agent.learner.updates}: {_show(info)}"
+        f"{f' (the update before: {_show(good)})' if good is not None else ''}; {cause}{where}; {ADVICE}"
+    )
+
+
+def _show(info: torch.Tensor) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in _named(info).items())
+
+
+def _named(info: torch.Tensor) -> dict[str, float]:
+    return dict(zip(UPDATE_METRICS, cast("list[float]", info.tolist()), strict=True))

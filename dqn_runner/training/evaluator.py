@@ -1,0 +1,108 @@
+"""Greedy evaluation on an environment of its own, on the same seeds each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.registry import option
+from dqn_runner.core.rng import stream
+from dqn_runner.core.types import Array, IntArray
+from dqn_runner.envs.base import Env, spec_of
+
+
+@option("evaluator", "default")
+@dataclass(kw_only=True)
+class EvaluatorConfig:
+    """How mode=eval judges a checkpoint."""
+
+    episodes: int = 100
+    """Greedy episodes to play."""
+    seed: int = 0
+    """Another seed gives another fixed set of episodes."""
+    video: bool = False
+    """Record the first episode as a GIF, where the environment renders."""
+
+    def __post_init__(self) -> None:
+        """Refuse an evaluation of nothing."""
+        if self.episodes < 1:
+            raise UserError(f"evaluator.episodes must be at least 1, got {self.episodes}")
+
+
+Policy = Callable[[Array], IntArray]
+"""Observations [n, *obs_shape] to actions [n]."""
+OnFrame = Callable[[Env], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns and lengths of the episodes of one evaluation."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the return over episodes."""
+        return float(np.std(self.returns))
+
+    def summary(self) -> dict[str, float]:
+        """Mean, spread and range of the return, and the mean length."""
+        return {
+            "return_mean": self.mean,
+            "return_std": self.std,
+            "return_min": min(self.returns),
+            "return_max": max(self.returns),
+            "length_mean": float(np.mean(self.lengths)),
+        }
+
+    def confidence_interval(self, resamples: int = 10_000) -> tuple[float, float]:
+        """95 % percentile-bootstrap interval of the mean return."""
+        values = np.asarray(self.returns)
+        draws = stream(0, "bootstrap").integers(len(values), size=(resamples, len(values)))
+        low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+        return float(low), float(high)
+
+
+class Evaluator:
+    """Owns the evaluation environment; leaves no trace in training."""
+
+    def __init__(self, env: Env, seed_of: Callable[[int], int], max_episode_steps: int | None) -> None:
+        """Episode `k` starts from `seed_of(k)` and is cut after `max_episode_steps`."""
+        self.env = env
+        self._seed_of = seed_of
+        self._limit = max_episode_steps or 2**63
+        self._dtype = spec_of(env).obs_dtype
+
+    def run(self, policy: Policy, episodes: int, on_frame: OnFrame | None = None) -> Evaluation:
+        """Play `episodes` episodes; `on_frame` sees the environment after each reset and step."""
+        played = [self._play(policy, self._seed_of(index), on_frame) for index in range(episodes)]
+        return Evaluation([total for total, _ in played], [length for _, length in played])
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def _play(self, policy: Policy, seed: int, on_frame: OnFrame | None) -> tuple[float, int]:
+        env = self.env
+        obs, _ = env.reset(seed=seed)
+        total, length, done = 0.0, 0, False
+        if on_frame:
+            on_frame(env)
+        while not done and length < self._limit:
+            action = policy(np.asarray(obs, self._dtype)[None])[0]
+            obs, reward, terminated, truncated, _ = env.step(int(action))
+            total += float(reward)
+            length += 1
+            done = terminated or truncated
+            if on_frame:
+                on_frame(env)
+        return total, length

@@ -1,0 +1,119 @@
+"""The numbers of a run: running means between log lines, and the whole history."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from typing import Any, cast
+
+import numpy as np
+
+from dqn_runner.agent.learner import UPDATE_METRICS
+from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.state import State
+from dqn_runner.training.collector import Episode
+from dqn_runner.training.evaluator import Evaluation
+
+RECENT = 100
+"""Training episodes in `train/return_mean_100`."""
+
+TRAIN_KEYS = ("return_mean_100", "length_mean_100", "loss", "q_mean", "grad_norm", "epsilon")
+EVAL_KEYS = ("return_mean", "return_std", "return_min", "return_max", "length_mean")
+COLUMNS = (
+    "train/return",
+    "train/length",
+    *(f"train/{key}" for key in TRAIN_KEYS),
+    *(f"eval/{key}" for key in EVAL_KEYS),
+    "time/elapsed",
+    "time/eta",
+    "time/steps_per_second",
+)
+"""Every metric key that a record may hold."""
+
+
+class Metrics:
+    """Aggregates what the run reports; statistics of updates stay tensors until a log line is due."""
+
+    def __init__(self) -> None:
+        """Nothing has happened yet."""
+        self.last: torch.Tensor | None = None
+        """Statistics of the last update, in this process."""
+        self._sum: torch.Tensor | None = None
+        self._updates = 0
+        self._recent: deque[Episode] = deque(maxlen=RECENT)
+        self.episodes: dict[str, array[Any]] = {
+            "step": array("q"),
+            "return": array("d"),
+            "length": array("q"),
+        }
+        self.train: dict[str, list[float]] = {k: [] for k in ("step", "episode", *TRAIN_KEYS)}
+        self.eval: dict[str, list[Any]] = {k: [] for k in ("step", "episode", "returns", *EVAL_KEYS)}
+
+    def add_update(self, info: torch.Tensor) -> None:
+        """Statistics [len(UPDATE_METRICS)] of one gradient step."""
+        self.last = info
+        self._sum = info.clone() if self._sum is None else self._sum.add_(info)
+        self._updates += 1
+
+    def add_episode(self, episode: Episode) -> None:
+        """A finished training episode."""
+        self._recent.append(episode)
+        self.episodes["step"].append(episode.step)
+        self.episodes["return"].append(episode.episode_return)
+        self.episodes["length"].append(episode.length)
+
+    def add_evaluation(self, step: int, episode: int, evaluation: Evaluation) -> dict[str, float]:
+        """An evaluation; returns its values for the loggers."""
+        summary = evaluation.summary()
+        _append(self.eval, {"step": step, "episode": episode, "returns": evaluation.returns, **summary})
+        return {f"eval/{key}": value for key, value in summary.items()}
+
+    def flush(self, step: int, episode: int, epsilon: float) -> dict[str, float]:
+        """The means since the last call, for a log line; absent where nothing was counted."""
+        values: dict[str, float] = {"epsilon": epsilon}
+        if self._recent:
+            values["return_mean_100"] = float(np.mean([e.episode_return for e in self._recent]))
+            values["length_mean_100"] = float(np.mean([e.length for e in self._recent]))
+        if self._sum is not None:
+            means = cast("list[float]", (self._sum / self._updates).tolist())
+            values.update(zip(UPDATE_METRICS, means, strict=True))
+        self._sum, self._updates = None, 0
+        blank = dict.fromkeys(TRAIN_KEYS, float("nan"))
+        _append(self.train, {"step": step, "episode": episode, **blank, **values})
+        return {f"train/{key}": value for key, value in values.items()}
+
+    def recent_return(self) -> float:
+        """Mean return of the last episodes; NaN before the first ends."""
+        return float(np.mean([e.episode_return for e in self._recent])) if self._recent else float("nan")
+
+    def history(self) -> dict[str, Any]:
+        """Everything since the run began, for metrics.json."""
+        episodes = {name: column.tolist() for name, column in self.episodes.items()}
+        return {"episodes": episodes, "train": self.train, "evaluations": self.eval}
+
+    def state_dict(self) -> State:
+        """History and the sums of the open log interval."""
+        columns = {name: np.array(values) for name, values in self.episodes.items()}
+        return {
+            "sum": self._sum,
+            "updates": self._updates,
+            "recent": [list(episode) for episode in self._recent],
+            "episodes": columns,
+            "train": {name: np.asarray(values) for name, values in self.train.items()},
+            "eval": {name: list(values) for name, values in self.eval.items()},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from `state`."""
+        self._sum = None if state["sum"] is None else state["sum"].clone()
+        self._updates = state["updates"]
+        self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=RECENT)
+        for name, column in self.episodes.items():
+            self.episodes[name] = array(column.typecode, np.asarray(state["episodes"][name]).tobytes())
+        self.train = {name: np.asarray(v).tolist() for name, v in state["train"].items()}
+        self.eval = {name: list(values) for name, values in state["eval"].items()}
+
+
+def _append(table: dict[str, list[Any]], row: dict[str, Any]) -> None:
+    for name, column in table.items():
+        column.append(row[name])

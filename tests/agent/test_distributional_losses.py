@@ -1,0 +1,421 @@
+"""Losses on distributions against loops that spell the papers' equations out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from dqn_runner.agent.losses.categorical import Categorical
+from dqn_runner.agent.losses.quantile import ImplicitQuantile, Quantile, quantile_huber
+from dqn_runner.agent.losses.targets import DoubleTarget, MaxTarget, MunchausenTarget
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.types import LossOutput, Transition
+from tests.support.tables import lookup, random_transitions, step
+
+STATES, ACTIONS = 6, 3
+BOOTSTRAPS = {"max": MaxTarget(), "double": DoubleTarget(), "munchausen": MunchausenTarget(temperature=0.5)}
+BOOTSTRAP = pytest.mark.parametrize("bootstrap", BOOTSTRAPS.values(), ids=BOOTSTRAPS)
+
+
+# Oracles
+
+
+def projected(p: list[float], reward: float, discount: float, part: Categorical) -> list[float]:
+    """Bellemare et al. 2017, Algorithm 1, with the case l == u put right."""
+    spacing = (part.v_max - part.v_min) / (part.num_atoms - 1)
+    mass = [0.0] * part.num_atoms
+    for j in range(part.num_atoms):
+        moved = reward + discount * (part.v_min + j * spacing)
+        place = (min(max(moved, part.v_min), part.v_max) - part.v_min) / spacing
+        low, high = math.floor(place), math.ceil(place)
+        high = min(high, part.num_atoms - 1)
+        low = min(low, high)
+        if low == high:
+            mass[low] += p[j]
+        else:
+            mass[low] += p[j] * (high - place)
+            mass[high] += p[j] * (place - low)
+    return mass
+
+
+def looped_quantile_huber(
+    quantiles: list[float], taus: list[float], goals: list[float], kappa: float
+) -> float:
+    """Dabney et al. 2018b, eq. 3: summed over the predicted quantiles, averaged over the goals."""
+    total = 0.0
+    for quantile, tau in zip(quantiles, taus, strict=True):
+        for td_target in goals:
+            u = td_target - quantile
+            huber = 0.5 * u * u if abs(u) <= kappa else kappa * (abs(u) - 0.5 * kappa)
+            total += abs(tau - (1.0 if u < 0 else 0.0)) * huber / kappa / len(goals)
+    return total
+
+
+class Goal(NamedTuple):
+    """The reward with what the bootstrap adds, and the weight of each next action."""
+
+    reward: float
+    policy: list[float]
+
+
+def goal_of(
+    bootstrap: Any,
+    online_next: list[float],
+    target_next: list[float],
+    target_now: list[float],
+    row: Transition,
+) -> Goal:
+    """What each bootstrap learns towards, for one sample, from action values."""
+    action, reward, discount = int(row.action), row.reward.item(), row.discount.item()
+    if not isinstance(bootstrap, MunchausenTarget):
+        values = online_next if isinstance(bootstrap, DoubleTarget) else target_next
+        return Goal(reward, [float(i == values.index(max(values))) for i in range(ACTIONS)])
+    tau = bootstrap.temperature
+
+    def softmax(values: list[float]) -> list[float]:
+        weights = [math.exp(value / tau) for value in values]
+        return [weight / sum(weights) for weight in weights]
+
+    policy = softmax(target_next)
+    bonus = max(bootstrap.floor, tau * math.log(softmax(target_now)[action]))
+    entropy = -tau * sum(p * math.log(p) for p in policy)
+    return Goal(reward + bootstrap.alpha * bonus + discount * entropy, policy)
+
+
+def rows(transition: Transition) -> list[Transition]:
+    return [Transition(*(column[i : i + 1] for column in transition)) for i in range(STATES)]
+
+
+def mixed(outputs: torch.Tensor, policy: list[float]) -> list[float]:
+    """Outputs [actions, n] under a policy."""
+    return [sum(p * x for p, x in zip(policy, column, strict=True)) for column in outputs.T.tolist()]
+
+
+def tables(width: int) -> tuple[torch.Tensor, torch.Tensor, Transition]:
+    """Outputs [states, actions * width] of the online and the target network, and transitions."""
+    generator = torch.Generator().manual_seed(width)
+    online, target = (torch.randn(STATES, ACTIONS * width, generator=generator) for _ in range(2))
+    transition = random_transitions(STATES, ACTIONS, generator)
+    return online, target, transition
+
+
+# C51
+
+SMALL = Categorical(num_atoms=5, v_min=-2.0, v_max=2.0)
+
+
+@pytest.mark.parametrize(
+    ("reward", "discount", "expected"),
+    [
+        (0.0, 1.0, [0.1, 0.2, 0.4, 0.2, 0.1]),  # every atom falls on itself: l == u
+        (1.0, 1.0, [0.0, 0.1, 0.2, 0.4, 0.3]),  # on the next one; what leaves the support stays at its end
+        (-1.0, 1.0, [0.3, 0.4, 0.2, 0.1, 0.0]),
+        (0.5, 1.0, [0.05, 0.15, 0.3, 0.3, 0.2]),  # half way between two
+        (1.0, 0.0, [0.0, 0.0, 0.0, 1.0, 0.0]),  # the episode ended on an atom
+        (-0.25, 0.0, [0.0, 0.25, 0.75, 0.0, 0.0]),  # ... beside one
+        (2.0, 0.0, [0.0, 0.0, 0.0, 0.0, 1.0]),  # ... on the last
+        (-2.0, 0.0, [1.0, 0.0, 0.0, 0.0, 0.0]),
+        (100.0, 0.9, [0.0, 0.0, 0.0, 0.0, 1.0]),  # beyond the support
+        (-100.0, 0.9, [1.0, 0.0, 0.0, 0.0, 0.0]),
+        (0.0, 0.5, [0.0, 0.1 + 0.1, 0.1 + 0.4 + 0.1, 0.1 + 0.1, 0.0]),
+    ],
+)
+def test_projection_by_hand(reward: float, discount: float, expected: list[float]) -> None:
+    p = torch.tensor([[0.1, 0.2, 0.4, 0.2, 0.1]])
+    found = SMALL.project(p, torch.tensor([reward]), torch.tensor([discount]))
+    assert_close(found, torch.tensor([expected]))
+
+
+SUPPORTS = [
+    SMALL,
+    Categorical(),
+    Categorical(num_atoms=2, v_min=0.0, v_max=1.0),
+    Categorical(num_atoms=7, v_max=0.1),
+]
+
+
+@given(
+    part=st.sampled_from(SUPPORTS),
+    seed=st.integers(0, 2**16),
+    peak=st.floats(0.1, 20.0),
+    reward=st.one_of(st.floats(-30, 30, width=32), st.integers(-12, 12).map(float)),
+    discount=st.sampled_from([0.0, 0.5, 0.99, 0.99**3, 1.0]),
+)
+def test_projection_by_loops(
+    part: Categorical, seed: int, peak: float, reward: float, discount: float
+) -> None:
+    """Its mass is one, nothing is negative, and its mean stays where nothing leaves the support."""
+    logits = peak * torch.randn(1, part.num_atoms, generator=torch.Generator().manual_seed(seed))
+    p = torch.softmax(logits, -1)
+    found = part.project(p, torch.tensor([reward]), torch.tensor([discount]))
+    expected = projected(p[0].tolist(), reward, discount, part)
+    assert_close(found, torch.tensor([expected]), rtol=0, atol=2e-5)
+    assert found.sum().item() == pytest.approx(1.0, abs=1e-5)
+    assert (found >= 0).all()
+    moved = reward + discount * part.support()
+    if part.v_min <= moved.min() and moved.max() <= part.v_max:
+        scale = part.v_max - part.v_min
+        assert (found @ part.support()).item() == pytest.approx((p @ moved).item(), abs=1e-5 * scale)
+
+
+def test_undefined_values_stay_undefined() -> None:
+    """The run is then told that it diverged, and not that an index is out of bounds."""
+    p = torch.full((1, 5), 0.2)
+    assert SMALL.project(p, torch.tensor([math.nan]), torch.ones(1)).isnan().any()
+    broken = lookup(torch.full((2, 10), math.nan))
+    for bootstrap in BOOTSTRAPS.values():
+        part = Categorical(num_atoms=5, target=bootstrap)
+        assert part(broken, broken, step(0, 1.0, 0.9)).loss.isnan().all()
+
+
+@BOOTSTRAP
+def test_categorical_by_loops(bootstrap: Any) -> None:
+    part = Categorical(num_atoms=5, v_min=-2.0, v_max=2.0, target=bootstrap)
+    online, target, transition = tables(5)
+    output = part(lookup(online), lookup(target), transition)
+    p_online, p_target = (torch.softmax(x.view(STATES, ACTIONS, 5), -1) for x in (online, target))
+    q_online, q_target = (p @ torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]) for p in (p_online, p_target))
+    assert_close(part.q_values(online), q_online)
+    for i, row in enumerate(rows(transition)):
+        now, next_quantiles, action = int(row.obs), int(row.next_obs), int(row.action)
+        values = (q_online[next_quantiles], q_target[next_quantiles], q_target[now])
+        reward, policy = goal_of(bootstrap, *(x.tolist() for x in values), row)
+        td_target = projected(mixed(p_target[next_quantiles], policy), reward, row.discount.item(), part)
+        p = p_online[now, action].tolist()
+        loss = -sum(g * math.log(x) for g, x in zip(td_target, p, strict=True))
+        entropy = -sum(g * math.log(g) for g in td_target if g > 0)
+        assert output.loss[i].item() == pytest.approx(loss, abs=1e-5)
+        assert output.priority[i].item() == pytest.approx(loss - entropy, abs=1e-5)
+        assert output.q[i].item() == pytest.approx(q_online[now, action].item(), abs=1e-5)
+
+
+def test_the_gradient_of_cross_entropy_is_the_difference_of_the_distributions() -> None:
+    online, target, transition = tables(5)
+    online.requires_grad_()
+    SMALL(lookup(online), lookup(target), transition).loss.sum().backward()
+    assert online.grad is not None
+    for row in rows(transition):
+        now, next_quantiles, action = int(row.obs), int(row.next_obs), int(row.action)
+        p_target = torch.softmax(target[next_quantiles].view(ACTIONS, 5), -1)
+        best = int((p_target @ SMALL.support()).argmax())
+        td_target = projected(p_target[best].tolist(), row.reward.item(), row.discount.item(), SMALL)
+        p = torch.softmax(online[now].view(ACTIONS, 5), -1)[action].detach()
+        assert_close(
+            online.grad[now].view(ACTIONS, 5)[action], p - torch.tensor(td_target), rtol=1e-4, atol=1e-5
+        )
+
+
+# Quantiles
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    n=st.integers(1, 5),
+    m=st.integers(1, 5),
+    kappa=st.sampled_from([0.1, 1.0, 2.5]),
+)
+def test_quantile_huber_by_loops(seed: int, n: int, m: int, kappa: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    quantiles = (2 * torch.randn(2, n, generator=generator)).requires_grad_()
+    goals = 2 * torch.randn(2, m, generator=generator)
+    taus = torch.rand(2, n, generator=generator)
+    found = quantile_huber(quantiles, taus, goals, kappa)
+    for row in range(2):
+        columns = (quantiles[row].tolist(), taus[row].tolist(), goals[row].tolist())
+        assert found[row].item() == pytest.approx(looped_quantile_huber(*columns, kappa), rel=1e-4, abs=1e-5)
+    u = goals.unsqueeze(-2) - quantiles.unsqueeze(-1)
+    slope = (taus.unsqueeze(-1) - (u < 0).float()).abs()
+    by_autograd = slope * torch.nn.functional.huber_loss(u, torch.zeros_like(u), "none", kappa) / kappa
+    (expected,) = torch.autograd.grad(by_autograd.mean(-1).sum(), quantiles)
+    (gradient,) = torch.autograd.grad(found.sum(), quantiles)
+    assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_quantile_huber_golden_numbers() -> None:
+    """An error below its quantile counts 1 - tau, one above it the tau."""
+    zero = torch.zeros(1, 1)
+    for tau, td_target, kappa, loss in [
+        (0.25, 0.5, 1.0, 0.25 * 0.125),
+        (0.25, -0.5, 1.0, 0.75 * 0.125),
+        (0.25, 3.0, 1.0, 0.25 * 2.5),
+        (0.25, 3.0, 2.0, 0.25 * (3.0 - 1.0)),
+        (0.9, -3.0, 2.0, 0.1 * 2.0),
+    ]:
+        found = quantile_huber(zero, torch.tensor([[tau]]), torch.tensor([[td_target]]), kappa)
+        assert_close(found, torch.tensor([loss]))
+
+
+def test_descent_ends_at_the_quantiles_of_the_goals() -> None:
+    """With a small kappa the loss is that of quantile regression."""
+    goals = torch.linspace(0.0, 1.0, 1001).square().unsqueeze(0)
+    taus = torch.tensor([[0.1, 0.5, 0.8]])
+    quantiles = torch.full((1, 3), 0.3, requires_grad=True)
+    for _ in range(400):
+        (gradient,) = torch.autograd.grad(quantile_huber(quantiles, taus, goals, 1e-3).sum(), quantiles)
+        with torch.no_grad():
+            quantiles -= 0.05 * gradient
+    assert_close(quantiles.detach(), taus.square(), rtol=0, atol=5e-3)
+
+
+@BOOTSTRAP
+@pytest.mark.parametrize("kappa", [1.0, 0.5])
+def test_quantile_by_loops(bootstrap: Any, kappa: float) -> None:
+    part = Quantile(num_quantiles=4, kappa=kappa, target=bootstrap)
+    online, target, transition = tables(4)
+    output = part(lookup(online), lookup(target), transition)
+    q_online, q_target = (x.view(STATES, ACTIONS, 4).mean(-1) for x in (online, target))
+    assert_close(part.q_values(online), q_online)
+    for i, row in enumerate(rows(transition)):
+        now, next_quantiles, action = int(row.obs), int(row.next_obs), int(row.action)
+        values = (q_online[next_quantiles], q_target[next_quantiles], q_target[now])
+        reward, policy = goal_of(bootstrap, *(x.tolist() for x in values), row)
+        samples = mixed(target[next_quantiles].view(ACTIONS, 4), policy)
+        goals = [reward + row.discount.item() * x for x in samples]
+        quantiles = online[now].view(ACTIONS, 4)[action].tolist()
+        loss = looped_quantile_huber(quantiles, [0.125, 0.375, 0.625, 0.875], goals, kappa)
+        assert output.loss[i].item() == pytest.approx(loss, abs=1e-5)
+        difference = abs(sum(goals) / 4 - sum(quantiles) / 4)
+        assert output.priority[i].item() == pytest.approx(difference, abs=1e-5)
+        assert output.q[i].item() == pytest.approx(sum(quantiles) / 4, abs=1e-5)
+
+
+class Lines:
+    """A network whose quantile at tau f is table * (1 + f); it keeps the taus that it drew."""
+
+    def __init__(self, table: torch.Tensor, seed: int) -> None:
+        self.table = table
+        self.generator = torch.Generator().manual_seed(seed)
+        self.drawn: list[torch.Tensor] = []
+        self.asked: list[torch.Tensor] = []
+
+    def sample_taus(self, count: int) -> torch.Tensor:
+        self.drawn.append(torch.rand(STATES, count, generator=self.generator))
+        return self.drawn[-1]
+
+    def __call__(self, obs: torch.Tensor, taus: torch.Tensor | None = None) -> torch.Tensor:
+        assert taus is not None
+        self.asked.append(taus)
+        values = self.table[obs[:, 0].long()]
+        return (values.unsqueeze(-1) * (1 + taus.unsqueeze(1))).flatten(1)
+
+
+@BOOTSTRAP
+def test_implicit_quantile_by_loops(bootstrap: Any) -> None:
+    """N taus for the online network, N' for the target, and K, drawn anew, for every action value."""
+    part = ImplicitQuantile(
+        num_tau_samples=3, num_tau_prime_samples=4, num_quantile_samples=5, kappa=0.7, target=bootstrap
+    )
+    online_table, target_table, transition = tables(1)
+    online, target = Lines(online_table, 0), Lines(target_table, 1)
+    output = part(online, target, transition)
+
+    counts = [taus.shape[-1] for taus in (*online.drawn, *target.drawn)]
+    assert (online.drawn[0].shape[-1], target.drawn[0].shape[-1]) == (3, 4)
+    assert sorted(counts) == [3, 4, *[5] * (len(counts) - 2)]
+    for network in (online, target):  # none is used twice, and none is drawn in vain
+        assert all(a is b for a, b in zip(network.asked, network.drawn, strict=True))
+
+    def values(network: Lines, call: int, i: int, state: int) -> list[float]:
+        return (network.table[state] * (1 + network.drawn[call][i].mean())).tolist()
+
+    for i, row in enumerate(rows(transition)):
+        now, next_quantiles, action = int(row.obs), int(row.next_obs), int(row.action)
+        online_next = values(online, 1, i, next_quantiles) if isinstance(bootstrap, DoubleTarget) else []
+        target_next = [] if isinstance(bootstrap, DoubleTarget) else values(target, 1, i, next_quantiles)
+        target_now = values(target, 2, i, now) if isinstance(bootstrap, MunchausenTarget) else []
+        reward, policy = goal_of(bootstrap, online_next, target_next, target_now, row)
+        samples = mixed(target_table[next_quantiles].unsqueeze(-1) * (1 + target.drawn[0][i]), policy)
+        goals = [reward + row.discount.item() * x for x in samples]
+        taus = online.drawn[0][i].tolist()
+        quantiles = [online_table[now, action].item() * (1 + f) for f in taus]
+        loss = looped_quantile_huber(quantiles, taus, goals, 0.7)
+        assert output.loss[i].item() == pytest.approx(loss, abs=1e-5)
+        q = sum(quantiles) / 3
+        assert output.q[i].item() == pytest.approx(q, abs=1e-5)
+        assert output.priority[i].item() == pytest.approx(abs(sum(goals) / 4 - q), abs=1e-5)
+
+
+# All of them
+
+LOSSES: dict[str, Callable[..., Any]] = {
+    "categorical": lambda **settings: Categorical(num_atoms=4, v_min=-3, v_max=3, **settings),
+    "quantile": lambda **settings: Quantile(num_quantiles=4, **settings),
+}
+LOSS = pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES)
+
+
+@LOSS
+def test_double_selects_online_and_values_with_the_target(make: Callable[..., Any]) -> None:
+    """The target network likes action 2 best, the online network action 1: it is that one's distribution."""
+    width = make().width
+    low, middle, high = (level * torch.linspace(1.0, 2.0, width) for level in (-1.0, 0.5, 1.0))
+    online = torch.cat([low, high, middle]).repeat(2, 1)
+    target = torch.cat([low, middle, high]).repeat(2, 1)
+    transition = step(0, 0.1, 0.9)
+    swapped = torch.cat([low, high, middle]).repeat(2, 1)  # a target network in which action 1 wins ...
+    swapped[:, width : 2 * width] = middle  # ... by nobody's choice but the policy's
+    swapped[:, 2 * width :] = low
+    double = make(target=DoubleTarget())(lookup(online), lookup(target), transition)
+    expected = make(target=MaxTarget())(lookup(online), lookup(swapped), transition)
+    assert_close(double, expected)
+    plain = make(target=MaxTarget())(lookup(online), lookup(target), transition)
+    assert not torch.allclose(plain.loss, double.loss)
+
+
+@LOSS
+@BOOTSTRAP
+def test_gradient_reaches_only_the_action_taken(make: Callable[..., Any], bootstrap: Any) -> None:
+    """Not the target, nor the bootstrap of the online network, nor other actions."""
+    part = make(target=bootstrap)
+    online, target = (x.requires_grad_() for x in tables(part.width)[:2])
+    output = part(lookup(online), lookup(target), step(1, 0.5, 0.9))
+    output.loss.sum().backward()
+    assert target.grad is None
+    assert online.grad is not None
+    places = online.grad.view(STATES, ACTIONS, part.width).nonzero()[:, :2]
+    assert places.unique(dim=0).tolist() == [[0, 1]]
+    assert not output.priority.requires_grad
+    assert not output.q.requires_grad
+
+
+@LOSS
+@BOOTSTRAP
+def test_every_output_is_one_number_per_sample(make: Callable[..., Any], bootstrap: Any) -> None:
+    part = make(target=bootstrap)
+    online, target, transition = tables(part.width)
+    together: LossOutput = part(lookup(online), lookup(target), transition)
+    for i, row in enumerate(rows(transition)):
+        alone: LossOutput = part(lookup(online), lookup(target), row)
+        for name, value in alone._asdict().items():
+            assert value.shape == (1,), name
+            assert_close(getattr(together, name)[i : i + 1], value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Categorical(num_atoms=1), "num_atoms of at least 2.*num_atoms=1"),
+        (lambda: Categorical(v_min=1.0, v_max=1.0), "a finite v_min below v_max.*v_min=1.0, v_max=1.0"),
+        (lambda: Categorical(v_max=math.inf), "v_max=inf"),
+        (lambda: Categorical(v_min=math.nan), "v_min=nan"),
+        (lambda: Quantile(num_quantiles=0), r"agent\.loss\.num_quantiles must be at least 1, got 0"),
+        (lambda: Quantile(kappa=0.0), r"agent\.loss\.kappa must be a positive number, got 0\.0"),
+        (lambda: ImplicitQuantile(kappa=math.nan), r"agent\.loss\.kappa must be a positive number, got nan"),
+        (lambda: ImplicitQuantile(num_tau_samples=0), "num_tau_samples must be at least 1, got 0"),
+        (
+            lambda: ImplicitQuantile(num_tau_prime_samples=0),
+            "num_tau_prime_samples must be at least 1, got 0",
+        ),
+        (lambda: ImplicitQuantile(num_quantile_samples=0), "num_quantile_samples must be at least 1, got 0"),
+    ],
+)
+def test_values_that_no_run_could_use_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()

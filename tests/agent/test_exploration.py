@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from dqn_runner.agent.exploration import Boltzmann, EpsilonGreedy, Exploration, Greedy
+from dqn_runner.agent.schedules import Constant, Linear
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.rng import stream
+from dqn_runner.core.types import FloatArray, IntArray
+
+ACTIONS = 4
+GREEDY = 2
+
+
+def constant(epsilon: float) -> EpsilonGreedy:
+    return EpsilonGreedy(schedule=Constant(value=epsilon))
+
+
+def never() -> FloatArray:
+    raise AssertionError("the network was evaluated for actions that are all random")
+
+
+def values(n: int) -> FloatArray:
+    """Action GREEDY is the best of all."""
+    q = np.zeros((n, ACTIONS), np.float32)
+    q[:, GREEDY] = 1
+    return q
+
+
+def choose(policy: Exploration, n: int, rounds: int, step: int = 0, seed: int = 0) -> IntArray:
+    """Actions [rounds, n]."""
+    rng = stream(seed, "test")
+    return np.stack([policy(lambda: values(n), (n, ACTIONS), step, rng) for _ in range(rounds)])
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("epsilon", [0.05, 0.5, 0.9])
+def test_frequencies_are_those_of_epsilon_greedy(epsilon: float, n: int) -> None:
+    rounds = 12_000 // n
+    actions = choose(constant(epsilon), n, rounds)
+    expected = np.full(ACTIONS, epsilon / ACTIONS)
+    expected[GREEDY] += 1 - epsilon
+    for column in actions.T:
+        counts = np.bincount(column, minlength=ACTIONS)
+        chi2 = ((counts - rounds * expected) ** 2 / (rounds * expected)).sum()
+        assert chi2 < 21.1, counts  # 99.99 % quantile for 3 degrees of freedom
+
+
+def test_environments_explore_independently() -> None:
+    """The share of rounds in which both of two environments explore is epsilon squared."""
+    epsilon, rounds = 0.5, 12_000
+    random = (choose(constant(epsilon), 2, rounds) != GREEDY).all(axis=1).mean()
+    expected = (epsilon * (ACTIONS - 1) / ACTIONS) ** 2
+    assert random == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / rounds))
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_all_random_never_evaluates_the_network(n: int) -> None:
+    rng = stream(0, "test")
+    actions = np.stack([constant(1.0)(never, (n, ACTIONS), 0, rng) for _ in range(2_000)])
+    assert actions.shape == (2_000, n)
+    assert (np.bincount(actions.ravel(), minlength=ACTIONS) > 2_000 * n / ACTIONS * 0.8).all()
+    assert set(actions.ravel().tolist()) == set(range(ACTIONS))
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_without_epsilon_every_action_is_greedy(n: int) -> None:
+    assert (choose(constant(0.0), n, 2_000) == GREEDY).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_one_action_in_range_for_each_environment(n: int) -> None:
+    actions = choose(constant(0.5), n, 500)
+    assert actions.shape == (500, n)
+    assert np.issubdtype(actions.dtype, np.integer)
+    assert actions.min() >= 0
+    assert actions.max() < ACTIONS
+
+
+def test_greedy_actions_belong_to_their_own_environment() -> None:
+    best = np.array([3, 0, 2])
+    q = np.eye(ACTIONS, dtype=np.float32)[best]
+    assert constant(0.0)(lambda: q, (3, ACTIONS), 0, stream(0, "test")).tolist() == best.tolist()
+
+
+def test_the_same_generator_gives_the_same_actions() -> None:
+    policy = constant(0.5)
+    assert (choose(policy, 3, 100) == choose(policy, 3, 100)).all()
+    assert (choose(policy, 3, 100) != choose(policy, 3, 100, seed=1)).any()
+
+
+def test_epsilon_follows_the_schedule() -> None:
+    policy = EpsilonGreedy(schedule=Linear(start=1.0, end=0.0, steps=100))
+    assert [policy.epsilon(step) for step in (0, 50, 100)] == pytest.approx([1.0, 0.5, 0.0])
+    assert policy.duration == 100
+    greedy = [(choose(policy, 1, 2_000, step) == GREEDY).mean() for step in (0, 50, 100)]
+    assert greedy == pytest.approx([1 / ACTIONS, 0.5 + 0.5 / ACTIONS, 1.0], abs=0.05)
+
+
+# Without chance of its own
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_greedy_takes_the_best_and_leaves_the_generator_alone(n: int) -> None:
+    """What explores is the noise in the values."""
+    rng = stream(0, "test")
+    before = rng.bit_generator.state
+    actions = Greedy()(lambda: values(n), (n, ACTIONS), 0, rng)
+    assert actions.tolist() == [GREEDY] * n
+    assert rng.bit_generator.state == before
+    assert (Greedy().epsilon(0), Greedy().duration) == (0.0, 0)
+
+
+# In proportion to exp(value / temperature)
+
+
+def boltzmann(temperature: float) -> Boltzmann:
+    return Boltzmann(schedule=Constant(value=temperature))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
+def test_frequencies_are_those_of_a_softmax(temperature: float, n: int) -> None:
+    q, rng, rounds = np.array([0.1, -0.5, 1.0, 0.4], np.float32), stream(0, "test"), 12_000 // n
+    policy = boltzmann(temperature)
+    drawn = np.stack([policy(lambda: np.tile(q, (n, 1)), (n, ACTIONS), 0, rng) for _ in range(rounds)])
+    assert drawn.shape == (rounds, n)
+    weights = np.exp(q / temperature)
+    expected = rounds * weights / weights.sum()
+    for column in drawn.T:
+        counts = np.bincount(column, minlength=ACTIONS)
+        chi2 = ((counts - expected) ** 2 / expected).sum()
+        assert chi2 < 21.1, counts  # 99.99 % quantile for 3 degrees of freedom
+
+
+def test_environments_draw_independently() -> None:
+    rng, zeros = stream(0, "test"), np.zeros((2, ACTIONS), np.float32)
+    drawn = np.stack([boltzmann(1.0)(lambda: zeros, (2, ACTIONS), 0, rng) for _ in range(8_000)])
+    assert (drawn[:, 0] == drawn[:, 1]).mean() == pytest.approx(1 / ACTIONS, abs=0.02)
+
+
+def test_a_temperature_of_zero_is_greedy() -> None:
+    assert (choose(boltzmann(0.0), 3, 100) == GREEDY).all()
+
+
+def test_values_of_any_size_are_fine() -> None:
+    """No exponential is taken."""
+    huge = 1e30 * values(1)
+    assert boltzmann(1.0)(lambda: huge, (1, ACTIONS), 0, stream(0, "test")).tolist() == [GREEDY]
+
+
+def test_the_temperature_follows_the_schedule() -> None:
+    policy = Boltzmann(schedule=Linear(start=100.0, end=0.0, steps=100))
+    assert policy.duration == 100
+    assert [policy.epsilon(step) for step in (0, 100)] == [0.0, 0.0]  # none is drawn uniformly
+    shares = [(choose(policy, 1, 2_000, step) == GREEDY).mean() for step in (0, 99, 100)]
+    assert shares == pytest.approx([1 / ACTIONS, math.e / (math.e + ACTIONS - 1), 1.0], abs=0.05)
+
+
+@pytest.mark.parametrize("schedule", [Constant(value=-0.1), Linear(start=1.0, end=-0.1), Linear(start=-0.1)])
+def test_a_temperature_below_zero_is_refused(schedule: Constant | Linear) -> None:
+    with pytest.raises(UserError, match=r"^agent\.exploration\.schedule must give .* 0 or more, not -0\.1$"):
+        Boltzmann(schedule=schedule)

@@ -1,0 +1,731 @@
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from dqn_runner import DQNAgent, DQNConfig, UserError
+from dqn_runner.agent.losses.q_learning import QLearning
+from dqn_runner.agent.networks.architectures import Auto, Custom, ImpalaCnn, MinatarCnn, Mlp, NatureCnn
+from dqn_runner.agent.networks.base import Network
+from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
+from dqn_runner.agent.networks.modules.layers import (
+    Dueling,
+    ImplicitQuantileHead,
+    NoisyLinear,
+    SpectralConv2d,
+)
+from dqn_runner.core.imports import import_object
+from dqn_runner.core.rng import torch_seeded
+from dqn_runner.core.types import EnvSpec
+
+ATARI = EnvSpec((84, 84, 4), 4, "uint8")
+MINATAR = EnvSpec((10, 10, 6), 3, "bool")
+
+
+def flat(part: Network, spec: EnvSpec, width: int = 1) -> FlatNetwork:
+    return FlatNetwork(part.build(spec, width))
+
+
+def outputs_of(network: FlatNetwork, params: torch.Tensor, obs: torch.Tensor) -> torch.Tensor:
+    """Outputs of the network whose parameters are the vector `params`."""
+    return network(network.views(params), obs)
+
+
+def observations(spec: EnvSpec, n: int = 5) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng(0)
+    if spec.obs_dtype == "float32":
+        return rng.normal(size=(n, *spec.obs_shape)).astype(np.float32)
+    high = 256 if spec.obs_dtype == "uint8" else 2
+    return rng.integers(high, size=(n, *spec.obs_shape)).astype(spec.obs_dtype)
+
+
+class Nested(nn.Module):
+    """A user's network: parameters at several depths, a layer used twice, a buffer."""
+
+    def __init__(self, obs_shape: tuple[int, ...], num_outputs: int, hidden: int = 8) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((1,), 0.5))
+        self.first = nn.Linear(math.prod(obs_shape), hidden)
+        self.body = nn.ModuleDict({"again": nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh())})
+        self.norm = nn.LayerNorm(hidden)
+        self.head = nn.Linear(hidden, num_outputs)
+        self.register_buffer("offset", torch.ones(hidden))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x.flatten(1)) * self.scale + self.offset
+        return self.head(self.norm(self.body["again"](self.body["again"](x))))
+
+
+class Normalised(nn.Sequential):
+    def __init__(self, obs_shape: tuple[int, ...], num_outputs: int) -> None:
+        super().__init__(
+            nn.Linear(obs_shape[0], 8), nn.Sequential(nn.BatchNorm1d(8)), nn.Linear(8, num_outputs)
+        )
+
+
+class Doubled(nn.Sequential):
+    """NetworkOptions of a plain MLP, but a forward of its own."""
+
+    def __init__(self, obs_shape: tuple[int, ...], num_outputs: int) -> None:
+        super().__init__(nn.Linear(obs_shape[0], 8), nn.ReLU(), nn.Linear(8, num_outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def with_dropout(obs_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(obs_shape[0], 64), nn.Dropout(0.5), nn.Linear(64, num_outputs))
+
+
+def one_output_too_many(obs_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return nn.Linear(obs_shape[0], num_outputs + 1)
+
+
+def a_number_for_all(obs_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(obs_shape[0], num_outputs), nn.Flatten(0))
+
+
+def for_one_more_feature(obs_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return nn.Linear(obs_shape[0] + 1, num_outputs)
+
+
+class Tied(nn.Module):
+    def __init__(self, obs_shape: tuple[int, ...], num_outputs: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(obs_shape[0], obs_shape[0]), nn.Linear(obs_shape[0], obs_shape[0])
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(obs_shape[0], num_outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x)))
+
+
+# The shapes and meaning of the parts
+
+
+@pytest.mark.parametrize(
+    ("part", "spec"),
+    [
+        (Mlp(), EnvSpec((4,), 2)),
+        (Mlp(hidden=[]), EnvSpec((4,), 2)),
+        (Mlp(hidden=[8, 8, 8]), EnvSpec((5, 5), 3)),
+        (Mlp(), MINATAR),
+        (MinatarCnn(), MINATAR),
+        (MinatarCnn(channels=4, hidden=8), EnvSpec((6, 10, 10), 3, "bool")),
+        (NatureCnn(), ATARI),
+        (NatureCnn(hidden=16), EnvSpec((4, 84, 84), 4, "uint8")),
+        (NatureCnn(hidden=16), EnvSpec((3, 64, 96), 4, "uint8")),
+        (ImpalaCnn(width=0.25, hidden=8), EnvSpec((21, 17, 3), 4, "uint8")),
+        (ImpalaCnn(width=0.25, hidden=8, layer_norm=True, spectral_norm=True), EnvSpec((2, 1, 5), 3)),
+        (Mlp(hidden=[], dueling=True), EnvSpec((4,), 2)),
+        (Mlp(hidden=[], noisy=True, cosine_embedding_dim=3), EnvSpec((4,), 2)),
+        (MinatarCnn(dueling=True, noisy=True, layer_norm=True, cosine_embedding_dim=3), MINATAR),
+        (Auto(), EnvSpec((60,), 7)),
+        (Custom(target=f"{__name__}:Nested"), EnvSpec((4,), 2)),
+    ],
+    ids=lambda value: f"{type(value).__name__}" if not isinstance(value, EnvSpec) else str(value.obs_shape),
+)
+@pytest.mark.parametrize("width", [1, 3])
+def test_outputs_are_width_per_action(part: Network, spec: EnvSpec, width: int) -> None:
+    network = flat(part, spec, width)
+    outputs = outputs_of(network, network.initial, torch.from_numpy(observations(spec, 2)))
+    assert outputs.shape == (2, spec.num_actions * width)
+    assert outputs.dtype == torch.float32
+
+
+def test_nature_cnn_is_the_network_of_mnih_2015() -> None:
+    assert flat(NatureCnn(), ATARI).initial.numel() == 1_686_180
+
+
+def test_minatar_cnn_is_the_network_of_young_and_tian_2019() -> None:
+    convolution, hidden, head = (3 * 3 * 6 + 1) * 16, (8 * 8 * 16 + 1) * 128, (128 + 1) * 3
+    assert flat(MinatarCnn(), MINATAR).initial.numel() == convolution + hidden + head
+
+
+HIDDEN, HEAD = 3136 * 512 + 512, 512 * 4 + 4
+CONVOLUTIONS = 1_686_180 - HIDDEN - HEAD
+NOISY_HIDDEN, NOISY_HEAD = 2 * HIDDEN, 2 * HEAD
+VALUE = 512 + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "width", "count"),
+    [
+        ({}, 51, CONVOLUTIONS + HIDDEN + 51 * HEAD),
+        ({"noisy": True}, 1, CONVOLUTIONS + NOISY_HIDDEN + NOISY_HEAD),
+        ({"dueling": True}, 1, CONVOLUTIONS + 2 * HIDDEN + HEAD + VALUE),  # two streams of 512
+        ({"dueling": True}, 51, CONVOLUTIONS + 2 * HIDDEN + 51 * (HEAD + VALUE)),
+        ({"dueling": True, "noisy": True}, 51, CONVOLUTIONS + 2 * NOISY_HIDDEN + 51 * 2 * (HEAD + VALUE)),
+        (
+            {"cosine_embedding_dim": 64},
+            32,
+            CONVOLUTIONS + HIDDEN + HEAD + 64 * 3136 + 3136,
+        ),  # whatever the width
+        ({"layer_norm": True}, 1, CONVOLUTIONS + HIDDEN + HEAD + 2 * (32 + 64 + 64 + 512)),
+    ],
+)
+def test_the_layers_of_nature_cnn_have_the_parameters_of_their_papers(
+    settings: dict[str, Any], width: int, count: int
+) -> None:
+    assert flat(NatureCnn(**settings), ATARI, width).initial.numel() == count
+
+
+@pytest.mark.parametrize(("width", "golden"), [(1, 1_090_260), (2, 2_372_772)])
+def test_impala_cnn_is_the_network_of_espeholt_2018(width: int, golden: int) -> None:
+    """Three stages of a convolution, which pooling halves, and two blocks of two convolutions."""
+    inputs, count = 4, 0
+    for channels in (16 * width, 32 * width, 32 * width):
+        count += (9 * inputs + 1) * channels + 4 * (9 * channels + 1) * channels
+        inputs = channels
+    count += (11 * 11 * inputs + 1) * 256 + (256 + 1) * 4
+    assert flat(ImpalaCnn(width=width), ATARI).initial.numel() == count == golden
+
+
+def test_impala_cnn_agrees_with_its_stages_spelled_out() -> None:
+    """Each block is x + conv(relu(conv(relu(x)))); a ReLU ends the last."""
+    with torch_seeded(0):
+        module = ImpalaCnn(width=0.25, hidden=8).build(EnvSpec((3, 9, 7), 2), 1)
+    obs = torch.from_numpy(observations(EnvSpec((3, 9, 7), 2)))
+    pairs = list(module.parameters())
+    weights = list(zip(pairs[::2], pairs[1::2], strict=True))
+
+    def conv(x: torch.Tensor) -> torch.Tensor:
+        weight, bias = weights.pop(0)
+        return nn.functional.conv2d(x, weight, bias, padding=1)
+
+    x = obs
+    for _ in range(3):
+        x = nn.functional.max_pool2d(conv(x), 3, stride=2, padding=1)
+        for _ in range(2):
+            x = x + conv(conv(x.relu()).relu())
+    (hidden, hidden_bias), (head, head_bias) = weights[-2:]
+    x = nn.functional.linear(x.relu().flatten(1), hidden, hidden_bias)
+    assert_close(module(obs), nn.functional.linear(x.relu(), head, head_bias))
+
+
+@pytest.mark.parametrize(
+    ("last", "first"), [((84, 84, 4), (4, 84, 84)), ((40, 60, 3), (3, 40, 60))], ids=["square", "oblong"]
+)
+def test_channels_first_and_last_are_the_same_network(last: tuple[int, ...], first: tuple[int, ...]) -> None:
+    of_last, of_first = (
+        flat(NatureCnn(hidden=16), EnvSpec(last, 2)),
+        flat(NatureCnn(hidden=16), EnvSpec(first, 2)),
+    )
+    images = torch.from_numpy(observations(EnvSpec(last, 2), 3))
+    params = of_last.initial
+    assert_close(outputs_of(of_first, params, images.movedim(-1, 1)), outputs_of(of_last, params, images))
+
+
+@pytest.mark.parametrize(
+    ("shape", "chosen"),
+    [
+        ((4,), Mlp),
+        ((3, 4), Mlp),
+        ((10, 10, 4), MinatarCnn),
+        ((4, 10, 10), MinatarCnn),
+        ((35, 84, 1), MinatarCnn),
+        ((36, 36, 1), NatureCnn),
+        ((84, 84, 4), NatureCnn),
+        ((4, 84, 84), NatureCnn),
+        ((210, 160, 3), NatureCnn),
+    ],
+)
+def test_auto_chooses_by_the_observation(shape: tuple[int, ...], chosen: type) -> None:
+    spec = EnvSpec(shape, 3)
+    assert type(Auto().choose(spec)) is chosen
+    network = flat(Auto(), spec)
+    assert network.initial.shape == flat(chosen(), spec).initial.shape
+    assert outputs_of(network, network.initial, torch.zeros(1, *shape)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("part", [Mlp(hidden=[8]), NatureCnn(hidden=8)], ids=["mlp", "cnn"])
+def test_bytes_are_scaled_to_one_and_booleans_are_zero_and_one(part: Network) -> None:
+    shape = (36, 36, 1)
+    network = flat(part, EnvSpec(shape, 2))
+    images = torch.from_numpy(observations(EnvSpec(shape, 2, "uint8")))
+    params = network.initial
+    assert_close(outputs_of(network, params, images), outputs_of(network, params, images.float() / 255))
+    masks = images > 127
+    assert_close(outputs_of(network, params, masks), outputs_of(network, params, masks.float()))
+
+
+def test_mlp_agrees_with_torch_linear_layers() -> None:
+    """Wide layers keep their weights as [inputs, outputs], those of a few outputs as torch does."""
+    network = flat(Mlp(hidden=[16, 15]), EnvSpec((4,), 2))
+    w1, b1, w2, b2, w3, b3 = network.initial.split([4 * 16, 16, 16 * 15, 15, 15 * 2, 2])
+    obs = torch.from_numpy(observations(EnvSpec((4,), 2)))
+    hidden = torch.relu(nn.functional.linear(obs, w1.view(4, 16).T, b1))
+    hidden = torch.relu(nn.functional.linear(hidden, w2.view(15, 16), b2))
+    expected = nn.functional.linear(hidden, w3.view(2, 15), b3)
+    assert_close(outputs_of(network, network.initial, obs), expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "spec", "message"),
+    [
+        (MinatarCnn(), EnvSpec((4,), 2), r"have shape \(4,\); use agent/network=mlp"),
+        (NatureCnn(), EnvSpec((84, 84), 2), r"have shape \(84, 84\); use agent/network=mlp"),
+        (MinatarCnn(), EnvSpec((2, 2, 1), 2), "too small"),
+        (NatureCnn(), EnvSpec((20, 40, 3), 2), "too small for this network; use agent/network=minatar_cnn"),
+        (NatureCnn(), EnvSpec((10, 10, 4), 2), "too small for this network; use agent/network=minatar_cnn"),
+    ],
+)
+def test_observations_that_a_convolution_cannot_take_are_refused(
+    part: Network, spec: EnvSpec, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        part.build(spec, 1)
+
+
+# NetworkOptions
+
+
+def test_spectral_norm_is_that_of_torch_after_many_power_iterations() -> None:
+    """The largest singular value of the kernel that is used is 1, whatever the parameters are."""
+    layer, obs = SpectralConv2d(5, 6, 3, padding=1), torch.randn(2, 5, 4, 4)
+    theirs = nn.utils.parametrizations.spectral_norm(copy.deepcopy(layer), n_power_iterations=100)
+    used = theirs.weight.detach()
+    assert torch.linalg.svdvals(used.flatten(1))[0].item() == pytest.approx(1.0, abs=1e-5)
+    expected = nn.functional.conv2d(obs, used, layer.bias, padding=1)
+    assert_close(layer(obs), expected, rtol=1e-4, atol=1e-5)
+
+    (gradient,) = torch.autograd.grad(layer(obs).square().sum(), layer.weight)
+    values = nn.functional.conv2d(obs, theirs.weight, layer.bias, padding=1)
+    (expected,) = torch.autograd.grad(values.square().sum(), theirs.parametrizations.weight.original)
+    assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+    assert gradient.abs().max() > 0.01
+
+    before = layer(obs)
+    with torch.no_grad():
+        layer.weight.mul_(7.0)
+    assert_close(layer(obs), before, rtol=1e-4, atol=1e-5)
+
+
+def test_spectral_norm_is_on_the_residual_blocks_alone() -> None:
+    module = ImpalaCnn(width=0.25, spectral_norm=True).build(ATARI, 1)
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == 15
+    spectral = [layer for layer in convolutions if isinstance(layer, SpectralConv2d)]
+    assert len(spectral) == 12
+    assert all(layer.in_channels == layer.out_channels for layer in spectral)
+    plain = ImpalaCnn(width=0.25).build(ATARI, 1)
+    assert not any(isinstance(layer, SpectralConv2d) for layer in plain.modules())
+
+
+@pytest.mark.parametrize(
+    ("part", "spec"),
+    [(Mlp(hidden=[8, 8], layer_norm=True), EnvSpec((4,), 2)), (MinatarCnn(layer_norm=True), MINATAR)],
+    ids=["mlp", "cnn"],
+)
+def test_layer_norm_stands_before_every_relu_and_nowhere_else(part: Network, spec: EnvSpec) -> None:
+    """Of one observation by itself: what else is in the batch does not count."""
+    module = part.build(spec, 1)
+    layers = [layer for layer in module.modules() if not isinstance(layer, nn.Sequential)]
+    norms = [isinstance(layer, nn.LayerNorm | nn.GroupNorm) for layer in layers]
+    relus = [isinstance(layer, nn.ReLU) for layer in layers]
+    assert sum(norms) == sum(relus) == 2
+    assert norms[:-1] == relus[1:]
+    obs = torch.from_numpy(observations(spec)).float()
+    assert_close(module(obs)[:1], module(obs[:1]))
+    hidden = next(layer for layer in module.modules() if isinstance(layer, nn.LayerNorm | nn.GroupNorm))
+    seen: list[torch.Tensor] = []
+    hidden.register_forward_hook(lambda _layer, _inputs, outputs: seen.append(outputs))
+    module(obs)
+    assert_close(seen[0].flatten(1).mean(1), torch.zeros(5), rtol=0, atol=1e-5)
+    assert_close(seen[0].flatten(1).std(1, correction=0), torch.ones(5), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("hidden", [[], [16], [32, 16]])
+def test_dueling_and_noise_are_from_the_last_hidden_layer_on(hidden: list[int]) -> None:
+    module = Mlp(hidden=hidden, dueling=True, noisy=True).build(EnvSpec((20,), 17), 1)
+    (dueling,) = (layer for layer in module.modules() if isinstance(layer, Dueling))
+    noisy = [layer for layer in module.modules() if isinstance(layer, NoisyLinear)]
+    of_dueling = [layer for layer in dueling.modules() if isinstance(layer, NoisyLinear)]
+    assert noisy == of_dueling
+    assert [(layer.inputs, layer.noise_size - layer.inputs) for layer in noisy] == [
+        *pairwise([*[20, *hidden][-2:], 1]),
+        *pairwise([*[20, *hidden][-2:], 17]),
+    ]
+
+
+@pytest.mark.parametrize("shape", [(4,), (10, 10, 4), (84, 84, 4)])
+def test_auto_passes_its_settings_on(shape: tuple[int, ...]) -> None:
+    settings: dict[str, Any] = {
+        "dueling": True,
+        "noisy": True,
+        "noisy_std": 0.1,
+        "layer_norm": True,
+        "cosine_embedding_dim": 7,
+    }
+    assert set(settings) == set(vars(Auto()))  # a setting that is new is to be passed on too
+    spec = EnvSpec(shape, 3)
+    chosen = Auto(**settings).choose(spec)
+    assert {name: vars(chosen)[name] for name in settings} == settings
+    module = Auto(**settings).build(spec, 2)
+    assert isinstance(module, ImplicitQuantileHead)
+    kinds = {type(layer) for layer in module.modules()}
+    assert {Dueling, NoisyLinear, nn.LayerNorm} <= kinds
+    assert module.cosine_embedding_dim == 7
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Mlp(noisy_std=-0.1), "numbers of at least 0, got noisy_std=-0.1 and cosine_embedding_dim=0"),
+        (lambda: Mlp(noisy_std=math.nan), "noisy_std=nan"),
+        (lambda: Auto(cosine_embedding_dim=-1), "cosine_embedding_dim=-1"),
+        (
+            lambda: Mlp(hidden=[0]).build(EnvSpec((4,), 2), 1),
+            r"hidden must be at least 1 unit each, got \[0\]",
+        ),
+        (lambda: ImpalaCnn(width=0.01).build(ATARI, 1), r"agent\.network\.width=0\.01 leaves no channels"),
+        (lambda: ImpalaCnn().build(EnvSpec((4,), 2), 1), r"have shape \(4,\); use agent/network=mlp"),
+    ],
+)
+def test_settings_that_no_network_could_have_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+# Acting in numpy
+
+
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("hidden", [[], [8], [16], [120, 84]])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        EnvSpec((4,), 2),
+        EnvSpec((3, 5), 2),
+        EnvSpec((10, 10, 2), 3),
+        EnvSpec((10, 10, 2), 3, "bool"),
+        EnvSpec((10, 10, 2), 3, "uint8"),
+    ],
+    ids=["vector", "matrix", "image", "bool", "uint8"],
+)
+def test_numpy_and_torch_forward_agree(spec: EnvSpec, hidden: list[int], n: int) -> None:
+    network = flat(Mlp(hidden=hidden), spec, width=2)
+    forward = network.numpy_forward(network.initial)
+    assert forward is not None
+    obs = observations(spec, n)
+    before = obs.copy()
+    found = forward(obs)
+    assert found.dtype == np.float32
+    expected = outputs_of(network, network.initial, torch.from_numpy(obs))
+    assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(obs, before)
+
+
+def test_numpy_forward_follows_the_weights_in_place() -> None:
+    network = flat(Mlp(hidden=[8]), EnvSpec((4,), 2))
+    params, obs = network.initial.clone(), observations(EnvSpec((4,), 2))
+    forward = network.numpy_forward(params)
+    assert forward is not None
+    params.mul_(-3).add_(0.1)
+    assert_close(torch.from_numpy(forward(obs)), outputs_of(network, params, torch.from_numpy(obs)))
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_numpy_forward_takes_a_plain_mlp_of_torch_layers(n: int) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    network = FlatNetwork(copy.deepcopy(module))
+    forward = network.numpy_forward(network.initial)
+    assert forward is not None
+    obs = observations(EnvSpec((2, 3), 2), n)
+    assert_close(torch.from_numpy(forward(obs)), module(torch.from_numpy(obs)).detach())
+
+
+@pytest.mark.parametrize(
+    "part",
+    [MinatarCnn(), Custom(target=f"{__name__}:Nested"), Mlp(layer_norm=True), Mlp(dueling=True)],
+    ids=["cnn", "custom", "layer norm", "dueling"],
+)
+def test_other_networks_act_in_torch(part: Network) -> None:
+    agent = DQNAgent(DQNConfig(state_dim=list(MINATAR.obs_shape), action_dim=3, network=part))
+    assert agent.network.numpy_forward(agent.learner.online) is None
+    obs = observations(MINATAR)
+    expected = outputs_of(agent.network, agent.learner.online, torch.from_numpy(obs))
+    assert_close(torch.from_numpy(agent.q_values(obs)), expected)
+    assert agent.greedy(obs).tolist() == expected.argmax(-1).tolist()
+
+
+# One flat vector instead of a module's own parameters
+
+
+def repeated_layer() -> nn.Module:
+    again = nn.Linear(6, 6)
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), again, nn.ReLU(), again)
+
+
+def tied_mlp() -> nn.Module:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(4, 6))
+
+
+def hooked_mlp() -> nn.Module:
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6))
+    module[0].register_forward_hook(lambda _module, _inputs, outputs: outputs + 1)
+    return module
+
+
+class Scaled(nn.Linear):
+    """With a parameter that is a single number."""
+
+    def __init__(self, obs_shape: tuple[int, ...], num_outputs: int) -> None:
+        super().__init__(obs_shape[0], num_outputs)
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.scale
+
+
+MODULES: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
+    "nested": ((4,), lambda: Nested((4,), 6)),
+    "tied": ((4,), lambda: Tied((4,), 6)),
+    "tied mlp": ((4,), tied_mlp),
+    "hook": ((4,), hooked_mlp),
+    "scalar": ((4,), lambda: Scaled((4,), 6)),
+    "own forward": ((4,), lambda: Doubled((4,), 6)),
+    "repeated layer": ((4,), repeated_layer),
+    "no bias": ((4,), lambda: nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 6))),
+    "torch layers": ((4,), lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU())),
+    "leading relu": ((4,), lambda: nn.Sequential(nn.ReLU(), nn.Linear(4, 6))),
+    "sequential": ((4,), lambda: nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 6))),
+    "convolution": (
+        (2, 5, 5),
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.GroupNorm(1, 3), nn.Flatten(), nn.Linear(27, 6)),
+    ),
+    "mlp": ((4,), lambda: Mlp(hidden=[8]).build(EnvSpec((4,), 3), 2)),
+}
+"""Shape of the observations, and a module with outputs for three actions of width two."""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_flat_network_is_the_module_as_a_function_of_its_parameters(name: str) -> None:
+    obs_shape, make = MODULES[name]
+    with torch_seeded(0):
+        module = make()
+    network = FlatNetwork(copy.deepcopy(module))
+    named = dict(module.named_parameters())
+    assert_close(network.initial, nn.utils.parameters_to_vector(named.values()).detach())
+
+    obs = torch.from_numpy(observations(EnvSpec(obs_shape, 3)))
+    params = torch.randn(
+        network.initial.shape, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
+    pieces = params.split([p.numel() for p in named.values()])
+    given = {name: piece.view(p.shape) for (name, p), piece in zip(named.items(), pieces, strict=True)}
+    before = obs.clone()
+    expected = torch.func.functional_call(module, given, (obs,))
+    found = outputs_of(network, params, obs)
+    assert torch.equal(obs, before)
+    assert_close(found, expected)
+    (expected_grad,) = torch.autograd.grad(expected.square().sum(), params)
+    (found_grad,) = torch.autograd.grad(found.square().sum(), params)
+    assert_close(found_grad, expected_grad)
+    assert (found_grad != 0).float().mean() > 0.5
+
+
+def test_two_vectors_are_two_networks() -> None:
+    """Online and target network share one module; neither call may leave a trace in the next."""
+    network = flat(Mlp(hidden=[8]), EnvSpec((4,), 2))
+    obs = torch.from_numpy(observations(EnvSpec((4,), 2)))
+    online, target = network.initial, network.initial * 2
+    before = outputs_of(network, online, obs)
+    assert not torch.equal(outputs_of(network, target, obs), before)
+    assert torch.equal(outputs_of(network, online, obs), before)
+
+
+def test_running_statistics_are_refused_with_the_name_of_the_layer() -> None:
+    """The target network would share them with the online network."""
+    message = r"layer '1\.0' \(BatchNorm1d\) keeps running statistics.*use LayerNorm or GroupNorm"
+    with pytest.raises(UserError, match=message):
+        flat(Custom(target=f"{__name__}:Normalised"), EnvSpec((4,), 2))
+
+
+def test_normalisation_without_running_statistics_is_fine() -> None:
+    assert flat(Custom(target=f"{__name__}:Nested"), EnvSpec((4,), 2)).initial.isfinite().all()
+
+
+def test_shared_parameters_stay_shared() -> None:
+    module = Tied((4,), 2)
+    assert FlatNetwork(copy.deepcopy(module)).initial.numel() == sum(p.numel() for p in module.parameters())
+
+
+def test_views_lie_in_the_vector_for_one_run_and_for_many() -> None:
+    network = flat(MinatarCnn(channels=4, hidden=16), MINATAR)
+    shapes = [(4, 6, 3, 3), (4,), (256, 16), (16,), (3, 16), (3,)]
+    for runs in ((), (2,)):
+        vector = network.initial.repeat(*runs, 1).view(*runs, -1)
+        views = network.views(vector)
+        assert [view.shape for view in views] == [(*runs, *shape) for shape in shapes]
+        vector.zero_()
+        assert not any(view.any() for view in views)
+
+
+def test_a_sequential_with_its_own_forward_is_no_plain_mlp() -> None:
+    """Its layers do not tell what it computes."""
+    agent = custom(Doubled)
+    assert agent.network.numpy_forward(agent.learner.online) is None
+    plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    nn.utils.vector_to_parameters(agent.learner.online, plain.parameters())
+    obs = observations(EnvSpec((4,), 2))
+    assert_close(torch.from_numpy(agent.q_values(obs)), 2 * plain(torch.from_numpy(obs)).detach())
+
+
+def test_a_leading_relu_leaves_the_observations_as_they_are() -> None:
+    """What the network sees is what the replay is to remember."""
+    network = FlatNetwork(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
+    obs = observations(EnvSpec((4,), 2))
+    before = obs.copy()
+    forward = network.numpy_forward(network.initial)
+    found = outputs_of(network, network.initial, torch.from_numpy(obs))
+    acted = found.numpy() if forward is None else forward(obs)
+    assert (before < 0).any()
+    assert np.array_equal(obs, before)
+    assert_close(torch.from_numpy(acted), found)
+
+
+def test_dropout_is_off_in_acting_and_learning() -> None:
+    agent = custom(with_dropout)
+    obs = observations(EnvSpec((4,), 2))
+    values = agent.q_values(obs)
+    for _ in range(3):
+        assert np.array_equal(agent.q_values(obs), values)
+    with torch.inference_mode():
+        learning = agent.network(agent.learner.online_params, torch.from_numpy(obs))
+    assert_close(learning, torch.from_numpy(values))
+
+
+# A user's own network
+
+
+def custom(make: Callable[..., nn.Module], **settings: Any) -> DQNAgent:
+    """An agent for 4 features and 2 actions with the network `make` of this module."""
+    part = Custom(target=f"{__name__}:{make.__name__}")
+    return DQNAgent(DQNConfig(state_dim=4, action_dim=2, network=part, **settings))
+
+
+class TwoPerAction(QLearning):
+    """A loss whose value is the mean of two outputs per action."""
+
+    @property
+    def width(self) -> int:
+        return 2
+
+    def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs.unflatten(-1, (-1, 2)).mean(-1)
+
+
+def test_the_loss_says_how_many_outputs_and_what_they_mean() -> None:
+    agent = custom(Nested, loss=TwoPerAction())
+    obs = observations(EnvSpec((4,), 2))
+    outputs = outputs_of(agent.network, agent.learner.online, torch.from_numpy(obs)).detach()
+    assert outputs.shape == (5, 4)
+    assert_close(torch.from_numpy(agent.q_values(obs)), (outputs[:, ::2] + outputs[:, 1::2]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (
+            one_output_too_many,
+            {},
+            r"outputs of shape \(1, 3\) for one observation; it must give \(1, 2\): 1 for each of 2 actions",
+        ),
+        (
+            one_output_too_many,
+            {"loss": TwoPerAction()},
+            r"outputs of shape \(1, 5\) for one observation; it must give \(1, 4\): 2 for each of 2 actions",
+        ),
+        (a_number_for_all, {}, r"outputs of shape \(2,\) for one observation; it must give \(1, 2\)"),
+        (for_one_more_feature, {}, r"cannot take observations of shape \(4,\): "),
+    ],
+    ids=["outputs", "outputs of another width", "dimensions", "observations"],
+)
+def test_a_network_that_does_not_fit_is_refused_at_once(
+    make: Callable[..., nn.Module], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=r"^agent\.network .*" + message):
+        custom(make, **settings)
+
+
+@pytest.mark.parametrize("separator", [":", "."])
+def test_custom_network_by_import_path(
+    separator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = f"their_networks_{'colon' if separator == ':' else 'dot'}"
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "nets.py").write_text(
+        "from torch import nn\n"
+        "def make(obs_shape, num_outputs, hidden=4):\n"
+        "    first, second = nn.Linear(*obs_shape, hidden), nn.Linear(hidden, num_outputs)\n"
+        "    return nn.Sequential(first, nn.ReLU(), second)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    part = Custom(target=f"{package}.nets{separator}make", kwargs={"hidden": 16})
+    agent = DQNAgent(DQNConfig(state_dim=5, action_dim=3, network=part))
+    assert agent.q_values(np.ones((2, 5), np.float32)).shape == (2, 3)
+    assert agent.learner.online.numel() == 5 * 16 + 16 + 16 * 3 + 3
+
+
+@pytest.mark.parametrize(
+    "target", ["no_such_package.nets:Net", "torch.nn:NoSuchLayer", "torch.nn.NoSuchLayer", "Net", "???", ""]
+)
+def test_what_cannot_be_imported_is_named_with_its_setting(target: str) -> None:
+    with pytest.raises(UserError) as error:
+        Custom(target=target).build(EnvSpec((4,), 2), 1)
+    assert str(error.value).startswith(f"agent.network.target={target} cannot be imported: ")
+
+
+def test_the_reason_is_told() -> None:
+    with pytest.raises(UserError, match="No module named 'no_such_package'"):
+        import_object("no_such_package:Net", "agent.network.target")
+    with pytest.raises(UserError, match="has no attribute 'NoSuchLayer'"):
+        import_object("torch.nn:NoSuchLayer", "agent.network.target")
+
+
+# Initial values
+
+
+@pytest.mark.parametrize("part", [Mlp(), MinatarCnn(), Custom(target=f"{__name__}:Nested")])
+def test_initial_values_come_from_the_seed_alone(part: Network) -> None:
+    """Whatever torch's global generator holds, which the agent neither reads nor moves."""
+
+    def initial(seed: int, poison: int) -> torch.Tensor:
+        config = DQNConfig(state_dim=list(MINATAR.obs_shape), action_dim=3, seed=seed, network=part)
+        torch.manual_seed(poison)
+        before = torch.get_rng_state()
+        agent = DQNAgent(config)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert torch.equal(agent.learner.online, agent.learner.target)
+        return agent.learner.online
+
+    with torch.random.fork_rng(devices=[]):
+        assert torch.equal(initial(seed=0, poison=1), initial(seed=0, poison=2))
+        assert not torch.equal(initial(seed=0, poison=1), initial(seed=1, poison=1))
+
+
+@pytest.mark.parametrize("num_actions", [15, 50])
+def test_linear_layers_start_as_those_of_torch_do(num_actions: int) -> None:
+    """Uniform within 1/sqrt(inputs), weights and biases alike."""
+    with torch_seeded(1):
+        network = flat(Mlp(hidden=[1000]), EnvSpec((16,), num_actions))
+    sizes = [16_000, 1000, num_actions * 1000, num_actions]
+    first, first_bias, second, second_bias = network.initial.split(sizes)
+    for values, inputs in ((first, 16), (first_bias, 16), (second, 1000), (second_bias, 1000)):
+        bound = 1 / math.sqrt(inputs)
+        assert bound / 2 < values.abs().max() <= bound
+        if len(values) > 100:
+            assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)

@@ -1,0 +1,240 @@
+"""Whatever operation on the disk a crash comes after, the directory holds the old state or the new one.
+
+The operations of several saves, of going on and of going back are written down as they happen. For each
+of them a directory is made of what may be on the disk when the process (`kill -9`) or the machine (power)
+stops there: what was not synced may be there, missing or in part, and so may each change of a name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dqn_runner.checkpointing import segments
+from dqn_runner.checkpointing.checkpointer import LATEST, numbered_name
+from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.checkpointing.recovery import load_newest_valid
+from dqn_runner.io import files
+from tests.checkpointing.test_history import SEGMENT, Model, UnsyncedDisk, value_of
+
+Names = dict[Path, int]
+"""From the path of a file to the number of its inode."""
+
+
+@dataclass
+class Contents:
+    """What a disk holds: the names, and what is in the files; each as seen, and as it survives a crash."""
+
+    names: Names = field(default_factory=Names)
+    durable_names: Names = field(default_factory=Names)
+    pending: list[Callable[[Names], None]] = field(default_factory=list[Callable[[Names], None]])
+    data: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    durable_data: dict[int, bytes] = field(default_factory=dict[int, bytes])
+
+    def rename(self, change: Callable[[Names], None]) -> None:
+        """A change of names, which is durable when the directory is synced."""
+        change(self.names)
+        self.pending.append(change)
+
+    def sync_names(self) -> None:
+        """Directories are synced as one: the order within each is what matters here."""
+        self.durable_names, self.pending = dict(self.names), []
+
+    def after_kill(self) -> dict[Path, tuple[int, bytes]]:
+        return {path: (inode, self.data[inode]) for path, inode in self.names.items()}
+
+    def after_power_loss(self, rng: random.Random) -> Iterator[dict[Path, tuple[int, bytes]]]:
+        """No change of a name since the last sync, all of them, or some; and some of what was not synced."""
+        for share in (0.0, 1.0, 0.5, 0.5):
+            names = dict(self.durable_names)
+            for change in self.pending:
+                if rng.random() < share:
+                    change(names)
+            content: dict[Path, tuple[int, bytes]] = {}
+            for path, inode in names.items():
+                full, durable = self.data[inode], self.durable_data.get(inode, b"")
+                length = rng.randint(len(durable), len(full)) if share == 0.5 else len(durable)
+                content[path] = inode, full[:length]
+            yield content
+
+
+class Recorder:
+    """Stands in for `os` in `files`: does what it is asked for, and tells what the disk may hold then."""
+
+    def __init__(self, seen: Callable[[dict[Path, tuple[int, bytes]]], None], links: bool) -> None:
+        self.contents = Contents()
+        self._seen, self._links = seen, links
+        self._open: dict[int, Path] = {}
+        self._inodes = 0
+        self._rng = random.Random(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def open(self, path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = os.open(path, flags, mode)
+        self._open[descriptor] = path
+        if flags & os.O_CREAT:
+            assert flags & os.O_EXCL, "a file that has a name is never written"
+            self._inodes += 1
+            inode = self._inodes
+            self.contents.data[inode] = b""
+            self._change(lambda names: names.__setitem__(path, inode))
+        return descriptor
+
+    def write(self, descriptor: int, content: Any) -> int:
+        inode, half = self.contents.names[self._open[descriptor]], len(content) // 2
+        self.contents.data[inode] += bytes(content[:half])
+        self._look()
+        self.contents.data[inode] += bytes(content[half:])
+        self._look()
+        return os.write(descriptor, content)
+
+    def fsync(self, descriptor: int) -> None:
+        path = self._open[descriptor]
+        if path.is_dir():
+            self.contents.sync_names()
+        else:
+            inode = self.contents.names[path]
+            self.contents.durable_data[inode] = self.contents.data[inode]
+        self._look()
+
+    def link(self, source: Path, target: Path) -> None:
+        if not self._links:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        os.link(source, target)
+        inode = self.contents.names[source]
+        self._change(lambda names: names.__setitem__(target, inode))
+
+    def replace(self, source: Path, target: Path) -> None:
+        assert not (target.exists() and target.samefile(source)), "such a rename leaves both names"
+        os.replace(source, target)  # noqa: PTH105
+        inode = self.contents.names[source]
+
+        def change(names: Names) -> None:
+            names.pop(source, None)
+            names[target] = inode
+
+        self._change(change)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)  # noqa: PTH108
+        self._change(lambda names: names.pop(path, None))
+
+    def _change(self, change: Callable[[Names], Any]) -> None:
+        self.contents.rename(change)
+        self._look()
+
+    def _look(self) -> None:
+        self._seen(self.contents.after_kill())
+        for content in self.contents.after_power_loss(self._rng):
+            self._seen(content)
+
+
+class Crashes:
+    """Every state of a disk that a crash may leave behind, each once, and what may be gone on from there."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.allowed: set[int | None] = {None}
+        """Numbers of the saves that the run may go on from; None where it may begin anew."""
+        self.found: dict[Any, set[int | None]] = {}
+
+    def __call__(self, content: dict[Path, tuple[int, bytes]]) -> None:
+        state = frozenset((path.relative_to(self.directory), *file) for path, file in content.items())
+        self.found.setdefault(state, set()).update(self.allowed)
+
+
+def lay_out(state: frozenset[tuple[Path, int, bytes]], directory: Path) -> None:
+    """Make the files of `state`; names of one inode are links."""
+    first: dict[int, Path] = {}
+    for name, inode, content in state:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if inode in first:
+            path.hardlink_to(first[inode])
+        else:
+            first[inode] = path
+            path.write_bytes(content)
+
+
+def goes_on(model: Model, directory: Path, allowed: set[int | None]) -> None:
+    """`directory` holds one of `allowed`, and a run that goes on from there saves and keeps as usual."""
+    present = {path.name: load_checkpoint(path) for path in directory.glob("*.pt")}
+    for document in present.values():
+        rows = document["state"]["replay"]
+        held = [(value_of(rows[key]), rows[key].start) for key in ("rows", "frames")]
+        assert held == model.saved[document["id"]]["held"]
+    if not present:
+        assert None in allowed
+        return
+    taken: list[Any] = []
+    told: list[str] = []
+    load_newest_valid(directory / LATEST, taken.append, told.append)
+    assert told == [], "nothing is damaged"
+    assert taken[-1]["id"] in allowed
+
+    resumed = Model(directory, (5, 9), keep_last=1)
+    resumed.saved, resumed.values = list(model.saved), 10_000
+    of_interest = {n: d["id"] for n, d in present.items() if n == LATEST or n.startswith("checkpoint_")}
+    resumed.files = of_interest | {
+        n: taken[-1]["id"] for n in taken[-1]["names"] if n.startswith("checkpoint_")
+    }
+    resumed.go_back(LATEST, anew=False)
+    resumed.check()
+    resumed.add(3, forget=0)
+    resumed.save(numbered=True, best=False, aside=False)
+    resumed.check()
+    resumed.checkpointer.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
+def test_every_crash_leaves_the_old_state_or_the_new_one(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "length", lambda _: SEGMENT)
+    directory = tmp_path / "run"
+    directory.mkdir()
+    crashes = Crashes(directory)
+    model = Model(directory, (5, 9), keep_last=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "os", Recorder(crashes, links))
+
+        def save(numbered: bool, best: bool, aside: bool = False) -> None:
+            model.add(4, forget=0)
+            crashes.allowed |= {len(model.saved)}
+            model.save(numbered, best, aside)
+            model.checkpointer.wait()
+            crashes.allowed = {len(model.saved) - 1}
+
+        def go_back(name: str, number: int) -> None:
+            crashes.allowed |= {number}
+            model.go_back(name, anew=True)
+            crashes.allowed = {number}
+
+        save(numbered=True, best=True)
+        save(numbered=False, best=False)
+        save(numbered=True, best=True, aside=True)
+        save(numbered=True, best=False)
+        go_back(numbered_name(16), 3)
+        save(numbered=False, best=True)
+        go_back(numbered_name(16), 3)
+        save(numbered=True, best=False)
+        save(numbered=True, best=False)
+        model.check()
+        model.checkpointer.close()
+    monkeypatch.setattr(files, "os", UnsyncedDisk())
+    for number, (state, allowed) in enumerate(crashes.found.items()):
+        crashed = tmp_path / str(number)
+        crashed.mkdir()
+        lay_out(state, crashed)
+        goes_on(model, crashed, allowed)
+    assert len(crashes.found) > 100

@@ -1,0 +1,79 @@
+"""Every agent trains, is evaluated, goes on and is swept on every kind of environment, a user's too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BUDGET, Outcome
+from tests.support.probes import agent_options, short_schedule
+
+IMAGES = '''
+import gymnasium
+import numpy as np
+
+
+class Catch(gymnasium.Env):
+    """A ball falls down a 7x7 screen, and a paddle of one pixel must be below it: an image of bytes."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (7, 7, 2), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.row, self.ball, self.paddle = 0, int(self.np_random.integers(7)), 3
+        return self._screen(), {}
+
+    def step(self, action):
+        self.row += 1
+        self.paddle = min(6, max(0, self.paddle + int(action) - 1))
+        landed = self.row == 6
+        return self._screen(), float(landed and self.ball == self.paddle), landed, False, {}
+
+    def _screen(self):
+        screen = np.zeros((7, 7, 2), np.uint8)
+        screen[self.row, self.ball, 0] = screen[6, self.paddle, 1] = 255
+        return screen
+'''
+ENVS = {
+    "cartpole": ("env=cartpole",),
+    "lunarlander": ("env=lunarlander",),
+    "breakout": ("env=minatar",),
+    "a user's images": ("env=gym", "env.id=my_games.Catch"),
+}
+SETTINGS = (
+    *BUDGET[1:-1],
+    "trainer.max_steps_per_episode=100",
+    "agent.batch_size=16",
+    "trainer.target_return=null",
+    "logging=[jsonl]",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ENVS)
+def test_every_agent(env: str, program: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "my_games.py").write_text(IMAGES)
+    scheduled = [agent for agent in agent_options() if short_schedule(agent, 200)]
+    others = [agent for agent in agent_options() if not short_schedule(agent, 200)]
+    for agents in (scheduled, others):
+        swept = (f"agent={','.join(agents)}", *short_schedule(agents[0], 200), *ENVS[env], *SETTINGS)
+        done = program("-m", *swept, "trainer.max_steps=400", f"hydra.sweep.dir={agents[0]}")
+        assert done.status == 0, done.err
+        for number, agent in enumerate(agents):
+            check_run(tmp_path / agents[0] / str(number), agent, program)
+
+
+def check_run(run_dir: Path, agent: str, program: Callable[..., Outcome]) -> None:
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert (metrics["env_steps"], metrics["evaluations"]["step"]) == (400, [400]), agent
+    assert all(loss is not None for loss in metrics["train"]["loss"][1:]), agent
+    done = program("mode=eval", f"checkpoint={run_dir}", "evaluator.episodes=1", "hydra.run.dir=test")
+    assert done.status == 0, (agent, done.err)
+    done = program(f"resume={run_dir}", "trainer.max_steps=500")
+    assert done.status == 0, (agent, done.err)
+    assert "trainer.max_steps: 400 -> 500" in done.out
+    assert json.loads((run_dir / "metrics.json").read_text())["env_steps"] == 500, agent

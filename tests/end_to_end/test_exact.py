@@ -1,0 +1,88 @@
+"""A run that was killed and goes on ends byte for byte as one that was never interrupted."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.support import crash
+from tests.support.crash import Kill
+from tests.support.probes import agent_options, short_schedule
+
+ENVS = {
+    "cartpole": ["env=cartpole"],
+    "four cartpoles": [
+        "env=cartpole",
+        "env.num_envs=4",
+        "env.normalize_observations=true",
+        "agent.n_step=3",
+    ],
+    "lunarlander": ["env=lunarlander", "agent.n_step=2"],
+    "minatar": [
+        "env=minatar",
+        "agent.network.hidden=16",
+        "agent.network.channels=4",
+        "agent/network=minatar_cnn",
+    ],
+    "processes": ["env=cartpole", "env.num_envs=2", "env.vectorization=async"],
+    "pictures": [
+        "env=gym",
+        "env.id=tests.support.catch.Catch",
+        "env.frame_stack=3",
+        "agent.n_step=2",
+        "agent.network.hidden=16",
+        "agent.network.channels=4",
+        "agent/network=minatar_cnn",
+    ],
+}
+ONE_AGENT = {"processes": "rainbow", "pictures": "per_dqn"}
+"""Which agent is enough where the environment is what matters."""
+STEPS = 600
+EXPLORATION = 250
+BUDGET = [
+    f"trainer.max_steps={STEPS}",
+    "trainer.eval_frequency=200",
+    "trainer.eval_episodes=2",
+    "trainer.checkpoint_frequency=90",
+    "trainer.log_frequency=70",
+    "trainer.max_steps_per_episode=200",
+    "trainer.target_return=null",
+    "agent.learning_starts=100",
+    "agent.batch_size=16",
+    "agent.target_update_every=90",
+    "agent.replay.capacity=400",
+    "logging=[file,jsonl,csv]",
+    "hydra.run.dir=run",
+]
+
+
+def cases() -> list[tuple[str, str]]:
+    """Every agent on every environment, but for those where one is enough."""
+    return [
+        (env, option) for env in ENVS for option in agent_options() if ONE_AGENT.get(env, option) == option
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("env", "option"), cases())
+def test_killed_again_and_again(env: str, option: str, tmp_path: Path) -> None:
+    """In the middle of the write of a checkpoint, and in between."""
+    command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, EXPLORATION)]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for cwd in (whole, killed):
+        cwd.mkdir()
+    curves = env == "cartpole" and option == "dqn"
+    assert crash.run(command, whole, curves=curves) == 0, (whole / "output").read_text()
+    rng = random.Random(f"{env} {option}")
+    kills = [
+        Kill("checkpoint", rng.randrange(1, crash.operations(whole) // 2)),
+        Kill("step", rng.randrange(1, 60)),
+    ]
+    rng.shuffle(kills)
+    for kill in kills:
+        assert crash.run(command, killed, kill) == -9, (kill, (killed / "output").read_text())
+    assert crash.run(command, killed, curves=curves) == 0, (killed / "output").read_text()
+    assert (whole / "run" / "training_curves.png").exists() == curves
+    assert crash.differences(whole / "run", killed / "run") == []

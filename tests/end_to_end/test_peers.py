@@ -1,0 +1,325 @@
+"""Updates of ours against those of published libraries: the same weights and batches, the same result.
+
+Each library's own update runs, on a batch that is put into its hands. What learning minimises, the gradient
+after clipping and the weights after several steps of Adam are compared, with a target network that is not the
+online network, with terminal states, and with the discounts of windows of several steps. The implicit
+quantiles of tianshou, which does not install beside the versions of constraints.txt, have their comparison in
+benchmarks/against_peers.py.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from dqn_runner import DQNAgent, DQNConfig
+from dqn_runner.agent.learner import UPDATE_METRICS
+from dqn_runner.agent.losses.base import Loss
+from dqn_runner.agent.losses.categorical import Categorical
+from dqn_runner.agent.losses.q_learning import QLearning
+from dqn_runner.agent.losses.quantile import Quantile
+from dqn_runner.agent.losses.targets import DoubleTarget
+from dqn_runner.agent.networks.architectures import Mlp
+from dqn_runner.agent.optimizers import Adam
+from dqn_runner.core.types import Batch, Transition
+
+pytestmark = pytest.mark.slow  # the libraries take seconds to import
+
+OBS, ACTIONS, BATCH, UPDATES = 4, 3, 32, 5
+HIDDEN = [32, 24]
+LEARNING_RATE, GAMMA = 0.01, 0.9
+MEAN = torch.full((BATCH,), 1 / BATCH)
+
+Update = Callable[[Transition], float]
+"""One update of a library; returns the loss."""
+
+
+def our_agent(loss: Loss, max_grad_norm: float | None, optimizer: Adam | None = None) -> DQNAgent:
+    """An agent whose target is another network than its online network."""
+    config = DQNConfig(
+        state_dim=OBS,
+        action_dim=ACTIONS,
+        gamma=GAMMA,
+        learning_rate=LEARNING_RATE,
+        max_grad_norm=max_grad_norm,
+        network=Mlp(hidden=HIDDEN),
+        loss=loss,
+        optimizer=optimizer or Adam(),
+    )
+    agent = DQNAgent(config)
+    other = DQNAgent(DQNConfig(**{**vars(config), "seed": 1}))
+    agent.learner.target.copy_(other.learner.online)
+    return agent
+
+
+def transitions(seed: int, scale: float = 3.0) -> Transition:
+    """A batch of windows of one to three steps, a third of them terminal.
+
+    Those have whole rewards, so that projections meet atoms themselves, and returns outside the support.
+    """
+    random = torch.Generator().manual_seed(seed)
+    reward = scale * torch.randn(BATCH, generator=random)
+    terminal = torch.randint(3, (BATCH,), generator=random) == 0
+    discount = GAMMA ** torch.randint(1, 4, (BATCH,), generator=random)
+    return Transition(
+        obs=torch.randn(BATCH, OBS, generator=random),
+        action=torch.randint(ACTIONS, (BATCH,), generator=random),
+        reward=torch.where(terminal, reward.round(), reward),
+        discount=torch.where(terminal, 0.0, discount),
+        next_obs=torch.randn(BATCH, OBS, generator=random),
+    )
+
+
+def steps_of(batch: Transition) -> torch.Tensor:
+    """How many steps each window has; 1 where it is terminal and it does not matter."""
+    return torch.where(batch.discount > 0, (batch.discount.log() / np.log(GAMMA)).round(), 1.0)
+
+
+def layers_of(agent: DQNAgent, flat: torch.Tensor) -> list[torch.Tensor]:
+    """The weights [outputs, inputs] and biases of a flat vector, as views of it."""
+    shapes = list(zip([OBS, *HIDDEN], [*HIDDEN, ACTIONS * agent.config.loss.width], strict=True))
+    views = agent.network.views(flat)
+    for index, (inputs, outputs) in enumerate(shapes):
+        if views[2 * index].shape == (inputs, outputs) != (outputs, inputs):
+            views[2 * index] = views[2 * index].T
+    return views
+
+
+Order = Callable[[torch.Tensor], torch.Tensor]
+"""From our order of the outputs, along the first axis, to a library's."""
+
+
+def same_order(rows: torch.Tensor) -> torch.Tensor:
+    return rows
+
+
+def quantiles_first(rows: torch.Tensor) -> torch.Tensor:
+    """sb3-contrib has [quantiles, actions] where we have [actions, quantiles]."""
+    return rows.view(ACTIONS, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 1)
+
+
+def as_theirs(agent: DQNAgent, flat: torch.Tensor, order: Order) -> list[torch.Tensor]:
+    *hidden, weight, bias = layers_of(agent, flat)
+    return [*hidden, order(weight), order(bias)]
+
+
+def copy_into(params: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for param, value in zip(params, values, strict=True):
+            param.copy_(value)
+
+
+def compare(
+    agent: DQNAgent,
+    update: Update,
+    online: Sequence[nn.Parameter],
+    order: Order = same_order,
+) -> list[float]:
+    """Several updates of both; returns the norms of the gradients before clipping."""
+    norms: list[float] = []
+    for count in range(UPDATES):
+        batch = transitions(count)
+        _, info = agent.learn(Batch(batch, np.arange(BATCH), MEAN), 0)
+        loss = update(batch)
+        assert info[UPDATE_METRICS.index("loss")].item() == pytest.approx(loss, rel=1e-4)
+        for ours, theirs in zip(as_theirs(agent, agent.learner.grad, order), online, strict=True):
+            assert_close(ours, theirs.grad, rtol=1e-3, atol=1e-6)
+        for ours, theirs in zip(as_theirs(agent, agent.learner.online, order), online, strict=True):
+            assert_close(ours, theirs.detach(), rtol=1e-3, atol=1e-5)
+        norms.append(info[UPDATE_METRICS.index("grad_norm")].item())
+    return norms
+
+
+# stable-baselines3 and sb3-contrib
+
+
+class Spaces(gymnasium.Env[Any, Any]):
+    """An environment that only says what observations and actions are like."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (OBS,), np.float32)
+    action_space = gymnasium.spaces.Discrete(ACTIONS)
+
+
+def sb3_update(model: Any) -> Update:
+    """The model's own `train`, on a batch in the place of one from its replay buffer."""
+    from stable_baselines3.common.logger import configure
+    from stable_baselines3.common.type_aliases import ReplayBufferSamples
+
+    model.set_logger(configure(None, []))
+
+    def update(batch: Transition) -> float:
+        columns = ReplayBufferSamples(
+            observations=batch.obs,
+            actions=batch.action.unsqueeze(1),
+            next_observations=batch.next_obs,
+            dones=(batch.discount == 0).float().unsqueeze(1),
+            rewards=batch.reward.unsqueeze(1),
+            discounts=(GAMMA ** steps_of(batch)).unsqueeze(1),
+        )
+        model.replay_buffer.sample = lambda *_, **__: columns
+        model.train(gradient_steps=1, batch_size=BATCH)
+        return model.logger.name_to_value["train/loss"]
+
+    return update
+
+
+@pytest.mark.parametrize("max_grad_norm", [10.0, 0.1])
+def test_dqn_learns_as_that_of_stable_baselines3_does(max_grad_norm: float) -> None:
+    from stable_baselines3 import DQN
+
+    model = DQN(
+        "MlpPolicy",
+        Spaces(),
+        learning_rate=LEARNING_RATE,
+        buffer_size=BATCH,
+        gamma=GAMMA,
+        max_grad_norm=max_grad_norm,
+        policy_kwargs={"net_arch": HIDDEN},
+        device="cpu",
+    )
+    agent = our_agent(QLearning(), max_grad_norm)
+    online = list(model.q_net.parameters())
+    copy_into(online, as_theirs(agent, agent.learner.online, same_order))
+    copy_into(list(model.q_net_target.parameters()), as_theirs(agent, agent.learner.target, same_order))
+    norms = compare(agent, sb3_update(model), online)
+    assert (max_grad_norm < min(norms)) == (max_grad_norm == 0.1)
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.1])
+def test_qr_dqn_learns_as_that_of_sb3_contrib_does(max_grad_norm: float | None) -> None:
+    """Both sum over the predicted quantiles, average over the target's, and take the middles of taus.
+
+    sb3-contrib sets the eps of Adam to that of the paper, 0.01 / batch size; ours is an option of its own.
+    """
+    from sb3_contrib import QRDQN
+
+    model = QRDQN(
+        "MlpPolicy",
+        Spaces(),
+        learning_rate=LEARNING_RATE,
+        buffer_size=BATCH,
+        batch_size=BATCH,
+        gamma=GAMMA,
+        max_grad_norm=max_grad_norm,
+        policy_kwargs={"net_arch": HIDDEN, "n_quantiles": 11},
+        device="cpu",
+    )
+    agent = our_agent(Quantile(num_quantiles=11), max_grad_norm, Adam(eps=0.01 / BATCH))
+    online = list(model.quantile_net.parameters())
+    target = list(model.quantile_net_target.parameters())
+    copy_into(online, as_theirs(agent, agent.learner.online, quantiles_first))
+    copy_into(target, as_theirs(agent, agent.learner.target, quantiles_first))
+    norms = compare(agent, sb3_update(model), online, quantiles_first)
+    assert min(norms) > 0.1
+
+
+# torchrl
+
+
+@pytest.fixture(scope="module")
+def _torchrl() -> None:
+    """Import it, and undo that it sets how processes start."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of start methods, where one was set already
+        import torchrl.objectives  # noqa: F401
+    multiprocessing.set_start_method(before, force=True)
+
+
+def plain_mlp(width: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise([OBS, *HIDDEN]):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], ACTIONS * width))
+
+
+def torchrl_params(params: Any) -> list[Any]:
+    """The layers' weights and biases, in our order."""
+    flat = params.flatten_keys(".")
+    names = [name for name in flat.keys() if name.rpartition(".")[2] in ("weight", "bias")]  # noqa: SIM118
+    layers = sorted({name.rpartition(".")[0] for name in names})
+    return [flat[f"{layer}.{kind}"] for layer in layers for kind in ("weight", "bias")]
+
+
+def torchrl_update(objective: Any, online: list[nn.Parameter], agent: DQNAgent) -> Update:
+    """The loss of a LossModule, one step of torch's Adam on it."""
+    from tensordict import TensorDict
+    from torchrl.objectives import HardUpdate
+
+    HardUpdate(objective, value_network_update_interval=UPDATES + 1)  # it warns where there is none
+    optimizer = torch.optim.Adam(online, lr=LEARNING_RATE)
+    copy_into(online, as_theirs(agent, agent.learner.online, same_order))
+    target = [t.data for t in torchrl_params(objective.target_value_network_params)]
+    copy_into(target, as_theirs(agent, agent.learner.target, same_order))
+
+    def update(batch: Transition) -> float:
+        terminated = (batch.discount == 0).unsqueeze(1)
+        data = TensorDict(
+            {
+                "observation": batch.obs,
+                "action": batch.action,
+                "steps_to_next_obs": steps_of(batch).unsqueeze(1),
+                "next": {
+                    "observation": batch.next_obs,
+                    "reward": batch.reward.unsqueeze(1),
+                    "terminated": terminated,
+                    "done": terminated,
+                },
+            },
+            [BATCH],
+        )
+        optimizer.zero_grad()
+        loss = objective(data)["loss"]
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return update
+
+
+@pytest.mark.usefixtures("_torchrl")
+def test_double_dqn_learns_as_that_of_torchrl_does() -> None:
+    from torchrl.modules import QValueActor
+    from torchrl.objectives import DQNLoss
+
+    actor = QValueActor(plain_mlp(1), in_keys=["observation"], action_space="categorical")
+    objective = DQNLoss(
+        actor, loss_function="smooth_l1", double_dqn=True, delay_value=True, action_space="categorical"
+    )
+    objective.make_value_estimator(gamma=GAMMA)
+    agent = our_agent(QLearning(target=DoubleTarget()), None)
+    online = torchrl_params(objective.value_network_params)
+    compare(agent, torchrl_update(objective, online, agent), online)
+
+
+@pytest.mark.usefixtures("_torchrl")
+def test_c51_learns_as_that_of_torchrl_does() -> None:
+    """With double DQN, which torchrl's always has; the projection of terminal states and beyond the ends."""
+    from torchrl.modules import DistributionalQValueActor
+    from torchrl.objectives import DistributionalDQNLoss
+
+    loss = Categorical(num_atoms=9, v_min=-4.0, v_max=4.0, target=DoubleTarget())
+    # [batch, atoms, actions]; the actor takes the logarithm of the softmax
+    network = nn.Sequential(plain_mlp(9), nn.Unflatten(-1, (ACTIONS, 9)), Transposed())
+    actor = DistributionalQValueActor(
+        network, in_keys=["observation"], support=loss.support(), action_space="categorical"
+    )
+    objective = DistributionalDQNLoss(actor, gamma=GAMMA, delay_value=True)
+    agent = our_agent(loss, None)
+    online = torchrl_params(objective.value_network_params)
+    compare(agent, torchrl_update(objective, online, agent), online)
+
+
+class Transposed(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(-1, -2)

@@ -1,0 +1,290 @@
+"""Ctrl-C, SIGTERM and exceptions: the state is saved, the log says why, and the exit status too."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig
+from dqn_runner.agent.exploration import EpsilonGreedy
+from dqn_runner.agent.schedules import Constant
+from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.training.config import FrequencyUnit
+from tests.conftest import BUDGET, Outcome, environment, records, run_cli, write_my_env
+
+ENDLESS = (*BUDGET, "trainer.max_steps=1000000", "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650")
+RUN = (
+    *BUDGET,
+    "trainer.retry_env=false",
+    "env.id=my_pkg.envs.MyEnv",
+    "env.kwargs.at=650",
+    "hydra.run.dir=run",
+)
+
+
+def log_of(run_dir: Path) -> str:
+    return (run_dir / "logs" / "training.log").read_text()
+
+
+def step_of(run_dir: Path) -> int:
+    return load_checkpoint(run_dir / "checkpoints" / "latest.pt")["step"]
+
+
+@pytest.mark.slow
+class TestSignals:
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_the_state_is_saved_and_the_status_names_the_signal(
+        self, tmp_path: Path, number: signal.Signals, status: int
+    ):
+        write_my_env(tmp_path)
+        (tmp_path / "interrupt").write_text(str(int(number)))
+        done = run_cli(*ENDLESS, "hydra.run.dir=run", cwd=tmp_path)
+
+        assert done.status == status
+        assert "Traceback" not in done.err
+        assert "error:" not in done.err
+        assert f"stopped by {number.name}" in done.err
+        assert f"stopped by {number.name}" in log_of(tmp_path / "run")
+        assert "resume=" in done.out + done.err, "it says how to go on"
+        assert 650 <= step_of(tmp_path / "run") <= 660
+        assert records(tmp_path / "run")[-1]["step"] <= 660
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert metrics["finished"] is None
+        assert metrics["evaluations"]["step"] == [400], "no evaluation was made only because it was stopped"
+        assert (tmp_path / "run" / "training_curves.png").exists()
+
+    @pytest.mark.slow
+    def test_a_second_ctrl_c_leaves_at_once(self, tmp_path: Path):
+        """The environment hangs after the first one, so that the step never ends."""
+        write_my_env(tmp_path)
+        (tmp_path / "stuck").touch()
+        command = [sys.executable, "-m", "dqn_runner", *ENDLESS, "hydra.run.dir=run"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=pipe, text=True) as process:
+            try:
+                while not (tmp_path / "hanging").exists():
+                    assert process.poll() is None
+                    time.sleep(0.02)
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        assert process.returncode == 130
+        assert "error:" not in err
+
+    def test_a_stopped_run_goes_on_to_its_end(
+        self, my_env: str, program: Callable[..., Outcome], tmp_path: Path
+    ):
+        (tmp_path / "interrupt").write_text(str(int(signal.SIGTERM)))
+        assert program(*RUN).status == 143
+        done = program("resume=run")
+        assert done.status == 0, done.err
+        assert "nothing changed" in done.out
+        assert step_of(tmp_path / "run") == 1200
+
+    def test_a_sweep_is_stopped_as_a_whole(
+        self, my_env: str, program: Callable[..., Outcome], tmp_path: Path
+    ):
+        (tmp_path / "interrupt").write_text(str(int(signal.SIGINT)))
+        assert program("-m", "seed=0,1,2", *RUN[:-1], "hydra.sweep.dir=sweep").status == 130
+        assert (tmp_path / "sweep" / "0" / "checkpoints" / "latest.pt").exists()
+        assert not (tmp_path / "sweep" / "1").exists()
+
+    def test_the_handlers_are_given_back(self, my_env: str, program: Callable[..., Outcome]):
+        before = signal.getsignal(signal.SIGINT)
+        assert program(*RUN).status == 0
+        assert signal.getsignal(signal.SIGINT) is before
+
+
+class Clock(gymnasium.Env[Any, Any]):
+    """Shows the seed of its episode and the time; rewards the time; is truncated at time 7."""
+
+    observation_space = gymnasium.spaces.Box(0, 2**31, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, fails_in: str = "nothing", at: int = 0) -> None:
+        self.fails_in, self.at, self.steps = fails_in, at, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.fail_if_due("reset")
+        assert seed is not None
+        self.seed, self.time = seed % 2**20, 0
+        return self.observation(), {}
+
+    def step(self, action: Any) -> Any:
+        self.fail_if_due("step")
+        self.time, self.steps = self.time + 1, self.steps + 1
+        return self.observation(), float(self.time), False, self.time == 7, {}
+
+    def observation(self) -> Any:
+        return np.array([self.seed, self.time], np.float32)
+
+    def fail_if_due(self, where: str) -> None:
+        if self.fails_in == where and self.steps >= self.at:
+            raise RuntimeError(f"lost in {where}")
+
+
+class Clocks:
+    """An environment part: the training environments `envs`, then as many more as are asked for."""
+
+    def __init__(self, *envs: Clock) -> None:
+        self.envs = list(envs)
+        self.num_envs = len(envs)
+
+    def learning_reward(self, reward: float) -> float:
+        return reward
+
+    def make(self, training: bool = True, render: bool = False) -> Clock:
+        return self.envs.pop(0) if self.envs else Clock()
+
+
+@pytest.mark.slow
+class TestExceptions:
+    @pytest.mark.parametrize("where", ["step", "reset"])
+    @pytest.mark.parametrize("broken", [0, 1])
+    def test_no_transition_and_no_episode_is_torn(self, tmp_path: Path, where: str, broken: int):
+        """One of two environments raises; what is learned from must still be windows of single episodes."""
+
+        def trainer(*envs: Clock) -> Trainer:
+            config = DQNConfig(
+                state_dim=2,
+                action_dim=2,
+                gamma=0.5,
+                n_step=3,
+                learning_starts=10,
+                train_every=10,
+                exploration=EpsilonGreedy(schedule=Constant(value=1.0)),
+            )
+            budget = TrainingConfig(
+                frequency_unit=FrequencyUnit.steps,
+                max_steps=200,
+                eval_frequency=100,
+                log_frequency=100,
+                retry_env=False,
+            )
+            return Trainer(DQNAgent(config), Clocks(*envs), budget, tmp_path, loggers={})
+
+        envs = [Clock(), Clock()]
+        envs[broken] = Clock(fails_in=where, at=38)
+        with pytest.raises(RuntimeError, match=f"lost in {where}"):
+            trainer(*envs).train()
+        resumed = trainer(Clock(), Clock())
+        resumed.resume(tmp_path)
+        stats = resumed.train()
+
+        assert stats.steps == 200
+        assert set(stats.history["episodes"]["length"]) == {7}
+        assert set(stats.history["episodes"]["return"]) == {28.0}
+        columns = {name: np.asarray(c) for name, c in resumed.replay.state_dict()["rows"].all().items()}
+        (seed, time), (next_seed, next_time) = columns["obs"].T, columns["next_obs"].T
+        length = -np.log2(columns["discount"])
+        assert (seed == next_seed).all()
+        assert (next_time - time == length).all()
+        for row in range(len(seed)):
+            window = [0.5**i * (time[row] + 1 + i) for i in range(int(length[row]))]
+            assert columns["reward"][row] == sum(window)
+        assert len(set(zip(seed.tolist(), time.tolist(), strict=True))) == len(seed), "none is there twice"
+
+    @pytest.mark.parametrize("where", ["step", "reset"])
+    @pytest.mark.parametrize("num_envs", [1, 2])
+    def test_an_environment_that_raises_costs_nothing_but_time(
+        self, my_env: str, program: Callable[..., Outcome], tmp_path: Path, where: str, num_envs: int
+    ):
+        command = (*RUN, f"env.kwargs.where={where}", f"env.num_envs={num_envs}")
+        (tmp_path / "broken").touch()
+        done = program(*command, f"env.kwargs.at={650 // num_envs}")
+
+        assert done.status == 1
+        (line,) = (line for line in done.err.splitlines() if line.startswith("error: "))
+        assert "RuntimeError: the sensor is lost" in line
+        log = log_of(tmp_path / "run")
+        assert "Traceback (most recent call last)" in log
+        assert "my_pkg/envs.py" in log
+        assert "RuntimeError: the sensor is lost" in log
+        assert "the state was saved to" in log
+        failed_at = step_of(tmp_path / "run")
+        assert 640 <= failed_at <= 680
+        assert json.loads((tmp_path / "run" / "metrics.json").read_text())["env_steps"] == failed_at
+
+        (tmp_path / "broken").unlink()
+        done = program("resume=run")
+        assert done.status == 0, done.err
+        assert f"going on from step {failed_at}, " in done.err
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert metrics["finished"] == "trainer.max_steps=1200 reached"
+        assert metrics["evaluations"]["step"] == [400, 800, 1200]
+        assert set(metrics["episodes"]["length"]) == {20}, "no episode was lost or cut"
+        assert program(*command, "hydra.run.dir=whole").status == 0
+        assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+    def test_a_run_that_fails_before_its_first_step_leaves_nothing_to_resume(
+        self, my_env: str, program: Callable[..., Outcome], tmp_path: Path
+    ):
+        (tmp_path / "broken").touch()
+        done = program(*RUN, "env.kwargs.at=0", "env.kwargs.where=reset")
+        assert done.status == 1
+        assert "RuntimeError: the sensor is lost" in done.err
+        (tmp_path / "broken").unlink()
+        assert program(*RUN).status == 0, "the directory is still free"
+
+    def test_a_learner_that_raises(
+        self, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        learn = DQNAgent.learn
+        calls = iter(range(1_000))
+
+        def fragile(self: DQNAgent, batch: object, step: int) -> object:
+            if next(calls) == 150:
+                raise ArithmeticError("the loss is not finite")
+            return learn(self, batch, step)  # pyright: ignore[reportArgumentType]
+
+        monkeypatch.setattr(DQNAgent, "learn", fragile)
+        done = program(*BUDGET, "hydra.run.dir=run")
+        assert done.status == 1
+        assert "ArithmeticError: the loss is not finite" in done.err.splitlines()[-1]
+        log = log_of(tmp_path / "run")
+        assert "ArithmeticError: the loss is not finite" in log
+        assert "the last checkpoint stays" in log
+        assert step_of(tmp_path / "run") == 400, "from the middle of learning nobody could go on exactly"
+
+        assert program(*BUDGET, "hydra.run.dir=run").status == 0
+        assert program(*BUDGET, "hydra.run.dir=whole").status == 0
+        assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+    def test_a_state_that_cannot_be_saved_does_not_hide_the_first_error(
+        self, my_env: str, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def unwritable(_: DQNAgent) -> object:
+            raise OSError("no space left on device")
+
+        (tmp_path / "broken").touch()
+        monkeypatch.setattr(DQNAgent, "state_dict", unwritable)
+        done = program(*RUN, "env.kwargs.at=50")
+        assert done.status == 1
+        assert "RuntimeError: the sensor is lost" in done.err.splitlines()[-1]
+        log = log_of(tmp_path / "run")
+        assert "the sensor is lost" in log
+        assert "the state could not be saved" in log
+        assert "no space left on device" in log
+
+    def test_curves_that_cannot_be_drawn_do_not_fail_the_run(
+        self, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def broken(_: Path) -> None:
+            raise RuntimeError("no fonts")
+
+        monkeypatch.setattr("dqn_runner.plots.draw_training_curves", broken)
+        assert program(*BUDGET, "hydra.run.dir=run").status == 0
+        assert "no fonts" in log_of(tmp_path / "run")
+        assert (tmp_path / "run" / "metrics.json").exists()

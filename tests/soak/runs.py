@@ -1,0 +1,94 @@
+"""Kills the real program at random moments, and counts the runs that end exactly all the same.
+
+    python -m tests.soak.runs --kills 200 --seed 0
+
+Each kill is one run: it dies by SIGKILL at a random moment (of wall-clock time, between operations on the
+disk, in the middle of a write, or between env steps), the same command goes on, and what it leaves is held
+against a run that was never interrupted. Exit status 1 if any differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.end_to_end.test_exact import BUDGET, ENVS, EXPLORATION, STEPS
+from tests.support import crash
+from tests.support.crash import Kill
+from tests.support.probes import agent_options, short_schedule
+
+DELAY = "delay"
+
+
+class Whole:
+    """A run that nobody interrupts, and what it took."""
+
+    def __init__(self, command: list[str], cwd: Path) -> None:
+        cwd.mkdir(parents=True)
+        begun = time.perf_counter()
+        assert crash.run(command, cwd) == 0, (cwd / "output").read_text()
+        self.seconds = time.perf_counter() - begun
+        self.run_dir = cwd / "run"
+        self.operations = crash.operations(cwd)
+
+
+def killed(command: list[str], cwd: Path, whole: Whole, rng: random.Random) -> str:
+    """Run `command` until it is killed at a random moment, which is returned; a faster one runs again."""
+    while True:
+        cwd.mkdir(parents=True)
+        what = rng.choice([DELAY, DELAY, "operation", "write", "checkpoint", "step"])
+        if what == DELAY:
+            seconds = rng.uniform(0.1, 1.0) * whole.seconds
+            process = crash.start(command, cwd)
+            process.join(seconds)
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            moment, status = f"after {seconds:.2f} s", process.exitcode
+        else:
+            number = rng.randrange(1, STEPS if what == "step" else whole.operations)
+            moment, status = f"at {what} {number}", crash.run(command, cwd, Kill(what, number))
+        if status == -signal.SIGKILL:
+            return moment
+        assert status == 0, (cwd / "output").read_text()
+        shutil.rmtree(cwd)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    exact = 0
+    with tempfile.TemporaryDirectory() as folder:
+        wholes: dict[str, Whole] = {}
+        for number in range(1, arguments.kills + 1):
+            option, env = rng.choice(agent_options()), rng.choice(list(ENVS))
+            name = f"{option} on {env}"
+            command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, EXPLORATION)]
+            if name not in wholes:
+                wholes[name] = Whole(command, Path(folder) / "whole" / name)
+            cwd = Path(folder) / "killed"
+            moment = killed(command, cwd, wholes[name], rng)
+            status = crash.run(command, cwd)
+            found = [f"exit status {status}: {(cwd / 'output').read_text()[-500:]}"] if status else []
+            found = found or crash.differences(wholes[name].run_dir, cwd / "run")
+            exact += not found
+            print(f"{number}/{arguments.kills} {name}, killed {moment}: {found or 'exact'}", flush=True)
+            shutil.rmtree(cwd)
+    print(f"{exact} of {arguments.kills} exact")
+    return int(exact != arguments.kills)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

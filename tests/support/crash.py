@@ -1,0 +1,210 @@
+"""The real program, killed where a test wants it, and what runs must then have in common.
+
+A process of a fork server that has imported the heavy libraries runs `python -m dqn_runner` as it is; only
+the place of the kill is put in from here: before the n-th operation on the disk, in the middle of the n-th
+write, or before the n-th step of the environments.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from dqn_runner.checkpointing.format import load_checkpoint, read_document
+from dqn_runner.core.state import State
+from dqn_runner.envs import vector_env
+from dqn_runner.io import files
+from dqn_runner.run import plots
+
+OPERATIONS = ("open", "write", "fsync", "replace", "link", "unlink")
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    [
+        "tests.support.crash",
+        "matplotlib.backends.backend_agg",
+        "minatar.gym",
+        "Box2D",
+        "torch.fx.experimental.symbolic_shapes",  # torch imports it with the first gradient
+    ]
+)
+
+
+class Kill(NamedTuple):
+    """Where a process dies."""
+
+    what: str
+    """`operation`, `write`, `checkpoint` (a write of one, at or after that operation) or `step`."""
+    number: int
+
+
+@dataclass
+class Disk:
+    """Stands in for the module `os` in `files`, and counts; `at(number, name, arguments)` sees each call.
+
+    Nobody pulls the plug here: what `fsync` would wait for outlives a process that is killed.
+    """
+
+    at: Callable[[int, str, tuple[Any, ...]], None]
+    count: int = 0
+    O_RDONLY: int = field(default=os.O_RDONLY)
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(os, name)
+        if name not in OPERATIONS:
+            return function
+
+        def counted(*arguments: Any) -> Any:
+            self.count += 1
+            self.at(self.count, name, arguments)
+            return None if name == "fsync" else function(*arguments)
+
+        return counted
+
+
+def start(
+    args: Iterable[str], cwd: Path, kill: Kill | None = None, curves: bool = False
+) -> ForkServerProcess:
+    """`python -m dqn_runner ARGS` in directory `cwd`, on its way; `curves` take a short run's time."""
+    process = _context.Process(target=_run, args=(list(args), str(cwd), kill, curves))
+    process.start()
+    return process
+
+
+def run(args: Iterable[str], cwd: Path, kill: Kill | None = None, curves: bool = False) -> int:
+    """`python -m dqn_runner ARGS` to its end; the exit status, -9 if it was killed."""
+    process = start(args, cwd, kill, curves)
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def operations(cwd: Path) -> int:
+    """How many operations on the disk the last process in `cwd` made."""
+    return int((cwd / "operations").read_text())
+
+
+def _run(args: list[str], cwd: str, kill: Kill | None, curves: bool) -> None:
+    os.chdir(cwd)
+    if not curves:
+        plots.draw_training_curves = lambda _: None
+    output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    torch.set_num_threads(1)
+    disk = Disk(lambda number, name, arguments: _die_at(kill, number, name, arguments))
+    files.os = disk  # pyright: ignore[reportAttributeAccessIssue]
+    if kill and kill.what == "step":
+        _die_at_step(kill.number)
+    sys.argv = ["dqn_runner", *args]
+    try:
+        runpy.run_module("dqn_runner", run_name="__main__")
+    finally:
+        Path("operations").write_text(str(disk.count))
+        sys.stderr.flush()
+
+
+def _die_at(kill: Kill | None, number: int, name: str, arguments: tuple[Any, ...]) -> None:
+    if kill is None or kill.what == "step" or number < kill.number:
+        return
+    if kill.what == "operation":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif name == "write":
+        descriptor, content = arguments
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        if kill.what == "write" or path.parent.name == "checkpoints":
+            os.write(descriptor, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_at_step(number: int) -> None:
+    left = iter(range(number))
+    step = vector_env.VectorEnv.step
+
+    def fragile(self: vector_env.VectorEnv, actions: list[int]) -> Any:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, actions)
+
+    vector_env.VectorEnv.step = fragile  # type: ignore[method-assign]
+
+
+# What equal runs have in common
+
+
+def differences(one: Path, two: Path) -> list[str]:
+    """What differs between two run directories that hold the same run, but for times."""
+    found = [
+        f"{name} differs"
+        for name in ("training_curves.png", "metrics.csv")
+        if _without_times(one / name) != _without_times(two / name)
+    ]
+    for name, read in (("metrics.jsonl", _records), ("metrics.json", _metrics)):
+        if read(one / name) != read(two / name):
+            found.append(f"{name} differs")
+    names = [sorted(path.name for path in (run / "checkpoints").rglob("*.*")) for run in (one, two)]
+    if names[0] != names[1]:
+        found.append(f"the checkpoints are {names[0]} and {names[1]}")
+    for path in sorted((one / "checkpoints").glob("*.pt")):
+        other = two / "checkpoints" / path.name
+        if other.exists():
+            found += [f"{path.name}: {what}" for what in _unequal(checkpoint_of(path), checkpoint_of(other))]
+    return found
+
+
+def checkpoint_of(path: Path) -> State:
+    """The content of a checkpoint and of the segments that it names, without times and places in files."""
+    document = read_document(path)
+    document["rows"] = load_checkpoint(path)["state"]["replay"]["rows"].all()
+    del document["state"]["elapsed"], document["state"]["sinks"]
+    if document["state"]["finished"]:
+        del document["state"]["finished"]["before"]["sinks"]
+    return document
+
+
+def _unequal(one: Any, two: Any, where: str = "") -> list[str]:
+    if type(one) is not type(two):
+        return [f"{where} is {one!r} and {two!r}"]
+    if isinstance(one, dict):
+        if list(one) != list(two):
+            return [f"{where} has {list(one)} and {list(two)}"]
+        return [line for key in one for line in _unequal(one[key], two[key], f"{where}.{key}")]
+    if isinstance(one, list):
+        if len(one) != len(two):
+            return [f"{where} has lengths {len(one)} and {len(two)}"]
+        pairs = enumerate(zip(one, two, strict=True))
+        return [line for i, (a, b) in pairs for line in _unequal(a, b, f"{where}[{i}]")]
+    if isinstance(one, torch.Tensor | np.ndarray):
+        same = np.asarray(one).tobytes() == np.asarray(two).tobytes()
+        return [] if same else [f"{where} differs"]
+    return [] if repr(one) == repr(two) else [f"{where} is {one!r} and {two!r}"]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+def _metrics(path: Path) -> Any:
+    return {key: value for key, value in json.loads(path.read_text()).items() if key != "time"}
+
+
+def _without_times(path: Path) -> Any:
+    """Bytes of a file; of a table the columns that are no times."""
+    if path.suffix != ".csv" or not path.exists():
+        return path.read_bytes() if path.exists() else None
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    kept = [i for i, name in enumerate(rows[0]) if not name.startswith("time/")]
+    return [[row[i] for i in kept] for row in rows]

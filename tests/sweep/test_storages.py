@@ -1,0 +1,364 @@
+"""Studies survive whoever writes them: journals with torn lines, databases that go away."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from wsgiref.util import setup_testing_defaults
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.sweep.storages import opening, rdb
+from dqn_runner.sweep.storages.opening import open_storage, without_password
+from tests.support.servers import ENCODED, PASSWORD, Server, mysql, postgresql
+
+__all__ = ["mysql", "postgresql"]
+
+ROOT = Path(__file__).parents[2]
+NAME = "a study"
+
+WRITER = """
+import sys
+import optuna
+from dqn_runner.sweep.storage import open_storage
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+study = optuna.load_study(
+    storage=open_storage(sys.argv[1]), study_name="a study", sampler=optuna.samplers.RandomSampler()
+)
+for _ in range(int(sys.argv[2])):
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    for step in range(3):
+        trial.report(step, step)
+        print(trial.number, step, flush=True)
+    study.tell(trial, trial.number)
+    print(trial.number, "told", flush=True)
+"""
+
+
+class Writer:
+    """A process that makes trials; says what it knows to be stored."""
+
+    def __init__(self, url: str, trials: int, before: str = "") -> None:
+        """`before` is run first."""
+        command = [sys.executable, "-c", before + WRITER, url, str(trials)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.said: list[str] = []
+
+    def hear(self, lines: int) -> None:
+        """Wait until it has said so many lines more."""
+        assert self.process.stdout is not None
+        for _ in range(lines):
+            line = self.process.stdout.readline()
+            assert line.endswith("\n"), self.end()
+            self.said.append(line)
+
+    def end(self) -> str:
+        """Wait for its end; what it wrote to standard error."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        with self.process.stdout as out, self.process.stderr as err:
+            self.said += out.readlines()
+            self.process.wait()
+            return err.read()
+
+    def kill(self) -> None:
+        """As `kill -9`."""
+        self.process.kill()
+        self.end()
+
+    def check(self, trials: list[optuna.trial.FrozenTrial]) -> None:
+        """All it was told to be stored is."""
+        assert self.said
+        for line in self.said:
+            if line.endswith("\n"):
+                number, what = line.split()
+                trial = trials[int(number)]
+                assert trial.number == int(number)
+                if what == "told":
+                    assert trial.state is TrialState.COMPLETE
+                    assert trial.value == float(number)
+                else:
+                    assert trial.intermediate_values[int(what)] == float(what)
+
+
+@pytest.fixture(autouse=True)
+def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process leaves its connections to the operating system; here drivers would complain."""
+    opened: list[RDBStorage] = []
+
+    class Recorded(rdb.RetryingRDBStorage):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)  # type: ignore[arg-type]
+            opened.append(self)
+
+    monkeypatch.setattr(opening, "RetryingRDBStorage", Recorded)
+    yield
+    for each in opened:
+        each.engine.dispose()
+
+
+@pytest.fixture(params=["journal", "sqlite", "postgresql", "mysql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "journal":
+        yield str(tmp_path / "study.journal")
+    elif request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/study.db"
+    else:
+        server: Server = request.getfixturevalue(request.param)
+        yield server.new_database()
+
+
+def new_study(url: str) -> optuna.Study:
+    return optuna.create_study(storage=open_storage(url), study_name=NAME)
+
+
+def trials_of(url: str) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(storage=open_storage(url), study_name=NAME).trials
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_study_lose_nothing_and_make_no_trial_twice(url: str) -> None:
+    new_study(url)
+    writers = [Writer(url, 5) for _ in range(3)]
+    for writer in writers:
+        assert writer.end() == ""
+        assert writer.process.returncode == 0
+    trials = trials_of(url)
+    assert [trial.number for trial in trials] == list(range(15))
+    for writer in writers:
+        writer.check(trials)
+    assert sorted(number for w in writers for number in w.said if "told" in number) == sorted(
+        f"{number} told\n" for number in range(15)
+    )
+
+
+@pytest.mark.slow
+def test_writers_of_a_journal_that_are_killed_leave_it_to_the_others(tmp_path: Path) -> None:
+    url, dice = str(tmp_path / "study.journal"), random.Random(3)
+    new_study(url)
+    everyone = [Writer(url, 10**6) for _ in range(3)]
+    writing = list(everyone)
+    for _ in range(3):
+        for writer in writing:
+            writer.hear(dice.randrange(1, 20))
+        writing.pop(dice.randrange(3)).kill()
+        writing.append(Writer(url, 10**6))
+        everyone.append(writing[-1])
+    for writer in writing:
+        writer.hear(1)
+        writer.kill()
+    trials = trials_of(url)
+    for writer in everyone:
+        writer.check(trials)
+    assert new_study_goes_on(url)
+
+
+KILLED = "import io, os, signal; from dqn_runner.sweep.storages import journal; die = lambda *_: os.kill(os.getpid(), 9)\n"
+MOMENTS = {
+    "with the lock": (
+        "flock = journal.fcntl.flock\njournal.fcntl.flock = lambda *args: (flock(*args), left or die())\n"
+    ),
+    "within a line": (
+        "class Half(io.FileIO):\n"
+        "    def write(self, line):\n"
+        "        return super().write(line) if left else (super().write(line[: len(line) // 2]), die())\n"
+        "journal.Path.open = lambda self, mode='r', *_, **__: Half(self, mode)\n"
+    ),
+    "before it knows that the line is stored": (
+        "fsync = os.fsync\njournal.os.fsync = lambda file: fsync(file) if left else die()\n"
+    ),
+}
+COUNTDOWN = """
+append = journal.Journal.append_logs
+def counted(self, logs):
+    global left
+    left -= 1
+    append(self, logs)
+left = 6
+journal.Journal.append_logs = counted
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_writer_of_a_journal_that_is_killed(tmp_path: Path, moment: str) -> None:
+    url = str(tmp_path / "study.journal")
+    new_study(url)
+    killed = Writer(url, 10**6, KILLED + COUNTDOWN + MOMENTS[moment])
+    killed.end()
+    assert killed.process.returncode == -9
+    assert (Path(url).read_bytes()[-1:] != b"\n") == (moment == "within a line")
+    assert new_study_goes_on(url)
+    killed.check(trials_of(url))
+
+
+def new_study_goes_on(url: str) -> bool:
+    """Two processes one after the other can read all and write; Optuna's own backend reads it too."""
+    for _ in range(2):
+        study = optuna.load_study(storage=open_storage(url), study_name=NAME)
+        trial = study.ask()
+        study.tell(trial, 1.0)
+    stock = optuna.load_study(storage=JournalStorage(JournalFileBackend(url)), study_name=NAME)
+    return stock.trials[-1].value == 1.0 and len(stock.trials) == len(study.trials)
+
+
+def test_a_line_longer_than_what_is_read_at_once_is_kept(tmp_path: Path) -> None:
+    url = str(tmp_path / "study.journal")
+    study = new_study(url)
+    study.set_user_attr("long", "x" * 200_000)
+    with Path(url).open("ab") as file:
+        file.write(b"y" * 200_000)
+    study.set_user_attr("short", "z")
+    attributes = optuna.load_study(storage=open_storage(url), study_name=NAME).user_attrs
+    assert attributes == {"long": "x" * 200_000, "short": "z"}
+
+
+def test_a_journal_may_be_given_as_a_url(tmp_path: Path) -> None:
+    new_study(f"journal://{tmp_path}/study.journal")
+    assert trials_of(str(tmp_path / "study.journal")) == []
+
+
+@pytest.mark.slow
+def test_jobs_outlast_a_restart_of_their_database(postgresql: Server) -> None:
+    url = postgresql.new_database()
+    new_study(url)
+    writers = [Writer(url, 10**6) for _ in range(2)]
+    for writer in writers:
+        writer.hear(8)
+    postgresql.stop()
+    try:
+        for writer in writers:
+            assert writer.process.stderr is not None
+            assert "does not answer" in writer.process.stderr.readline()
+    finally:
+        postgresql.start()
+    for writer in writers:
+        assert writer.process.stderr is not None
+        assert "answers again" in writer.process.stderr.readline()
+        writer.hear(20)
+        writer.kill()
+    trials = trials_of(url)
+    for writer in writers:
+        writer.check(trials)
+
+
+def lost(*_: object) -> None:
+    raise OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+
+
+def test_a_trial_that_was_finished_before_the_answer_was_lost_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    store, calls = RDBStorage.set_trial_state_values, 0
+
+    def store_and_lose(*arguments: object) -> bool:
+        nonlocal calls
+        calls += 1
+        stored = store(*arguments)  # type: ignore[arg-type]
+        if calls == 1:
+            lost()
+        return stored
+
+    trial = study.ask()
+    monkeypatch.setattr(RDBStorage, "set_trial_state_values", store_and_lose)
+    study.tell(trial, 2.0)
+    assert calls == 2
+    assert study.trials[0].value == 2.0
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        open_storage(f"sqlite:///{tmp_path}/study.db").set_trial_state_values(1, TrialState.FAIL)
+
+
+def test_a_database_that_stays_away_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    monkeypatch.setattr(rdb, "PATIENCE", 0.0)
+    monkeypatch.setattr(study._storage._backend, "scoped_session", lost)
+    with pytest.raises(UserError, match="did not answer for 0 seconds: server closed the connection"):
+        study.set_user_attr("a", 1)
+
+
+def test_what_is_wrong_with_a_value_is_said_at_once(tmp_path: Path) -> None:
+    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    with pytest.raises(TypeError):
+        study.set_user_attr("a", object())
+
+
+WRONG = {
+    "redis://host/0": "there is no storage redis://",
+    "postgresql+other://host/name": "there is no driver postgresql\\+other",
+    "sqlite://": "in memory",
+    "sqlite:///:memory:": "in memory",
+    "sqlite:////nowhere/study.db": "unable to open database file",
+    "/nowhere/study.journal": "No such file or directory",
+    "postgresql://me:secret@host:port/name": "is no URL",
+    "postgresql://me:secret@127.0.0.1:1/name": "[Cc]onnection refused",
+    "mysql://me:secret@127.0.0.1:1/name": "Can't connect",
+}
+
+
+@pytest.mark.parametrize("url", WRONG)
+def test_a_storage_that_cannot_be_opened_is_explained_without_its_password(url: str) -> None:
+    with pytest.raises(UserError, match=WRONG[url]) as caught:
+        open_storage(url, patience=0.0)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("server", "module"), [("postgresql", "psycopg"), ("mysql", "pymysql")])
+def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, server: str, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"pip install 'dqn_runner\[{server}\]'"):
+        open_storage(f"{server}://me:secret@127.0.0.1:1/name")
+
+
+@pytest.mark.slow
+def test_a_wrong_password_or_name_is_said(postgresql: Server) -> None:
+    url = postgresql.new_database()
+    with pytest.raises(UserError, match="password authentication failed") as caught:
+        open_storage(url.replace(ENCODED, "guess"), patience=0.0)
+    assert "guess" not in str(caught.value)
+    with pytest.raises(UserError, match="does not exist") as caught:
+        open_storage(f"{url}_more", patience=0.0)
+    assert PASSWORD not in str(caught.value)
+    assert ENCODED not in str(caught.value)
+
+
+def test_a_journal_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("one\ntwo\n")
+    with pytest.raises(UserError, match="no journal of a sweep"):
+        open_storage(str(tmp_path / "notes"))
+    with pytest.raises(UserError, match="Is a directory"):
+        open_storage(str(tmp_path))
+
+
+def test_a_password_is_not_shown() -> None:
+    assert without_password("mysql://me:secret@host/name") == "mysql://me:***@host/name"
+    assert without_password("/here/study.journal") == "/here/study.journal"
+
+
+def test_the_dashboard_opens_a_journal(tmp_path: Path) -> None:
+    from optuna_dashboard import wsgi
+
+    url = str(tmp_path / "study.journal")
+    new_study(url).ask()
+    application = wsgi(JournalStorage(JournalFileBackend(url)))
+    request: dict[str, object] = {}
+    setup_testing_defaults(request)
+    status: list[str] = []
+    body = b"".join(
+        application({**request, "PATH_INFO": "/api/studies"}, lambda code, *_: status.append(code))
+    )
+    assert status == ["200 OK"]
+    assert b'"a study"' in body

@@ -1,0 +1,268 @@
+"""Sweeps as a user runs them, with the real program: killed, stopped, failing, shared, validated."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial
+
+from dqn_runner.config.schema import CONF
+from dqn_runner.sweep.storages.opening import open_storage
+from tests.conftest import BUDGET, Outcome, environment, records, run_cli
+
+SWEEP = ("-m", "hydra/sweeper=optuna", "hydra.sweep.dir=sweep", *BUDGET, "logging=[file,jsonl]")
+LEARNING_RATE = "agent.learning_rate=tag(log,interval(1e-4,1e-2))"
+
+pytestmark = pytest.mark.slow
+
+
+def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command, running in the background."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dqn_runner", *SWEEP, *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def trials_of(cwd: Path) -> list[FrozenTrial]:
+    storage = open_storage(str(cwd / "sweep" / "study.journal"))
+    return optuna.load_study(study_name="sweep", storage=storage).trials
+
+
+def results_of(cwd: Path) -> Any:
+    return OmegaConf.load(cwd / "sweep" / "optimization_results.yaml")
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what must happen; the deadline is far beyond what a loaded machine needs."""
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def pid_of(run_dir: Path) -> int:
+    """The process that writes a run directory."""
+    said = re.match(r"pid (\d+)", (run_dir / ".lock").read_text())
+    assert said is not None
+    return int(said[1])
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+
+
+def content(trial: FrozenTrial) -> tuple[Any, ...]:
+    runs = [run["metrics"]["return"] for key, run in trial.user_attrs.items() if key.startswith("run_")]
+    return (trial.number, trial.state, trial.params, trial.values, trial.intermediate_values, runs)
+
+
+def test_a_sweep_that_is_killed_goes_on_to_what_it_would_have_come_to(tmp_path: Path) -> None:
+    arguments = (LEARNING_RATE, "hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=2")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for cwd in (whole, killed):
+        cwd.mkdir()
+    assert run_cli(*SWEEP, *arguments, cwd=whole).status == 0
+
+    first = killed / "sweep" / "0" / "seed_0"
+    sweeper = start(killed, *arguments)
+    until(lambda: (first / "checkpoints" / "latest.pt").exists())
+    job = pid_of(first)
+    sweeper.kill()
+    sweeper.communicate()
+    until(lambda: not alive(job))  # nobody is there to wait for it
+
+    second = killed / "sweep" / "1" / "seed_1"
+    sweeper = start(killed, *arguments)
+    until(lambda: (second / "checkpoints" / "latest.pt").exists())
+    os.kill(pid_of(second), signal.SIGKILL)
+    out, _ = sweeper.communicate()
+    assert sweeper.returncode == 0, out
+
+    assert [content(trial) for trial in trials_of(killed)] == [content(trial) for trial in trials_of(whole)]
+    for run in ("0/seed_0", "1/seed_1"):
+        assert records(killed / "sweep" / run) == records(whole / "sweep" / run)
+    again = run_cli(*SWEEP, *arguments, cwd=killed)
+    assert again.status == 0
+    assert "2 complete" in again.out
+    assert len(trials_of(killed)) == 2
+
+
+def test_a_signal_stops_a_sweep_in_good_order(tmp_path: Path) -> None:
+    arguments = (LEARNING_RATE, "hydra.sweeper.n_trials=2", "trainer.max_steps=100000")
+    sweeper = start(tmp_path, *arguments)
+    run_dir = tmp_path / "sweep" / "0"
+    until(lambda: (run_dir / "checkpoints" / "latest.pt").exists())
+    sweeper.send_signal(signal.SIGTERM)
+    out, _ = sweeper.communicate()
+    assert sweeper.returncode == 143, out
+    assert out.splitlines()[-1] == "stopping: the jobs save their state, and the same command goes on"
+    assert "stopped by SIGTERM" in (run_dir / "logs" / "training.log").read_text()
+    assert [trial.state.name for trial in trials_of(tmp_path)] == ["RUNNING"]
+
+
+def test_two_processes_share_a_study(tmp_path: Path) -> None:
+    arguments = (LEARNING_RATE, "hydra.sweeper.n_trials=4")
+    both = [start(tmp_path, *arguments) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    trials = trials_of(tmp_path)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
+    assert len({trial.user_attrs["worker"] for trial in trials}) == 2
+    assert all("4 complete" in text for text in said)
+
+
+def test_failures_and_divergence_cost_only_their_own_trials(tmp_path: Path) -> None:
+    done = run_cli(
+        *SWEEP,
+        "agent.batch_size=8,100000",
+        "agent.learning_rate=1e-3,1e30",
+        "hydra.sweeper.sampler=grid",
+        cwd=tmp_path,
+    )
+    assert done.status == 0, done.err
+    found = {tuple(trial.params.values()): trial for trial in trials_of(tmp_path)}
+    states = {key: trial.state.name for key, trial in found.items()}
+    assert states == {
+        (8, 1e-3): "COMPLETE",
+        (8, 1e30): "PRUNED",
+        (100000, 1e-3): "FAIL",
+        (100000, 1e30): "FAIL",
+    }
+    assert (
+        "agent.batch_size=100000 is larger than agent.replay.capacity"
+        in found[(100000, 1e30)].user_attrs["error"]
+    )
+    assert "learning diverged" in found[(8, 1e30)].user_attrs["diverged"]
+    assert results_of(tmp_path).trials == {
+        "complete": 1,
+        "pruned": 0,
+        "diverged": 1,
+        "failed": 2,
+        "running": 0,
+        "waiting": 0,
+    }
+
+
+def test_an_env_that_is_broken_is_named_in_the_study_and_in_the_log_of_its_job(
+    tmp_path: Path, my_env: str
+) -> None:
+    (tmp_path / "broken").touch()
+    done = run_cli(*SWEEP, f"env._target_={my_env}", LEARNING_RATE, "hydra.sweeper.n_trials=1", cwd=tmp_path)
+    assert done.status == 0
+    assert "failed: trial 0: the run failed: RuntimeError: the sensor is lost" in done.out
+    line = 'raise RuntimeError("the sensor is lost")'
+    assert line in (tmp_path / "sweep" / "0" / "job.log").read_text()
+    (trial,) = trials_of(tmp_path)
+    assert line in trial.user_attrs["traceback"]
+
+
+def test_the_best_is_validated_on_fresh_seeds_and_runs_as_it_is(tmp_path: Path) -> None:
+    settings = ("hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=2", "hydra.sweeper.validate=2", "seed=5")
+    done = run_cli(*SWEEP, LEARNING_RATE, *settings, "hydra.sweeper.n_jobs=2", cwd=tmp_path)
+    assert done.status == 0, done.err
+    found = results_of(tmp_path)
+    assert found.validation.seeds == [7, 8]
+    assert found.validation.mean == pytest.approx(sum(found.validation["values"]) / 2)
+    assert f"RESULT: trial {found.best_trial}" in done.out
+    arguments = ("--config-dir", "sweep", "experiment=best_config", "seed=7", "hydra.run.dir=again")
+    again = run_cli(*arguments, cwd=tmp_path)
+    assert again.status == 0, again.err
+    validated = tmp_path / "sweep" / str(found.best_trial) / "seed_7"
+    assert records(tmp_path / "again") == records(validated)
+
+
+def test_a_pruned_run_has_an_exit_status_of_its_own_and_its_artefacts(tmp_path: Path) -> None:
+    pruner = (
+        "hydra.sweeper.pruner._target_=optuna.pruners.ThresholdPruner",
+        "hydra.sweeper.pruner.lower=1000",
+    )
+    done = run_cli(*SWEEP, LEARNING_RATE, *pruner, "hydra.sweeper.n_trials=1", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "There is no best trial: no trial has completed." in done.out
+    (trial,) = trials_of(tmp_path)
+    assert trial.state.name == "PRUNED"
+    assert trial.user_attrs["pruned"] == "pruned by the sweep's ThresholdPruner after evaluation 1"
+    run_dir = tmp_path / "sweep" / "0"
+    assert (run_dir / "metrics.json").exists()
+    assert (run_dir / "checkpoints" / "best.pt").exists()
+    link = (f"study.storage={tmp_path}/sweep/study.journal", "study.name=sweep", "study.trial=0")
+    run = run_cli(*BUDGET, LEARNING_RATE.replace("tag(log,interval(1e-4,1e-2))", "1e-3"), *link, cwd=tmp_path)
+    assert run.status == 4
+    assert run.err.splitlines()[-1] == "pruned: pruned by the sweep's ThresholdPruner after evaluation 1"
+    freed = run_cli(f"resume={run_dir}", cwd=tmp_path)
+    assert freed.status == 0, freed.err
+
+
+def test_a_dry_run_says_what_it_would_take_and_starts_nothing(tmp_path: Path) -> None:
+    settings = ("hydra.sweeper.n_trials=6", "hydra.sweeper.seeds=2", "hydra.sweeper.validate=3")
+    done = run_cli(*SWEEP, LEARNING_RATE, *settings, "hydra.sweeper.dry_run=true", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert done.out.startswith("runs    15: 6 trials of 2 seed(s) and 3 to validate the best, 1 at once")
+    assert not (tmp_path / "sweep").exists()
+
+
+def error(outcome: Outcome) -> str:
+    return outcome.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("agent.learning_rat=interval(1e-4,1e-2)",), "did you mean 'agent.learning_rate'"),
+        ((LEARNING_RATE, "hydra.sweeper.n_trial=3"), "did you mean 'hydra.sweeper.n_trials'"),
+        ((LEARNING_RATE, "hydra.sweeper.sampler=tpee"), "did you mean hydra/sweeper/sampler=tpe"),
+        ((LEARNING_RATE, "hydra.sweeper.sampler=grid"), "agent.learning_rate"),
+        ((LEARNING_RATE, "hydra.sweep.subdir=x"), "hydra.sweep.subdir cannot be set"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused_before_it_begins(
+    program: Callable[..., Outcome], tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in error(program(*SWEEP, *arguments))
+    assert not list(tmp_path.glob("sweep/[0-9]*"))
+
+
+def test_a_configuration_that_jobs_would_not_read_is_refused(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    shutil.copytree(CONF, tmp_path / "conf")
+    refused = program(f"--config-path={tmp_path}/conf", *SWEEP, LEARNING_RATE)
+    assert refused.error.endswith("add options with --config-dir instead")
+
+
+def test_a_job_takes_up_no_run_of_another_trial(
+    program: Callable[..., Outcome], tmp_path: Path, finished_run: Path
+) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    found = program(*BUDGET, "hydra.run.dir=run", "agent.learning_rate=0.5", "study.trial=0")
+    assert "run holds a run that is not of this trial (agent.learning_rate: " in found.error
+
+
+def test_an_experiment_that_was_changed_meanwhile_is_another_question(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    for steps in (150, 200):
+        file = tmp_path / "conf" / "experiment" / "mine.yaml"
+        file.write_text(f"# @package _global_\nagent:\n  batch_size: {steps}\n")
+        command = ("--config-dir=conf", *SWEEP, LEARNING_RATE, "experiment=mine", "agent.learning_starts=1")
+        done = program(*command, "hydra.sweeper.sampler.no_such=1")  # the study is made before its sampler
+    assert "another agent.batch_size (agent.batch_size: 150 -> 200)" in done.error

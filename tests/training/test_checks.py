@@ -1,0 +1,118 @@
+"""What a run is said to need, against the arithmetic and against what checkpoints take."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dqn_runner import DQNConfig, TrainingConfig, UserError
+from dqn_runner.checkpointing import segments
+from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, numbered_name
+from dqn_runner.checkpointing.retention import Retention
+from dqn_runner.core.rng import stream
+from dqn_runner.core.types import EnvSpec
+from dqn_runner.replay.prioritized import PrioritizedReplay
+from dqn_runner.replay.uniform import UniformReplay
+from dqn_runner.training import checks
+from dqn_runner.training.config import FrequencyUnit
+from dqn_runner.training.resources import ResourceEstimate, estimate_resources
+
+MIB = 2**20
+VECTOR = EnvSpec(obs_shape=(4,), num_actions=2)
+"""48 bytes a transition, 16,384 of them in a segment: 0.75 MiB."""
+STACK = EnvSpec((4, 8, 8), 2, "uint8", frame_stack=4)
+
+
+class TestFootprint:
+    def of(self, replay: Any = UniformReplay, **trainer: Any) -> ResourceEstimate:
+        """A replay of 48 MiB, and a MiB of everything else in each checkpoint."""
+        agent = DQNConfig(replay=replay(capacity=MIB))
+        trainer = {"unit": FrequencyUnit.steps, "checkpoint_frequency": MIB // 4, **trainer}
+        return estimate_resources(agent, TrainingConfig(**trainer), VECTOR, state=MIB)
+
+    @pytest.mark.parametrize(
+        ("trainer", "shared"),
+        [
+            ({"keep_last": 0}, 2 * 48),  # best.pt may be old, and need a replay of its own
+            ({"keep_last": 2}, 48 + 48 + 2 * 12),
+            ({"keep_last": 2, "checkpoint_frequency": 4 * MIB}, 4 * 48),  # no two of them share anything
+            ({"keep_last": 2, "unit": FrequencyUnit.episodes, "checkpoint_frequency": 128}, 48 + 48 + 2 * 6),
+            ({"keep_last": 2, "unit": FrequencyUnit.episodes, "max_steps_per_episode": None}, 4 * 48),
+            ({"keep_last": 2, "max_steps": MIB}, 48),  # a short run fills no more
+            ({"keep_last": 2, "max_steps": 2 * MIB}, 2 * 48),
+        ],
+    )
+    def test_what_checkpoints_share(self, trainer: dict[str, Any], shared: float):
+        trainer = {"max_steps_per_episode": 2**10, **trainer}
+        files = 3 + trainer["keep_last"]
+        assert self.of(**trainer) == ResourceEstimate(48 * MIB, int((shared + files * (1 + 0.75)) * MIB))
+
+    def test_priorities_are_in_each_checkpoint(self):
+        more = self.of(PrioritizedReplay, keep_last=2).disk - self.of(keep_last=2).disk
+        assert more == 5 * 8 * MIB
+
+    def test_a_short_run_fills_a_part_of_the_replay(self):
+        uniform = self.of(keep_last=0, max_steps=2**10)
+        assert uniform == ResourceEstimate(48 * 2**10, 48 * 2**10 + 3 * (MIB + 48 * 2**10))
+        assert self.of(PrioritizedReplay, keep_last=0, max_steps=2**10).disk == uniform.disk + 3 * 8 * 2**10
+
+    def test_the_log_begins_with_it(self, finished_run: Path):
+        log = (finished_run / "logs" / "training.log").read_text()
+        assert "the replay takes up to 0.1 MiB of memory, checkpoints up to " in log
+
+
+@pytest.mark.parametrize(("period", "steps"), [(3_000, 21_000), (9_000, 36_000)], ids=["often", "rarely"])
+@pytest.mark.parametrize(
+    ("part", "spec"), [(UniformReplay, VECTOR), (PrioritizedReplay, VECTOR), (PrioritizedReplay, STACK)]
+)
+def test_checkpoints_take_as_much_as_was_said(
+    part: Any, spec: EnvSpec, period: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the best is old, a segment is sealed, and what is superseded is not removed yet."""
+    monkeypatch.setattr(segments, "length", lambda _: 1024)
+    capacity, sizes = 8_000, [0]
+    apply = Retention.apply
+
+    def measured(self: Retention) -> None:
+        files = {path.stat().st_ino: path.stat().st_size for path in tmp_path.rglob("*.*") if path.is_file()}
+        sizes.append(sum(files.values()))
+        apply(self)
+
+    monkeypatch.setattr(Retention, "apply", measured)
+    replay = part(capacity=capacity).build(spec, 1, 0.9, 1, stream(0, "replay"))
+    checkpointer = Checkpointer(tmp_path, keep_last=2)
+    frames = (
+        np.random.default_rng(0).integers(256, size=(steps + 8, *spec.obs_shape[1:])).astype(spec.obs_dtype)
+    )
+    for step in range(1, steps + 1):
+        obs, next_obs = (frames[at : at + 4].reshape(spec.obs_shape) for at in (step - 1, step))
+        replay.add(0, obs, 0, 0.0, False, False, next_obs)
+        if step % period == 0 or step == 8_500:
+            names = [BEST] if step == 8_500 else [numbered_name(step)]
+            checkpointer.save({"state": {"replay": replay.state_dict()}}, step, [*names, LATEST])
+    checkpointer.close()
+    trainer = TrainingConfig(frequency_unit=FrequencyUnit.steps, checkpoint_frequency=period, keep_last=2)
+    said = estimate_resources(DQNConfig(replay=part(capacity=capacity)), trainer, spec, state=0).disk
+    assert 0.8 * said < max(sizes) <= said
+
+
+def test_room_that_the_run_has_taken_already_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoints will be replaced; several names of one file are one file."""
+    agent, trainer = DQNConfig(replay=UniformReplay(capacity=8_000)), TrainingConfig(keep_last=0)
+    needed = estimate_resources(agent, trainer, VECTOR, state=0).disk
+    latest = tmp_path / "checkpoints" / "latest.pt"
+    latest.parent.mkdir()
+    latest.write_bytes(bytes(1000))
+    latest.with_name("best.pt").hardlink_to(latest)
+    usage = checks.shutil.disk_usage(tmp_path)
+    for missing in (1000, 1001):
+        free = usage._replace(free=needed - missing)
+        monkeypatch.setattr(checks.shutil, "disk_usage", lambda _, free=free: free)
+        with nullcontext() if missing == 1000 else pytest.raises(UserError, match="of this run need up to"):
+            checks.check_disk(tmp_path, agent, trainer, VECTOR, state=0)

@@ -1,0 +1,134 @@
+"""No state is forgotten: what changes during a run is the same in a trainer that took up its state."""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.config.build import build_trainer
+from dqn_runner.training.trainer import Trainer
+from tests.support.probes import agent_options, compose_run
+
+DERIVED = {
+    ".agent.learner.grad": "written before it is read, in every update",
+    ".agent.learner.online_params": "their gradients, and the count of changes that autograd keeps",
+    ".agent.network": "a shell, into which each call lays the learner's parameters and its noise",
+    ".collector.envs._spare": "written before it is read, in every step",
+    ".collector.envs._next_obs": "written before it is read, in every step",
+    ".evaluator": "every episode begins with a reset from a seed of its own",
+    ".metrics.last": "for a message of this process only",
+    "._watch": "time",
+    "._elapsed_before": "time",
+    ".directory.resumed": "whether this process resumed",
+    ".directory.loggers": "what loggers write to is their own; their places in files are in the state",
+    ".directory.checkpoints": "what lies on the disk says what it knows",
+    "._improved": "set and cleared within one step",
+}
+"""What may differ, and why."""
+
+
+def fingerprints(root: Any) -> dict[str, str]:
+    """Every value that is reachable from `root`, by its path, as text that equal values share."""
+    found: dict[str, str] = {}
+    seen: set[int] = set()
+
+    def visit(value: Any, path: str) -> None:
+        if value is None or isinstance(value, bool | int | float | str | bytes | Path | Enum | np.generic):
+            found[path] = repr(value)
+            return
+        if isinstance(value, np.ndarray):
+            found[path] = repr((value.dtype, value.shape, value.tobytes()))
+            return
+        if isinstance(value, torch.Tensor):
+            found[path] = repr((value.dtype, tuple(value.shape), value.detach().numpy().tobytes()))
+            return
+        if id(value) in seen or isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+            return
+        seen.add(id(value))
+        keep.append(value)
+        if isinstance(value, np.random.Generator):
+            found[path] = repr(value.bit_generator.state)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                visit(item, f"{path}[{key!r}]")
+        elif isinstance(value, list | tuple | deque | set | frozenset):
+            found[f"{path}:length"] = str(len(value))
+            for index, item in enumerate(value):
+                visit(item, f"{path}[{index}]")
+        elif isinstance(value, types.FunctionType):
+            for index, cell in enumerate(value.__closure__ or ()):
+                visit(cell.cell_contents, f"{path}:cell{index}")
+        elif isinstance(value, types.MethodType):
+            visit(value.__self__, f"{path}:self")
+        elif hasattr(value, "tolist"):
+            found[path] = repr(value.tolist())
+        else:
+            for name, item in getattr(value, "__dict__", {}).items():
+                visit(item, f"{path}.{name}")
+            for name in getattr(type(value), "__slots__", ()):
+                if hasattr(value, name):
+                    visit(getattr(value, name), f"{path}.{name}")
+
+    keep: list[Any] = []
+    visit(root, "")
+    return found
+
+
+def make(option: str, env: list[str], run_dir: Path) -> Trainer:
+    settings = [
+        f"agent={option}",
+        *env,
+        "agent.n_step=3",
+        "agent.batch_size=8",
+        "agent.learning_starts=20",
+        "agent.replay.capacity=64",
+        "agent.network.hidden=[8]",
+        "agent/network=mlp",
+        "agent.target_update_every=10",
+        "trainer.max_steps_per_episode=30",
+        "logging=[]",
+    ]
+    return build_trainer(compose_run(settings), run_dir, {}, None)
+
+
+def go_on(trainer: Trainer, rounds: int) -> None:
+    for _ in range(rounds):
+        trainer._advance()  # pyright: ignore[reportPrivateUsage]
+    trainer._evaluate()  # pyright: ignore[reportPrivateUsage]
+    trainer._log()  # pyright: ignore[reportPrivateUsage]
+    for _ in range(3):
+        trainer._advance()  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", agent_options())
+@pytest.mark.parametrize(
+    "env",
+    [["env=cartpole", "env.num_envs=2", "env.normalize_observations=true"], ["env=minatar"]],
+    ids=["cartpoles", "minatar"],
+)
+def test_what_changes_is_saved(option: str, env: list[str], tmp_path: Path) -> None:
+    trainer = make(option, env, tmp_path)
+    go_on(trainer, 60)
+    trainer._write_checkpoint([])  # pyright: ignore[reportPrivateUsage]
+    trainer.directory.checkpoints.close()
+    before = fingerprints(trainer)
+    go_on(trainer, 43)
+    after = fingerprints(trainer)
+    changed = {path for path in before | after if before.get(path) != after.get(path)}
+    assert any("np_random" in path or "game" in path for path in before), "the walk reaches into environments"
+    assert any(path.startswith(".replay.") for path in changed)
+
+    resumed = make(option, env, tmp_path / "another")
+    resumed.load_state_dict(load_checkpoint(tmp_path / "checkpoints" / "latest.pt")["state"])
+    again = fingerprints(resumed)
+    forgotten = {path for path in changed if before.get(path) != again.get(path)}
+    assert sorted(path for path in forgotten if not path.startswith(tuple(DERIVED))) == []

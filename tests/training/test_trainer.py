@@ -1,0 +1,369 @@
+"""The order of events: a tape that fakes write, compared with literal lists."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, UserError
+from dqn_runner.agent.exploration import EpsilonGreedy
+from dqn_runner.agent.schedules import Constant, Linear
+from dqn_runner.core.records import Record, RunInfo
+from dqn_runner.core.state import State
+from dqn_runner.io.json_io import read_json
+from dqn_runner.run import plots
+from dqn_runner.training.evaluator import Evaluation
+from dqn_runner.training.stopping import Best, StopCallback
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves take most of the time of a run of a few steps; one test draws them."""
+    if "documented" not in request.node.name:
+        monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
+
+
+class Counter(gymnasium.Env[Any, Any]):
+    """Episodes of `length` steps with reward 1; the observation is the step of the episode."""
+
+    observation_space = gymnasium.spaces.Box(-1, 100, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, length: int = 4) -> None:
+        self.length = length
+        self.t = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        return np.full(1, self.t, np.float32), 1.0, self.t == self.length, False, {}
+
+
+class Tape:
+    """A logger part and its sink; both write what happens."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Tape:
+        self.events.append(f"open {'new' if state is None else state['count']}")
+        return self
+
+    def write(self, record: Record) -> None:
+        self.events.append(f"{record.kind} {record.step}/{record.episode}")
+
+    def state_dict(self) -> State:
+        return {"count": len(self.events)}
+
+    def close(self, failed: bool) -> None:
+        self.events.append(f"close {'failed' if failed else 'well'}")
+
+
+def make_agent(**changes: Any) -> DQNAgent:
+    settings: dict[str, Any] = {
+        "state_dim": 1,
+        "action_dim": 2,
+        "batch_size": 4,
+        "learning_starts": 4,
+        "train_every": 2,
+        "target_update_every": 6,
+        "exploration": EpsilonGreedy(schedule=Constant(value=1.0)),
+    }
+    return DQNAgent(DQNConfig(**{**settings, **changes}))
+
+
+def make_trainer(
+    tmp_path: Path,
+    tape: Tape,
+    agent: DQNAgent | None = None,
+    env: Any = None,
+    stop_callback: StopCallback | None = None,
+    **changes: Any,
+) -> Trainer:
+    settings: dict[str, Any] = {
+        "unit": "steps",
+        "max_episodes": None,
+        "max_steps": 12,
+        "eval_frequency": 5,
+        "eval_episodes": 1,
+        "checkpoint_frequency": 8,
+        "log_frequency": 4,
+    }
+    config = TrainingConfig(**{**settings, **changes})
+    return Trainer(
+        agent or make_agent(),
+        env or Counter(),
+        config,
+        tmp_path / "run",
+        loggers={"tape": tape},
+        stop_callback=stop_callback,
+    )
+
+
+def spy(tape: Tape, owner: Any, method: str, name: str) -> None:
+    """Let `owner.method` also write `name` to the tape."""
+    original = getattr(owner, method)
+
+    def noted(*arguments: Any) -> Any:
+        tape.events.append(name)
+        return original(*arguments)
+
+    setattr(owner, method, noted)
+
+
+def test_event_tape_in_steps(tmp_path: Path) -> None:
+    tape = Tape()
+    agent = make_agent()
+    trainer = make_trainer(tmp_path, tape, agent)
+    spy(tape, agent, "learn", "learn")
+    spy(tape, agent, "sync_target", "sync")
+    save = trainer.directory.checkpoints.save
+
+    def noted(payload: State, step: int, names: list[str], set_best_aside: str | None) -> None:
+        tape.events.append(f"save {' '.join(names)}")
+        save(payload, step, names, set_best_aside)
+
+    trainer.directory.checkpoints.save = noted  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.train()
+    assert tape.events == [
+        "open new",
+        "episode 4/1",
+        "learn",
+        "train 4/1",
+        "learn",
+        "sync",
+        "eval 6/1",
+        "save best.pt latest.pt",
+        "episode 8/2",
+        "learn",
+        "train 8/2",
+        "save checkpoint_0000000008.pt latest.pt",
+        "learn",
+        "eval 10/2",
+        "episode 12/3",
+        "learn",
+        "sync",
+        "train 12/3",
+        "eval 12/3",
+        "save latest.pt",
+        "close well",
+    ]
+
+
+def test_event_tape_in_episodes(tmp_path: Path) -> None:
+    tape = Tape()
+    changes = {"unit": "episodes", "max_episodes": 4, "max_steps": None, "log_frequency": 3}
+    trainer = make_trainer(tmp_path, tape, **changes, eval_frequency=2, checkpoint_frequency=3)
+    trainer.train()
+    assert [event for event in tape.events if not event.startswith("episode")] == [
+        "open new",
+        "eval 8/2",
+        "train 12/3",
+        "eval 16/4",
+        "train 16/4",
+        "close well",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "steps"),
+    [
+        ({}, "trainer.max_steps=12 reached", 12),
+        ({"max_steps": 11}, "trainer.max_steps=11 reached", 11),
+        ({"max_episodes": 2}, "trainer.max_episodes=2 reached", 8),
+        ({"target_return": 4.0}, "evaluation mean 4 reached trainer.target_return=4", 6),
+        ({"patience": 1}, "no improvement in trainer.patience=1 evaluations", 10),
+        ({"patience": 1, "early_stopping": False}, "trainer.max_steps=12 reached", 12),
+    ],
+)
+def test_a_run_ends_for_one_reason(tmp_path: Path, changes: dict[str, Any], reason: str, steps: int) -> None:
+    stats = make_trainer(tmp_path, Tape(), **changes).train()
+    assert (stats.reason, stats.steps) == (reason, steps)
+    assert read_json(tmp_path / "run" / "metrics.json")["finished"] == reason
+
+
+def test_min_delta_asks_for_an_improvement_since_the_last_that_counted(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, Tape(), min_delta=2.0, patience=50)
+    returns = iter([0.0, 1.0, 1.5, 2.0, 3.0, 1.0])
+    waited: list[int] = []
+    trainer.evaluator.run = lambda *_: Evaluation([next(returns)], [1])  # type: ignore[method-assign]
+    for _ in range(6):
+        trainer._evaluate()  # pyright: ignore[reportPrivateUsage]
+        waited.append(trainer.best.waited)
+    assert waited == [0, 1, 2, 0, 1, 2]
+    assert trainer.best.mean == 3.0
+
+
+def test_time_limit_of_the_trainer_truncates(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, Tape(), max_steps_per_episode=3)
+    stats = trainer.train()
+    assert stats.history["episodes"]["length"] == [3, 3, 3, 3]
+    assert stats.history["evaluations"]["length_mean"] == [3, 3, 3]
+    columns = trainer.replay.state_dict()["rows"].all()
+    assert (columns["discount"] == np.float32(0.99)).all(), "a truncated episode still bootstraps"
+
+
+@pytest.mark.parametrize("names", [("latest.pt",), ("checkpoint_0000000008.pt",), ("best.pt",), ()])
+def test_a_run_goes_on_from_any_checkpoint_as_if_never_stopped(tmp_path: Path, names: tuple[str]) -> None:
+    whole = make_trainer(tmp_path / "a", Tape(), max_steps=40, keep_last=9).train()
+    cut = make_trainer(tmp_path / "b", Tape(), max_steps=40, keep_last=9)
+    original = cut._advance  # pyright: ignore[reportPrivateUsage]
+
+    def advance() -> None:
+        if cut.step >= 16:
+            raise RuntimeError("power cut")
+        original()
+
+    cut._advance = advance  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(RuntimeError):
+        cut.train()
+    again = make_trainer(tmp_path / "b", Tape(), max_steps=40, keep_last=9)
+    again.resume(tmp_path.joinpath("b", "run", *(("checkpoints", *names) if names else ())))
+    resumed = again.train()
+    assert repr(resumed.history) == repr(whole.history)
+    assert (resumed.best_mean, resumed.best_step) == (whole.best_mean, whole.best_step)
+
+
+def test_a_finished_run_returns_at_once_unless_its_end_moved(tmp_path: Path) -> None:
+    make_trainer(tmp_path, Tape()).train()
+    tape = Tape()
+    same = make_trainer(tmp_path, tape)
+    same.resume(tmp_path / "run")
+    assert same.train().reason == "trainer.max_steps=12 reached"
+    assert [event.split()[0] for event in tape.events] == ["open", "close"]
+    longer = make_trainer(tmp_path, Tape(), max_steps=20)
+    longer.resume(tmp_path / "run")
+    assert longer.train().steps == 20
+
+
+def test_best_score_and_patience_survive_a_resume(tmp_path: Path) -> None:
+    make_trainer(tmp_path, Tape()).train()
+    again = make_trainer(tmp_path, Tape())
+    again.resume(tmp_path / "run")
+    assert again.best == Best(mean=4.0, step=6, reference=4.0, waited=2)
+
+
+def test_the_same_script_again_goes_on_and_another_agent_is_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path, Tape()).train()
+    before = (tmp_path / "run" / "checkpoints" / "latest.pt").read_bytes()
+    with pytest.raises(
+        UserError, match=r"holds another run \(its agent is another one\); choose another output"
+    ):
+        make_trainer(tmp_path, Tape(), make_agent(learning_rate=0.5)).train()
+    assert (tmp_path / "run" / "checkpoints" / "latest.pt").read_bytes() == before
+    tape = Tape()
+    assert make_trainer(tmp_path, tape, max_steps=16).train().steps == 16
+    assert tape.events[0].startswith("open ")
+    assert tape.events[1] == "episode 16/4"
+
+
+def test_a_judge_ends_a_run_in_good_order_and_only_he_can_keep_it_ended(tmp_path: Path) -> None:
+    heard: list[tuple[int, float]] = []
+
+    def stop_callback(clock: int, mean: float) -> str | None:
+        heard.append((clock, mean))
+        return "enough" if len(heard) == 2 else None
+
+    stats = make_trainer(tmp_path, Tape(), stop_callback=stop_callback).train()
+    assert (stats.reason, stats.pruned, stats.steps) == ("enough", True, 10)
+    assert heard == [(6, 4.0), (10, 4.0)]
+    assert (tmp_path / "run" / "metrics.json").exists()
+    again = make_trainer(tmp_path, Tape(), stop_callback=stop_callback).train()
+    assert (again.reason, again.pruned, again.steps) == ("enough", True, 10)
+    alone = make_trainer(tmp_path, Tape()).train()
+    assert (alone.reason, alone.pruned, alone.steps) == ("trainer.max_steps=12 reached", False, 12)
+    assert repr(alone.history) == repr(make_trainer(tmp_path / "whole", Tape()).train().history)
+
+
+def test_objective_is_the_best_evaluation(tmp_path: Path) -> None:
+    stats = make_trainer(tmp_path, Tape()).train()
+    assert stats.objective == stats.best_mean == 4.0
+    assert not math.isnan(stats.training_time)
+
+
+class TestPythonInterface:
+    """What ARCHITECTURE.md promises under 'The public Python API'."""
+
+    def test_defaults(self) -> None:
+        config = TrainingConfig()
+        assert (config.max_episodes, config.max_steps_per_episode, config.max_steps) == (50_000, 1000, None)
+        assert (config.eval_frequency, config.eval_episodes) == (100, 10)
+        assert (config.checkpoint_frequency, config.log_frequency) == (500, 10)
+        assert (config.early_stopping, config.patience, config.frequency_unit.value) == (True, 50, "episodes")
+
+    def test_it_runs_as_documented(self, tmp_path: Path) -> None:
+        agent = DQNAgent(DQNConfig(state_dim=60, action_dim=7, seed=42, learning_starts=50))
+        config = TrainingConfig(max_episodes=20, eval_frequency=10, checkpoint_frequency=10)
+        trainer = Trainer(agent, Wide(), config, output_dir=str(tmp_path / "results" / "run1"))
+        stats = trainer.train()
+        assert stats.episodes == 20
+        assert len(stats.history["evaluations"]["step"]) == 2
+        assert (tmp_path / "results/run1/training_curves.png").stat().st_size > 10_000
+
+    @pytest.mark.parametrize("shape", [(10, 10, 4), (4, 36, 36)])
+    def test_images(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
+        agent = DQNAgent(DQNConfig(state_dim=shape, action_dim=3, learning_starts=20, batch_size=8))
+        config = TrainingConfig(max_episodes=5, eval_frequency=5, eval_episodes=1)
+        assert Trainer(agent, Images(shape), config, tmp_path, loggers={}).train().episodes == 5
+
+    def test_other_spaces_are_named(self, tmp_path: Path) -> None:
+        env = Counter()
+        env.observation_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)})
+        with pytest.raises(UserError, match=r"must be a Box; Counter has Dict\('a': Discrete\(2\)\)"):
+            Trainer(make_agent(), env, TrainingConfig(), tmp_path)
+        env = Counter()
+        env.action_space = gymnasium.spaces.MultiDiscrete([2, 2])
+        with pytest.raises(UserError, match=r"Discrete action space; Counter has MultiDiscrete"):
+            Trainer(make_agent(), env, TrainingConfig(), tmp_path)
+
+    def test_an_agent_for_another_env_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"built for observations \(1,\) and 2 actions.*\(60,\) and 7"):
+            Trainer(make_agent(), Wide(), TrainingConfig(), tmp_path)
+
+    def test_checks_run_here_too(self, tmp_path: Path) -> None:
+        agent = make_agent(exploration=EpsilonGreedy(schedule=Linear(steps=1000)))
+        with pytest.raises(UserError, match=r"longer than trainer\.max_steps=12"):
+            make_trainer(tmp_path, Tape(), agent)
+
+
+class Wide(Counter):
+    """60 features, 7 actions."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (60,), np.float64)
+    action_space = gymnasium.spaces.Discrete(7)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self.np_random.uniform(-1, 1, 60), {}
+
+    def step(self, action: Any) -> Any:
+        _, reward, terminated, truncated, info = super().step(action)
+        return self.np_random.uniform(-1, 1, 60), reward, terminated, truncated, info
+
+
+class Images(Counter):
+    """Random uint8 images."""
+
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(length=6)
+        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self.np_random.integers(0, 255, self.observation_space.shape, np.uint8), {}
+
+    def step(self, action: Any) -> Any:
+        _, reward, terminated, truncated, info = super().step(action)
+        obs = self.np_random.integers(0, 255, self.observation_space.shape, np.uint8)
+        return obs, reward, terminated, truncated, info
