@@ -144,7 +144,7 @@ def program(
         capsys.readouterr()
         status, on_sigterm = 0, signal.getsignal(signal.SIGTERM)
         try:
-            main.main()
+            main()
         except SystemExit as end:
             status = end.code or 0
         finally:

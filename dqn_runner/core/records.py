@@ -28,5 +28,7 @@ class RunInfo:
     unit: str
     """`episodes` or `steps`: what `total` counts."""
     total: int | None
+    metric_keys: tuple[str, ...]
+    """Every key that the values of a record may have, in the order in which people read them."""
     group: str | None = None
     """Runs of one sweep share it."""

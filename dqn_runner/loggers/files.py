@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.registry import option
 from dqn_runner.core.state import State
 from dqn_runner.loggers.appended_file import AppendedFile
 from dqn_runner.loggers.base import Logger
 from dqn_runner.loggers.text_log import TextLog
-from dqn_runner.training.metrics import COLUMNS
 
 
 @option("logging", "file", package="logging.file")
@@ -56,10 +56,11 @@ class Csv:
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
         """The file, cut back to where the checkpoint left it."""
-        sink = _Csv(AppendedFile(run_dir / "metrics.csv", state))
-        if state is None or sink.file.is_new:
-            sink.row(["kind", "step", "episode", *COLUMNS])
-        return sink
+        columns = info.metric_keys if state is None else tuple(state["columns"])
+        file = AppendedFile(run_dir / "metrics.csv", state)
+        if file.is_new:
+            file.write(_row(["kind", "step", "episode", *columns]))
+        return _Csv(file, columns)
 
 
 class _JsonLines:
@@ -77,21 +78,27 @@ class _JsonLines:
 
 
 class _Csv:
-    def __init__(self, file: AppendedFile) -> None:
-        self.file = file
-        self.state_dict, self.sync = file.state_dict, file.sync
-
-    def row(self, cells: Iterable[object]) -> None:
-        self.file.write(",".join(str(cell) for cell in cells) + "\n")
+    def __init__(self, file: AppendedFile, columns: tuple[str, ...]) -> None:
+        self._file, self._columns = file, columns
+        self.sync = file.sync
+        self._left_out: set[str] = set()
 
     def write(self, record: Record) -> None:
-        if unknown := set(record.values) - set(COLUMNS):
-            raise KeyError(f"metrics.COLUMNS does not name {', '.join(sorted(unknown))}")
-        values = (record.values.get(key, "") for key in COLUMNS)
-        self.row([record.kind, record.step, record.episode, *values])
+        if unknown := record.values.keys() - {*self._columns, *self._left_out}:
+            log.warning("metrics.csv has no column for %s", ", ".join(sorted(unknown)))
+            self._left_out |= unknown
+        values = (record.values.get(key, "") for key in self._columns)
+        self._file.write(_row([record.kind, record.step, record.episode, *values]))
+
+    def state_dict(self) -> State:
+        return {**self._file.state_dict(), "columns": list(self._columns)}
 
     def close(self, failed: bool) -> None:
-        self.file.close()
+        self._file.close()
+
+
+def _row(cells: Iterable[object]) -> str:
+    return ",".join(str(cell) for cell in cells) + "\n"
 
 
 def _told_once(path: Path) -> Callable[..., None]:

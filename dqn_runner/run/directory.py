@@ -35,6 +35,11 @@ class RunDirectory:
         self._source = dict(source)
         self._lock = RunLock(path)
 
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration of the run, as its checkpoints hold it."""
+        return self._source.get("config", self._source)
+
     def claim(self) -> None:
         """Take the directory for this process; raises an error that names another one that has it."""
         self._lock.acquire()
@@ -70,11 +75,10 @@ class RunDirectory:
         load_newest_valid(find_checkpoint(self.path), self._refuse_another_run, lambda _: None)
         return True
 
-    def open(self, step: int, episode: int, unit: str, total: int | None, group: str | None) -> None:
-        """Open the loggers at this point of the run; `unit` is the clock of `total`, its budget."""
+    def open(self, step: int, episode: int, info: RunInfo) -> None:
+        """Open the loggers at this point of the run."""
         self.path.mkdir(parents=True, exist_ok=True)
-        name, config = self.path.resolve().name, self._source.get("config", self._source)
-        self.loggers.open(self.path, RunInfo(name, config, unit, total, group))
+        self.loggers.open(self.path, info)
         verb = "going on from" if self.resumed else "starting at"
         log.info("%s step %d, episode %d in %s", verb, step, episode, self.path)
         for notice in self.notices:

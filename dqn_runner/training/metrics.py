@@ -19,7 +19,7 @@ RECENT = 100
 
 TRAIN_KEYS = ("return_mean_100", "length_mean_100", "loss", "q_mean", "grad_norm", "epsilon")
 EVAL_KEYS = ("return_mean", "return_std", "return_min", "return_max", "length_mean")
-COLUMNS = (
+METRIC_KEYS = (
     "train/return",
     "train/length",
     *(f"train/{key}" for key in TRAIN_KEYS),

@@ -13,7 +13,7 @@ from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.checkpointing.checkpointer import BEST, LATEST, best_name, numbered_name
 from dqn_runner.core.exceptions import DivergedError, NoRoomError
 from dqn_runner.core.log import log
-from dqn_runner.core.records import Record
+from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.registry import to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.state import State, crossed
@@ -30,7 +30,7 @@ from dqn_runner.training.checks import check
 from dqn_runner.training.collector import Collector, Episode, Progress
 from dqn_runner.training.config import FrequencyUnit, TrainingConfig
 from dqn_runner.training.evaluator import Evaluator
-from dqn_runner.training.metrics import Metrics
+from dqn_runner.training.metrics import METRIC_KEYS, Metrics
 from dqn_runner.training.resources import check_disk, estimate_resources
 from dqn_runner.training.stats import TrainingStats
 from dqn_runner.training.stopping import Best, StopCallback
@@ -119,8 +119,7 @@ class Trainer:
                 if self.directory.holds_own_run():
                     self.resume(self.output_dir)
                 self._watch.start(self._elapsed_before, self.step)
-                unit, total = self.config.frequency_unit.value, self.config.total
-                self.directory.open(self.step, self.episode, unit, total, self._group)
+                self.directory.open(self.step, self.episode, self._run_info())
                 spec, state = self.collector.envs.spec, self.agent.num_bytes()
                 log.info("%s", estimate_resources(self.agent.config, self.config, spec, state))
                 reason = self._run()
@@ -149,6 +148,16 @@ class Trainer:
             f"{c.reason}; the episode is cut short there" for c in self.collector.envs.truncated_episodes
         ]
         directory.checkpoints.take_up(file, self.best.step)
+
+    def _run_info(self) -> RunInfo:
+        return RunInfo(
+            name=self.output_dir.resolve().name,
+            config=self.directory.config,
+            unit=self.config.frequency_unit.value,
+            total=self.config.total,
+            metric_keys=METRIC_KEYS,
+            group=self._group,
+        )
 
     @property
     def ended(self) -> str | None:

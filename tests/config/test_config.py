@@ -31,7 +31,7 @@ from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.gym import GymEnv
 from dqn_runner.replay.uniform import UniformReplay
 from dqn_runner.run.compatibility import leaves
-from dqn_runner.training import checks
+from dqn_runner.training import checks, resources
 from dqn_runner.training.config import TrainingConfig
 from tests.conftest import Outcome
 
@@ -149,7 +149,7 @@ class TestRecipes:
     @pytest.mark.filterwarnings("ignore:builtin type .* has no __module__:DeprecationWarning")  # Box2D's SWIG
     @pytest.mark.parametrize("name", RECIPES)
     def test_a_recipe_fits_its_environment(self, name: str, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(checks, "_available_memory", lambda: 2**40)  # the recipe's, not this machine's
+        monkeypatch.setattr(checks, "available_memory", lambda: 2**40)  # the recipe's, not this machine's
         cfg = configuration(f"experiment={name}")
         run = instantiate(cfg, _convert_="object")
         spec = build_agent(run.agent, run.env).spec
@@ -338,7 +338,7 @@ class TestSettingsAreCheckedAgainstEachOther:
         checks.check(agent, SPEC, TrainingConfig(max_episodes=1), SPEC)
 
     def test_a_replay_that_does_not_fit_says_what_it_needs(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(checks, "_available_memory", lambda: 2**30)
+        monkeypatch.setattr(checks, "available_memory", lambda: 2**30)
         agent = DQNConfig(replay=UniformReplay(capacity=2**26))  # of 48 bytes each
         answer = problems(agent)
         assert "needs 3.0 GiB of memory for observations (4,) float32, but 1.0 GiB are free" in answer
@@ -346,7 +346,7 @@ class TestSettingsAreCheckedAgainstEachOther:
         assert 2**23 < fits < 2**30 / 48
 
     def test_memory_is_measured(self):
-        assert 2**20 < checks._available_memory() < 2**50
+        assert 2**20 < resources.available_memory() < 2**50
 
     def test_an_agent_for_another_environment(self):
         other = EnvSpec(obs_shape=(60,), num_actions=7)

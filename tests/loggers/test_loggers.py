@@ -23,10 +23,10 @@ from dqn_runner.loggers.base import Logger, LoggerPart
 from dqn_runner.loggers.console import Console, format_record
 from dqn_runner.loggers.files import Csv, JsonLines, TextFile
 from dqn_runner.loggers.logger_group import LoggerGroup
-from dqn_runner.training.metrics import COLUMNS
+from dqn_runner.training.metrics import METRIC_KEYS
 from tests.conftest import BUDGET, Outcome, environment, run_cli, write_my_env
 
-UPDATE_METRICS = RunInfo(name="run", config={}, unit="steps", total=1200)
+INFO = RunInfo(name="run", config={}, unit="steps", total=1200, metric_keys=METRIC_KEYS)
 TRAIN = Record(
     "train",
     12_000,
@@ -49,7 +49,7 @@ EPISODE = Record("episode", 15, 1, {"train/return": 15.0, "train/length": 15.0})
 
 def write(part: LoggerPart, run_dir: Path, *records: Record, state: Any = None) -> list[dict[str, Any]]:
     """Open `part`, write `records`; returns its state before and after each."""
-    sink = part.open(run_dir, UPDATE_METRICS, state)
+    sink = part.open(run_dir, INFO, state)
     states = [sink.state_dict()]
     for record in records:
         sink.write(record)
@@ -89,7 +89,7 @@ class TestLinesForPeople:
 
 class TestConsole:
     def test_plain_lines_where_there_is_no_terminal(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-        sink = Console().open(tmp_path, UPDATE_METRICS, None)
+        sink = Console().open(tmp_path, INFO, None)
         for record in (EPISODE, TRAIN, EVAL):
             sink.write(record)
         log.info("a word")
@@ -168,16 +168,16 @@ def plain(shown: str) -> str:
 class TestTextFile:
     def test_messages_and_records_with_the_time(self, tmp_path: Path):
         for word in ("first session", "second session"):
-            sink = TextFile().open(tmp_path, UPDATE_METRICS, None)
+            sink = TextFile().open(tmp_path, INFO, None)
             sink.write(TRAIN)
             log.warning(word)
             sink.close(failed=False)
         lines = (tmp_path / "logs" / "training.log").read_text().splitlines()
         times = [re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) +(.*)", line) for line in lines]
         assert [match.groups() for match in times if match] == [
-            ("UPDATE_METRICS", format_record(TRAIN)),
+            ("INFO", format_record(TRAIN)),
             ("WARNING", "first session"),
-            ("UPDATE_METRICS", format_record(TRAIN)),
+            ("INFO", format_record(TRAIN)),
             ("WARNING", "second session"),
         ]
 
@@ -208,7 +208,7 @@ class TestFilesGoOnWhereTheCheckpointLeftThem:
 
     @pytest.mark.parametrize("part", [JsonLines(), Csv()])
     def test_every_record_is_on_disk_at_once(self, tmp_path: Path, part: LoggerPart):
-        sink = part.open(tmp_path, UPDATE_METRICS, None)
+        sink = part.open(tmp_path, INFO, None)
         sink.write(EPISODE)
         (file,) = tmp_path.iterdir()
         assert b"15" in file.read_bytes()
@@ -249,17 +249,17 @@ class TestCsv:
         write(Csv(), tmp_path, EPISODE, EVAL, TRAIN)
         with (tmp_path / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        assert list(rows[0]) == ["kind", "step", "episode", *COLUMNS]
+        assert list(rows[0]) == ["kind", "step", "episode", *METRIC_KEYS]
         for row, record in zip(rows, (EPISODE, EVAL, TRAIN), strict=True):
             assert (row["kind"], int(row["step"]), int(row["episode"])) == (
                 record.kind,
                 record.step,
                 record.episode,
             )
-            assert {key: float(row[key]) for key in COLUMNS if row[key]} == dict(record.values)
+            assert {key: float(row[key]) for key in METRIC_KEYS if row[key]} == dict(record.values)
 
     def test_an_unknown_key_is_refused_by_name(self, tmp_path: Path):
-        sink = Csv().open(tmp_path, UPDATE_METRICS, None)
+        sink = Csv().open(tmp_path, INFO, None)
         with pytest.raises(KeyError, match="train/surprise"):
             sink.write(Record("train", 1, 1, {"train/surprise": 1.0}))
         sink.close(failed=False)
@@ -368,7 +368,7 @@ def test_one_service_that_fails_does_not_cost_the_others(tmp_path: Path):
     closed: list[str] = []
     parts = {"file": TextFile(), "one": Stubborn(closed), "jsonl": JsonLines(), "two": Stubborn(closed)}
     sinks, handlers = LoggerGroup(parts), list(log.handlers)
-    sinks.open(tmp_path, UPDATE_METRICS)
+    sinks.open(tmp_path, INFO)
     sinks.write(EPISODE)
     sinks.close(failed=True)
     assert closed == ["stubborn True", "stubborn True"]

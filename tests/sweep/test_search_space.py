@@ -531,7 +531,7 @@ class TestFilesOfTheGroup:
 
     @pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
     def test_each_point_is_a_run(self, path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(checks, "_available_memory", lambda: 2**40)
+        monkeypatch.setattr(checks, "available_memory", lambda: 2**40)
         params: Any = OmegaConf.load(path).hydra.sweeper.params
         searched, asked = search_space([], params, None), study()
         seen: set[str] = set()

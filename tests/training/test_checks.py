@@ -17,7 +17,7 @@ from dqn_runner.core.rng import stream
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.replay.prioritized import PrioritizedReplay
 from dqn_runner.replay.uniform import UniformReplay
-from dqn_runner.training import checks
+from dqn_runner.training import resources
 from dqn_runner.training.config import FrequencyUnit
 from dqn_runner.training.resources import ResourceEstimate, estimate_resources
 
@@ -115,4 +115,4 @@ def test_room_that_the_run_has_taken_already_counts_once(
         free = usage._replace(free=needed - missing)
         monkeypatch.setattr(checks.shutil, "disk_usage", lambda _, free=free: free)
         with nullcontext() if missing == 1000 else pytest.raises(UserError, match="of this run need up to"):
-            checks.check_disk(tmp_path, agent, trainer, VECTOR, state=0)
+            resources.check_disk(tmp_path, agent, trainer, VECTOR, state=0)
