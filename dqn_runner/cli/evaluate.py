@@ -1,4 +1,4 @@
-"""mode=eval: stop_callback a checkpoint and leave eval.json, and a video where asked."""
+"""mode=eval: evaluate a checkpoint; write eval.json, and a video on request."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.cli.job import Job
 from dqn_runner.config.build import build_agent, build_evaluator
 from dqn_runner.config.schema import RunConfig
 from dqn_runner.core.exceptions import UserError
@@ -18,8 +19,17 @@ from dqn_runner.io import json_io
 from dqn_runner.training.evaluator import Evaluation
 
 
+def evaluate(job: Job) -> float:
+    """Evaluate the checkpoint of a job and return the mean return."""
+    if job.stored is None:
+        raise UserError("mode=eval needs checkpoint=PATH, a checkpoint or a run directory")
+    for change in job.changes:
+        print(f"changed for this evaluation: {change}")
+    return evaluate_checkpoint(job.run, job.stored.path, job.run_dir).mean
+
+
 def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation:
-    """Evaluate the agent of checkpoint `path` as `run.evaluator` says; writes into `run_dir`."""
+    """Evaluate the agent of checkpoint `path` as `run.evaluator` says; write eval.json to `run_dir`."""
     document = load_checkpoint(path)
     agent = build_agent(run.agent, run.env)
     agent.load_state_dict(document["state"]["agent"])
@@ -53,7 +63,7 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
 
 
 def _pixels(frame: Array) -> Array:
-    """A rendered frame as bytes, and large enough to be seen; MinAtar draws 10x10 floats from 0 to 1."""
+    """A rendered frame as uint8, at least 200 pixels wide; MinAtar renders 10x10 floats in [0, 1]."""
     if frame.dtype != np.uint8:
         frame = (np.clip(frame, 0, 1) * 255).astype(np.uint8)
     scale = max(1, 200 // min(frame.shape[:2]))

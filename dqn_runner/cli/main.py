@@ -1,4 +1,4 @@
-"""The program: Hydra composes, one line makes typed objects of it, and the run begins."""
+"""The program: composes the command line with Hydra, runs the job, and exits with a documented status."""
 
 from __future__ import annotations
 
@@ -8,46 +8,34 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from dqn_runner.config import resume
+from dqn_runner.cli.job import run_job
+from dqn_runner.config.command_line import expand_arguments
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.schema import CONF
+from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
-from dqn_runner.sweep.jobs import NO_ROOM, stop_with_stdin
-
-if TYPE_CHECKING:
-    pass
-
-from dqn_runner.cli.train import run_job
-
-USAGE_ERROR = 2
-RUN_FAILED = 1
-DIVERGED = 3
-PRUNED = 4
-SIGNAL_BASE = 128
-"""A run ended by signal n exits with 128 + n: 130 for Ctrl-C, 143 for SIGTERM."""
+from dqn_runner.sweep.jobs import stop_with_stdin
 
 
 def main() -> None:
-    """Run the command line; one readable message and a documented exit status whatever happens."""
+    """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda number, _: sys.exit(SIGNAL_BASE + number))
+        signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
     stop_with_stdin()
     debug = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
     try:
-        sys.argv[1:] = resume.expand_arguments(sys.argv[1:])
+        sys.argv[1:] = expand_arguments(sys.argv[1:])
         compose_and_run()
-        if _failures:
-            raise _failures.pop()
     except KeyboardInterrupt:
-        sys.exit(SIGNAL_BASE + signal.SIGINT)
+        sys.exit(exit_codes.SIGNAL_BASE + signal.SIGINT)
     except Exception as error:
         message = explain(error)
         if debug or message is None:
@@ -57,28 +45,33 @@ def main() -> None:
         sys.exit(_status(error, message))
 
 
+def compose_and_run() -> None:
+    """Let Hydra compose the command line and run the job, or the jobs of a sweep; raise what a job raised."""
+    failure: Exception | None = None
+
+    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+    def job(cfg: DictConfig) -> float:
+        nonlocal failure
+        try:
+            return run_job(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            failure = error  # raised below: Hydra would print an announcement before it
+            return math.nan
+
+    job()
+    if failure is not None:
+        raise failure
+
+
 def _status(error: Exception, message: str | None) -> int:
     if isinstance(error, DivergedError):
-        return DIVERGED
+        return exit_codes.DIVERGED
     if isinstance(error, PrunedError):
-        return PRUNED
+        return exit_codes.PRUNED
     if isinstance(error, NoRoomError):
-        return NO_ROOM
-    return RUN_FAILED if message is None or isinstance(error, RunFailedError) else USAGE_ERROR
-
-
-_failures: list[Exception] = []
-"""The error of a single run, which Hydra would announce in words of its own."""
-
-
-@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-def compose_and_run(cfg: DictConfig) -> float:
-    """One job: returns what a sweep maximises."""
-    job = HydraConfig.get()
-    try:
-        return run_job(cfg, job)
-    except Exception as error:
-        if resume.is_sweep(job.mode):
-            raise
-        _failures.append(error)
-        return math.nan
+        return exit_codes.DISK_FULL
+    if message is None or isinstance(error, RunFailedError):
+        return exit_codes.FAILED
+    return exit_codes.USAGE_ERROR

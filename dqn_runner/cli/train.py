@@ -1,151 +1,105 @@
-"""The program: Hydra composes, one line makes typed objects of it, and the run begins."""
+"""mode=train: train or resume a run, and report its outcome to the study that it belongs to."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
-from dqn_runner.checkpointing.checkpointer import LATEST
-from dqn_runner.checkpointing.recovery import has_checkpoints
-from dqn_runner.config import resume
-from dqn_runner.config.overrides import parse_overrides
-from dqn_runner.config.schema import Mode, RunConfig, apply_env_target, check_parts, to_plain_config
+from dqn_runner.cli.job import Job
+from dqn_runner.config.build import build_trainer
+from dqn_runner.config.resume import check_compatible
 from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
-from dqn_runner.core.lazy_imports import torch
+from dqn_runner.run import provenance
 from dqn_runner.sweep.objectives import run_metrics
+from dqn_runner.training.stats import TrainingStats
+from dqn_runner.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from dqn_runner.sweep.reporter import Reporter
 
 
-def run_job(cfg: DictConfig, job: Any) -> float:
-    from hydra.utils import instantiate  # late: `--help` does without it
+def train(job: Job) -> float:
+    """Train until the run ends, and return its objective.
 
-    overrides = list(job.overrides.task)
-    check_parts(cfg)
-    apply_env_target(cfg, {override.key_or_group for override in parse_overrides(overrides)})
-    run_dir = Path(job.runtime.output_dir)
-    stored = _stored(cfg, run_dir)
-    changes = resume.restore(cfg, stored, overrides) if stored else []
-    run: RunConfig = instantiate(cfg, _convert_="object")
-    torch.set_num_threads(run.threads)
-    if run.mode is Mode.eval:
-        return _evaluate(run, stored, run_dir, changes)
-    source = {
-        "config": {key: value for key, value in to_plain_config(cfg).items() if key != "study"},
-        "overrides": _lasting(overrides),
-        "config_name": job.job.config_name,
-        "config_dir": _config_dir(job),
-    }
-    group = run.study.name or (Path(job.sweep.dir).name if resume.is_sweep(job.mode) else None)
-    return _train(run, stored, run_dir, changes, source, group)
-
-
-def _train(
-    run: RunConfig,
-    stored: resume.Stored | None,
-    run_dir: Path,
-    changes: Sequence[str],
-    source: dict[str, Any],
-    group: str | None,
-) -> float:
-    from dqn_runner.config.build import build_trainer
-    from dqn_runner.run import provenance
-
-    if stored:
-        resume.check_compatible(stored.config, source["config"])
-        if run.study.trial is not None and stored.overrides != source["overrides"]:
-            raise UserError(
-                f"{run_dir} holds a run that is not of this trial ({'; '.join(changes)}); choose another "
-                "hydra.sweep.dir"
-            )
-        print("\n".join(["changed for this session:", *changes]) if changes else "nothing changed")
-    reporter = _reporter(run)
-    trainer = build_trainer(run, run_dir, source, group, reporter)
-    trainer.directory.claim()
-    if stored:
-        trainer.resume(stored.path)
-    if trainer.ended is None:
-        notices = trainer.directory.notices
-        provenance.record_session(run_dir, source["config"], source["overrides"], changes, notices)
-    elif changes:
-        print(
-            f"no change has an effect: the run has ended ({trainer.ended}), and a larger budget was not given"
-        )
-    try:
+    Raises UserError for a change that a resumed run cannot make, DivergedError, PrunedError if the sweep
+    stopped the run, and RunFailedError if the environment or the learner raised.
+    """
+    if job.stored:
+        _check_resume(job)
+        print("\n".join(["changed for this session:", *job.changes]) if job.changes else "nothing changed")
+    reporter = _make_reporter(job)
+    trainer = build_trainer(job.run, job.run_dir, job.source, job.group, reporter)
+    _start_session(trainer, job)
+    with _reported(reporter, job):
         stats = trainer.train()
+    print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {job.run_dir}")
+    if reporter:
+        _report_end(reporter, job, stats, trainer.agent.num_parameters())
+    if stats.pruned:
+        raise PrunedError(stats.reason)
+    return stats.objective
+
+
+def _check_resume(job: Job) -> None:
+    """Reject a change that a resumed run cannot make, and the run of another trial of the sweep."""
+    assert job.stored is not None
+    check_compatible(job.stored.config, job.source["config"])
+    if job.run.study.trial is not None and job.stored.overrides != job.source["overrides"]:
+        raise UserError(
+            f"{job.run_dir} holds a run of another trial ({'; '.join(job.changes)}); choose another "
+            "hydra.sweep.dir"
+        )
+
+
+def _start_session(trainer: Trainer, job: Job) -> None:
+    """Lock the run directory, load the stored state, and record this session in run.json."""
+    trainer.prepare(job.stored.path if job.stored else None)
+    if trainer.finished_reason is None:
+        notices = trainer.directory.notices
+        provenance.record_session(
+            job.run_dir, job.source["config"], job.source["overrides"], job.changes, notices
+        )
+    elif job.changes:
+        print(
+            f"ignoring the changes: the run has finished ({trainer.finished_reason}); raise its budget to "
+            "continue"
+        )
+
+
+@contextmanager
+def _reported(reporter: Reporter | None, job: Job) -> Generator[None]:
+    """Report a failure to the study, and raise RunFailedError for one that is not the user's."""
+    try:
+        yield
     except DivergedError as error:
         if reporter:
-            reporter.finish("diverged", str(error), run.seed, {}, run_dir)
-        raise error
+            reporter.finish("diverged", str(error), job.run.seed, {}, job.run_dir)
+        raise
     except UserError:
         raise
     except Exception as error:
         if reporter:
             reporter.failed(traceback.format_exc())
         reason = f"{type(error).__name__}: {error}"
-        raise RunFailedError(f"the run failed: {reason} (the log of {run_dir} has the traceback)") from error
-    print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {run_dir}")
-    if reporter:
-        metrics = run_metrics(stats, trainer.agent.num_parameters())
-        state = "pruned" if stats.pruned else "finished"
-        reporter.finish(state, stats.reason, run.seed, metrics, run_dir)
-    if stats.pruned:
-        raise PrunedError(stats.reason)
-    return stats.objective
+        raise RunFailedError(
+            f"the run failed: {reason} (the log of {job.run_dir} has the traceback)"
+        ) from error
 
 
-def _reporter(run: RunConfig) -> Reporter | None:
-    """The line to the study, where the run is a job of one."""
-    study, trainer = run.study, run.trainer
+def _report_end(reporter: Reporter, job: Job, stats: TrainingStats, num_parameters: int) -> None:
+    state = "pruned" if stats.pruned else "finished"
+    metrics = run_metrics(stats, num_parameters)
+    reporter.finish(state, stats.reason, job.run.seed, metrics, job.run_dir)
+
+
+def _make_reporter(job: Job) -> Reporter | None:
+    """The connection to the study, if the run is a job of one."""
+    study, trainer = job.run.study, job.run.trainer
     if study.storage is None or study.name is None or study.trial is None:
         return None
     from dqn_runner.sweep.reporter import Place, Reporter
 
     place = Place(study.storage, study.name, study.trial, study.seed_index)
     return Reporter(place, trainer.eval_frequency, trainer.total)
-
-
-def _evaluate(run: RunConfig, stored: resume.Stored | None, run_dir: Path, changes: Sequence[str]) -> float:
-    from dqn_runner.cli.evaluate import evaluate_checkpoint
-
-    if stored is None:
-        raise UserError("mode=eval needs checkpoint=PATH, a checkpoint or a run directory")
-    for change in changes:
-        print(f"changed for this evaluation: {change}")
-    return evaluate_checkpoint(run, stored.path, run_dir).mean
-
-
-def _stored(cfg: DictConfig, run_dir: Path) -> resume.Stored | None:
-    """The stored run that this command takes up, if it takes one up."""
-    path: str | None = cfg.checkpoint.path
-    if cfg.mode is Mode.eval:
-        if cfg.resume not in (resume.AUTO, resume.NEVER):
-            raise UserError("mode=eval takes checkpoint=PATH, not resume=")
-        return resume.read_stored(path, "checkpoint") if path else None
-    if path is not None:
-        raise UserError("checkpoint= belongs to mode=eval; to go on training use resume=")
-    if cfg.resume not in (resume.AUTO, resume.NEVER):
-        return resume.read_stored(cfg.resume, "resume")
-    if not has_checkpoints(run_dir):
-        return None
-    if cfg.resume == resume.NEVER:
-        raise UserError(
-            f"{run_dir} already holds a run, and resume=never needs a fresh directory; choose another"
-        )
-    return resume.read_stored(str(run_dir / "checkpoints" / LATEST), "resume")
-
-
-def _lasting(overrides: Sequence[str]) -> list[str]:
-    """The overrides that make the run's configuration, without what only this command asks."""
-    asked = [o for o in parse_overrides(overrides) if not o.key_or_group.startswith("study.")]
-    return [o.input_line or "" for o in asked if o.key_or_group not in resume.SESSION_KEYS]
-
-
-def _config_dir(job: Any) -> str | None:
-    """The directory given with --config-dir."""
-    return next((s.path for s in job.runtime.config_sources if s.provider == "command-line"), None)

@@ -1,4 +1,4 @@
-"""The composition root: from a RunConfig to the objects of a run."""
+"""The composition root: builds the objects of a run from its RunConfig."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from dqn_runner.training.trainer import Trainer
 
 
 def build_agent(config: DQNConfig, env: EnvPart) -> DQNAgent:
-    """An agent; what its configuration leaves open is the environment's."""
+    """An agent; shapes and normalisation that its configuration leaves open are those of the environment."""
     probe = env.make()
     try:
         spec = spec_of(probe)
     finally:
         probe.close()
     normalize = config.normalize_observations
-    given = {
+    completed = {
         "state_dim": spec.obs_shape if config.state_dim is None else config.state_dim,
         "action_dim": spec.num_actions if config.action_dim is None else config.action_dim,
         "normalize_observations": env.normalize_observations if normalize is None else normalize,
     }
-    return DQNAgent(dataclasses.replace(config, **given))
+    return DQNAgent(dataclasses.replace(config, **completed))
 
 
 def build_trainer(
@@ -40,10 +40,9 @@ def build_trainer(
     group: str | None,
     stop_callback: StopCallback | None = None,
 ) -> Trainer:
-    """The trainer of a run that writes into `run_dir`."""
-    agent = build_agent(run.agent, run.env)
+    """The trainer of a run that writes to `run_dir`; see `Trainer` for the other arguments."""
     return Trainer(
-        agent,
+        build_agent(run.agent, run.env),
         run.env,
         run.trainer,
         run_dir,
@@ -56,6 +55,6 @@ def build_trainer(
 
 
 def build_evaluator(run: RunConfig, render: bool) -> Evaluator:
-    """The evaluator of mode=eval; its seeds are not those that chose the best checkpoint."""
+    """The evaluator of mode=eval; its seeds differ from those that chose the best checkpoint."""
     seeds = eval_seeds("test", run.evaluator.seed)
     return Evaluator(run.env.make(training=False, render=render), seeds, run.trainer.max_steps_per_episode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
@@ -120,12 +121,27 @@ def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
         cfg.env.reward_threshold = None
 
 
-def check_parts(cfg: DictConfig) -> None:
-    """Reject a plain value in the place of a part, as after `agent.loss=3`."""
+def check_keys(cfg: DictConfig) -> None:
+    """Reject a plain value in the place of a part (`agent.loss=3`) and unknown keys (`+foo=1`)."""
+    _check_known(cfg, RunConfig, "")
     pending = ["agent", "env", "trainer", "evaluator", *(f"logging.{name}" for name in cfg.logging)]
     for key in pending:
         node: Any = OmegaConf.select(cfg, key)
         if not isinstance(node, DictConfig) or TARGET not in node:
             raise UserError(f"{key} must be a part, chosen as in {key.replace('.', '/')}=NAME")
         cls = class_of(node[TARGET])
-        pending += [f"{key}.{name}" for name in (slots(cls) if cls else ())]
+        if cls is not None:
+            _check_known(node, cls, f"{key}.")
+            pending += [f"{key}.{name}" for name in slots(cls)]
+
+
+def _check_known(node: DictConfig, cls: type, prefix: str) -> None:
+    """Reject keys that were added with a plus sign, and that `cls` does not have."""
+    names = {TARGET, *(field.name for field in dataclasses.fields(cls))}  # pyright: ignore[reportArgumentType]
+    for key in node:
+        if key not in names:
+            part = f"in {prefix.rstrip('.')}" if prefix else "of the program"
+            raise UserError(
+                f"+{prefix}{key} adds a key that no setting {part} has; drop it, and write KEY=VALUE without "
+                "a plus sign to change a setting (python -m dqn_runner --cfg job lists them)"
+            )

@@ -150,7 +150,8 @@ def to_plain(value: Any) -> Any:
         return value
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    return _describe(type(value), dict[str, Any](getattr(value, "__dict__", {})))
+    kind: type = type(cast("object", value))
+    return _describe(kind, dict[str, Any](getattr(value, "__dict__", {})))
 
 
 def with_defaults(tree: Any) -> Any:

@@ -43,7 +43,7 @@ class Reporter:
         self._reports = len(self._sweep["objective"]) == 1 and not pruner.endswith(".WilcoxonPruner")
         self._offset = place.run * (budget // every + 1) if budget else 0
 
-    def __call__(self, clock: int, mean: float) -> str | None:
+    def __call__(self, position: int, mean: float) -> str | None:
         """Report an evaluation's mean return at this point of the run; why to stop, if it should.
 
         A run that was killed and goes on evaluates again what it reported before. The pruner's answers of
@@ -51,7 +51,7 @@ class Reporter:
         """
         if self._validates or not self._reports:
             return None
-        step = self._offset + clock // self._every
+        step = self._offset + position // self._every
         trial = self._study.get_trials(deepcopy=False)[self._trial.number]
         known = trial.intermediate_values
         if step not in known:

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before the first step, across the borders of single settings."""
+"""Checks of settings against each other and against the environment, before the first step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dqn_runner.training.resources import available_memory, estimate_resources, 
 
 
 def check(agent: DQNConfig, spec: EnvSpec, trainer: TrainingConfig, env: EnvSpec) -> None:
-    """Raise a UserError that lists everything found; `spec` is the agent's, `env` the environment's."""
+    """Raise a UserError that lists all problems; `spec` is the agent's, `env` the environment's."""
     memory = estimate_resources(agent, trainer, env, 0).memory
     problems = [
         *_shapes(spec, env),
@@ -36,8 +36,8 @@ def _scale(agent: DQNConfig, env: EnvSpec) -> list[str]:
     if not agent.normalize_observations or env.obs_dtype == "float32":
         return []
     return [
-        f"normalize_observations is for observations of numbers, but those of the environment are "
-        f"{env.obs_dtype}, which networks bring to between 0 and 1 already; set it to false"
+        f"normalize_observations needs float observations, but those of the environment are "
+        f"{env.obs_dtype}, which networks scale to [0, 1]; set it to false"
     ]
 
 
@@ -51,7 +51,7 @@ def _replay(agent: DQNConfig, env: EnvSpec, memory: int) -> list[str]:
     if agent.learning_starts > capacity:
         problems.append(
             f"agent.learning_starts={agent.learning_starts} is larger than agent.replay.capacity={capacity}: "
-            "the first transitions would be forgotten before anything is learned from them"
+            "the first transitions would be overwritten before the first update"
         )
     available = available_memory()
     if memory > available:
@@ -71,7 +71,7 @@ def _budget(agent: DQNConfig, trainer: TrainingConfig) -> list[str]:
     if agent.learning_starts >= trainer.max_steps:
         problems.append(
             f"agent.learning_starts={agent.learning_starts} is not below trainer.max_steps="
-            f"{trainer.max_steps}: nothing would be learned"
+            f"{trainer.max_steps}: no update would be made"
         )
     durations: dict[str, int] = {
         "agent.exploration.schedule": agent.exploration.duration,

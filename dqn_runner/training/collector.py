@@ -1,4 +1,4 @@
-"""Collects experience: steps the training environments and keeps account of their episodes."""
+"""Collects experience: steps the training environments and records their episodes."""
 
 from __future__ import annotations
 
@@ -25,40 +25,38 @@ class Episode(NamedTuple):
 
 @dataclass
 class Progress:
-    """How far collecting has come, up to date even if an environment raises."""
+    """What was collected so far; valid even if an environment raises."""
 
     step: int
-    """Env steps of the run; every environment of the batch counts."""
+    """Env steps of the run, summed over environments."""
     ended: list[Episode] = field(default_factory=list[Episode])
 
 
 class Collector:
-    """Owns the training environments and the randomness of exploration."""
+    """Owns the training environments and the random numbers of exploration."""
 
     def __init__(self, envs: VectorEnv, seed: int, learning_reward: Callable[[float], float]) -> None:
-        """Episodes start with the environments' current observations.
-
-        `learning_reward` is what the replay remembers for a reward; returns are sums of rewards as they are.
-        """
+        """`learning_reward` gives the reward that replay stores; returns are sums of the original rewards."""
         self.envs = envs
         self._learning_reward = learning_reward
         self._rng = stream(seed, "exploration")
-        self._returns = [0.0] * len(envs.envs)
-        self._lengths = [0] * len(envs.envs)
+        self.num_envs = len(envs.envs)
+        self._returns = [0.0] * self.num_envs
+        self._lengths = [0] * self.num_envs
         self._actions: list[int] | None = None
-        """Chosen, but not taken: what is left of a step that an environment did not take."""
+        """Actions that were chosen, but not taken because an environment raised."""
 
     def collect(
         self, agent: DQNAgent, replay: Replay, progress: Progress, until_step: int, max_episodes: int
     ) -> None:
-        """Go on from `progress` until env step `until_step` or `max_episodes` ended episodes."""
+        """Act until env step `until_step` or until `max_episodes` episodes ended; updates `progress`."""
         envs, rng, returns, lengths = self.envs, self._rng, self._returns, self._lengths
-        num_envs = len(envs.envs)
+        num_envs = self.num_envs
         while progress.step < until_step and len(progress.ended) < max_episodes:
             obs = envs.obs
             actions = self._actions or agent.act(obs, progress.step, rng).tolist()
             self._actions = actions
-            _, next_obs, rewards, terminations, truncations, lives = envs.step(actions)
+            _, next_obs, rewards, terminations, truncations, life_lost = envs.step(actions)
             self._actions = None
             progress.step += num_envs
             for index in range(num_envs):
@@ -69,7 +67,7 @@ class Collector:
                     obs[index],
                     actions[index],
                     self._learning_reward(reward),
-                    terminated or lives[index],
+                    terminated or life_lost[index],
                     truncated,
                     next_obs[index],
                 )
@@ -80,15 +78,15 @@ class Collector:
                     returns[index], lengths[index] = 0.0, 0
 
     def truncate_lost_episodes(self, step: int) -> list[tuple[TruncatedEpisode, Episode]]:
-        """The episodes that the checkpoint of env step `step` could not bring back; they end here."""
+        """End the episodes that a resume at env step `step` could not recover, and return them."""
         found: list[tuple[TruncatedEpisode, Episode]] = []
-        for cut in self.envs.truncated_episodes:
-            found.append((cut, Episode(step, self._returns[cut.env], self._lengths[cut.env])))
-            self._returns[cut.env], self._lengths[cut.env] = 0.0, 0
+        for lost in self.envs.truncated_episodes:
+            found.append((lost, Episode(step, self._returns[lost.env], self._lengths[lost.env])))
+            self._returns[lost.env], self._lengths[lost.env] = 0.0, 0
         return found
 
     def state_dict(self) -> State:
-        """Environments, exploration generator and the open episodes' accounts."""
+        """Environments, the generator of exploration, and returns and lengths of the open episodes."""
         return {
             "envs": self.envs.state_dict(),
             "rng": self._rng.bit_generator.state,
@@ -98,7 +96,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Restore them; the environments replay their open episodes."""
         self.envs.load_state_dict(state["envs"])
         self._rng.bit_generator.state = state["rng"]
         self._returns[:] = state["returns"]

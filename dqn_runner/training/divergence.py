@@ -1,4 +1,4 @@
-"""When learning breaks down: a diagnosis, and the batch that did it."""
+"""Diagnosis of diverged learning: an error message, and the batch of the update."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dqn_runner.io.files import write_atomically
 
 FILE = "diverged.pt"
 ADVICE = (
-    "the last good checkpoint stays. Likely remedies: a smaller agent.learning_rate, agent.max_grad_norm, "
+    "the last good checkpoint is kept. Likely remedies: a smaller agent.learning_rate, agent.max_grad_norm, "
     "smaller or clipped rewards, a longer agent.target_update_every"
 )
 
@@ -23,9 +23,9 @@ ADVICE = (
 def diagnose(
     run_dir: Path, step: int, agent: DQNAgent, batch: Batch, info: torch.Tensor, good: torch.Tensor | None
 ) -> DivergedError:
-    """What to raise after an update whose statistics `info` are not finite.
+    """The error to raise after an update whose statistics `info` [UPDATE_METRICS] are not finite.
 
-    Leaves the batch as `diverged.pt`. `good` are the statistics of the update before, if there was one.
+    Writes the batch to `diverged.pt` in `run_dir`. `good` are the statistics of the update before it.
     """
     transition = batch.transition
     finite = all(

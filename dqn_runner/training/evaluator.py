@@ -1,4 +1,4 @@
-"""Greedy evaluation on an environment of its own, on the same seeds each time."""
+"""Greedy evaluation on a separate environment, with the same seeds each time."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dqn_runner.envs.base import Env, spec_of
 @option("evaluator", "default")
 @dataclass(kw_only=True)
 class EvaluatorConfig:
-    """How mode=eval judges a checkpoint."""
+    """How mode=eval evaluates a checkpoint."""
 
     episodes: int = 100
-    """Greedy episodes to play."""
+    """Number of greedy episodes."""
     seed: int = 0
-    """Another seed gives another fixed set of episodes."""
+    """Selects the fixed set of evaluation episodes."""
     video: bool = False
-    """Record the first episode as a GIF, where the environment renders."""
+    """Record the first episode as a GIF; the environment must support rendering."""
 
     def __post_init__(self) -> None:
-        """Refuse an evaluation of nothing."""
+        """Validate the settings."""
         if self.episodes < 1:
             raise UserError(f"evaluator.episodes must be at least 1, got {self.episodes}")
 
@@ -73,17 +73,17 @@ class Evaluation:
 
 
 class Evaluator:
-    """Owns the evaluation environment; leaves no trace in training."""
+    """Owns the evaluation environment; evaluating does not affect training."""
 
     def __init__(self, env: Env, seed_of: Callable[[int], int], max_episode_steps: int | None) -> None:
-        """Episode `k` starts from `seed_of(k)` and is cut after `max_episode_steps`."""
+        """Episode `k` is reset with seed `seed_of(k)` and truncated after `max_episode_steps` steps."""
         self.env = env
         self._seed_of = seed_of
         self._limit = max_episode_steps or 2**63
         self._dtype = spec_of(env).obs_dtype
 
     def run(self, policy: Policy, episodes: int, on_frame: OnFrame | None = None) -> Evaluation:
-        """Play `episodes` episodes; `on_frame` sees the environment after each reset and step."""
+        """Run `episodes` episodes; `on_frame` is called with the environment after each reset and step."""
         played = [self._play(policy, self._seed_of(index), on_frame) for index in range(episodes)]
         return Evaluation([total for total, _ in played], [length for _, length in played])
 

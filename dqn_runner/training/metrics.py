@@ -1,4 +1,4 @@
-"""The numbers of a run: running means between log lines, and the whole history."""
+"""Metrics of a run: means between log lines, and the whole history."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ METRIC_KEYS = (
     "time/eta",
     "time/steps_per_second",
 )
-"""Every metric key that a record may hold."""
+"""Every key that the values of a record may have."""
 
 
 class Metrics:
-    """Aggregates what the run reports; statistics of updates stay tensors until a log line is due."""
+    """Aggregates metrics; statistics of updates stay tensors until a log line is due."""
 
     def __init__(self) -> None:
-        """Nothing has happened yet."""
+        """Empty history."""
         self.last: torch.Tensor | None = None
-        """Statistics of the last update, in this process."""
+        """Statistics of the last update in this process."""
         self._sum: torch.Tensor | None = None
         self._updates = 0
         self._recent: deque[Episode] = deque(maxlen=RECENT)
@@ -50,26 +50,26 @@ class Metrics:
         self.eval: dict[str, list[Any]] = {k: [] for k in ("step", "episode", "returns", *EVAL_KEYS)}
 
     def add_update(self, info: torch.Tensor) -> None:
-        """Statistics [len(UPDATE_METRICS)] of one gradient step."""
+        """Statistics [len(UPDATE_METRICS)] of one update."""
         self.last = info
         self._sum = info.clone() if self._sum is None else self._sum.add_(info)
         self._updates += 1
 
     def add_episode(self, episode: Episode) -> None:
-        """A finished training episode."""
+        """Add a finished training episode."""
         self._recent.append(episode)
         self.episodes["step"].append(episode.step)
         self.episodes["return"].append(episode.episode_return)
         self.episodes["length"].append(episode.length)
 
     def add_evaluation(self, step: int, episode: int, evaluation: Evaluation) -> dict[str, float]:
-        """An evaluation; returns its values for the loggers."""
+        """Add an evaluation; return its values by metric key."""
         summary = evaluation.summary()
         _append(self.eval, {"step": step, "episode": episode, "returns": evaluation.returns, **summary})
         return {f"eval/{key}": value for key, value in summary.items()}
 
     def flush(self, step: int, episode: int, epsilon: float) -> dict[str, float]:
-        """The means since the last call, for a log line; absent where nothing was counted."""
+        """Means since the last call, by metric key; a mean of nothing is left out."""
         values: dict[str, float] = {"epsilon": epsilon}
         if self._recent:
             values["return_mean_100"] = float(np.mean([e.episode_return for e in self._recent]))
@@ -83,16 +83,16 @@ class Metrics:
         return {f"train/{key}": value for key, value in values.items()}
 
     def recent_return(self) -> float:
-        """Mean return of the last episodes; NaN before the first ends."""
+        """Mean return of the last episodes; NaN before the first one ended."""
         return float(np.mean([e.episode_return for e in self._recent])) if self._recent else float("nan")
 
     def history(self) -> dict[str, Any]:
-        """Everything since the run began, for metrics.json."""
+        """All metrics since the start of the run, for metrics.json."""
         episodes = {name: column.tolist() for name, column in self.episodes.items()}
         return {"episodes": episodes, "train": self.train, "evaluations": self.eval}
 
     def state_dict(self) -> State:
-        """History and the sums of the open log interval."""
+        """The history, and the sums of the open log interval."""
         columns = {name: np.array(values) for name, values in self.episodes.items()}
         return {
             "sum": self._sum,
@@ -104,7 +104,7 @@ class Metrics:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Restore both."""
         self._sum = None if state["sum"] is None else state["sum"].clone()
         self._updates = state["updates"]
         self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=RECENT)

@@ -1,9 +1,8 @@
-"""What can be known to be wrong before the first step, across the borders of single settings."""
+"""Memory and disk space that a run needs, estimated before its first step."""
 
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,12 @@ from dqn_runner.training.config import FrequencyUnit, TrainingConfig
 
 @dataclass(frozen=True)
 class ResourceEstimate:
-    """Bytes that a run takes at most."""
+    """Upper bounds, in bytes."""
 
     memory: int
-    """Of the replay, when it is full or the run over."""
+    """Memory of the replay at the end of the run."""
     disk: int
-    """Of the checkpoints that are kept, and the one being written; but for the run's history in them."""
+    """Disk space of the kept checkpoints and the one being written, without the history in them."""
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -32,7 +31,7 @@ class ResourceEstimate:
 def estimate_resources(
     agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int
 ) -> ResourceEstimate:
-    """What a run will need; `state` is the bytes of a checkpoint without its replay."""
+    """Memory and disk space of a run; `state` is the size of a checkpoint without its replay, in bytes."""
     capacity: int = agent.replay.capacity
     steps = math.inf if trainer.max_steps is None else trainer.max_steps
     held = replace(agent.replay, capacity=min(capacity, steps))
@@ -43,10 +42,10 @@ def estimate_resources(
 
 
 def _kept_transitions(capacity: int, trainer: TrainingConfig) -> int:
-    """How many different transitions the kept checkpoints name at most; what they share is written once.
+    """Upper bound of the distinct transitions in the kept checkpoints; shared ones are written once.
 
-    best.pt may be old. The others reach back from now by the replay of the oldest, which is as old as
-    `keep_last` periods.
+    best.pt may be old. The oldest of the others was saved `keep_last` periods ago, and its replay reaches
+    back from there.
     """
     in_steps = (
         1 if trainer.frequency_unit is FrequencyUnit.steps else trainer.max_steps_per_episode or math.inf
@@ -56,7 +55,7 @@ def _kept_transitions(capacity: int, trainer: TrainingConfig) -> int:
 
 
 def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> None:
-    """Raise a NoRoomError if the checkpoints will not fit; `state` is the bytes of one without its replay."""
+    """Raise NoRoomError if the disk is too full; `state` is the size of a checkpoint without its replay."""
     needed = estimate_resources(agent, trainer, env, state).disk
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     own = {path.stat().st_ino: path.stat().st_size for path in output_dir.glob("checkpoints/**/*.*")}
@@ -64,21 +63,18 @@ def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env:
     if needed > free:
         raise NoRoomError(
             f"the checkpoints of this run need up to {format_bytes(needed)} on the disk of {output_dir}, "
-            f"where {format_bytes(free)} are free; make room, choose another directory or a smaller "
+            f"where {format_bytes(free)} are free; free disk space, choose another directory or a smaller "
             f"agent.replay.capacity={agent.replay.capacity}"
         )
 
 
 def format_bytes(size: int) -> str:
-    """A number of bytes, for people."""
+    """A human-readable size."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def available_memory() -> int:
-    """Bytes that can be used without swapping; all of the memory where the system does not say."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes that a process can use without swapping."""
+    import psutil  # late: composing a configuration does without it
+
+    return psutil.virtual_memory().available

@@ -1,4 +1,4 @@
-"""Settings of a run's course, and what a run comes to."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainingStats:
-    """What a run came to."""
+    """The result of a run."""
 
     reason: str
-    """Why it ended, in words."""
+    """Why the run ended."""
     pruned: bool
-    """Whether it was a stop_callback that ended it."""
+    """Whether the stop callback ended it, as the pruner of a sweep does."""
     steps: int
     episodes: int
     best_mean: float
@@ -23,6 +23,6 @@ class TrainingStats:
     training_time: float
     """Seconds, over all sessions of the run."""
     objective: float
-    """What a sweep maximises: the best evaluation, or the recent training return if there was none."""
+    """The best evaluation; the mean return of the last training episodes if there was no evaluation."""
     history: Mapping[str, Any] = field(repr=False)
     """The content of metrics.json: `episodes`, `train` and `evaluations`, columns of equal length."""

@@ -1,40 +1,146 @@
-"""Settings of a run's course, and what a run comes to."""
+"""When a run is over: budgets, target return, early stopping, and the stop callback."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
+
+from dqn_runner.core.state import State
+from dqn_runner.training.config import TrainingConfig
+
+LIMITS = ("max_episodes", "max_steps", "early_stopping", "patience", "min_delta", "target_return")
+"""The settings of the trainer that decide when a run is over."""
 
 
 class StopCallback(Protocol):
-    """Somebody outside of a run who looks at its evaluations and may end it."""
+    """Looks at the evaluations of a run from outside, as the pruner of a sweep does, and may stop it."""
 
-    def __call__(self, clock: int, mean: float) -> str | None:
-        """Why the run should end, if it should, after an evaluation of this mean return.
+    def __call__(self, position: int, mean: float) -> str | None:
+        """The reason to stop after an evaluation of mean return `mean`; None to continue.
 
-        `clock` is in the run's unit.
+        `position` counts training episodes or env steps, as `trainer.frequency_unit` says.
         """
         ...
 
 
+class StopReason(NamedTuple):
+    """Why a run is over."""
+
+    text: str
+    pruned: bool = False
+    """Whether the stop callback ended the run."""
+
+
 @dataclass
-class Best:
-    """The best evaluation so far, and how patience stands."""
+class EarlyStopping:
+    """The best evaluation so far, and how many evaluations brought no improvement."""
 
-    mean: float = -math.inf
-    step: int = 0
-    reference: float = -math.inf
-    """The mean that the next one must beat by `min_delta` for patience to start anew."""
-    waited: int = 0
-    """Evaluations since then."""
+    best_mean: float = -math.inf
+    best_step: int = 0
+    baseline: float = -math.inf
+    """The mean return that an evaluation must exceed by `min_delta` to count as an improvement."""
+    bad_evals: int = 0
+    """Evaluations in a row without an improvement."""
 
-    def take(self, mean: float, step: int, min_delta: float) -> bool:
-        """Count an evaluation; returns whether it is the best so far."""
-        self.waited += 1
-        if mean > self.reference and mean >= self.reference + min_delta:
-            self.reference, self.waited = mean, 0
-        if not mean > self.mean:  # nor is one that is no number
+    def update(self, mean: float, step: int, min_delta: float) -> bool:
+        """Count an evaluation at env step `step`; return whether it is the best so far. NaN never is."""
+        self.bad_evals += 1
+        if mean > self.baseline and mean >= self.baseline + min_delta:
+            self.baseline, self.bad_evals = mean, 0
+        if not mean > self.best_mean:
             return False
-        self.mean, self.step = mean, step
+        self.best_mean, self.best_step = mean, step
         return True
+
+    def state_dict(self) -> State:
+        """The best evaluation and the patience used so far."""
+        return dataclasses.asdict(self)
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore both."""
+        vars(self).update(state)
+
+
+@dataclass(frozen=True)
+class ProgressState:
+    """What the events of a run change beside training itself.
+
+    A finished run keeps the state from before its final evaluation. If its budget is raised later, it
+    continues from there, as if it had not ended.
+    """
+
+    last_event: int
+    """Position (episodes or env steps) up to which events were handled."""
+    early_stopping: State
+    metrics: State
+    loggers: State
+
+    def state_dict(self) -> State:
+        """The fields by name; the states in them are not copied."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Why a run ended, under which limits, and its progress before the final evaluation."""
+
+    reason: str
+    pruned: bool
+    limits: dict[str, Any]
+    """The values of LIMITS that ended the run."""
+    before: ProgressState
+
+    def state_dict(self) -> State:
+        """The fields by name."""
+        return {**vars(self), "before": self.before.state_dict()}
+
+    @classmethod
+    def from_state(cls, state: State) -> FinishedRun:
+        """The inverse of `state_dict`."""
+        before = ProgressState(**state["before"])
+        return cls(state["reason"], state["pruned"], state["limits"], before)
+
+
+class Stopping:
+    """Decides when a run is over."""
+
+    def __init__(self, config: TrainingConfig, callback: StopCallback | None) -> None:
+        """`callback` is called after each evaluation that is due and ends the run by returning a reason."""
+        self._config = config
+        self._callback = callback
+        self.early_stopping = EarlyStopping()
+
+    def check_budget(self, step: int, episode: int) -> StopReason | None:
+        """The budget that is used up after `step` env steps and `episode` training episodes, if one is."""
+        config = self._config
+        if config.max_steps is not None and step >= config.max_steps:
+            return StopReason(f"trainer.max_steps={config.max_steps} reached")
+        if config.max_episodes is not None and episode >= config.max_episodes:
+            return StopReason(f"trainer.max_episodes={config.max_episodes} reached")
+        return None
+
+    def check_evaluation(self, mean: float, position: int) -> StopReason | None:
+        """Whether an evaluation of mean return `mean`, already counted, ends the run, and why."""
+        config = self._config
+        if config.target_return is not None and mean >= config.target_return:
+            target = config.target_return
+            return StopReason(f"evaluation mean {mean:g} reached trainer.target_return={target:g}")
+        if config.early_stopping and self.early_stopping.bad_evals >= config.patience:
+            return StopReason(f"no improvement in trainer.patience={config.patience} evaluations")
+        reason = self._callback(position, mean) if self._callback is not None else None
+        return StopReason(reason, pruned=True) if reason is not None else None
+
+    def finish(self, reason: StopReason, before: ProgressState) -> FinishedRun:
+        """The record of a run that ends for `reason`."""
+        return FinishedRun(reason.text, reason.pruned, self._limits(), before)
+
+    def still_ends(self, finished: FinishedRun) -> bool:
+        """Whether a run that was finished stays so: under the same limits, or because it was pruned."""
+        if finished.pruned:
+            return self._callback is not None
+        return finished.limits == self._limits()
+
+    def _limits(self) -> dict[str, Any]:
+        return {name: getattr(self._config, name) for name in LIMITS}

@@ -1,8 +1,7 @@
-"""The order of events in a run: when to act, learn, evaluate, log, save and stop."""
+"""The order of events in a run: when to train, evaluate, log, save and stop."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import signal
 from collections.abc import Mapping
@@ -13,32 +12,30 @@ from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.checkpointing.checkpointer import BEST, LATEST, best_name, numbered_name
 from dqn_runner.core.exceptions import DivergedError, NoRoomError
 from dqn_runner.core.log import log
-from dqn_runner.core.records import Record, RunInfo
+from dqn_runner.core.records import RunInfo
 from dqn_runner.core.registry import to_plain
-from dqn_runner.core.rng import eval_seeds, seed_for, stream
-from dqn_runner.core.state import State, crossed
+from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
-from dqn_runner.envs.subprocess_worker import launch, relauncher
 from dqn_runner.envs.user_env import as_part
-from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training import divergence
+from dqn_runner.training.assembly import make_collector, make_evaluator, make_replay
 from dqn_runner.training.checks import check
-from dqn_runner.training.collector import Collector, Episode, Progress
 from dqn_runner.training.config import FrequencyUnit, TrainingConfig
-from dqn_runner.training.evaluator import Evaluator
-from dqn_runner.training.metrics import METRIC_KEYS, Metrics
+from dqn_runner.training.events import Event, EventSchedule
+from dqn_runner.training.experience_loop import ExperienceLoop
+from dqn_runner.training.metrics import METRIC_KEYS
+from dqn_runner.training.recorder import Recorder
 from dqn_runner.training.resources import check_disk, estimate_resources
 from dqn_runner.training.stats import TrainingStats
-from dqn_runner.training.stopping import Best, StopCallback
-from dqn_runner.training.stopwatch import Stopwatch
+from dqn_runner.training.stopping import FinishedRun, ProgressState, StopCallback, Stopping, StopReason
 
 
 class Trainer:
-    """Runs training; owns the counters and the order of events, and touches no tensor."""
+    """Runs training: owns the order of events, and leaves each of them to a part."""
 
     def __init__(
         self,
@@ -56,72 +53,69 @@ class Trainer:
     ) -> None:
         """`env` is a gymnasium.Env or an env part; evaluation uses `eval_env` or a second one like it.
 
-        `source` is kept in every checkpoint, for whoever wants to build the run again from it. With
-        `allow_inexact_resume`, a resume truncated_episodes an episode short that the environment does not bring back. `stop_callback` is asked
-        after each evaluation that is due whether the run shall go on.
+        `source` is stored in every checkpoint and identifies the run; by default it holds the settings of
+        `agent` and `config`. `group` is shared by the runs of a sweep. With `allow_inexact_resume`, a resume
+        truncates an episode that its environment does not reproduce. `stop_callback` is called after each
+        evaluation that is due. Raises UserError for settings that do not fit each other or the environment.
         """
         part = as_part(env, eval_env)
-        seed, limit = agent.config.seed, config.max_steps_per_episode
-        envs = VectorEnv(
-            [launch(part) for _ in range(part.num_envs)],
-            lambda index, episode: seed_for(seed, "env", index, episode),
-            limit,
-            remake=relauncher(part) if config.retry_env else None,
-            allow_inexact_resume=allow_inexact_resume,
-        )
-        check(agent.config, agent.spec, config, envs.spec)
         self.agent = agent
         self.config = config
         self.output_dir = Path(output_dir)
-        check_disk(self.output_dir, agent.config, config, envs.spec, agent.num_bytes())
-        self.collector = Collector(envs, seed, part.learning_reward)
-        self.evaluator = Evaluator(part.make(training=False), eval_seeds("eval"), limit)
-        agent_config = agent.config
-        self.replay = agent_config.replay.build(
-            envs.spec,
-            part.num_envs,
-            agent_config.gamma,
-            agent_config.n_step,
-            stream(seed, "replay"),
-        )
-        self.metrics = Metrics()
-        self.best = Best()
-        self.step = 0
-        self.episode = 0
-        self._handled = 0
-        self._improved = False
-        self._finished: State | None = None
-        self._learning = False
-        """In the middle of a round of learning, from where nobody could go on exactly."""
+        self.collector = make_collector(agent, part, config, allow_inexact_resume)
+        spec = self.collector.envs.spec
+        check(agent.config, agent.spec, config, spec)
+        check_disk(self.output_dir, agent.config, config, spec, agent.num_bytes())
+        self.evaluator = make_evaluator(part, config)
+        self.replay = make_replay(agent.config, spec, part.num_envs)
         self.directory = RunDirectory(
             self.output_dir,
             default_loggers() if loggers is None else loggers,
             config.keep_last,
             source or {"agent": to_plain(agent.config), "trainer": to_plain(config)},
         )
+        self.recorder = Recorder(self.directory.loggers)
+        self.stopping = Stopping(config, stop_callback)
+        self.loop = ExperienceLoop(agent, self.collector, self.replay, self.recorder, self.output_dir)
+        self._schedule = EventSchedule(config)
         self._group = group
-        self._judge = stop_callback
+        self._prepared = False
+        self._improved = False
+        self._finished: FinishedRun | None = None
         self._signals = StopSignals()
-        self._elapsed_before = 0.0
-        self._watch = Stopwatch()
+
+    @property
+    def step(self) -> int:
+        """Env steps of the run."""
+        return self.loop.step
+
+    @property
+    def episode(self) -> int:
+        """Training episodes that ended."""
+        return self.recorder.episode
+
+    @property
+    def finished_reason(self) -> str | None:
+        """Why the resumed run is over; None if it can continue under the present settings."""
+        return self._finished.reason if self._finished is not None else None
 
     def train(self) -> TrainingStats:
-        """Run until a budget, the target or patience ends it; the state is saved in any case.
+        """Run until a budget, the target return, patience or the stop callback ends the run.
 
-        An output directory that holds this run already is gone on with. SIGINT, SIGTERM and SIGUSR1/2 let
-        the step finish and the state be saved, and then have their effect. Raises DivergedError when learning
+        Resumes a run that the output directory already holds. SIGINT, SIGTERM and SIGUSR1/2 take effect
+        after the current iteration, once the state is saved. Raises UserError if the directory holds
+        another run, NoRoomError if the last checkpoint could not be written, and DivergedError if learning
         gives numbers that are not finite.
         """
-        self.directory.claim()
         with StopSignals() as self._signals:
             failed = False
             try:
-                if self.directory.holds_own_run():
-                    self.resume(self.output_dir)
-                self._watch.start(self._elapsed_before, self.step)
+                if not self._prepared:
+                    self.prepare()
+                self.recorder.start(self.step)
                 self.directory.open(self.step, self.episode, self._run_info())
-                spec, state = self.collector.envs.spec, self.agent.num_bytes()
-                log.info("%s", estimate_resources(self.agent.config, self.config, spec, state))
+                spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
+                log.info("%s", estimate_resources(self.agent.config, self.config, spec, state_bytes))
                 reason = self._run()
             except Exception:
                 failed = True
@@ -132,110 +126,156 @@ class Trainer:
                 self.evaluator.close()
         if self.directory.checkpoints.failed:
             raise NoRoomError(
-                f"the end of the run could not be saved to {self.output_dir}; its log says why. Make room, "
-                "and the same command goes on"
+                f"the end of the run could not be saved to {self.output_dir}; its log says why. Free disk "
+                "space, and run the same command to continue"
             )
-        return self._stats(reason)
+        pruned = self._finished is not None and self._finished.pruned
+        return self.recorder.stats(self.step, self.stopping.early_stopping, reason, pruned)
+
+    def prepare(self, checkpoint: Path | None = None) -> None:
+        """Lock the output directory, and load `checkpoint`, or else the run that the directory holds."""
+        self.directory.claim()
+        if checkpoint is not None:
+            self.resume(checkpoint)
+        elif self.directory.holds_own_run():
+            self.resume(self.output_dir)
+        self._prepared = True
 
     def resume(self, path: str | Path) -> None:
-        """Go on from a checkpoint, or from the latest one of a run directory.
+        """Load a checkpoint, or the latest one of a run directory.
 
-        Where it is damaged the newest valid one before it is taken, and `directory.notices` says so.
+        If it is damaged, loads the newest valid one before it; `directory.notices` says so.
         """
         directory = self.directory
         file = directory.resume(Path(path), self.load_state_dict)
-        directory.notices += [
-            f"{c.reason}; the episode is cut short there" for c in self.collector.envs.truncated_episodes
-        ]
-        directory.checkpoints.take_up(file, self.best.step)
-
-    def _run_info(self) -> RunInfo:
-        return RunInfo(
-            name=self.output_dir.resolve().name,
-            config=self.directory.config,
-            unit=self.config.frequency_unit.value,
-            total=self.config.total,
-            metric_keys=METRIC_KEYS,
-            group=self._group,
-        )
-
-    @property
-    def ended(self) -> str | None:
-        """Why the run that was taken up is over, if nothing that is set now lets it go on."""
-        return self._finished["reason"] if self._finished is not None else None
+        lost = self.collector.envs.truncated_episodes
+        directory.notices += [f"{episode.reason}; the episode is truncated there" for episode in lost]
+        directory.checkpoints.take_up(file, self.stopping.early_stopping.best_step)
+        self._prepared = True
 
     def state_dict(self) -> State:
-        """Everything a run needs to go on."""
+        """Everything that a run needs to continue."""
         return {
-            **self._accounts(),
-            "step": self.step,
-            "episode": self.episode,
-            "elapsed": self._watch.elapsed,
-            "finished": self._finished,
-            "agent": self.agent.state_dict(),
-            "replay": self.replay.state_dict(),
-            "collector": self.collector.state_dict(),
+            **self.loop.state_dict(),
+            **self.recorder.state_dict(),
+            "progress": self._progress().state_dict(),
+            "finished": self._finished and self._finished.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`; a run that had ended, but has a larger budget now, from before its end."""
-        finished = state["finished"]
-        if finished is not None and not self._is_over(finished):
-            state, finished = {**state, **finished["before"]}, None
-        self.step, self.episode = state["step"], state["episode"]
-        self._handled = state["handled"]
-        self._elapsed_before = state["elapsed"]
+        """Restore a run; one that ended, but has a larger budget now, from before its final evaluation."""
+        progress, finished = ProgressState(**state["progress"]), None
+        if state["finished"] is not None:
+            finished = FinishedRun.from_state(state["finished"])
+            if not self.stopping.still_ends(finished):
+                progress, finished = finished.before, None
         self._finished = finished
-        self.best = Best(**state["best"])
-        self.agent.load_state_dict(state["agent"])
-        self.replay.load_state_dict(state["replay"])
-        self.collector.load_state_dict(state["collector"])
-        self.metrics.load_state_dict(state["metrics"])
-        self.directory.loggers.load_state_dict(state["sinks"])
+        self.loop.load_state_dict(state)
+        self.recorder.load_state_dict(state)
+        self._restore(progress)
 
-    def _is_over(self, finished: State) -> bool:
-        """Whether a run that had ended stays so: as its budget is the same, or a stop_callback had enough of it."""
-        if finished["pruned"]:
-            return self._judge is not None
-        return finished["stopping"] == self.config.stopping()
+    def _progress(self) -> ProgressState:
+        return ProgressState(
+            last_event=self._schedule.last_position,
+            early_stopping=self.stopping.early_stopping.state_dict(),
+            metrics=self.recorder.metrics.state_dict(),
+            loggers=self.directory.loggers.state_dict(),
+        )
 
-    def _accounts(self) -> State:
-        """What evaluating and logging change."""
-        return {
-            "handled": self._handled,
-            "best": dataclasses.asdict(self.best),
-            "metrics": self.metrics.state_dict(),
-            "sinks": self.directory.loggers.state_dict(),
-        }
-
-    def _cut_episodes(self) -> None:
-        """End the episodes that could not be brought back, as truncated."""
-        for cut, episode in self.collector.truncate_lost_episodes(self.step):
-            self.replay.truncate(cut.env, cut.obs)
-            if episode.length:
-                self._count(episode)
+    def _restore(self, progress: ProgressState) -> None:
+        self._schedule.last_position = progress.last_event
+        self.stopping.early_stopping.load_state_dict(progress.early_stopping)
+        self.recorder.metrics.load_state_dict(progress.metrics)
+        self.directory.loggers.load_state_dict(progress.loggers)
 
     def _run(self) -> str:
-        """The loop, and what it leaves behind whether it ends or fails."""
+        """The event loop, and the files that a run leaves whether it ends or fails."""
         try:
-            self._cut_episodes()
-            reason = self._loop()
+            self.loop.truncate_lost_episodes()
+            reason = self._event_loop()
         except DivergedError as error:
             log.error("%s", error)
-            self._leave_report()
+            self._write_report()
             raise
         except Exception:
             log.exception("training failed at step %d, episode %d", self.step, self.episode)
-            self._rescue()
-            self._leave_report()
+            self._save_after_error()
+            self._write_report()
             raise
-        self._leave_report()
+        self._write_report()
         return reason
 
-    def _rescue(self) -> None:
-        """Save after an exception; a second failure must not hide the first."""
-        if self._learning:
-            log.info("no state is saved from the middle of learning; the last checkpoint stays")
+    def _event_loop(self) -> str:
+        """One pass per training iteration; the last pass handles the end of the run by the same code."""
+        if self._finished is not None:
+            log.info("nothing to do: this run has ended (%s)", self._finished.reason)
+            return self._finished.reason
+        while True:
+            # After whole iterations only: a budget that ends within one changes nothing for a continued run.
+            whole, position = self.loop.at_iteration_end, self._position()
+            due = self._schedule.due(position) if whole else Event.NONE
+            stop = self.stopping.check_budget(self.step, self.episode)
+            if Event.EVALUATE in due:
+                mean = self._evaluate()
+                stop = stop or self.stopping.check_evaluation(mean, position)
+            if Event.LOG in due:
+                self._log()
+            if whole:
+                self._schedule.last_position = position
+            previous_best = self._finish(stop, due) if stop else None
+            received = self._signals.received
+            self._save(Event.SAVE in due, bool(stop or received), previous_best)
+            if stop:
+                self.directory.checkpoints.wait()
+                log.info("at step %d, episode %d: %s", self.step, self.episode, stop.text)
+                return stop.text
+            if received:
+                self._stop_for(received)
+            self.loop.advance(self.config.max_steps, self.config.max_episodes)
+
+    def _finish(self, reason: StopReason, due: Event) -> str | None:
+        """Evaluate and log where that was not due; return a name for the best.pt that this replaces.
+
+        The state from before is stored with the finished run.
+        """
+        before, best = self._progress(), self.stopping.early_stopping
+        previous_mean, previous_step = best.best_mean, best.best_step
+        if Event.EVALUATE not in due:
+            self._evaluate()
+        if Event.LOG not in due:
+            self._log()
+        self._finished = self.stopping.finish(reason, before)
+        replaced = self._improved and Event.EVALUATE not in due and math.isfinite(previous_mean)
+        return best_name(previous_step) if replaced else None
+
+    def _evaluate(self) -> float:
+        """Evaluate the greedy policy and return its mean return."""
+        evaluation = self.evaluator.run(self.agent.greedy, self.config.eval_episodes)
+        self.recorder.add_evaluation(self.step, evaluation)
+        if self.stopping.early_stopping.update(evaluation.mean, self.step, self.config.min_delta):
+            self._improved = True
+        return evaluation.mean
+
+    def _log(self) -> None:
+        self.recorder.log(self.step, self.agent.epsilon(self.step), self._fraction_done())
+
+    def _save(self, numbered: bool, last: bool, previous_best: str | None) -> None:
+        """Write the checkpoint that is due, under all its names: numbered, best, latest."""
+        names = [numbered_name(self.step)] if numbered else []
+        names += [BEST] if self._improved else []
+        self._improved = False
+        if names or last:
+            self._write_checkpoint(names, previous_best)
+
+    def _write_checkpoint(self, names: list[str], previous_best: str | None = None) -> None:
+        if not self.agent.is_finite():
+            raise DivergedError(f"the weights are not finite at step {self.step}; {divergence.ADVICE}")
+        self.directory.save(self.state_dict(), self.step, names, previous_best)
+
+    def _save_after_error(self) -> None:
+        """Save the state after an exception; a second failure must not hide the first."""
+        if self.loop.is_learning:
+            log.info("no state is saved in the middle of an iteration; the last checkpoint stays")
             return
         try:
             self._write_checkpoint([])
@@ -245,167 +285,33 @@ class Trainer:
         except Exception:
             log.exception("the state could not be saved")
 
-    def _loop(self) -> str:
-        """One pass per round of learning; the last pass does what is due at the end, by the same code."""
-        if self.ended is not None:
-            log.info("nothing to do: this run has ended (%s)", self.ended)
-            return self.ended
-        while True:
-            end, pruned = self.config.budget_ends(self.step, self.episode), False
-            due = self._is_between_rounds()
-            evaluated = due and self._due(self.config.eval_frequency)
-            logged = due and self._due(self.config.log_frequency)
-            numbered = due and self._due(self.config.checkpoint_frequency)
-            if evaluated:
-                self._evaluate()
-                mean: float = self.metrics.eval["return_mean"][-1]
-                end = end or self.config.evaluation_ends(mean, self.best.waited)
-                if end is None and self._judge is not None:
-                    end = self._judge(self._clock(), mean)
-                    pruned = end is not None
-            if logged:
-                self._log()
-            if due:
-                self._handled = self._clock()
-            aside = self._conclude(end, pruned, evaluated, logged) if end else None
-            stopped = self._signals.received
-            self._save(numbered, bool(end or stopped), aside)
-            if end:
-                self.directory.checkpoints.wait()
-                log.info("at step %d, episode %d: %s", self.step, self.episode, end)
-                return end
-            if stopped:
-                self._stop(stopped)
-            self._advance()
-
-    def _conclude(self, reason: str, pruned: bool, evaluated: bool, logged: bool) -> str | None:
-        """A last evaluation and log line where none was due; returns a name for the best.pt from before.
-
-        A run that is given a larger budget later goes on from before these, as if it had not ended here.
-        """
-        before, best = self._accounts(), self.best.step
-        if not evaluated:
-            self._evaluate()
-        if not logged:
-            self._log()
-        stopping = self.config.stopping()
-        self._finished = {"reason": reason, "pruned": pruned, "stopping": stopping, "before": before}
-        replaced = self._improved and not evaluated and math.isfinite(before["best"]["mean"])
-        return best_name(best) if replaced else None
-
-    def _is_between_rounds(self) -> bool:
-        """Whether events happen at this step: only after whole rounds, wherever a budget may end."""
-        num_envs = len(self.collector.envs.envs)
-        return self.step == 0 or crossed(self.step - num_envs, self.step, self.agent.config.train_every)
-
-    def _advance(self) -> None:
-        """Collect until the next round of learning, then learn and update the target where due."""
-        config, agent, previous = self.agent.config, self.agent, self.step
-        self._collect()
-        if self.step < config.learning_starts or len(self.replay) == 0:
-            return
-        before = max(previous, config.learning_starts - 1)  # rounds of the warm-up are not made up for
-        rounds = self.step // config.train_every - before // config.train_every
-        self._learning = True
-        for _ in range(rounds * config.gradient_steps):
-            batch = self.replay.sample(config.batch_size, self.step)
-            priority, info = agent.learn(batch, self.step)
-            if not math.isfinite(info.sum().item()):
-                raise divergence.diagnose(self.output_dir, self.step, agent, batch, info, self.metrics.last)
-            self.replay.update(batch.indices, priority)
-            self.metrics.add_update(info)
-        every = config.target_update_every
-        if times := self.step // every - previous // every:
-            agent.sync_target(times)
-        self._learning = False
-
-    def _collect(self) -> None:
-        """Act until the next round of learning or the end of a budget, and report the episodes that ended."""
-        every = self.agent.config.train_every
-        until = min((self.step // every + 1) * every, self.config.max_steps or 2**63)
-        episodes_left = (self.config.max_episodes or 2**63) - self.episode
-        progress = Progress(self.step)
-        try:
-            self.collector.collect(self.agent, self.replay, progress, until, episodes_left)
-        finally:  # an environment that raises has not undone the steps before
-            self.step = progress.step
-            for episode in progress.ended:
-                self._count(episode)
-
-    def _count(self, episode: Episode) -> None:
-        self.episode += 1
-        self.metrics.add_episode(episode)
-        values = {"train/return": episode.episode_return, "train/length": float(episode.length)}
-        self.directory.loggers.write(Record("episode", episode.step, self.episode, values))
-
-    def _evaluate(self) -> None:
-        evaluation = self.evaluator.run(self.agent.greedy, self.config.eval_episodes)
-        values = self.metrics.add_evaluation(self.step, self.episode, evaluation)
-        self.directory.loggers.write(Record("eval", self.step, self.episode, values))
-        if self.best.take(evaluation.mean, self.step, self.config.min_delta):
-            self._improved = True
-
-    def _stop(self, number: signal.Signals) -> None:
-        """Leave everything behind that a run leaves, and let the signal have its effect."""
+    def _stop_for(self, number: signal.Signals) -> None:
+        """Write what a run leaves, and let the signal take effect, which usually ends the process."""
         self.directory.checkpoints.wait()
-        self._leave_report()
+        self._write_report()
         where = (self.step, self.episode, number.name, self.output_dir)
-        log.info("at step %d, episode %d: stopped by %s; resume=%s goes on", *where)
+        log.info("at step %d, episode %d: stopped by %s; continue with resume=%s", *where)
         self._signals.pass_on()
-        log.info("the handler of %s lets the run go on", number.name)
+        log.info("the handler of %s lets the run continue", number.name)
 
-    def _log(self) -> None:
-        values = self.metrics.flush(self.step, self.episode, self.agent.epsilon(self.step))
-        values["time/elapsed"] = self._watch.elapsed
-        values["time/eta"] = self._eta()
-        if math.isfinite(rate := self._watch.lap(self.step)):
-            values["time/steps_per_second"] = rate
-        self.directory.loggers.write(Record("train", self.step, self.episode, values))
+    def _write_report(self) -> None:
+        best = self.stopping.early_stopping
+        done = self._fraction_done()
+        self.directory.write_report(self.recorder.report(self.step, best, self.finished_reason, done))
 
-    def _save(self, numbered: bool, last: bool, aside: str | None) -> None:
-        """Write what is due: a numbered checkpoint, the best, the latest; one file under several names."""
-        names = [numbered_name(self.step)] if numbered else []
-        names += [BEST] if self._improved else []
-        self._improved = False
-        if names or last:
-            self._write_checkpoint(names, aside)
-
-    def _write_checkpoint(self, names: list[str], aside: str | None = None) -> None:
-        if not self.agent.is_finite():
-            raise DivergedError(f"the weights are not finite at step {self.step}; {divergence.ADVICE}")
-        self.directory.save(self.state_dict(), self.step, names, aside)
-
-    def _due(self, every: int) -> bool:
-        """Whether a multiple of `every` was passed since what was due was last handled."""
-        return crossed(self._handled, self._clock(), every)
-
-    def _clock(self) -> int:
+    def _position(self) -> int:
+        """The count of the frequency unit: training episodes or env steps."""
         return self.episode if self.config.frequency_unit is FrequencyUnit.episodes else self.step
 
-    def _eta(self) -> float:
-        return self._watch.eta(self.config.share_done(self.step, self.episode))
+    def _fraction_done(self) -> float:
+        return self.config.fraction_done(self.step, self.episode)
 
-    def _leave_report(self) -> None:
-        summary = {
-            "env_steps": self.step,
-            "num_episodes": self.episode,
-            "best": {"return_mean": self.best.mean, "step": self.best.step},
-            "finished": self._finished and self._finished["reason"],
-            "time": {"training_seconds": self._watch.elapsed, "eta_seconds": self._eta()},
-        }
-        self.directory.write_report({**summary, **self.metrics.history()})
-
-    def _stats(self, reason: str) -> TrainingStats:
-        evaluated = math.isfinite(self.best.mean)
-        best = self.best.mean if evaluated else math.nan
-        return TrainingStats(
-            reason=reason,
-            pruned=self._finished is not None and self._finished["pruned"],
-            steps=self.step,
-            episodes=self.episode,
-            best_mean=best,
-            best_step=self.best.step,
-            training_time=self._watch.elapsed,
-            objective=best if evaluated else self.metrics.recent_return(),
-            history=self.metrics.history(),
+    def _run_info(self) -> RunInfo:
+        return RunInfo(
+            name=self.output_dir.resolve().name,
+            config=self.directory.config,
+            unit=self.config.frequency_unit.value,
+            total=self.config.total,
+            metric_keys=METRIC_KEYS,
+            group=self._group,
         )

@@ -48,7 +48,7 @@ class TestQuestionsAreAnsweredQuickly:
                 "",
                 [
                     "seed: 3\n",
-                    "_target_: dqn_runner.bootstraps.Double",
+                    "_target_: dqn_runner.agent.losses.targets.DoubleTarget",
                     "learning_rate: 0.001",
                     "target_return: 475.0",
                 ],
@@ -112,7 +112,7 @@ class TestWhatARunLeaves:
         logged = (finished_run / "logs" / "training.log").read_text().splitlines()
         shown = (finished_run.parent / "stderr").read_text().splitlines()
         matches = [
-            re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} UPDATE_METRICS +(.*)", line) for line in logged
+            re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO +(.*)", line) for line in logged
         ]
         assert [match[1] for match in matches if match] == shown
 
@@ -274,7 +274,7 @@ class TestAUsersConfiguration:
         assert done.status == 0, done.err
         agent = read(tmp_path / "run" / "run.json")["config"]["agent"]
         assert (agent["learning_rate"], agent["batch_size"]) == (0.0005, 32)
-        assert agent["loss"]["bootstrap"]["_target_"].endswith("Double")
+        assert agent["loss"]["target"]["_target_"] == "agent/loss/target=double"
 
     def test_a_misspelt_recipe(self, program: Callable[..., Outcome]):
         assert "did you mean experiment=tiny?" in program("--config-dir=mine", "experiment=tinny").error
@@ -330,14 +330,14 @@ class TestResume:
         )
         assert done.status == 0, done.err
         assert set(done.out.splitlines()[1:-1]) == {
-            "agent.loss.target._target_: dqn_runner.bootstraps.Max -> dqn_runner.bootstraps.Double",
+            "agent.loss.target._target_: agent/loss/target=max -> agent/loss/target=double",
             "agent.batch_size: 128 -> 64",
             "agent.exploration.schedule.end: 0.05 -> 0.1",
             "trainer.max_steps: 1200 -> 1300",
-            "logging.csv._target_: (absent) -> dqn_runner.loggers.Csv",
-            "logging.console._target_: dqn_runner.loggers.Console -> (absent)",
+            "logging.csv._target_: (absent) -> logging=csv",
+            "logging.console._target_: logging=console -> (absent)",
             "logging.console.progress_bar: True -> (absent)",
-            "logging.file._target_: dqn_runner.loggers.TextFile -> (absent)",
+            "logging.file._target_: logging=file -> (absent)",
         }
         source = load_checkpoint(run_copy / "checkpoints" / "latest.pt")["source"]
         assert source["config"]["agent"]["batch_size"] == 64
@@ -367,7 +367,7 @@ class TestResume:
         assert program("resume=run", "agent=double_dqn", "trainer.max_steps=1300").status == 0
         done = program("resume=run", "agent=dqn", "trainer.max_steps=1400")
         assert (
-            "agent.loss.target._target_: dqn_runner.bootstraps.Double -> dqn_runner.bootstraps.Max"
+            "agent.loss.target._target_: agent/loss/target=double -> agent/loss/target=max"
             in done.out
         )
 

@@ -324,7 +324,7 @@ class TestSettingsAreCheckedAgainstEachOther:
     def test_learning_starts_after_the_budget(self):
         agent = DQNConfig(learning_starts=500, exploration=EpsilonGreedy(schedule=Constant()))
         assert problems(agent, TrainingConfig(max_steps=500)) == (
-            "agent.learning_starts=500 is not below trainer.max_steps=500: nothing would be learned"
+            "agent.learning_starts=500 is not below trainer.max_steps=500: no update would be made"
         )
 
     def test_a_schedule_longer_than_the_budget(self):

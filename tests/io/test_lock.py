@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dqn_runner.checkpointing.format import load_checkpoint
-from dqn_runner.config.resume import expand_arguments
+from dqn_runner.config.command_line import expand_arguments
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.lock import RunLock, reject_if_locked
 from tests.conftest import BUDGET, Outcome

@@ -27,8 +27,8 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from dqn_runner.cli.main import CONF
+from dqn_runner.config.command_line import expand_arguments
 from dqn_runner.config.overrides import parse_overrides
-from dqn_runner.config.resume import expand_arguments
 from dqn_runner.config.schema import RunConfig, apply_env_target, to_plain_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS

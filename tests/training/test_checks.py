@@ -31,7 +31,7 @@ class TestFootprint:
     def of(self, replay: Any = UniformReplay, **trainer: Any) -> ResourceEstimate:
         """A replay of 48 MiB, and a MiB of everything else in each checkpoint."""
         agent = DQNConfig(replay=replay(capacity=MIB))
-        trainer = {"unit": FrequencyUnit.steps, "checkpoint_frequency": MIB // 4, **trainer}
+        trainer = {"frequency_unit": FrequencyUnit.steps, "checkpoint_frequency": MIB // 4, **trainer}
         return estimate_resources(agent, TrainingConfig(**trainer), VECTOR, state=MIB)
 
     @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ class TestFootprint:
             ({"keep_last": 0}, 2 * 48),  # best.pt may be old, and need a replay of its own
             ({"keep_last": 2}, 48 + 48 + 2 * 12),
             ({"keep_last": 2, "checkpoint_frequency": 4 * MIB}, 4 * 48),  # no two of them share anything
-            ({"keep_last": 2, "unit": FrequencyUnit.episodes, "checkpoint_frequency": 128}, 48 + 48 + 2 * 6),
-            ({"keep_last": 2, "unit": FrequencyUnit.episodes, "max_steps_per_episode": None}, 4 * 48),
+            ({"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "checkpoint_frequency": 128}, 48 + 48 + 2 * 6),
+            ({"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "max_steps_per_episode": None}, 4 * 48),
             ({"keep_last": 2, "max_steps": MIB}, 48),  # a short run fills no more
             ({"keep_last": 2, "max_steps": 2 * MIB}, 2 * 48),
         ],
@@ -110,9 +110,9 @@ def test_room_that_the_run_has_taken_already_counts_once(
     latest.parent.mkdir()
     latest.write_bytes(bytes(1000))
     latest.with_name("best.pt").hardlink_to(latest)
-    usage = checks.shutil.disk_usage(tmp_path)
+    usage = resources.shutil.disk_usage(tmp_path)
     for missing in (1000, 1001):
         free = usage._replace(free=needed - missing)
-        monkeypatch.setattr(checks.shutil, "disk_usage", lambda _, free=free: free)
+        monkeypatch.setattr(resources.shutil, "disk_usage", lambda _, free=free: free)
         with nullcontext() if missing == 1000 else pytest.raises(UserError, match="of this run need up to"):
             resources.check_disk(tmp_path, agent, trainer, VECTOR, state=0)

@@ -1,4 +1,4 @@
-"""No state is forgotten: what changes during a run is the same in a trainer that took up its state."""
+"""The state of a run is complete: whatever changes during a run is the same after a resume."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tests.support.probes import agent_options, compose_run
 DERIVED = {
     ".agent.learner.grad": "written before it is read, in every update",
     ".agent.learner.online_params": "their gradients, and the count of changes that autograd keeps",
-    ".agent.network": "a shell, into which each call lays the learner's parameters and its noise",
+    ".agent.network": "a module into which each call puts the parameters of the learner and its noise",
     ".collector.envs._spare": "written before it is read, in every step",
     ".collector.envs._next_obs": "written before it is read, in every step",
-    ".evaluator": "every episode begins with a reset from a seed of its own",
-    ".metrics.last": "for a message of this process only",
-    "._watch": "time",
-    "._elapsed_before": "time",
+    ".evaluator": "every episode starts with a seeded reset",
+    ".recorder.metrics.last": "for a message of this process only",
+    ".recorder._stopwatch": "time",
+    ".recorder._elapsed_before": "time",
     ".directory.resumed": "whether this process resumed",
-    ".directory.loggers": "what loggers write to is their own; their places in files are in the state",
-    ".directory.checkpoints": "what lies on the disk says what it knows",
+    ".directory.loggers": "open files; their offsets are in the state",
+    ".directory.checkpoints": "derived from the files on disk",
     "._improved": "set and cleared within one step",
 }
-"""What may differ, and why."""
+"""Attributes that may differ, and why."""
 
 
 def fingerprints(root: Any) -> dict[str, str]:
@@ -99,13 +99,13 @@ def make(option: str, env: list[str], run_dir: Path) -> Trainer:
     return build_trainer(compose_run(settings), run_dir, {}, None)
 
 
-def go_on(trainer: Trainer, rounds: int) -> None:
-    for _ in range(rounds):
-        trainer._advance()  # pyright: ignore[reportPrivateUsage]
+def advance(trainer: Trainer, iterations: int) -> None:
+    for _ in range(iterations):
+        trainer.loop.advance(None, None)
     trainer._evaluate()  # pyright: ignore[reportPrivateUsage]
     trainer._log()  # pyright: ignore[reportPrivateUsage]
     for _ in range(3):
-        trainer._advance()  # pyright: ignore[reportPrivateUsage]
+        trainer.loop.advance(None, None)
 
 
 @pytest.mark.slow
@@ -115,20 +115,20 @@ def go_on(trainer: Trainer, rounds: int) -> None:
     [["env=cartpole", "env.num_envs=2", "env.normalize_observations=true"], ["env=minatar"]],
     ids=["cartpoles", "minatar"],
 )
-def test_what_changes_is_saved(option: str, env: list[str], tmp_path: Path) -> None:
+def test_whatever_changes_during_a_run_is_restored(option: str, env: list[str], tmp_path: Path) -> None:
     trainer = make(option, env, tmp_path)
-    go_on(trainer, 60)
+    advance(trainer, 60)
     trainer._write_checkpoint([])  # pyright: ignore[reportPrivateUsage]
     trainer.directory.checkpoints.close()
     before = fingerprints(trainer)
-    go_on(trainer, 43)
+    advance(trainer, 43)
     after = fingerprints(trainer)
     changed = {path for path in before | after if before.get(path) != after.get(path)}
-    assert any("np_random" in path or "game" in path for path in before), "the walk reaches into environments"
+    assert any("np_random" in path or "game" in path for path in before), "the walk must reach into environments"
     assert any(path.startswith(".replay.") for path in changed)
 
     resumed = make(option, env, tmp_path / "another")
     resumed.load_state_dict(load_checkpoint(tmp_path / "checkpoints" / "latest.pt")["state"])
     again = fingerprints(resumed)
-    forgotten = {path for path in changed if before.get(path) != again.get(path)}
-    assert sorted(path for path in forgotten if not path.startswith(tuple(DERIVED))) == []
+    missing = {path for path in changed if before.get(path) != again.get(path)}
+    assert sorted(path for path in missing if not path.startswith(tuple(DERIVED))) == []

@@ -1,4 +1,4 @@
-"""The order of events: a tape that fakes write, compared with literal lists."""
+"""The order of events of a run, recorded by fakes and compared with literal lists."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dqn_runner.core.state import State
 from dqn_runner.io.json_io import read_json
 from dqn_runner.run import plots
 from dqn_runner.training.evaluator import Evaluation
-from dqn_runner.training.stopping import Best, StopCallback
+from dqn_runner.training.stopping import EarlyStopping, StopCallback
 
 
 @pytest.fixture(autouse=True)
-def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Curves take most of the time of a run of a few steps; one test draws them."""
+def without_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves take most of the time of a short run, so only one test draws them."""
     if "documented" not in request.node.name:
         monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
 
@@ -49,7 +49,7 @@ class Counter(gymnasium.Env[Any, Any]):
 
 
 class Tape:
-    """A logger part and its sink; both write what happens."""
+    """A logger part that is its own logger, and writes each event."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -90,7 +90,7 @@ def make_trainer(
     **changes: Any,
 ) -> Trainer:
     settings: dict[str, Any] = {
-        "unit": "steps",
+        "frequency_unit": "steps",
         "max_episodes": None,
         "max_steps": 12,
         "eval_frequency": 5,
@@ -110,17 +110,17 @@ def make_trainer(
 
 
 def spy(tape: Tape, owner: Any, method: str, name: str) -> None:
-    """Let `owner.method` also write `name` to the tape."""
+    """Make `owner.method` also write `name` to the tape."""
     original = getattr(owner, method)
 
-    def noted(*arguments: Any) -> Any:
+    def recorded(*arguments: Any) -> Any:
         tape.events.append(name)
         return original(*arguments)
 
-    setattr(owner, method, noted)
+    setattr(owner, method, recorded)
 
 
-def test_event_tape_in_steps(tmp_path: Path) -> None:
+def test_order_of_events_with_frequencies_in_env_steps(tmp_path: Path) -> None:
     tape = Tape()
     agent = make_agent()
     trainer = make_trainer(tmp_path, tape, agent)
@@ -128,11 +128,11 @@ def test_event_tape_in_steps(tmp_path: Path) -> None:
     spy(tape, agent, "sync_target", "sync")
     save = trainer.directory.checkpoints.save
 
-    def noted(payload: State, step: int, names: list[str], set_best_aside: str | None) -> None:
+    def recorded_save(payload: State, step: int, names: list[str], set_best_aside: str | None) -> None:
         tape.events.append(f"save {' '.join(names)}")
         save(payload, step, names, set_best_aside)
 
-    trainer.directory.checkpoints.save = noted  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.directory.checkpoints.save = recorded_save  # pyright: ignore[reportAttributeAccessIssue]
     trainer.train()
     assert tape.events == [
         "open new",
@@ -159,9 +159,9 @@ def test_event_tape_in_steps(tmp_path: Path) -> None:
     ]
 
 
-def test_event_tape_in_episodes(tmp_path: Path) -> None:
+def test_order_of_events_with_frequencies_in_episodes(tmp_path: Path) -> None:
     tape = Tape()
-    changes = {"unit": "episodes", "max_episodes": 4, "max_steps": None, "log_frequency": 3}
+    changes = {"frequency_unit": "episodes", "max_episodes": 4, "max_steps": None, "log_frequency": 3}
     trainer = make_trainer(tmp_path, tape, **changes, eval_frequency=2, checkpoint_frequency=3)
     trainer.train()
     assert [event for event in tape.events if not event.startswith("episode")] == [
@@ -185,25 +185,26 @@ def test_event_tape_in_episodes(tmp_path: Path) -> None:
         ({"patience": 1, "early_stopping": False}, "trainer.max_steps=12 reached", 12),
     ],
 )
-def test_a_run_ends_for_one_reason(tmp_path: Path, changes: dict[str, Any], reason: str, steps: int) -> None:
+def test_a_run_ends_at_the_first_limit_and_reports_its_name(tmp_path: Path, changes: dict[str, Any], reason: str, steps: int) -> None:
     stats = make_trainer(tmp_path, Tape(), **changes).train()
     assert (stats.reason, stats.steps) == (reason, steps)
     assert read_json(tmp_path / "run" / "metrics.json")["finished"] == reason
 
 
-def test_min_delta_asks_for_an_improvement_since_the_last_that_counted(tmp_path: Path) -> None:
+def test_min_delta_is_measured_from_the_last_improvement_that_counted(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, Tape(), min_delta=2.0, patience=50)
+    best = trainer.stopping.early_stopping
     returns = iter([0.0, 1.0, 1.5, 2.0, 3.0, 1.0])
-    waited: list[int] = []
+    bad_evals: list[int] = []
     trainer.evaluator.run = lambda *_: Evaluation([next(returns)], [1])  # type: ignore[method-assign]
     for _ in range(6):
         trainer._evaluate()  # pyright: ignore[reportPrivateUsage]
-        waited.append(trainer.best.waited)
-    assert waited == [0, 1, 2, 0, 1, 2]
-    assert trainer.best.mean == 3.0
+        bad_evals.append(best.bad_evals)
+    assert bad_evals == [0, 1, 2, 0, 1, 2]
+    assert best.best_mean == 3.0
 
 
-def test_time_limit_of_the_trainer_truncates(tmp_path: Path) -> None:
+def test_max_steps_per_episode_truncates_and_still_bootstraps(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, Tape(), max_steps_per_episode=3)
     stats = trainer.train()
     assert stats.history["episodes"]["length"] == [3, 3, 3, 3]
@@ -213,19 +214,19 @@ def test_time_limit_of_the_trainer_truncates(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("latest.pt",), ("checkpoint_0000000008.pt",), ("best.pt",), ()])
-def test_a_run_goes_on_from_any_checkpoint_as_if_never_stopped(tmp_path: Path, names: tuple[str]) -> None:
+def test_resume_from_any_checkpoint_gives_the_history_of_an_uninterrupted_run(tmp_path: Path, names: tuple[str]) -> None:
     whole = make_trainer(tmp_path / "a", Tape(), max_steps=40, keep_last=9).train()
-    cut = make_trainer(tmp_path / "b", Tape(), max_steps=40, keep_last=9)
-    original = cut._advance  # pyright: ignore[reportPrivateUsage]
+    interrupted = make_trainer(tmp_path / "b", Tape(), max_steps=40, keep_last=9)
+    original = interrupted.loop.advance
 
-    def advance() -> None:
-        if cut.step >= 16:
+    def advance(*limits: int | None) -> None:
+        if interrupted.step >= 16:
             raise RuntimeError("power cut")
-        original()
+        original(*limits)
 
-    cut._advance = advance  # type: ignore[method-assign]  # pyright: ignore[reportPrivateUsage]
+    interrupted.loop.advance = advance  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
-        cut.train()
+        interrupted.train()
     again = make_trainer(tmp_path / "b", Tape(), max_steps=40, keep_last=9)
     again.resume(tmp_path.joinpath("b", "run", *(("checkpoints", *names) if names else ())))
     resumed = again.train()
@@ -233,7 +234,7 @@ def test_a_run_goes_on_from_any_checkpoint_as_if_never_stopped(tmp_path: Path, n
     assert (resumed.best_mean, resumed.best_step) == (whole.best_mean, whole.best_step)
 
 
-def test_a_finished_run_returns_at_once_unless_its_end_moved(tmp_path: Path) -> None:
+def test_a_finished_run_returns_at_once_unless_its_budget_is_raised(tmp_path: Path) -> None:
     make_trainer(tmp_path, Tape()).train()
     tape = Tape()
     same = make_trainer(tmp_path, tape)
@@ -245,18 +246,20 @@ def test_a_finished_run_returns_at_once_unless_its_end_moved(tmp_path: Path) -> 
     assert longer.train().steps == 20
 
 
-def test_best_score_and_patience_survive_a_resume(tmp_path: Path) -> None:
+def test_resume_restores_best_evaluation_and_patience(tmp_path: Path) -> None:
     make_trainer(tmp_path, Tape()).train()
     again = make_trainer(tmp_path, Tape())
     again.resume(tmp_path / "run")
-    assert again.best == Best(mean=4.0, step=6, reference=4.0, waited=2)
+    expected = EarlyStopping(best_mean=4.0, best_step=6, baseline=4.0, bad_evals=2)
+    assert again.stopping.early_stopping == expected
 
 
-def test_the_same_script_again_goes_on_and_another_agent_is_refused(tmp_path: Path) -> None:
+def test_running_a_script_again_resumes_its_run_and_rejects_another_agent(tmp_path: Path) -> None:
     make_trainer(tmp_path, Tape()).train()
     before = (tmp_path / "run" / "checkpoints" / "latest.pt").read_bytes()
     with pytest.raises(
-        UserError, match=r"holds another run \(its agent is another one\); choose another output"
+        UserError,
+        match=r"holds another run \(its agent differs: agent.learning_rate: 0.001 -> 0.5\); choose another",
     ):
         make_trainer(tmp_path, Tape(), make_agent(learning_rate=0.5)).train()
     assert (tmp_path / "run" / "checkpoints" / "latest.pt").read_bytes() == before
@@ -266,16 +269,16 @@ def test_the_same_script_again_goes_on_and_another_agent_is_refused(tmp_path: Pa
     assert tape.events[1] == "episode 16/4"
 
 
-def test_a_judge_ends_a_run_in_good_order_and_only_he_can_keep_it_ended(tmp_path: Path) -> None:
-    heard: list[tuple[int, float]] = []
+def test_a_stop_callback_ends_a_run_and_without_it_the_run_continues(tmp_path: Path) -> None:
+    calls: list[tuple[int, float]] = []
 
-    def stop_callback(clock: int, mean: float) -> str | None:
-        heard.append((clock, mean))
-        return "enough" if len(heard) == 2 else None
+    def stop_callback(position: int, mean: float) -> str | None:
+        calls.append((position, mean))
+        return "enough" if len(calls) == 2 else None
 
     stats = make_trainer(tmp_path, Tape(), stop_callback=stop_callback).train()
     assert (stats.reason, stats.pruned, stats.steps) == ("enough", True, 10)
-    assert heard == [(6, 4.0), (10, 4.0)]
+    assert calls == [(6, 4.0), (10, 4.0)]
     assert (tmp_path / "run" / "metrics.json").exists()
     again = make_trainer(tmp_path, Tape(), stop_callback=stop_callback).train()
     assert (again.reason, again.pruned, again.steps) == ("enough", True, 10)
@@ -284,23 +287,23 @@ def test_a_judge_ends_a_run_in_good_order_and_only_he_can_keep_it_ended(tmp_path
     assert repr(alone.history) == repr(make_trainer(tmp_path / "whole", Tape()).train().history)
 
 
-def test_objective_is_the_best_evaluation(tmp_path: Path) -> None:
+def test_the_objective_of_a_run_is_its_best_evaluation(tmp_path: Path) -> None:
     stats = make_trainer(tmp_path, Tape()).train()
     assert stats.objective == stats.best_mean == 4.0
     assert not math.isnan(stats.training_time)
 
 
 class TestPythonInterface:
-    """What ARCHITECTURE.md promises under 'The public Python API'."""
+    """Trainer and its configuration, as a script uses them."""
 
-    def test_defaults(self) -> None:
+    def test_defaults_of_the_training_config(self) -> None:
         config = TrainingConfig()
         assert (config.max_episodes, config.max_steps_per_episode, config.max_steps) == (50_000, 1000, None)
         assert (config.eval_frequency, config.eval_episodes) == (100, 10)
         assert (config.checkpoint_frequency, config.log_frequency) == (500, 10)
         assert (config.early_stopping, config.patience, config.frequency_unit.value) == (True, 50, "episodes")
 
-    def test_it_runs_as_documented(self, tmp_path: Path) -> None:
+    def test_a_documented_script_trains_and_draws_curves(self, tmp_path: Path) -> None:
         agent = DQNAgent(DQNConfig(state_dim=60, action_dim=7, seed=42, learning_starts=50))
         config = TrainingConfig(max_episodes=20, eval_frequency=10, checkpoint_frequency=10)
         trainer = Trainer(agent, Wide(), config, output_dir=str(tmp_path / "results" / "run1"))
@@ -310,12 +313,12 @@ class TestPythonInterface:
         assert (tmp_path / "results/run1/training_curves.png").stat().st_size > 10_000
 
     @pytest.mark.parametrize("shape", [(10, 10, 4), (4, 36, 36)])
-    def test_images(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    def test_image_observations_train_with_channels_first_or_last(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
         agent = DQNAgent(DQNConfig(state_dim=shape, action_dim=3, learning_starts=20, batch_size=8))
         config = TrainingConfig(max_episodes=5, eval_frequency=5, eval_episodes=1)
         assert Trainer(agent, Images(shape), config, tmp_path, loggers={}).train().episodes == 5
 
-    def test_other_spaces_are_named(self, tmp_path: Path) -> None:
+    def test_unsupported_spaces_are_rejected_with_the_name_of_the_env(self, tmp_path: Path) -> None:
         env = Counter()
         env.observation_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)})
         with pytest.raises(UserError, match=r"must be a Box; Counter has Dict\('a': Discrete\(2\)\)"):
@@ -325,11 +328,11 @@ class TestPythonInterface:
         with pytest.raises(UserError, match=r"Discrete action space; Counter has MultiDiscrete"):
             Trainer(make_agent(), env, TrainingConfig(), tmp_path)
 
-    def test_an_agent_for_another_env_is_refused(self, tmp_path: Path) -> None:
+    def test_an_agent_of_other_shapes_than_the_env_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"built for observations \(1,\) and 2 actions.*\(60,\) and 7"):
             Trainer(make_agent(), Wide(), TrainingConfig(), tmp_path)
 
-    def test_checks_run_here_too(self, tmp_path: Path) -> None:
+    def test_settings_that_do_not_fit_each_other_are_rejected(self, tmp_path: Path) -> None:
         agent = make_agent(exploration=EpsilonGreedy(schedule=Linear(steps=1000)))
         with pytest.raises(UserError, match=r"longer than trainer\.max_steps=12"):
             make_trainer(tmp_path, Tape(), agent)
