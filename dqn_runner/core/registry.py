@@ -85,10 +85,11 @@ def store_root(name: str, cls: type) -> None:
     _store.store(name=name, node=_schema(cls), provider=PROVIDER)
 
 
-def store_plugin(group: str, name: str, cls: type, target: str, parts: Mapping[str, str]) -> None:
-    """Register `cls` as the settings of the Hydra plugin `target`, which has open `parts` of its own.
+def plugin_schema(cls: type, target: str, parts: Mapping[str, str], module: str) -> type:
+    """The schema of the Hydra plugin `target`, whose settings are `cls`, which has open `parts` of its own.
 
-    Hydra passes a plugin the settings of its parts, not objects.
+    Hydra passes a plugin the settings of its parts, not objects. `module` is the name of the calling module,
+    which the schema becomes an attribute of.
     """
     entries = [*({part: choice} for part, choice in parts.items()), "_self_"]
     fields: list[Any] = [
@@ -96,7 +97,12 @@ def store_plugin(group: str, name: str, cls: type, target: str, parts: Mapping[s
         ("_recursive_", bool, dataclasses.field(default=False)),
         ("defaults", list[Any], dataclasses.field(default_factory=lambda: entries)),
     ]
-    _store.store(group=group, name=name, node=_open_mappings(_subclass(cls, fields)), provider=PROVIDER)
+    return _subclass(cls, fields, module)
+
+
+def store_plugin(group: str, name: str, schema: type) -> None:
+    """Register a plugin schema as the choice `name` of the Hydra config group `group`."""
+    _store.store(group=group, name=name, node=_open_mappings(schema), provider=PROVIDER)
 
 
 def options() -> dict[type, tuple[str, str]]:
@@ -218,16 +224,16 @@ def _schema(cls: type) -> type:
     if parts:
         entries = [*({name: _OPTIONS[part][1]} for name, part in parts.items()), "_self_"]
         fields.append(("defaults", list[Any], dataclasses.field(default_factory=lambda: entries)))
-    return _subclass(cls, fields)
+    return _subclass(cls, fields, cls.__module__)
 
 
-def _subclass(cls: type, fields: list[Any]) -> type:
-    """A dataclass that adds `fields` to `cls`, as an attribute of the module of `cls`.
+def _subclass(cls: type, fields: list[Any], module: str) -> type:
+    """A dataclass that adds `fields` to `cls`, as an attribute of `module`.
 
     A composed configuration holds the type of each node. Pickle (Hydra's PickleJobInfoCallback, launchers)
     finds that type by its module and name.
     """
     schema = dataclasses.make_dataclass(f"{cls.__name__}Schema", fields, bases=(cls,), kw_only=True)
-    schema.__module__ = cls.__module__
-    setattr(sys.modules[cls.__module__], schema.__name__, schema)
+    schema.__module__ = module
+    setattr(sys.modules[module], schema.__name__, schema)
     return schema

@@ -21,7 +21,7 @@ IMMUTABLE: tuple[tuple[Leaf, str], ...] = (
     (("agent", "replay"), "the stored replay has this size"),
     (("agent", "n_step"), "the stored transitions have this many steps"),
     (("agent", "gamma"), "the stored transitions are discounted by it"),
-    (("trainer", "unit"), "the frequency unit of a run cannot change"),
+    (("trainer", "frequency_unit"), "the frequency unit of a run cannot change"),
 )
 """Settings that cannot change when a run resumes, and why."""
 

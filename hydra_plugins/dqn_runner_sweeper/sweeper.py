@@ -10,7 +10,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.core.registry import store_plugin
+from dqn_runner.core.registry import plugin_schema, store_plugin
 from dqn_runner.sweep.config import SweepConfig
 
 SAMPLERS: dict[str, dict[str, Any]] = {
@@ -102,10 +102,14 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
+SCHEMA = plugin_schema(
+    SweepConfig, f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}", DEFAULTS, __name__
+)
+
+
 def _register() -> None:
     store = ConfigStore.instance()
-    target = f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}"
-    store_plugin("hydra/sweeper", "optuna", SweepConfig, target, DEFAULTS)
+    store_plugin("hydra/sweeper", "optuna", SCHEMA)
     for group, choices in {"sampler": SAMPLERS, "pruner": PRUNERS}.items():
         for name, node in choices.items():
             free = OmegaConf.create(node, flags={"struct": False})

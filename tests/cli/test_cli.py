@@ -391,7 +391,7 @@ class TestResume:
                 "resume cannot change trainer.frequency_unit from steps to episodes: ",
             ),
             ("agent.learning_rte=1", "did you mean 'agent.learning_rate'?"),
-            ("hydra.run.dir=elsewhere", "resume goes on in the run's directory"),
+            ("hydra.run.dir=elsewhere", "resume continues in the run's directory"),
             ("mode=eval", "mode=eval takes checkpoint=PATH, not resume="),
             ("--multirun", "it cannot be swept"),
         ],
@@ -540,7 +540,7 @@ class TestEvaluate:
         [
             (["mode=eval"], "mode=eval needs checkpoint=PATH"),
             (["mode=eval", "checkpoint=nowhere.pt"], "there is no checkpoint"),
-            (["checkpoint=run"], "checkpoint= belongs to mode=eval; to go on training use resume="),
+            (["checkpoint=run"], "checkpoint= is for mode=eval; use resume= to continue training"),
         ],
     )
     @pytest.mark.usefixtures("run_copy")
