@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:
 
 
 SCHEMA = plugin_schema(
-    SweepConfig, f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}", DEFAULTS, __name__
+    SweepConfig, f"{OptunaSweeper.__module__}.{OptunaSweeper.__qualname__}", DEFAULTS, SweepConfig.__module__
 )
 
 
