@@ -1,4 +1,4 @@
-"""From what Hydra, OmegaConf and the parts raise to one readable message."""
+"""Turns what Hydra, OmegaConf and the parts raise into one readable message."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dqn_runner.core.registry import options
 
 
 def explain(error: BaseException) -> str | None:
-    """One message for an error that the user can put right; None for a bug."""
+    """One message for an error that the user can fix; None for a bug."""
     chain = list(_chain(error))
     for link in chain:
         if isinstance(link, (UserError, RunFailedError, DivergedError, PrunedError)):
@@ -37,7 +37,7 @@ def explain(error: BaseException) -> str | None:
             return f"{link.full_key}: {_first_line(link)}" if link.full_key else _first_line(link)
     for link in chain:
         if isinstance(link, YAMLError):
-            return f"a configuration file is no YAML: {link}"
+            return f"a configuration file is not valid YAML: {link}"
         if isinstance(link, OSError) and link.filename is not None:
             return f"{link.filename}: {link.strerror}"
         if isinstance(link, InstantiationException):
@@ -48,7 +48,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that `word` was most probably meant to be."""
+    """The candidate that is most similar to `word`; None if no candidate is."""
     names = list(candidates)
     initials = [name for name in names if "".join(part[:1] for part in name.split("_")) == word]
     close = initials or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
@@ -64,24 +64,38 @@ def _chain(error: BaseException) -> Iterable[BaseException]:
 
 def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
     key = str(error.full_key)
-    root: Any = error.parent_node._get_root() if error.parent_node is not None else None  # pyright: ignore[reportPrivateUsage]
-    return f"unknown key '{key}'{_suggestion(key, root)}"
+    root: Any = error.parent_node
+    while root is not None and (parent := root._get_parent()) is not None:  # pyright: ignore[reportPrivateUsage]
+        root = parent
+    return f"unknown key '{key}'{_hint(key, root) or _suggestion(key, root)}"
+
+
+def _hint(key: str, root: Any) -> str:
+    """What to write in the place of a key that is a frequent mistake; empty for any other."""
+    if logger := re.match(r"logging\.(\w+)", key):
+        if isinstance(root, DictConfig) and logger[1] not in root.logging:
+            used = ", ".join(str(name) for name in root.logging)
+            return f"; the loggers in use are {used}; logging=[...] names those to use"
+    if searched := re.fullmatch(r"hydra\.sweeper\.search_space(?:\.(.+))?", key):
+        parameter = searched[1] or "KEY"
+        return f"; search spaces are in hydra.sweeper.params: hydra.sweeper.params.{parameter}=..."
+    if key.startswith("hydra.sweeper."):
+        return "; the settings of the Optuna sweeper need hydra/sweeper=optuna, or a file as in search=dqn"
+    if added := re.fullmatch(r"hydra\.job\.env_set\.(\w+)", key):
+        return f"; a new entry needs a plus sign: +hydra.job.env_set.{added[1]}=..."
+    return ""
 
 
 def _suggestion(key: str, root: Any) -> str:
-    """The nearest key, first among those beside it, then in the whole tree."""
-    logger = re.match(r"logging\.(\w+)", key)
-    if logger and isinstance(root, DictConfig) and logger[1] not in root.logging:
-        used = ", ".join(str(name) for name in root.logging)
-        return f"; the loggers in use are {used}; logging=[...] names those to use"
+    """The most similar key, first among its siblings, then in the whole tree."""
     if "/" in key:
         group = nearest(key, {group for group, _ in options().values()})
         return f"; did you mean '{group}'?" if group else ""
     parent, _, name = key.rpartition(".")
     if elsewhere := _options_with(parent, name):
-        return f" in what was chosen for {parent}; {' or '.join(elsewhere)} has it"
-    everything = list(_dotted(root)) if isinstance(root, DictConfig) else []
-    keys = [k for k in everything if k.startswith("hydra.") == key.startswith("hydra.")]
+        return f" in the chosen {parent}; {' or '.join(elsewhere)} has it"
+    keys = list(_dotted(root)) if isinstance(root, DictConfig) else []
+    keys = [k for k in keys if k.startswith("hydra.") == key.startswith("hydra.")]
     siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
     if match := nearest(name, siblings):
         return f"; did you mean '{parent + '.' if parent else ''}{match}'?"
@@ -89,11 +103,11 @@ def _suggestion(key: str, root: Any) -> str:
     match = leaves.get(name) or leaves.get(nearest(name, leaves) or "") or nearest(key, keys)
     if match:
         return f"; did you mean '{match}'?"
-    return f"; there are: {', '.join(siblings)}" if siblings else ""
+    return f"; available: {', '.join(siblings)}" if siblings else ""
 
 
 def _options_with(parent: str, name: str) -> list[str]:
-    """The choices for the part `parent` that have a setting `name`, as one would type them."""
+    """The options of the part `parent` that have a setting `name`, as typed on the command line."""
     chosen = ((cls, *place) for cls, place in options().items() if place[0] == parent.replace(".", "/"))
     return [f"{g}={n}" for cls, g, n in chosen if name in {f.name for f in dataclasses.fields(cls)}]  # pyright: ignore[reportArgumentType]
 
@@ -108,7 +122,7 @@ def _dotted(node: DictConfig, prefix: str = "") -> Iterable[str]:
 
 
 def _hydra(error: HydraException) -> str:
-    """Hydra's own words, with the nearest option where an option of a group was not found."""
+    """Hydra's own message; for an unknown option, the most similar one and all available ones."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines)
     found = re.search(r"Could not (?:find|load) '([^']+/[^']+)'", text)
@@ -119,7 +133,7 @@ def _hydra(error: HydraException) -> str:
     available = listed[1].split() if listed else [n for g, n in options().values() if g == group]
     hint = nearest(name, available)
     guess = f"; did you mean {group}={hint}?" if hint else ""
-    return f"there is no {group}={name}{guess} (there are: {', '.join(sorted(available))})"
+    return f"{group}={name} does not exist{guess} (available: {', '.join(sorted(available))})"
 
 
 def _instantiation(error: InstantiationException) -> str:

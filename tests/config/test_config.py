@@ -243,7 +243,7 @@ class TestMistakesAreAnsweredInOneLine:
         answer = program(wrong).error
         assert f"did you mean {right}?" in answer
         group, _, name = right.partition("=")
-        listed = re.search(r"\(there are: (.*)\)$", answer)
+        listed = re.search(r"\(available: (.*)\)$", answer)
         assert listed
         assert name in listed[1].split(", "), group
 
