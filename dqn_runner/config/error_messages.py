@@ -44,6 +44,11 @@ def explain(error: BaseException) -> str | None:
             return _instantiation(link)
         if isinstance(link, HydraException):
             return _hydra(link)
+        if isinstance(link, AssertionError) and str(link).startswith("Unexpected type for root"):
+            return (  # OmegaConf's answer, which does not name the key
+                "an override sets a key below a setting that holds no keys, such as null; "
+                "hydra.sweeper.params needs hydra/sweeper=optuna, or a file as in search=dqn"
+            )
     return None
 
 
@@ -72,10 +77,10 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
 
 def _hint(key: str, root: Any) -> str:
     """What to write in the place of a key that is a frequent mistake; empty for any other."""
-    if logger := re.match(r"logging\.(\w+)", key):
-        if isinstance(root, DictConfig) and logger[1] not in root.logging:
-            used = ", ".join(str(name) for name in root.logging)
-            return f"; the loggers in use are {used}; logging=[...] names those to use"
+    logger = re.match(r"logging\.(\w+)", key)
+    if logger and isinstance(root, DictConfig) and logger[1] not in root.logging:
+        used = ", ".join(str(name) for name in root.logging)
+        return f"; the loggers in use are {used}; logging=[...] names those to use"
     if searched := re.fullmatch(r"hydra\.sweeper\.search_space(?:\.(.+))?", key):
         parameter = searched[1] or "KEY"
         return f"; search spaces are in hydra.sweeper.params: hydra.sweeper.params.{parameter}=..."
