@@ -52,9 +52,9 @@ def _expand(argv: Sequence[str]) -> list[str]:
 
 
 def _to_long_form(token: str) -> str:
-    """The override that a short form stands for.
+    """Expand a short form.
 
-    `+experiment=`, `checkpoint=` for the path in it, and a part chosen as if it were a value
+    `+experiment=`, `checkpoint=` for `checkpoint.path=`, and a part chosen as if it were a value
     (`agent.replay=prioritized` for `agent/replay=prioritized`).
     """
     key, equals, value = token.partition("=")

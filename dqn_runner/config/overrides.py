@@ -1,4 +1,4 @@
-"""Values as Hydra's command line writes them, and back."""
+"""Hydra's override grammar: parsing overrides, and writing values as text. The only parser and quoter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_overrides(texts: Sequence[str]) -> list[Override]:
 
 
 def parse_override(text: str) -> Override:
-    """Hydra's reading of an override; raises a UserError for one that it cannot read."""
+    """One override; raises UserError for one that Hydra cannot read."""
     try:
         return parse_overrides([text])[0]
     except HydraException as error:
@@ -31,12 +31,12 @@ def parse_override(text: str) -> Override:
 
 
 def bare_key(key: str) -> str:
-    """The key of an override without what says that it adds or deletes."""
+    """The key of an override without the prefixes `+` and `~`."""
     return key.lstrip("+~")
 
 
 def format_value(value: Any) -> str:
-    """The text that Hydra reads as `value`; raises a UserError for a value that has none."""
+    """The text that Hydra parses as `value`; raises UserError for a value that cannot be written."""
     text = _written(value)
     if isinstance(value, (Mapping, Sequence)) and parse_override(f"_={text}").value() != unquote(value):
         raise UserError(f"{value!r} cannot be written as the value of an override")
@@ -44,8 +44,10 @@ def format_value(value: Any) -> str:
 
 
 def normalize_value(value: Any) -> str:
-    """The same for what a person wrote in YAML or Python, where `"null"` or `"[64, 64]"` mean what they
-    mean on the command line. A string that is nothing there is itself.
+    """The text of a value from YAML or Python, in one form for equal values.
+
+    The strings `"null"` or `"[64, 64]"` mean what they mean on the command line; a string that Hydra cannot
+    parse is quoted.
     """
     if not isinstance(value, str):
         return format_value(value)
@@ -57,7 +59,7 @@ def normalize_value(value: Any) -> str:
 
 
 def unquote(value: Any) -> Any:
-    """`value` in plain dicts, lists and strings, without what the grammar keeps of their quotes."""
+    """`value` as plain dicts, lists and strings, without the quotes that Hydra's parser keeps."""
     match value:
         case QuotedString():
             return value.text
@@ -85,12 +87,12 @@ def _written(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(_written, cast("list[Any]", value))) + "]"
     if isinstance(value, dict):
-        pairs = cast("dict[Any, Any]", value).items()  # the grammar knows no quotes around keys
+        pairs = cast("dict[Any, Any]", value).items()  # Hydra's grammar does not allow quoted keys
         return "{" + ",".join(f"{Transformer.str(key)}:{_written(item)}" for key, item in pairs) + "}"
     raise UserError(f"{value!r} cannot be the value of a setting")
 
 
 def quote(value: object) -> str:
-    """A text as the value of a Hydra override, whatever characters it holds."""
+    """Any text, with any characters, as the value of a Hydra override."""
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -27,7 +27,7 @@ from dqn_runner.envs.gym import GymEnv
 
 _PACKAGE = Path(__file__).parent.parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-"""The YAML files: inside the installed package, or beside it in a checkout."""
+"""The directory of the YAML files: inside the installed package, or next to it in a checkout."""
 
 
 class Mode(Enum):
@@ -39,22 +39,22 @@ class Mode(Enum):
 
 @dataclass(kw_only=True)
 class Checkpoint:
-    """Which checkpoint to take, and how."""
+    """Which checkpoint to evaluate, and how to resume."""
 
     path: str | None = None
     """For mode=eval: a checkpoint, or a run directory for its latest; `checkpoint=PATH` sets it."""
     allow_inexact_resume: bool = False
-    """Go on although an environment does not come back to where it was, with that episode cut short."""
+    """Resume even if an environment does not reproduce its open episode, which is then truncated."""
 
 
 @dataclass(kw_only=True)
 class Study:
-    """The sweep that this run is a job of; the sweeper sets it."""
+    """The sweep that this run is a job of. Set by the sweeper."""
 
     storage: str | None = None
-    """Where the study lives."""
+    """Storage of the study."""
     name: str | None = None
-    """Its name there."""
+    """Name of the study."""
     trial: int | None = None
     """The trial that the run belongs to."""
     seed_index: int = 0
@@ -63,32 +63,32 @@ class Study:
 
 @dataclass(kw_only=True)
 class RunConfig:
-    """Everything a run is a function of."""
+    """All settings of a run."""
 
     mode: Mode = Mode.train
     """`train`, or `eval` to evaluate `checkpoint`."""
     seed: int = 0
-    """Everything random derives from it; `agent.seed` follows it."""
+    """Source of all random numbers; `agent.seed` follows it."""
     threads: int = 1
     """Torch threads; small networks are fastest with one."""
     resume: str = "auto"
-    """`auto` goes on where the run directory holds this run already; `never` begins anew, in a fresh
-    directory; a checkpoint, or a run directory for its latest, goes on there with its configuration."""
+    """`auto` resumes if the run directory already holds this run; `never` starts over in a fresh directory;
+    the path of a checkpoint or a run directory resumes that run with its configuration."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     study: Study = field(default_factory=Study)
     agent: Any = MISSING
-    """What learns: network, loss, exploration, optimizer, replay."""
+    """Network, loss, exploration, optimizer, replay."""
     env: Any = MISSING
-    """Where it acts."""
+    """The environment."""
     trainer: Any = MISSING
-    """How long, and how often to evaluate, save and log."""
+    """Budget, and how often to evaluate, save and log."""
     evaluator: Any = MISSING
-    """How mode=eval evaluates."""
+    """Settings of mode=eval."""
     logging: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Where records go: one entry per logger."""
+    """One entry per logger."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
+        """Validate the settings."""
         if self.threads < 1:
             raise UserError(f"threads must be at least 1, got {self.threads}")
 

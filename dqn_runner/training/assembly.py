@@ -18,7 +18,7 @@ from dqn_runner.training.evaluator import Evaluator
 def make_collector(
     agent: DQNAgent, env: EnvPart, config: TrainingConfig, allow_inexact_resume: bool
 ) -> Collector:
-    """The training environments, each with reset seeds of its own, and the exploration that acts in them."""
+    """The collector and its training environments, with separate reset seeds for each environment."""
     seed = agent.config.seed
     envs = VectorEnv(
         [launch(env) for _ in range(env.num_envs)],

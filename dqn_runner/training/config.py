@@ -24,9 +24,9 @@ class TrainingConfig:
     frequency_unit: FrequencyUnit = FrequencyUnit.episodes
     """What the three frequencies count: training episodes, or env steps."""
     max_episodes: int | None = 50_000
-    """Stop after this many training episodes; null is no limit."""
+    """Stop after this many training episodes; null for no limit."""
     max_steps: int | None = None
-    """Stop after this many env steps; null is no limit. The budget reached first ends the run."""
+    """Stop after this many env steps; null for no limit. The budget reached first ends the run."""
     max_steps_per_episode: int | None = 1_000
     """Truncate longer episodes, in training and evaluation; null leaves it to the env."""
     eval_frequency: int = 100

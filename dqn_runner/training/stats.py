@@ -23,6 +23,6 @@ class TrainingStats:
     training_time: float
     """Seconds, over all sessions of the run."""
     objective: float
-    """The best evaluation; the mean return of the last training episodes if there was no evaluation."""
+    """The best evaluation; the mean return of the last training episodes if none was made."""
     history: Mapping[str, Any] = field(repr=False)
     """The content of metrics.json: `episodes`, `train` and `evaluations`, columns of equal length."""

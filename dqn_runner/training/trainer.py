@@ -144,7 +144,7 @@ class Trainer:
     def resume(self, path: str | Path) -> None:
         """Load a checkpoint, or the latest one of a run directory.
 
-        If it is damaged, loads the newest valid one before it; `directory.notices` says so.
+        If it is damaged, loads the newest valid one before it; `directory.notices` reports it.
         """
         directory = self.directory
         file = directory.resume(Path(path), self.load_state_dict)

@@ -40,8 +40,14 @@ class TestFootprint:
             ({"keep_last": 0}, 2 * 48),  # best.pt may be old, and need a replay of its own
             ({"keep_last": 2}, 48 + 48 + 2 * 12),
             ({"keep_last": 2, "checkpoint_frequency": 4 * MIB}, 4 * 48),  # no two of them share anything
-            ({"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "checkpoint_frequency": 128}, 48 + 48 + 2 * 6),
-            ({"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "max_steps_per_episode": None}, 4 * 48),
+            (
+                {"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "checkpoint_frequency": 128},
+                48 + 48 + 2 * 6,
+            ),
+            (
+                {"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "max_steps_per_episode": None},
+                4 * 48,
+            ),
             ({"keep_last": 2, "max_steps": MIB}, 48),  # a short run fills no more
             ({"keep_last": 2, "max_steps": 2 * MIB}, 2 * 48),
         ],

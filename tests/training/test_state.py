@@ -1,4 +1,4 @@
-"""The state of a run is complete: whatever changes during a run is the same after a resume."""
+"""The state of a run is complete: a resume restores all attributes that change during a run."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def advance(trainer: Trainer, iterations: int) -> None:
     [["env=cartpole", "env.num_envs=2", "env.normalize_observations=true"], ["env=minatar"]],
     ids=["cartpoles", "minatar"],
 )
-def test_whatever_changes_during_a_run_is_restored(option: str, env: list[str], tmp_path: Path) -> None:
+def test_all_attributes_that_change_during_a_run_are_restored(
+    option: str, env: list[str], tmp_path: Path
+) -> None:
     trainer = make(option, env, tmp_path)
     advance(trainer, 60)
     trainer._write_checkpoint([])  # pyright: ignore[reportPrivateUsage]
@@ -124,7 +126,9 @@ def test_whatever_changes_during_a_run_is_restored(option: str, env: list[str], 
     advance(trainer, 43)
     after = fingerprints(trainer)
     changed = {path for path in before | after if before.get(path) != after.get(path)}
-    assert any("np_random" in path or "game" in path for path in before), "the walk must reach into environments"
+    assert any("np_random" in path or "game" in path for path in before), (
+        "the walk must reach into environments"
+    )
     assert any(path.startswith(".replay.") for path in changed)
 
     resumed = make(option, env, tmp_path / "another")

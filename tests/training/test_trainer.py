@@ -185,7 +185,9 @@ def test_order_of_events_with_frequencies_in_episodes(tmp_path: Path) -> None:
         ({"patience": 1, "early_stopping": False}, "trainer.max_steps=12 reached", 12),
     ],
 )
-def test_a_run_ends_at_the_first_limit_and_reports_its_name(tmp_path: Path, changes: dict[str, Any], reason: str, steps: int) -> None:
+def test_a_run_ends_at_the_first_limit_and_reports_its_name(
+    tmp_path: Path, changes: dict[str, Any], reason: str, steps: int
+) -> None:
     stats = make_trainer(tmp_path, Tape(), **changes).train()
     assert (stats.reason, stats.steps) == (reason, steps)
     assert read_json(tmp_path / "run" / "metrics.json")["finished"] == reason
@@ -214,7 +216,9 @@ def test_max_steps_per_episode_truncates_and_still_bootstraps(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("names", [("latest.pt",), ("checkpoint_0000000008.pt",), ("best.pt",), ()])
-def test_resume_from_any_checkpoint_gives_the_history_of_an_uninterrupted_run(tmp_path: Path, names: tuple[str]) -> None:
+def test_resume_from_any_checkpoint_gives_the_history_of_an_uninterrupted_run(
+    tmp_path: Path, names: tuple[str]
+) -> None:
     whole = make_trainer(tmp_path / "a", Tape(), max_steps=40, keep_last=9).train()
     interrupted = make_trainer(tmp_path / "b", Tape(), max_steps=40, keep_last=9)
     original = interrupted.loop.advance
@@ -313,7 +317,9 @@ class TestPythonInterface:
         assert (tmp_path / "results/run1/training_curves.png").stat().st_size > 10_000
 
     @pytest.mark.parametrize("shape", [(10, 10, 4), (4, 36, 36)])
-    def test_image_observations_train_with_channels_first_or_last(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    def test_image_observations_train_with_channels_first_or_last(
+        self, tmp_path: Path, shape: tuple[int, ...]
+    ) -> None:
         agent = DQNAgent(DQNConfig(state_dim=shape, action_dim=3, learning_starts=20, batch_size=8))
         config = TrainingConfig(max_episodes=5, eval_frequency=5, eval_episodes=1)
         assert Trainer(agent, Images(shape), config, tmp_path, loggers={}).train().episodes == 5
