@@ -37,8 +37,8 @@ class NetworkFunction(Protocol):
     ) -> torch.Tensor:
         """Outputs [batch, actions * outputs_per_action] for observations [batch, *obs_shape].
 
-        `noise` [noise_size] is standard normal, for noisy layers; without it they use their mean weights. With
-        `taus` [batch, n] an implicit quantile network returns quantiles [batch, actions * n].
+        `noise` [noise_size] is standard normal, for noisy layers; without it they use their mean weights.
+        With `taus` [batch, n] an implicit quantile network returns quantiles [batch, actions * n].
         """
         ...
 

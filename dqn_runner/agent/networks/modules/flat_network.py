@@ -67,9 +67,9 @@ class FlatNetwork:
     ) -> torch.Tensor:
         """Outputs [batch, actions * outputs_per_action] for observations [batch, *obs_shape].
 
-        Observations of dtype uint8 are scaled to [0, 1]. `noise` [noise_size] is standard normal; without it noisy layers use their mean weights. With `taus`
-        [batch, n] an implicit quantile network returns quantiles [batch, actions * n]; raises a UserError if
-        the network does not take taus.
+        Observations of dtype uint8 are scaled to [0, 1]. `noise` [noise_size] is standard normal; without it
+        noisy layers use their mean weights. With `taus` [batch, n] an implicit quantile network returns
+        quantiles [batch, actions * n]; any other network raises a UserError.
         """
         if obs.dtype is torch.uint8:
             obs = obs.to(torch.float32) / 255
@@ -93,7 +93,8 @@ class FlatNetwork:
     def numpy_forward(self, flat: torch.Tensor) -> Callable[[Array], FloatArray] | None:
         """The same function on numpy arrays; None if the network is not a plain MLP.
 
-        Its parameters are views of `flat` [parameters], so that it follows changes of them. For a single observation it takes a quarter of the time of torch.
+        Its parameters are views of `flat` [parameters], so that it follows their changes. For a single
+        observation it takes a quarter of the time of torch.
         """
         if self._mlp is None:
             return None
