@@ -6,7 +6,7 @@
 tests/end_to_end/test_peers.py compares the other agents. Two differences by design are removed here. tianshou
 sums over the taus of the target network and averages over those of the online network; dqn_runner does the
 opposite, as in the paper. Both networks therefore get the same number of taus. tianshou's embedding lacks the
-paper's cosine of 0, whose weights are therefore 0 here. Exits with 1 if a number differs by more than rounding.
+paper's cosine of 0, whose weights are therefore 0 here. Exits with 1 if numbers differ by more than rounding.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class DQNAgent:
         return self._update(self.learner, transition, batch.weight, hyper, noise)
 
     def sync_target(self, times: int) -> None:
-        """Update the target network by `config.tau`, `times` times at once."""
+        """Apply `times` target updates at once, each by the fraction `config.tau`."""
         sync_target(self.learner, 1 - (1 - self.config.tau) ** times)
 
     def epsilon(self, step: int) -> float:
@@ -162,7 +162,7 @@ class DQNAgent:
             )
 
     def _check_compatibility(self) -> None:
-        """Reject a network that lacks what the exploration needs, or has what no loss uses."""
+        """Raise a UserError if exploration lacks noisy layers or the loss ignores the taus of the network."""
         config = self.config
         if isinstance(config.exploration, Greedy) and not self.network.noise_size:
             raise UserError(

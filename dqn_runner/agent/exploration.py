@@ -26,7 +26,7 @@ class Exploration(Protocol):
     ) -> IntArray:
         """Choose actions [n] for `shape` = (n, actions), at env step `step`.
 
-        `q_values()` computes the action values [n, actions]; it need not be called.
+        `q_values()` evaluates the network; it returns action values [n, actions].
         """
         ...
 

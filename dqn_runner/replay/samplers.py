@@ -1,4 +1,4 @@
-"""Samplers: how a replay buffer draws its batches. Each sampler has a file of its own with its options."""
+"""Samplers: how a replay buffer draws its batches. Each sampler has its own file, with its options."""
 
 from __future__ import annotations
 

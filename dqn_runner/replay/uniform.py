@@ -65,7 +65,7 @@ class UniformSampler:
         return slots, self._weight
 
     def update(self, slots: IntArray, priority: torch.Tensor) -> None:
-        """Do nothing: there are no priorities."""
+        """Do nothing: uniform sampling has no priorities."""
 
     def state_dict(self) -> State:
         """The state of the random generator."""

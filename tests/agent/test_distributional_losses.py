@@ -118,11 +118,7 @@ SMALL = Categorical(num_atoms=5, v_min=-2.0, v_max=2.0)
     ("reward", "discount", "expected"),
     [
         (0.0, 1.0, [0.1, 0.2, 0.4, 0.2, 0.1]),  # every atom falls on itself: l == u
-        (
-            1.0,
-            1.0,
-            [0.0, 0.1, 0.2, 0.4, 0.3],
-        ),  # on the next atom; mass beyond the support is added to its end
+        (1.0, 1.0, [0.0, 0.1, 0.2, 0.4, 0.3]),  # on the next atom; the last one gets the mass beyond it
         (-1.0, 1.0, [0.3, 0.4, 0.2, 0.1, 0.0]),
         (0.5, 1.0, [0.05, 0.15, 0.3, 0.3, 0.2]),  # half way between two atoms
         (1.0, 0.0, [0.0, 0.0, 0.0, 1.0, 0.0]),  # the episode ends, with a return on an atom
@@ -363,16 +359,13 @@ def test_double_dqn_selects_with_the_online_network_and_evaluates_with_the_targe
     make: Callable[..., Any],
 ) -> None:
     """Action 2 is the best by the target network, action 1 by the online network."""
-    outputs_per_action = make().outputs_per_action
-    low, middle, high = (level * torch.linspace(1.0, 2.0, outputs_per_action) for level in (-1.0, 0.5, 1.0))
+    n = make().outputs_per_action
+    low, middle, high = (level * torch.linspace(1.0, 2.0, n) for level in (-1.0, 0.5, 1.0))
     online = torch.cat([low, high, middle]).repeat(2, 1)
     target = torch.cat([low, middle, high]).repeat(2, 1)
     transition = step(0, 0.1, 0.9)
-    swapped = torch.cat([low, high, middle]).repeat(2, 1)  # a target network that prefers action 1 ...
-    swapped[:, outputs_per_action : 2 * outputs_per_action] = (
-        middle  # ... with the distribution that the real target network has for it
-    )
-    swapped[:, 2 * outputs_per_action :] = low
+    # A target network that prefers action 1, to which it gives the same distribution as `target` does.
+    swapped = torch.cat([low, middle, low]).repeat(2, 1)
     double = make(target=DoubleTarget())(lookup(online), lookup(target), transition)
     expected = make(target=MaxTarget())(lookup(online), lookup(swapped), transition)
     assert_close(double, expected)

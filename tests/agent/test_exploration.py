@@ -107,7 +107,7 @@ def test_epsilon_follows_its_schedule() -> None:
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_greedy_exploration_takes_the_best_action_and_does_not_use_the_random_generator(n: int) -> None:
-    """The noise of the network explores."""
+    """Exploration comes from the noise of the network."""
     rng = stream(0, "test")
     before = rng.bit_generator.state
     actions = Greedy()(lambda: values(n), (n, ACTIONS), 0, rng)

@@ -166,7 +166,7 @@ def test_importance_weights_scale_the_loss_of_each_sample_once() -> None:
 
 
 def test_each_update_starts_from_a_gradient_of_zero() -> None:
-    """Gradients of the previous update remain in the state, also for parameters without a new one."""
+    """The state keeps its gradient tensors, also those of parameters that a loss does not reach."""
     network, state = one_run(Mlp(hidden=[8]), Adam(), 0)
     gradients: list[torch.Tensor] = []
     update = make_update(network, QLearning(), Recorder(gradients))
@@ -368,7 +368,7 @@ def test_runs_side_by_side_learn_the_same_as_alone_with_every_loss_and_network(
 def noise_for(
     network: FlatNetwork, state: LearnerState, loss: Loss, seed: int, transition: Transition
 ) -> UpdateNoise:
-    """Random numbers for one update, empty tensors included, so that those of several runs can be stacked."""
+    """Random numbers for one update as tensors, which may be empty, so that runs can be stacked."""
     requirements, random = count_noise(network, state.target_params, loss, transition), generator(500 + seed)
     return UpdateNoise(
         torch.randn(requirements.calls, network.noise_size, generator=random),
@@ -382,7 +382,7 @@ def noise_for(
         ("q_learning", "max", (2, 0)),  # online(s), target(s')
         ("categorical", "double", (3, 0)),  # also online(s')
         ("quantile", "munchausen", (3, 0)),  # also target(s)
-        ("implicit", "max", (3, 3 + 4 + 5)),  # target(s') twice: for the TD target, and for the greedy action
+        ("implicit", "max", (3, 3 + 4 + 5)),  # target(s') for the TD target, and again for the greedy action
         ("implicit", "double", (3, 3 + 4 + 5)),
         ("implicit", "munchausen", (4, 3 + 4 + 5 + 5)),
     ],

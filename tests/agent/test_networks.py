@@ -166,11 +166,7 @@ VALUE = 512 + 1
         ({"dueling": True}, 1, CONVOLUTIONS + 2 * HIDDEN + HEAD + VALUE),  # two streams of 512
         ({"dueling": True}, 51, CONVOLUTIONS + 2 * HIDDEN + 51 * (HEAD + VALUE)),
         ({"dueling": True, "noisy": True}, 51, CONVOLUTIONS + 2 * NOISY_HIDDEN + 51 * 2 * (HEAD + VALUE)),
-        (
-            {"cosine_embedding_dim": 64},
-            32,
-            CONVOLUTIONS + HIDDEN + HEAD + 64 * 3136 + 3136,
-        ),
+        ({"cosine_embedding_dim": 64}, 32, CONVOLUTIONS + HIDDEN + HEAD + 64 * 3136 + 3136),
         ({"layer_norm": True}, 1, CONVOLUTIONS + HIDDEN + HEAD + 2 * (32 + 64 + 64 + 512)),
     ],
 )
