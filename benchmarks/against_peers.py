@@ -1,12 +1,12 @@
-"""One update of implicit quantile networks: ours against tianshou's, on equal weights, batch and fractions.
+"""One update of implicit quantile networks: dqn_runner against tianshou, with equal weights, batch and taus.
 
-    pip install -e . tianshou==2.0.1         # in an environment of its own: it does not fit constraints.txt
+    pip install -e . tianshou==2.0.1         # in a separate environment: it conflicts with constraints.txt
     python benchmarks/against_peers.py
 
-The other agents are compared by tests/end_to_end/test_peers.py. Two things differ by design, and are made equal here:
-tianshou sums over the target's fractions and averages over the online network's, we do as the paper does, so
-that both have the same number of them; and its embedding leaves out the paper's cosine of 0, whose weights
-are 0 here. Exits with 1 if a number differs by more than rounding.
+tests/end_to_end/test_peers.py compares the other agents. Two differences by design are removed here. tianshou
+sums over the taus of the target network and averages over those of the online network; dqn_runner does the
+opposite, as in the paper. Both networks therefore get the same number of taus. tianshou's embedding lacks the
+paper's cosine of 0, whose weights are therefore 0 here. Exits with 1 if numbers differ by more than rounding.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import torch
 
 from dqn_runner import DQNAgent, DQNConfig
 from dqn_runner.agent.learner import UPDATE_METRICS, HyperParameters
-from dqn_runner.agent.losses.quantile import ImplicitQuantile
+from dqn_runner.agent.losses.implicit_quantile import ImplicitQuantile
 from dqn_runner.agent.losses.targets import DoubleTarget
 from dqn_runner.agent.networks.architectures import Mlp
 from dqn_runner.agent.update_noise import UpdateNoise
 from dqn_runner.core.types import Transition
 
-OBS, ACTIONS, BATCH, FRACTIONS, COSINES = 4, 3, 32, 8, 16
+OBS, ACTIONS, BATCH, TAUS, COSINES = 4, 3, 32, 8, 16
 FEATURES, HIDDEN = 32, 24
 LEARNING_RATE, GAMMA = 0.01, 0.9
 TOLERANCE = 1e-4
-"""Relative; of gradients and weights, to the largest of a layer."""
+"""Relative to their loss, and to the largest gradient or weight of a layer."""
 
 
 class Difference(NamedTuple):
@@ -42,7 +42,7 @@ class Difference(NamedTuple):
 
 
 def our_agent(seed: int) -> DQNAgent:
-    """DoubleTarget DQN, which tianshou's always is, with a target that is another network."""
+    """IQN with double DQN, as tianshou's always is, and with a target network that differs."""
 
     def build(seed: int) -> DQNAgent:
         return DQNAgent(
@@ -53,12 +53,12 @@ def our_agent(seed: int) -> DQNAgent:
                 gamma=GAMMA,
                 learning_rate=LEARNING_RATE,
                 max_grad_norm=None,
-                network=Mlp(hidden=[FEATURES, HIDDEN], cosines=COSINES + 1),
+                network=Mlp(hidden=[FEATURES, HIDDEN], cosine_embedding_dim=COSINES + 1),
                 loss=ImplicitQuantile(
-                    num_tau_samples=FRACTIONS,
-                    num_tau_prime_samples=FRACTIONS,
-                    num_quantile_samples=FRACTIONS,
-                    bootstrap=DoubleTarget(),
+                    num_tau_samples=TAUS,
+                    num_tau_prime_samples=TAUS,
+                    num_quantile_samples=TAUS,
+                    target=DoubleTarget(),
                 ),
             )
         )
@@ -85,7 +85,7 @@ def as_theirs(agent: DQNAgent, flat: torch.Tensor) -> list[torch.Tensor]:
 
 
 def tianshou_iqn(agent: DQNAgent) -> Any:
-    """Their algorithm with the weights of ours."""
+    """tianshou's algorithm with the weights of `agent`."""
     from tianshou.algorithm import IQN
     from tianshou.algorithm.modelfree.iqn import IQNPolicy
     from tianshou.algorithm.optim import AdamOptimizerFactory
@@ -99,13 +99,11 @@ def tianshou_iqn(agent: DQNAgent) -> Any:
         hidden_sizes=[HIDDEN],
         num_cosines=COSINES,
     )
-    policy = IQNPolicy(
-        model=model, action_space=space, online_sample_size=FRACTIONS, target_sample_size=FRACTIONS
-    )
+    policy = IQNPolicy(model=model, action_space=space, online_sample_size=TAUS, target_sample_size=TAUS)
     algorithm = IQN(
         policy=policy, optim=AdamOptimizerFactory(lr=LEARNING_RATE), gamma=GAMMA, target_update_freq=10**9
     )
-    algorithm._iter = 1  # it would begin by a target update
+    algorithm._iter = 1  # otherwise the first update would start with a target update
     learner = agent.learner
     for module, flat in ((model, learner.online), (algorithm.model_old.module, learner.target)):
         with torch.no_grad():
@@ -126,7 +124,7 @@ def transitions(seed: int) -> Transition:
 
 
 def buffer_of(batch: Transition) -> Any:
-    """Their replay buffer, with episodes of one step that are terminal or truncated."""
+    """tianshou's replay buffer, with episodes of one step that are terminated or truncated."""
     from tianshou.data import Batch, ReplayBuffer
 
     buffer = ReplayBuffer(size=BATCH)
@@ -151,19 +149,19 @@ def update_both(seed: int) -> Difference:
 
     agent, batch = our_agent(seed), transitions(seed)
     algorithm = tianshou_iqn(agent)
-    asked: list[torch.Tensor] = []
+    taus: list[torch.Tensor] = []
     for module in (algorithm.policy.model, algorithm.model_old.module):
-        module.embed_model.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0].detach()))
+        module.embed_model.register_forward_pre_hook(lambda _, inputs: taus.append(inputs[0].detach()))
     torch.manual_seed(seed)
     with policy_within_training_step(algorithm.policy):
         stats = algorithm.update(buffer=buffer_of(batch), sample_size=0)
-    policy_fractions, target_fractions, fractions = asked
-    draws = UpdateNoise(torch.zeros(3, 0), torch.cat([fractions, target_fractions, policy_fractions], -1))
+    policy_taus, target_taus, online_taus = taus
+    noise = UpdateNoise(torch.zeros(3, 0), torch.cat([online_taus, target_taus, policy_taus], -1))
     weight = torch.full((BATCH,), 1 / BATCH)
-    _, info = agent._update(agent.learner, batch, weight, HyperParameters(LEARNING_RATE, None), draws)
+    _, metrics = agent._update(agent.learner, batch, weight, HyperParameters(LEARNING_RATE, None), noise)
     theirs = list(algorithm.policy.model.parameters())
     return Difference(
-        loss=info[UPDATE_METRICS.index("loss")].item(),
+        loss=metrics[UPDATE_METRICS.index("loss")].item(),
         their_loss=stats.loss,
         gradient=largest(as_theirs(agent, agent.learner.grad), [param.grad for param in theirs]),
         weights=largest(as_theirs(agent, agent.learner.online), [param.detach() for param in theirs]),
@@ -171,14 +169,16 @@ def update_both(seed: int) -> Difference:
 
 
 def largest(ours: list[torch.Tensor], theirs: list[Any]) -> float:
-    """The largest difference within a layer, in parts of its largest number."""
+    """The largest difference relative to the largest number of a layer."""
     pairs = zip(ours, theirs, strict=True)
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5, help="weights and batches to compare on")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="number of comparisons, each with other weights and batches"
+    )
     arguments = parser.parse_args()
     print("| loss | tianshou's | gradients differ by | weights differ by |\n|---|---|---|---|")
     differences = [update_both(seed) for seed in range(arguments.repeats)]
@@ -186,7 +186,7 @@ def main() -> None:
         print(f"| {each.loss:.6f} | {each.their_loss:.6f} | {each.gradient:.1e} | {each.weights:.1e} |")
     relative = [(abs(d.loss / d.their_loss - 1), d.gradient, d.weights) for d in differences]
     if np.max(relative) > TOLERANCE:
-        sys.exit("ours and tianshou's differ")
+        sys.exit("dqn_runner and tianshou differ")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What every agent reaches with its default recipe: agents x environments x seeds, as a Markdown table.
+"""Results of every agent with its default recipe for an environment and several seeds, as a Markdown table.
 
     python benchmarks/agents.py --env cartpole --seeds 5 --out results/agents
     python benchmarks/agents.py --env lunarlander --seeds 3 --out results/agents trainer.target_return=null
 
-Each run is `python -m dqn_runner agent=AGENT env=ENV seed=SEED ...` and then `mode=eval` of its best
-checkpoint, on 100 episodes that did not choose it. Runs that left an eval.json already are not repeated.
+Each run is `python -m dqn_runner agent=AGENT env=ENV seed=SEED ...`, followed by `mode=eval` of its best
+checkpoint on 100 test episodes, which were not used to select it. Runs with an eval.json are not repeated.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def program(*arguments: str) -> None:
 
 
 def run(agent: str, env: str, seed: int, out: Path, overrides: list[str]) -> dict[str, Any]:
-    """Metrics of one run, with what its best checkpoint reached in the test as `test`."""
+    """Metrics of one run, with the test results of its best checkpoint as `test`."""
     run_dir = out / env / f"{agent}-{seed}"
     test = run_dir / "test" / "eval.json"
     if not test.exists():
@@ -65,7 +65,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--env", default="cartpole")
-    parser.add_argument("--threshold", type=float, help="return that counts as solved; 475 or 200 by default")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="return from which the environment is solved; default: 475 for cartpole, 200 for others",
+    )
     parser.add_argument("--agents", nargs="*", default=AGENTS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
@@ -80,7 +84,7 @@ def main() -> None:
             ]
             for agent in options.agents
         }
-        print(f"{options.env}: solved is an evaluation of at least {threshold:g}\n")
+        print(f"{options.env}: solved means an evaluation return of at least {threshold:g}\n")
         print("| agent | solved | best.pt, 100 test episodes | last 100 in training | env steps | seconds |")
         print("|---|---|---|---|---|---|")
         for agent, runs in futures.items():

@@ -1,4 +1,4 @@
-"""The DQN agent: values states, chooses actions, learns from batches."""
+"""The DQN agent: computes action values, chooses actions, and learns from batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.exploration import Greedy
 from dqn_runner.agent.learner import HyperParameters, LearnerState, make_update, sync_target
 from dqn_runner.agent.observation_normalizer import ObservationNormalizer
-from dqn_runner.agent.update_noise import UpdateNoise, count_noise
+from dqn_runner.agent.update_noise import count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.rng import seed_for, stream, torch_seeded
@@ -19,10 +19,13 @@ from dqn_runner.core.types import Array, Batch, EnvSpec, FloatArray, IntArray, T
 
 
 class DQNAgent:
-    """Values states and learns; knows no environment, replay or logger."""
+    """A DQN agent. It does not depend on the environment, the replay or the loggers."""
 
     def __init__(self, config: DQNConfig) -> None:
-        """Networks are initialised from `config.seed` alone."""
+        """Build the parts of `config`; initial parameters depend only on them and on `config.seed`.
+
+        Raises a UserError if the network does not fit the observations, the loss or the exploration.
+        """
         from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
 
         self.config = config
@@ -30,14 +33,14 @@ class DQNAgent:
         with torch_seeded(seed_for(config.seed, "init")):
             module = config.network.build(self.spec, config.loss.outputs_per_action)
         self.network = FlatNetwork(module)
-        self._check_outputs()
+        self._check_output_shape()
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
         self._update = make_update(self.network, config.loss, config.optimizer)
-        self._needs = count_noise(
-            self.network, self.learner.target_params, config.loss, _blank_transition(self.spec)
+        self._noise_requirements = count_noise(
+            self.network, self.learner.target_params, config.loss, _zero_transition(self.spec)
         )
-        self._check_parts()
+        self._check_compatibility()
         self._rng = stream(config.seed, "learner")
         self._normalizer = (
             ObservationNormalizer(self.spec.obs_shape) if config.normalize_observations else None
@@ -45,7 +48,10 @@ class DQNAgent:
         self._forward = self._numpy_forward() or self._torch_forward()
 
     def q_values(self, obs: Array, noise: FloatArray | None = None) -> FloatArray:
-        """Action values [n, actions] of observations [n, *obs_shape], under `noise` [network.noise_size]."""
+        """Action values [n, actions] of observations [n, *obs_shape].
+
+        With `noise` [network.noise_size] noisy layers use it; without, they use their mean weights.
+        """
         if self._normalizer is not None:
             obs = self._normalizer(obs)
         outputs = self._forward(obs, noise)
@@ -55,11 +61,11 @@ class DQNAgent:
             return self.config.loss.q_values(torch.from_numpy(outputs)).numpy()
 
     def greedy(self, obs: Array) -> IntArray:
-        """The best actions [n], without noise."""
+        """Actions [n] with the largest values, without noise."""
         return self.q_values(obs).argmax(-1)
 
     def act(self, obs: Array, step: int, rng: np.random.Generator) -> IntArray:
-        """Training actions [n] at env step `step`: uniformly random until learning starts."""
+        """Training actions [n] at env step `step`; uniformly random before `learning_starts`."""
         shape = (len(obs), self.spec.num_actions)
         if self._normalizer is not None:
             self._normalizer.update(obs)
@@ -70,20 +76,20 @@ class DQNAgent:
         return self.config.exploration(lambda: self.q_values(obs, noise), shape, step, rng)
 
     def learn(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """One gradient step, at env step `step`; returns priorities [batch] and statistics [learner.UPDATE_METRICS]."""
-        config, transition = self.config, batch.transition
-        if self._normalizer is not None:
-            transition = transition._replace(
-                obs=torch.from_numpy(self._normalizer(transition.obs.numpy())),
-                next_obs=torch.from_numpy(self._normalizer(transition.next_obs.numpy())),
-            )
+        """Take one gradient step, at env step `step`.
+
+        Returns the new priorities [batch] and statistics [len(learner.UPDATE_METRICS)].
+        """
+        config = self.config
         hyper = HyperParameters(
             config.learning_rate * config.learning_rate_schedule(step), config.max_grad_norm
         )
-        return self._update(self.learner, transition, batch.weight, hyper, self._draw(len(batch.indices)))
+        transition = self._normalized(batch.transition)
+        noise = draw_noise(self._noise_requirements, self.network.noise_size, len(batch.indices), self._rng)
+        return self._update(self.learner, transition, batch.weight, hyper, noise)
 
     def sync_target(self, times: int) -> None:
-        """Move the target network towards the online network as many times as its period has passed."""
+        """Apply `times` target updates at once, each by the fraction `config.tau`."""
         sync_target(self.learner, 1 - (1 - self.config.tau) ** times)
 
     def epsilon(self, step: int) -> float:
@@ -91,49 +97,56 @@ class DQNAgent:
         return 1.0 if step < self.config.learning_starts else self.config.exploration.epsilon(step)
 
     def num_bytes(self) -> int:
-        """Memory that the learner's state takes."""
+        """Size of the learner's state in bytes."""
         state = self.learner
         return sum(tensor.nbytes for tensor in (state.online, state.target, *state.moments.values()))
 
     def num_parameters(self) -> int:
-        """How many weights the network has."""
+        """Number of parameters of the network."""
         return self.learner.online.numel()
 
     def is_finite(self) -> bool:
-        """Whether every weight is a number."""
+        """Whether all parameters are finite numbers."""
         return bool(torch.isfinite(self.learner.online).all())
 
     def state_dict(self) -> State:
-        """Weights, target, optimizer moments and update count; the learner's generator; what was observed."""
-        observed = None if self._normalizer is None else self._normalizer.state_dict()
-        generator = self._rng.bit_generator.state
-        return {"learner": self.learner.state_dict(), "rng": generator, "observed": observed}
+        """Learner state, random generator of the updates, and statistics of the observations."""
+        return {
+            "learner": self.learner.state_dict(),
+            "rng": self._rng.bit_generator.state,
+            "normalizer": None if self._normalizer is None else self._normalizer.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
-        observed = state["observed"]
-        if (observed is None) != (self._normalizer is None):
+        """Restore the agent.
+
+        Raises a UserError if the state is of another network or optimizer, or if only one of the two agents
+        normalises observations.
+        """
+        normalizer = state["normalizer"]
+        if (normalizer is None) != (self._normalizer is None):
             raise UserError(
-                f"the checkpoint is of a run {'without' if observed is None else 'with'} normalised "
-                f"observations; set agent.normalize_observations={str(observed is not None).lower()}"
+                f"the checkpoint is of a run {'without' if normalizer is None else 'with'} normalised "
+                f"observations; set agent.normalize_observations={str(normalizer is not None).lower()}"
             )
         self.learner.load_state_dict(state["learner"])
         self._rng.bit_generator.state = state["rng"]
         if self._normalizer is not None:
-            self._normalizer.load_state_dict(observed)
+            self._normalizer.load_state_dict(normalizer)
 
-    def _draw(self, batch_size: int) -> UpdateNoise | None:
-        """The random numbers of one update, if it takes any."""
-        calls, taus = self._needs
-        if not self.network.noise_size and not taus:
-            return None
-        noise = self._rng.standard_normal((calls, self.network.noise_size), np.float32)
-        uniform = self._rng.random((batch_size, taus), np.float32)
-        return UpdateNoise(torch.from_numpy(noise), torch.from_numpy(uniform))
+    def _normalized(self, transition: Transition) -> Transition:
+        """The transition with normalised observations, if the agent normalises them."""
+        if self._normalizer is None:
+            return transition
+        return transition._replace(
+            obs=torch.from_numpy(self._normalizer(transition.obs.numpy())),
+            next_obs=torch.from_numpy(self._normalizer(transition.next_obs.numpy())),
+        )
 
-    def _check_outputs(self) -> None:
-        """Run the network once, so that one that does not fit is known now and not in the first update."""
-        wanted = self.spec.num_actions * self.config.loss.outputs_per_action
+    def _check_output_shape(self) -> None:
+        """Evaluate the network once, to reject one that does not fit before training starts."""
+        outputs_per_action = self.config.loss.outputs_per_action
+        expected = (1, self.spec.num_actions * outputs_per_action)
         obs = torch.zeros(1, *self.spec.obs_shape)
         with torch.no_grad():
             try:
@@ -142,27 +155,29 @@ class DQNAgent:
                 raise UserError(
                     f"agent.network cannot take observations of shape {self.spec.obs_shape}: {error}"
                 ) from error
-        if shape != (1, wanted):
+        if shape != expected:
             raise UserError(
-                f"agent.network gives outputs of shape {shape} for one observation; it must give "
-                f"(1, {wanted}): {self.config.loss.outputs_per_action} for each of {self.spec.num_actions} actions"
+                f"agent.network returns outputs of shape {shape} for one observation; it must return "
+                f"{expected}: {outputs_per_action} for each of {self.spec.num_actions} actions"
             )
 
-    def _check_parts(self) -> None:
-        """Refuse parts that leave each other without what they are there for."""
+    def _check_compatibility(self) -> None:
+        """Raise a UserError if exploration lacks noisy layers or the loss ignores the taus of the network."""
         config = self.config
         if isinstance(config.exploration, Greedy) and not self.network.noise_size:
             raise UserError(
-                "agent/exploration=greedy needs a network that explores by its own noise; set "
+                "agent/exploration=greedy needs a network with noisy layers for exploration; set "
                 "agent.network.noisy=true or another agent/exploration"
             )
-        if self.network.takes_taus and not self._needs.taus:
+        if self.network.takes_taus and not self._noise_requirements.taus:
             raise UserError(
-                f"agent.network.cosine_embedding_dim embeds taus, which {type(config.loss).__name__} does not draw; "
-                "set agent.network.cosine_embedding_dim=0 or agent/loss=implicit_quantile"
+                "agent.network.cosine_embedding_dim embeds taus, which "
+                f"{type(config.loss).__name__} does not use; set agent.network.cosine_embedding_dim=0 "
+                "or agent/loss=implicit_quantile"
             )
 
     def _numpy_forward(self) -> Forward | None:
+        """The network in numpy, which is faster for small batches; None if it is not a plain MLP."""
         forward = self.network.numpy_forward(self.learner.online)
         return None if forward is None else lambda obs, _: forward(obs)
 
@@ -171,17 +186,17 @@ class DQNAgent:
 
         def forward(obs: Array, noise: FloatArray | None) -> FloatArray:
             with torch.inference_mode():
-                given = None if noise is None else torch.from_numpy(noise)
-                return self.network(params, torch.from_numpy(obs), given).numpy()
+                noise_tensor = None if noise is None else torch.from_numpy(noise)
+                return self.network(params, torch.from_numpy(obs), noise_tensor).numpy()
 
         return forward
 
 
 Forward = Callable[[Array, FloatArray | None], FloatArray]
-"""Observations and noise to outputs [n, actions * outputs_per_action]."""
+"""From observations and noise to outputs [n, actions * outputs_per_action]."""
 
 
-def _blank_transition(spec: EnvSpec) -> Transition:
-    """A batch of one, for what depends on shapes alone."""
+def _zero_transition(spec: EnvSpec) -> Transition:
+    """A batch of one transition of zeros, for code that depends only on shapes."""
     obs, number = torch.zeros(1, *spec.obs_shape), torch.zeros(1)
     return Transition(obs, torch.zeros(1, dtype=torch.int64), number, number, obs)

@@ -1,4 +1,4 @@
-"""The DQN agent: values states, chooses actions, learns from batches."""
+"""The options of the DQN agent."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from dqn_runner.replay.uniform import UniformReplay
 @option("agent", "dqn")
 @dataclass(kw_only=True)
 class DQNConfig:
-    """The algorithm: what it learns from, how, and how often. All periods are in env steps."""
+    """The options of the DQN agent. All periods are in env steps."""
 
     state_dim: Any = None
-    """Length of the observation vector, or the shape of the image; null takes the env's."""
+    """Length of the observation vector, or shape of the image; null takes that of the env."""
     action_dim: int | None = None
-    """Number of actions; null takes the env's."""
+    """Number of actions; null takes that of the env."""
     normalize_observations: bool | None = None
-    """Bring observations to zero mean and unit variance; null takes the env's setting."""
+    """Normalise observations to zero mean and unit variance; null takes the setting of the env."""
     seed: int = 0
-    """Everything random in a run derives from it."""
+    """All random numbers of a run derive from it."""
     gamma: float = 0.99
-    """Discount per env step."""
+    """Discount factor per env step."""
     n_step: int = 1
     """Rewards summed before bootstrapping (Sutton & Barto, chapter 7)."""
     learning_rate: float = 1e-3
-    """Step size of the optimizer."""
+    """Learning rate of the optimizer."""
     learning_rate_schedule: Any = slot(Fixed)
     batch_size: int = 128
-    """Transitions in one update."""
+    """Number of transitions in one update."""
     learning_starts: int = 1_000
-    """Env steps with uniformly random actions and no learning, at the start."""
+    """Env steps with uniformly random actions and without learning at the start of a run."""
     train_every: int = 4
-    """Env steps from one round of learning to the next."""
+    """Env steps between training iterations."""
     gradient_steps: int = 1
-    """Updates in one round of learning."""
+    """Updates (gradient steps) in one training iteration."""
     target_update_every: int = 500
-    """Env steps from one target update to the next."""
+    """Env steps between updates of the target network."""
     tau: float = 1.0
-    """How far the target moves: 1 copies the online network, less is a soft update."""
+    """Fraction by which a target update moves the target network: 1 copies the online network."""
     max_grad_norm: float | None = 10.0
-    """Longer gradients are scaled down to this norm; null never."""
+    """Gradients with a larger norm are scaled down to it; null disables clipping."""
     network: Any = slot(Auto)
     loss: Any = slot(QLearning)
     exploration: Any = slot(EpsilonGreedy)
@@ -58,7 +58,7 @@ class DQNConfig:
     replay: Any = slot(UniformReplay)
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
+        """Validate the settings."""
         for name in ("n_step", "batch_size", "train_every", "gradient_steps", "target_update_every"):
             self._check(name, 1, math.inf)
         for name in ("learning_rate", "learning_starts", "max_grad_norm"):
@@ -73,7 +73,7 @@ class DQNConfig:
             raise UserError(f"agent.{name} must be {bounds}, got {value}")
 
     def spec(self) -> EnvSpec:
-        """Shapes of observations and actions."""
+        """Shape of observations and number of actions; raises a UserError if one of them is not set."""
         if self.state_dim is None or self.action_dim is None:
             raise UserError("DQNConfig needs state_dim (a length or an image shape) and action_dim")
         shape = (self.state_dim,) if isinstance(self.state_dim, int) else tuple(self.state_dim)

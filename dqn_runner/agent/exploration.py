@@ -1,4 +1,4 @@
-"""How training actions are chosen from action values."""
+"""Exploration: how training actions are chosen from action values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dqn_runner.core.types import FloatArray, IntArray
 
 
 class Exploration(Protocol):
-    """A rule for choosing training actions."""
+    """An option of the config group `agent/exploration`."""
 
     def __call__(
         self,
@@ -24,7 +24,10 @@ class Exploration(Protocol):
         step: int,
         rng: np.random.Generator,
     ) -> IntArray:
-        """Actions [n] for `shape` = (n, actions); `q_values()` computes [n, actions] when needed."""
+        """Choose actions [n] for `shape` = (n, actions), at env step `step`.
+
+        `q_values()` evaluates the network; it returns action values [n, actions].
+        """
         ...
 
     def epsilon(self, step: int) -> float:
@@ -33,7 +36,7 @@ class Exploration(Protocol):
 
     @property
     def duration(self) -> int:
-        """Env steps until exploration stays as it is."""
+        """Env steps until exploration stays constant."""
         ...
 
 
@@ -42,7 +45,7 @@ class Exploration(Protocol):
 class EpsilonGreedy:
     """A uniformly random action with probability epsilon, else the greedy one.
 
-    Chance is drawn first, so that no network is evaluated for actions that are random anyway.
+    The network is not evaluated if all actions are random.
     """
 
     schedule: Any = slot(Linear)
@@ -54,18 +57,17 @@ class EpsilonGreedy:
         step: int,
         rng: np.random.Generator,
     ) -> IntArray:
-        """Actions [n]."""
+        """Choose actions [n] for `shape` = (n, actions), at env step `step`."""
         n, num_actions = shape
-        if n == 1:  # the same draws, without the cost of arrays
-            explore_one = rng.random() < self.schedule(step)
-            return np.array([rng.integers(num_actions)]) if explore_one else q_values().argmax(-1)
-        draw = rng.random(n)
-        explore = draw < self.schedule(step)
-        if explore.all():
+        if n == 1:  # the same random numbers without the cost of arrays
+            explores = rng.random() < self.schedule(step)
+            return np.array([rng.integers(num_actions)]) if explores else q_values().argmax(-1)
+        explores = rng.random(n) < self.schedule(step)
+        if explores.all():
             return rng.integers(num_actions, size=n)
         actions = q_values().argmax(-1)
-        if explore.any():
-            actions = np.where(explore, rng.integers(num_actions, size=n), actions)
+        if explores.any():
+            actions = np.where(explores, rng.integers(num_actions, size=n), actions)
         return actions
 
     def epsilon(self, step: int) -> float:
@@ -74,14 +76,14 @@ class EpsilonGreedy:
 
     @property
     def duration(self) -> int:
-        """Env steps until epsilon stays as it is."""
+        """Env steps until epsilon stays constant."""
         return self.schedule.duration
 
 
 @option("agent/exploration", "greedy")
 @dataclass(kw_only=True)
 class Greedy:
-    """The action of the highest value: for networks that explore by their own noise (agent.network.noisy)."""
+    """The action with the largest value, for networks with noisy layers (agent.network.noisy)."""
 
     def __call__(
         self,
@@ -90,29 +92,29 @@ class Greedy:
         step: int,
         rng: np.random.Generator,
     ) -> IntArray:
-        """Actions [n]."""
+        """Choose actions [n] for `shape` = (n, actions), at env step `step`."""
         return q_values().argmax(-1)
 
     def epsilon(self, step: int) -> float:
-        """No action is drawn uniformly."""
+        """0: no action is drawn uniformly."""
         return 0.0
 
     @property
     def duration(self) -> int:
-        """The same from the first step."""
+        """0: constant from the first step."""
         return 0
 
 
 @option("agent/exploration", "boltzmann")
 @dataclass(kw_only=True)
 class Boltzmann:
-    """Actions drawn in proportion to exp(value / temperature) (Sutton & Barto, section 2.8)."""
+    """Actions with probability proportional to exp(value / temperature) (Sutton & Barto, section 2.8)."""
 
     schedule: Any = slot(Linear)
-    """Of the temperature, which has the scale of the values."""
+    """Schedule of the temperature, which has the unit of the action values."""
 
     def __post_init__(self) -> None:
-        """Refuse a schedule that begins or ends below 0."""
+        """Validate the settings: temperatures must not be negative."""
         lowest = min(self.schedule(0), self.schedule(self.schedule.duration))
         if lowest < 0:
             raise UserError(f"agent.exploration.schedule must give temperatures of 0 or more, not {lowest:g}")
@@ -124,14 +126,17 @@ class Boltzmann:
         step: int,
         rng: np.random.Generator,
     ) -> IntArray:
-        """Actions [n], by adding Gumbel noise to the scaled values."""
+        """Choose actions [n] for `shape` = (n, actions), at env step `step`.
+
+        The largest sum of a scaled value and Gumbel noise has the wanted distribution.
+        """
         return (q_values() + self.schedule(step) * rng.gumbel(size=shape)).argmax(-1)
 
     def epsilon(self, step: int) -> float:
-        """No action is drawn uniformly."""
+        """0: no action is drawn uniformly."""
         return 0.0
 
     @property
     def duration(self) -> int:
-        """Env steps until the temperature stays as it is."""
+        """Env steps until the temperature stays constant."""
         return self.schedule.duration

@@ -1,4 +1,4 @@
-"""Learning as one function of explicit state, over flat parameter vectors."""
+"""The update of the learner as a function of explicit state, over flat parameter vectors."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, cast
 
 from dqn_runner.agent.losses.base import Loss
-from dqn_runner.agent.optimizers import Moments, Optimizer, Rate
-from dqn_runner.agent.update_noise import Apply, BoundNetwork, NoiseSource, Params, UpdateNoise
+from dqn_runner.agent.networks.base import NetworkFunction, Params
+from dqn_runner.agent.optimizers import LearningRate, Moments, Optimizer
+from dqn_runner.agent.update_noise import UpdateNoise, bind_networks
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Transition
 
 UPDATE_METRICS = ("loss", "q_mean", "grad_norm")
-"""The columns of the statistics that every update returns."""
+"""Names of the statistics that every update returns, in their order."""
 
 
 class LearnerState:
-    """What learning changes: flat vectors [*runs, parameters], and views of them with the layers' shapes."""
+    """Everything that an update changes: vectors [*runs, parameters], and views with the layers' shapes."""
 
     def __init__(
         self, params: torch.Tensor, moments: Moments, views: Callable[[torch.Tensor], Params]
     ) -> None:
-        """Online and target parameters start equal; `views` lays out a vector as a network's parameters."""
+        """Online and target parameters start as `params`; `views` splits a vector into parameters."""
         self.online = params
         self.target = params.clone()
         self.grad = torch.zeros_like(params)
         self.grad_rows = self.grad.view(-1, params.shape[-1])
+        """The gradients as [runs, parameters], also for a single run."""
         self.moments = moments
         self.updates = 0
         self.online_params = [view.detach().requires_grad_() for view in views(self.online)]
@@ -36,7 +38,7 @@ class LearnerState:
             param.grad = grad
 
     def state_dict(self) -> State:
-        """The tensors themselves, not copies."""
+        """Parameters, optimizer moments and the number of updates; the tensors are not copied."""
         return {
             "online": self.online,
             "target": self.target,
@@ -45,7 +47,10 @@ class LearnerState:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Copy the values in, for others hold views of these tensors."""
+        """Copy the values of `state` into the tensors, which others hold views of.
+
+        Raises a UserError if it is the state of another network or optimizer.
+        """
         tensors = {"online": self.online, "target": self.target, **self.moments}
         saved = {"online": state["online"], "target": state["target"], **state["moments"]}
         if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in saved.items()}:
@@ -59,15 +64,15 @@ class LearnerState:
 
 
 class HyperParameters(NamedTuple):
-    """Numbers that may differ between runs learning side by side."""
+    """Numbers that may change between updates."""
 
-    learning_rate: Rate
+    learning_rate: LearningRate
     max_grad_norm: float | None
-    """Longer gradients are scaled down to it; None for no clipping."""
+    """Longer gradients are scaled down to this norm; None disables it."""
 
 
 class Update(Protocol):
-    """One gradient step, see `make_update`."""
+    """One gradient step; see `make_update`."""
 
     def __call__(
         self,
@@ -75,19 +80,20 @@ class Update(Protocol):
         transition: Transition,
         weight: torch.Tensor,
         hyper: HyperParameters,
-        draws: UpdateNoise | None = None,
+        noise: UpdateNoise | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Priorities [*runs, batch] and statistics [*runs, len(UPDATE_METRICS)]."""
         ...
 
 
-def make_update(network: Apply, loss: Loss, optimizer: Optimizer) -> Update:
-    """The function that takes one gradient step.
+def make_update(network: NetworkFunction, loss: Loss, optimizer: Optimizer) -> Update:
+    """Create the function that takes one gradient step.
 
-    The update's arguments are the state, which is donated (its tensors take the new values), a transition,
-    the weight of each sample [*runs, batch], the hyper-parameters, and the random numbers that `count_noise`
-    asks for (None where it asks for none). It returns priorities [*runs, batch] and statistics
-    [*runs, len(UPDATE_METRICS)]. With a leading `runs` axis on everything, each run learns as it would alone.
+    Its arguments are the state, which it changes in place, a transition batch, the weight of each sample
+    [*runs, batch], the hyper-parameters, and the random numbers of the update (see `update_noise`; None if
+    it needs none). It returns priorities [*runs, batch] and statistics [*runs, len(UPDATE_METRICS)].
+
+    If all of them have a leading `runs` axis, every run gets the update that it would get alone.
     """
 
     def objective(
@@ -95,12 +101,9 @@ def make_update(network: Apply, loss: Loss, optimizer: Optimizer) -> Update:
         target: Params,
         transition: Transition,
         weight: torch.Tensor,
-        draws: UpdateNoise | None,
+        noise: UpdateNoise | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        source = NoiseSource(draws)
-        result = loss(
-            BoundNetwork(network, online, source), BoundNetwork(network, target, source), transition
-        )
+        result = loss(*bind_networks(network, online, target, noise), transition)
         return torch.dot(weight, result.loss), result.priority, result.q.mean()
 
     def update(
@@ -108,14 +111,17 @@ def make_update(network: Apply, loss: Loss, optimizer: Optimizer) -> Update:
         transition: Transition,
         weight: torch.Tensor,
         hyper: HyperParameters,
-        draws: UpdateNoise | None = None,
+        noise: UpdateNoise | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        many: Any = objective
+        evaluate: Any = objective
         if state.online.dim() > 1:
-            many = torch.func.vmap(objective, in_dims=(0, 0, 0, 0, None if draws is None else 0))
-        losses, priority, q_mean = many(state.online_params, state.target_params, transition, weight, draws)
+            evaluate = torch.func.vmap(objective, in_dims=(0, 0, 0, 0, None if noise is None else 0))
+        losses, priority, q_mean = evaluate(
+            state.online_params, state.target_params, transition, weight, noise
+        )
         state.grad.zero_()
-        # Into the views of `grad`; the runs share no weight. Handed a gradient, torch imports sympy first.
+        # Gradients accumulate in the views of `state.grad`. The sum is right for several runs too, because
+        # they share no parameters; calling `backward` with a gradient instead would import sympy.
         torch.autograd.backward(losses.sum())
         with torch.no_grad():
             norm = cast("torch.Tensor", torch.linalg.vector_norm(state.grad, dim=-1))
@@ -129,7 +135,7 @@ def make_update(network: Apply, loss: Loss, optimizer: Optimizer) -> Update:
 
 
 def sync_target(state: LearnerState, tau: float) -> None:
-    """Move the target towards the online parameters by `tau`; 1 copies them."""
+    """Move the target parameters towards the online parameters by the fraction `tau`; 1 copies them."""
     if tau == 1.0:
         state.target.copy_(state.online)
     else:

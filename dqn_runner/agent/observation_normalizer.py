@@ -1,4 +1,4 @@
-"""Observations brought to zero mean and unit variance by what training has seen so far."""
+"""Normalises observations by the running mean and variance of the training observations."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, FloatArray
 
 _LIMIT = 10.0
-"""Normalised observations are cut off there."""
+"""Normalised observations are clipped to [-_LIMIT, _LIMIT]."""
 
 
 class ObservationNormalizer:
     """Running mean and variance of observations (Welford 1962, in the form of Chan et al. 1979 for batches).
 
-    Memory keeps observations as they are; they are normalised when they are used.
+    The replay stores raw observations; they are normalised whenever they are used.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        """Nothing seen yet."""
+        """Start without observations, whose shape is `shape`."""
         self._count = 0
         self._mean = np.zeros(shape)
         self._squares = np.zeros(shape)
         """Sum of squared differences from the mean."""
 
     def update(self, obs: Array) -> None:
-        """Count the observations [n, *obs_shape]."""
+        """Include observations [n, *obs_shape] in the mean and variance."""
         n = len(obs)
         mean = obs.mean(0, dtype=np.float64)
         total = self._count + n
@@ -35,16 +35,16 @@ class ObservationNormalizer:
         self._count = total
 
     def __call__(self, obs: Array) -> FloatArray:
-        """The observations [n, *obs_shape] normalised."""
+        """Observations [n, *obs_shape], normalised."""
         deviation = np.sqrt(self._squares / max(1, self._count) + 1e-8)
         return ((obs - self._mean) / deviation).clip(-_LIMIT, _LIMIT).astype(np.float32)
 
     def state_dict(self) -> State:
-        """What was seen."""
+        """Count, mean and sum of squared differences of the observations so far."""
         return {"count": self._count, "mean": self._mean, "squares": self._squares}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Restore the mean and variance."""
         self._count = state["count"]
         self._mean[...] = np.asarray(state["mean"])
         self._squares[...] = np.asarray(state["squares"])

@@ -1,4 +1,4 @@
-"""First-order optimizers over one flat parameter vector; importing `torch.optim` would cost a second."""
+"""First-order optimizers of one flat parameter vector. Importing `torch.optim` would take a second."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option
 
 Moments = dict[str, "torch.Tensor"]
-Rate = Union[float, "torch.Tensor"]
-"""A learning rate: one number, or [*runs, 1]."""
+"""Running averages of gradients [*runs, parameters], by name."""
+
+LearningRate = Union[float, "torch.Tensor"]
+"""One number, or one for each run [*runs, 1]."""
 
 
 class Optimizer(Protocol):
-    """A rule that turns gradients into steps; every tensor is [*runs, parameters]."""
+    """An option of the config group `agent/optimizer`; every tensor is [*runs, parameters]."""
 
     def init(self, params: torch.Tensor) -> Moments:
-        """The moments before the first step."""
+        """Initial moments."""
         ...
 
     def step(
@@ -26,9 +28,9 @@ class Optimizer(Protocol):
         grad: torch.Tensor,
         moments: Moments,
         count: int,
-        learning_rate: Rate,
+        learning_rate: LearningRate,
     ) -> None:
-        """Step number `count` (from 1), in place."""
+        """Take step number `count` (from 1): change `params` and `moments` in place, but not `grad`."""
         ...
 
 
@@ -38,14 +40,14 @@ class Adam:
     """Adam (Kingma & Ba 2015, Algorithm 1)."""
 
     beta1: float = 0.9
-    """Decay of the mean of gradients."""
+    """Decay rate of the mean of gradients."""
     beta2: float = 0.999
-    """Decay of the mean of squared gradients."""
+    """Decay rate of the mean of squared gradients."""
     eps: float = 1e-8
-    """Added to the root of the mean square."""
+    """Added to the root mean square."""
 
     def init(self, params: torch.Tensor) -> Moments:
-        """Zero first and second moments."""
+        """First and second moments of 0."""
         return {"first": torch.zeros_like(params), "second": torch.zeros_like(params)}
 
     def step(
@@ -54,9 +56,9 @@ class Adam:
         grad: torch.Tensor,
         moments: Moments,
         count: int,
-        learning_rate: Rate,
+        learning_rate: LearningRate,
     ) -> None:
-        """One bias-corrected step, in place, by torch's fused kernel: one call for each run."""
+        """Take one bias-corrected step in place, with torch's fused kernel: one call for each run."""
         tensors = (params, grad, moments["first"], moments["second"])
         step = torch.tensor(float(count))
         if not isinstance(learning_rate, torch.Tensor):
@@ -95,17 +97,17 @@ class Adam:
 @option("agent/optimizer", "rmsprop")
 @dataclass(kw_only=True)
 class RMSprop:
-    """RMSprop, centred as in Mnih et al. 2015 (Graves 2013, eq. 38-41)."""
+    """RMSprop, centred by default as in Mnih et al. 2015 (Graves 2013, eq. 38-41)."""
 
     decay: float = 0.95
-    """Decay of the means of gradients and squared gradients."""
+    """Decay rate of the means of gradients and squared gradients."""
     eps: float = 0.01
-    """Added to the root of the mean square."""
+    """Added to the root mean square."""
     centered: bool = True
-    """Divide by the standard deviation of the gradient, not by its root mean square."""
+    """Divide by the standard deviation of the gradient instead of its root mean square."""
 
     def init(self, params: torch.Tensor) -> Moments:
-        """Zero first and second moments."""
+        """First and second moments of 0."""
         return {"mean": torch.zeros_like(params), "square": torch.zeros_like(params)}
 
     def step(
@@ -114,9 +116,9 @@ class RMSprop:
         grad: torch.Tensor,
         moments: Moments,
         count: int,
-        learning_rate: Rate,
+        learning_rate: LearningRate,
     ) -> None:
-        """One step, in place; `eps` is added outside the root, as torch does."""
+        """Take one step in place; `eps` is added to the root, as in `torch.optim.RMSprop`."""
         mean, square = moments["mean"], moments["square"]
         square.mul_(self.decay).addcmul_(grad, grad, value=1 - self.decay)
         scale = square

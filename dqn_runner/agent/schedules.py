@@ -1,4 +1,4 @@
-"""Values that change during a run: pure functions of the env step, so there is no state to save."""
+"""Schedules: values that depend only on the env step, so that they have no state to save."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Protocol
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import option
 
-_GROUP = "agent/exploration/schedule"
+_EXPLORATION = "agent/exploration/schedule"
 
 
 class Schedule(Protocol):
-    """A number that depends on the env step."""
+    """An option of `agent/exploration/schedule` or `agent/learning_rate_schedule`."""
 
     def __call__(self, step: int) -> float:
         """The value at env step `step`."""
@@ -25,20 +25,20 @@ class Schedule(Protocol):
         ...
 
 
-@option(_GROUP, "linear")
+@option(_EXPLORATION, "linear")
 @dataclass(kw_only=True)
 class Linear:
-    """From `start` to `end` in a straight line over `steps` env steps, then constant."""
+    """Linear from `start` to `end` over `steps` env steps, then constant."""
 
     start: float = 1.0
     """Value at step 0."""
     end: float = 0.05
-    """Value from `steps` on."""
+    """Value from step `steps` on."""
     steps: int = 10_000
     """Env steps from `start` to `end`."""
 
     def __post_init__(self) -> None:
-        """Refuse a schedule that divides by zero."""
+        """Validate the settings."""
         if self.steps < 1:
             raise UserError(f"a linear schedule needs steps >= 1, got {self.steps}")
 
@@ -52,20 +52,20 @@ class Linear:
         return self.steps
 
 
-@option(_GROUP, "exponential")
+@option(_EXPLORATION, "exponential")
 @dataclass(kw_only=True)
 class Exponential:
-    """From `start` towards `end`: the distance halves every `half_life` env steps."""
+    """Exponential from `start` to `end`: the difference halves every `half_life` env steps."""
 
     start: float = 1.0
     """Value at step 0."""
     end: float = 0.05
-    """Value that is approached."""
+    """Limit of the value."""
     half_life: int = 5_000
-    """Env steps in which the distance to `end` halves."""
+    """Env steps in which the difference from `end` halves."""
 
     def __post_init__(self) -> None:
-        """Refuse a schedule that divides by zero."""
+        """Validate the settings."""
         if self.half_life < 1:
             raise UserError(f"an exponential schedule needs half_life >= 1, got {self.half_life}")
 
@@ -75,92 +75,92 @@ class Exponential:
 
     @property
     def duration(self) -> int:
-        """Three half-lives: seven eighths of the way."""
+        """Three half-lives, after which an eighth of the initial difference remains."""
         return 3 * self.half_life
 
 
-@option(_GROUP, "constant")
+@option(_EXPLORATION, "constant")
 @dataclass(kw_only=True)
 class Constant:
-    """The same `value` throughout."""
+    """A constant value."""
 
     value: float = 0.05
     """The value."""
 
     def __call__(self, step: int) -> float:
-        """`value`, whatever the step."""
+        """The value at env step `step`."""
         return self.value
 
     @property
     def duration(self) -> int:
-        """Constant from the first step."""
+        """0: constant from the first step."""
         return 0
 
 
-_RATE = "agent/learning_rate_schedule"
+_LEARNING_RATE = "agent/learning_rate_schedule"
 
 
-@option(_RATE, "fixed")
+@option(_LEARNING_RATE, "fixed")
 @dataclass(kw_only=True)
 class Fixed:
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
     def __call__(self, step: int) -> float:
-        """The factor 1."""
+        """The factor of the learning rate: 1."""
         return 1.0
 
     @property
     def duration(self) -> int:
-        """The same from the first step."""
+        """0: constant from the first step."""
         return 0
 
 
-@option(_RATE, "linear")
+@option(_LEARNING_RATE, "linear")
 @dataclass(kw_only=True)
 class LinearDecay:
-    """The learning rate falls in a straight line to a `final` part of itself."""
+    """Linear decay of the learning rate to `final` times its initial value."""
 
     final: float = 0.0
-    """Part of the learning rate that is left from `steps` on."""
+    """Factor of the learning rate from step `steps` on."""
     steps: int = 100_000
-    """Env steps of the way."""
+    """Env steps of the decay."""
 
     def __post_init__(self) -> None:
-        """Refuse a schedule that divides by zero."""
+        """Validate the settings."""
         _check_decay(self.steps, self.final)
 
     def __call__(self, step: int) -> float:
-        """The factor at env step `step`."""
+        """The factor of the learning rate at env step `step`."""
         return 1.0 + (self.final - 1.0) * min(1.0, step / self.steps)
 
     @property
     def duration(self) -> int:
-        """Env steps until the rate stays constant."""
+        """Env steps until the learning rate stays constant."""
         return self.steps
 
 
-@option(_RATE, "cosine")
+@option(_LEARNING_RATE, "cosine")
 @dataclass(kw_only=True)
 class CosineDecay:
-    """The learning rate falls to a `final` part of itself as half a cosine (Loshchilov & Hutter 2017)."""
+    """Cosine decay of the learning rate to `final` times its initial value (Loshchilov & Hutter 2017)."""
 
     final: float = 0.0
-    """Part of the learning rate that is left from `steps` on."""
+    """Factor of the learning rate from step `steps` on."""
     steps: int = 100_000
-    """Env steps of the way."""
+    """Env steps of the decay."""
 
     def __post_init__(self) -> None:
-        """Refuse a schedule that divides by zero."""
+        """Validate the settings."""
         _check_decay(self.steps, self.final)
 
     def __call__(self, step: int) -> float:
-        """The factor at env step `step`."""
-        way = min(1.0, step / self.steps)
-        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * way))
+        """The factor of the learning rate at env step `step`."""
+        progress = min(1.0, step / self.steps)
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     @property
     def duration(self) -> int:
-        """Env steps until the rate stays constant."""
+        """Env steps until the learning rate stays constant."""
         return self.steps
 
 

@@ -1,4 +1,4 @@
-"""The vocabulary that every layer shares: data passed between the parts, and the state protocol."""
+"""Types of the data that is passed between the parts of a run."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What networks and replay need to know about an environment."""
+    """Shapes and dtypes of an environment, for networks and replay."""
 
     obs_shape: tuple[int, ...]
     num_actions: int
     obs_dtype: str = "float32"
     """`float32`, `uint8` (networks divide it by 255) or `bool`."""
     frame_stack: int = 1
-    """How many frames an observation shows along its first axis; successive ones share all but the newest,
-    so that a replay can keep each frame once. 1 where observations are not stacks."""
+    """Number of frames that an observation stacks along its first axis. Successive observations share all
+    frames but the newest, so that a replay can store each frame once. 1: observations are not stacks."""
 
 
 class StepResult(NamedTuple):
-    """One step of `n` environments; no row is ever a step that a reset swallowed."""
+    """One step of `n` environments. Every row is a real step: resets are not steps."""
 
     obs: Array
-    """[n, *obs_shape]: what to act on next; the first observation of a new episode after an end."""
+    """[n, *obs_shape]: the observation to act on next; after the end of an episode that of the reset."""
     next_obs: Array
-    """[n, *obs_shape]: the true successor, taken before any reset."""
+    """[n, *obs_shape]: the observation after the step, before any reset."""
     reward: list[float]
     terminated: list[bool]
     truncated: list[bool]
     life_lost: list[bool]
-    """Learning counts what follows as worth nothing, though the episode goes on (Mnih et al. 2015)."""
+    """Whether learning treats the step as terminal although the episode continues (Mnih et al. 2015)."""
 
 
 class Transition(NamedTuple):
-    """A batch of (n-step) transitions.
+    """A batch of n-step transitions.
 
-    `discount` is gamma**k * (1 - terminated) for a window of k rewards, and replaces any `done` flag:
+    `discount` is gamma**k * (1 - terminated) for a window of k rewards and replaces the usual `done` flag:
     a truncated episode still bootstraps from its last observation.
     """
 
@@ -62,36 +62,37 @@ class Transition(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Transitions drawn from replay, where they stand, and the share of each in the loss.
-
-    `weight` [*runs, batch] is the importance weight divided by the batch size: the loss is their dot product.
-    """
+    """Transitions drawn from replay."""
 
     transition: Transition
     indices: IntArray
+    """[batch]: slots of the transitions in the replay, for updates of their priorities."""
     weight: torch.Tensor
+    """[*runs, batch]: importance weights divided by the batch size. The loss of a batch is the dot product of
+    the weights and the per-sample losses."""
 
 
 class LossOutput(NamedTuple):
-    """Per-sample results of a loss, each [batch]; importance weights are applied by the learner."""
+    """Per-sample results of a loss, each [batch]; the learner applies the importance weights."""
 
     loss: torch.Tensor
     priority: torch.Tensor
+    """Non-negative size of the error, without gradient, for prioritized replay."""
     q: torch.Tensor
-    """Value of the action taken, for the logs."""
+    """Value of the action taken, without gradient, for the logs."""
 
 
 class QFunction(Protocol):
-    """A network with its weights. Where its layers are noisy, each call has noise of its own."""
+    """A network with its parameters, as losses call it. With noisy layers, each call uses new noise."""
 
     def __call__(self, obs: torch.Tensor, taus: torch.Tensor | None = None) -> torch.Tensor:
         """Observations [batch, *obs_shape] to outputs [batch, actions * outputs_per_action].
 
-        `taus` [batch, n] are those at which a network of quantiles is asked; it then gives
-        [batch, actions * n].
+        For an implicit quantile network, `taus` [batch, n] are the quantile fractions; the outputs are then
+        quantiles [batch, actions * n].
         """
         ...
 
     def sample_taus(self, count: int) -> torch.Tensor:
-        """New random numbers, uniform between 0 and 1, [batch, count]."""
+        """Draw quantile fractions [batch, count], uniform between 0 and 1."""
         ...

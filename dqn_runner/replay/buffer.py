@@ -1,20 +1,24 @@
-"""Replay: remembers transitions and draws batches, by a sampler over where they are stored."""
+"""The replay buffer: stores transitions and draws batches of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+import numpy as np
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.state import State
-from dqn_runner.core.types import Array, Batch, IntArray, Transition
+from dqn_runner.core.types import Array, Batch, EnvSpec, IntArray, Transition
 from dqn_runner.replay.n_step import NStepAccumulator
+from dqn_runner.replay.ring_buffer import RingBuffer
 from dqn_runner.replay.samplers import Sampler
-from dqn_runner.replay.storage import Storage
+from dqn_runner.replay.storage import DiskUsage, Storage, make_storage
 
 
 class Replay(Protocol):
-    """Where the collector puts experience and the agent's batches come from."""
+    """Stores the steps of the collector and draws batches for the agent."""
 
     def add(
         self,
@@ -26,50 +30,66 @@ class Replay(Protocol):
         truncated: bool,
         next_obs: Array,
     ) -> None:
-        """One step of environment `env`; arrays are copied."""
+        """Store one step of environment number `env`; arrays are copied."""
         ...
 
     def sample(self, batch_size: int, step: int) -> Batch:
-        """A batch drawn with replacement, at env step `step` of the run."""
+        """Draw a batch with replacement, at env step `step` of the run."""
         ...
 
     def update(self, indices: IntArray, priority: torch.Tensor) -> None:
-        """Take over the priorities of the batch that was drawn at `indices`, before anything is added."""
+        """Set the priorities [batch] of the last batch, drawn at `indices`, before the next step is added."""
         ...
 
     def truncate(self, env: int, next_obs: Array) -> None:
-        """Close the open windows of environment `env`, whose episode is cut short at `next_obs`."""
+        """Truncate the episode of environment `env`: its unfinished n-step windows end at `next_obs`."""
         ...
 
     def __len__(self) -> int:
-        """How many transitions can be drawn."""
+        """Number of transitions that can be drawn."""
         ...
 
     def state_dict(self) -> State:
-        """Transitions, open windows, priorities and the generator."""
+        """Transitions, unfinished n-step windows, priorities and the random generator."""
         ...
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Restore the replay; raises a UserError if the state was saved with other settings."""
         ...
 
 
-def check_capacity(capacity: int) -> None:
-    if capacity < 1:
-        raise UserError(f"agent.replay.capacity must be at least 1, got {capacity}")
+class ReplayConfig(Protocol):
+    """An option of the config group `agent/replay`."""
+
+    capacity: int
+    """Maximum number of transitions."""
+
+    def num_bytes(self, spec: EnvSpec) -> int:
+        """Memory of a full replay in bytes."""
+        ...
+
+    def disk_usage(self, spec: EnvSpec) -> DiskUsage:
+        """Size of a full replay in checkpoints."""
+        ...
+
+    def build(
+        self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
+    ) -> Replay:
+        """Create an empty replay for transitions of `spec`, which draws with `rng`."""
+        ...
 
 
 class ReplayBuffer:
-    """A ring of transitions, the windows that become such, and a sampler to draw from."""
+    """A replay of three parts: n-step windows, a storage of transitions, and a sampler."""
 
-    def __init__(self, storage: Storage, windows: NStepAccumulator, sampler: Sampler) -> None:
-        """`sampler` draws from the ring of `storage`."""
+    def __init__(self, storage: Storage, n_step: NStepAccumulator, sampler: Sampler) -> None:
+        """`sampler` must draw from the ring buffer of `storage`."""
         self._storage = storage
-        self._windows = windows
-        self._distribution = sampler
+        self._n_step = n_step
+        self._sampler = sampler
 
     def __len__(self) -> int:
-        """How many transitions can be drawn."""
+        """Number of transitions that can be drawn."""
         return len(self._storage.ring)
 
     def add(
@@ -82,44 +102,63 @@ class ReplayBuffer:
         truncated: bool,
         next_obs: Array,
     ) -> None:
-        """One step of environment `env`; arrays are copied."""
-        stored = self._storage
-        obs, next_obs = stored.encode(env, obs), stored.encode(env, next_obs)
-        for window in self._windows.add(env, obs, action, reward, terminated, truncated, next_obs):
-            stored.append(window)
+        """Store one step of environment number `env`; arrays are copied."""
+        storage = self._storage
+        obs, next_obs = storage.encode(env, obs), storage.encode(env, next_obs)
+        for transition in self._n_step.add(env, obs, action, reward, terminated, truncated, next_obs):
+            storage.append(transition)
 
     def sample(self, batch_size: int, step: int) -> Batch:
-        """A batch drawn with replacement; its indices are slots of the ring."""
-        slots, weight = self._distribution.sample(batch_size, step)
-        drawn = {name: torch.from_numpy(column) for name, column in self._storage.take(slots).items()}
-        return Batch(Transition(**drawn), slots, weight)
+        """Draw a batch with replacement; its indices are slots of the ring buffer."""
+        slots, weight = self._sampler.sample(batch_size, step)
+        columns = {name: torch.from_numpy(column) for name, column in self._storage.take(slots).items()}
+        return Batch(Transition(**columns), slots, weight)
 
     def update(self, indices: IntArray, priority: torch.Tensor) -> None:
-        """Take over the priorities of the batch that was drawn at `indices`, before anything is added."""
-        self._distribution.update(indices, priority)
+        """Set the priorities [batch] of the last batch, drawn at `indices`, before the next step is added."""
+        self._sampler.update(indices, priority)
 
     def truncate(self, env: int, next_obs: Array) -> None:
-        """Close the open windows of environment `env`, whose episode is cut short at `next_obs`."""
-        for window in self._windows.truncate(env, self._storage.encode(env, next_obs)):
-            self._storage.append(window)
+        """Truncate the episode of environment `env`: its unfinished n-step windows end at `next_obs`."""
+        for transition in self._n_step.truncate(env, self._storage.encode(env, next_obs)):
+            self._storage.append(transition)
 
     def state_dict(self) -> State:
-        """Transitions, open windows, priorities and the generator."""
+        """Transitions, unfinished n-step windows, priorities and the random generator."""
         return {
             "capacity": self._storage.ring.capacity,
             **self._storage.state_dict(),
-            "windows": self._windows.state_dict(),
-            **self._distribution.state_dict(),
+            "n_step": self._n_step.state_dict(),
+            **self._sampler.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Restore the replay; raises a UserError if the state was saved with other settings."""
         capacity = self._storage.ring.capacity
         if state["capacity"] != capacity:
             raise UserError(
-                f"the checkpoint's replay keeps {state['capacity']} transitions, this run {capacity}; "
-                "agent.replay must stay as it was"
+                f"the checkpoint's replay has a capacity of {state['capacity']} transitions, this run's "
+                f"{capacity}; agent.replay must not change"
             )
-        self._windows.load_state_dict(state["windows"])
+        self._n_step.load_state_dict(state["n_step"])
         self._storage.load_state_dict(state)
-        self._distribution.load_state_dict(state)
+        self._sampler.load_state_dict(state)
+
+
+def build_replay(
+    capacity: int,
+    spec: EnvSpec,
+    num_envs: int,
+    gamma: float,
+    n_step: int,
+    make_sampler: Callable[[RingBuffer], Sampler],
+) -> ReplayBuffer:
+    """Create an empty replay whose sampler draws from the ring buffer passed to `make_sampler`."""
+    storage = make_storage(capacity, spec, num_envs, n_step)
+    return ReplayBuffer(storage, NStepAccumulator(num_envs, gamma, n_step), make_sampler(storage.ring))
+
+
+def check_capacity(capacity: int) -> None:
+    """Raise a UserError if `capacity` is below 1."""
+    if capacity < 1:
+        raise UserError(f"agent.replay.capacity must be at least 1, got {capacity}")

@@ -1,4 +1,4 @@
-"""Distributions over the transitions of a replay: which ones are drawn, and what they weigh."""
+"""Prioritized replay: the probability of a transition grows with its TD error (Schaul et al. 2016)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,63 @@ from dqn_runner.core.registry import option
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec, IntArray
 from dqn_runner.replay import storage, sum_tree
-from dqn_runner.replay.buffer import Replay, ReplayBuffer, check_capacity
-from dqn_runner.replay.n_step import NStepAccumulator
+from dqn_runner.replay.buffer import Replay, build_replay, check_capacity
 from dqn_runner.replay.ring_buffer import RingBuffer
-from dqn_runner.replay.storage import Saved, make_storage
+from dqn_runner.replay.storage import DiskUsage
 from dqn_runner.replay.sum_tree import SumTree
 
 
-class PrioritizedSampler:
-    """A row's probability is proportional to (|delta| + eps)**alpha (Schaul et al. 2016, section 3.3).
+@option("agent/replay", "prioritized")
+@dataclass(kw_only=True)
+class PrioritizedReplay:
+    """Proportional prioritization: large TD errors are drawn more often (Schaul et al. 2016)."""
 
-    New rows have the largest priority seen so far, 1 at first, so that each is drawn soon (Algorithm 1).
+    capacity: int = 50_000
+    """Maximum number of transitions; new ones replace the oldest."""
+    alpha: float = 0.6
+    """Exponent of priorities: a transition's probability is proportional to (|delta| + eps)**alpha."""
+    beta: float = 0.4
+    """Initial exponent of the importance weights (N P)**-beta; it grows linearly to 1."""
+    beta_steps: int = 100_000
+    """Env steps until beta is 1; usually the length of the run."""
+    eps: float = 1e-6
+    """Added to |delta|, so that transitions without a TD error can still be drawn."""
+
+    def __post_init__(self) -> None:
+        """Validate the settings: no priority may be 0 or undefined."""
+        check_capacity(self.capacity)
+        for name in ("alpha", "beta"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise UserError(f"agent.replay.{name} must be between 0 and 1, got {value}")
+        if self.beta_steps < 1:
+            raise UserError(f"agent.replay.beta_steps must be at least 1, got {self.beta_steps}")
+        if not 0 < self.eps < float("inf"):
+            raise UserError(f"agent.replay.eps must be a number above 0, got {self.eps}")
+
+    def num_bytes(self, spec: EnvSpec) -> int:
+        """Memory of a full replay in bytes."""
+        return storage.num_bytes(self.capacity, spec) + sum_tree.num_bytes(self.capacity)
+
+    def disk_usage(self, spec: EnvSpec) -> DiskUsage:
+        """Size of a full replay in checkpoints; every checkpoint contains all priorities."""
+        shared, per_checkpoint = storage.disk_usage(self.capacity, spec)
+        return DiskUsage(shared, per_checkpoint + self.capacity * np.dtype(np.float64).itemsize)
+
+    def build(
+        self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
+    ) -> Replay:
+        """Create an empty replay for transitions of `spec`, which draws with `rng`."""
+
+        def make_sampler(ring: RingBuffer) -> PrioritizedSampler:
+            return PrioritizedSampler(ring, rng, self.alpha, self.beta, self.beta_steps, self.eps)
+
+        return build_replay(self.capacity, spec, num_envs, gamma, n_step, make_sampler)
+
+
+class PrioritizedSampler:
+    """Draws a row with probability proportional to (|delta| + eps)**alpha (Schaul et al. 2016, section 3.3).
+
+    A new row gets the largest priority so far, initially 1, so that it is soon drawn (Algorithm 1).
     """
 
     def __init__(
@@ -34,26 +80,26 @@ class PrioritizedSampler:
         beta_steps: int,
         eps: float,
     ) -> None:
-        """UpdateNoise from `ring` by `rng`; see `PrioritizedReplay` for the rest."""
+        """Draw rows of `ring` with `rng`; `PrioritizedReplay` explains the other arguments."""
         self._ring = ring
         self._rng = rng
         self._alpha = alpha
         self._beta = beta
         self._beta_steps = beta_steps
         self._eps = eps
-        self._largest = 1.0
+        self._max_priority = 1.0
         self._tree = SumTree(ring.capacity)
-        """A value for each slot: the priority**alpha of its row, 0 without one."""
+        """For each slot the priority**alpha of its row, 0 for a slot without a row."""
         self._start = 0
         self._stop = 0
-        """The tree knows of the rows [start, stop)."""
+        """The tree contains the rows [start, stop)."""
 
     def sample(self, batch_size: int, step: int) -> tuple[IntArray, torch.Tensor]:
-        """One slot from each of `batch_size` ranges of equal probability (appendix B.2.1).
+        """Slots, one from each of `batch_size` ranges of equal probability (appendix B.2.1), and weights.
 
         The importance weight (N P(i))**-beta over the largest of the batch is (p_i / p_min)**-beta.
         """
-        self._follow()
+        self._sync_with_ring()
         fractions = (np.arange(batch_size) + self._rng.random(batch_size)) / batch_size
         slots = self._tree.find(fractions)
         values = self._tree.values[slots]
@@ -61,95 +107,50 @@ class PrioritizedSampler:
         return slots, torch.from_numpy(weight.astype(np.float32))
 
     def update(self, slots: IntArray, priority: torch.Tensor) -> None:
-        """Give the rows in `slots` new priorities |delta|; where a slot is repeated, the last one counts.
+        """Set the priorities |delta| of the rows in `slots`; for a repeated slot the last one counts.
 
-        A slot whose row was given up since it was drawn is left out. Raises a DivergedError for priorities
-        that are no finite numbers.
+        A slot whose row was dropped since it was drawn is ignored. Raises a DivergedError if a priority is
+        not a finite number.
         """
         values = (np.abs(priority.numpy().astype(np.float64)) + self._eps) ** self._alpha
         largest = values.max()
         if not np.isfinite(largest):
             raise DivergedError("priorities of the replay are infinite or undefined")
-        self._follow()
-        alive = self._tree.values[slots] > 0.0
-        self._tree.set(slots[alive], values[alive])
-        self._largest = max(self._largest, float(largest))
+        self._sync_with_ring()
+        stored = self._tree.values[slots] > 0.0
+        self._tree.set(slots[stored], values[stored])
+        self._max_priority = max(self._max_priority, float(largest))
 
     def state_dict(self) -> State:
-        """The priorities of the ring's rows, oldest first, the largest of all times, and the generator."""
-        self._follow()
-        pieces = [self._tree.values[piece] for piece in self._ring.slots(self._start, self._stop)]
+        """The priorities of all rows, oldest first; the largest priority so far; the random generator."""
+        self._sync_with_ring()
+        parts = [self._tree.values[part] for part in self._ring.slices(self._start, self._stop)]
         return {
-            "priorities": np.concatenate([np.empty(0), *pieces]),
-            "largest_priority": self._largest,
+            "priorities": np.concatenate([np.empty(0), *parts]),
+            "max_priority": self._max_priority,
             "rng": self._rng.bit_generator.state,
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`; the sums follow from the priorities."""
+        """Restore the priorities and the random generator; the sums are computed from the priorities."""
         ring, priorities = self._ring, np.asarray(state["priorities"])
         self._tree = SumTree(ring.capacity)
         self._start, self._stop = ring.start, ring.stop
-        for piece in ring.slots(ring.start, ring.stop):
-            count = piece.stop - piece.start
-            self._tree.fill(piece, priorities[:count])
+        for part in ring.slices(ring.start, ring.stop):
+            count = part.stop - part.start
+            self._tree.fill(part, priorities[:count])
             priorities = priorities[count:]
-        self._largest = state["largest_priority"]
+        self._max_priority = state["max_priority"]
         self._rng.bit_generator.state = state["rng"]
 
     def _beta_at(self, step: int) -> float:
         return self._beta + (1.0 - self._beta) * min(1.0, step / self._beta_steps)
 
-    def _follow(self) -> None:
-        """Take over which rows the ring gave up and got, before priorities are read or changed."""
+    def _sync_with_ring(self) -> None:
+        """Remove rows that the ring dropped and add its new rows; called before priorities are used."""
         ring, tree = self._ring, self._tree
-        for piece in ring.slots(max(self._start, ring.stop - ring.capacity), ring.start):
-            tree.fill(piece, 0.0)
-        for piece in ring.slots(max(self._stop, ring.start), ring.stop):
-            tree.fill(piece, self._largest)
+        for part in ring.slices(max(self._start, ring.stop - ring.capacity), ring.start):
+            tree.fill(part, 0.0)
+        for part in ring.slices(max(self._stop, ring.start), ring.stop):
+            tree.fill(part, self._max_priority)
         self._start, self._stop = ring.start, ring.stop
-
-
-@option("agent/replay", "prioritized")
-@dataclass(kw_only=True)
-class PrioritizedReplay:
-    """Transitions are as likely as their TD errors are large (Schaul et al. 2016, proportional)."""
-
-    capacity: int = 50_000
-    """Transitions kept; the oldest makes room."""
-    alpha: float = 0.6
-    """How much priorities count: a transition's probability is proportional to (|delta| + eps)**alpha."""
-    beta: float = 0.4
-    """How much importance weights (N P)**-beta make up for it at the start; they grow to beta = 1."""
-    beta_steps: int = 100_000
-    """Env steps until beta is 1; the length of the run, as a rule."""
-    eps: float = 1e-6
-    """Keeps transitions without any TD error alive."""
-
-    def __post_init__(self) -> None:
-        """Refuse an empty memory, and priorities that could be 0 or undefined."""
-        check_capacity(self.capacity)
-        for name in ("alpha", "beta"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise UserError(f"agent.replay.{name} must be between 0 and 1, got {value}")
-        if self.beta_steps < 1:
-            raise UserError(f"agent.replay.beta_steps must be at least 1, got {self.beta_steps}")
-        if not 0 < self.eps < float("inf"):
-            raise UserError(f"agent.replay.eps must be a number above 0, got {self.eps}")
-
-    def num_bytes(self, spec: EnvSpec) -> int:
-        """Memory that a full replay takes."""
-        return storage.num_bytes(self.capacity, spec) + sum_tree.num_bytes(self.capacity)
-
-    def saved(self, spec: EnvSpec) -> Saved:
-        """What a full replay takes on the disk; priorities change everywhere."""
-        shared, own = storage.saved(self.capacity, spec)
-        return Saved(shared, own + self.capacity * np.dtype(np.float64).itemsize)
-
-    def build(
-        self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
-    ) -> Replay:
-        """An empty replay for transitions of `spec`."""
-        stored = make_storage(self.capacity, spec, num_envs, n_step)
-        drawn = PrioritizedSampler(stored.ring, rng, self.alpha, self.beta, self.beta_steps, self.eps)
-        return ReplayBuffer(stored, NStepAccumulator(num_envs, gamma, n_step), drawn)

@@ -1,4 +1,4 @@
-"""A ring of rows: the storage under everything that a replay remembers."""
+"""A ring buffer of rows: the storage of transitions and frames."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from dqn_runner.core.state import ReplaySnapshot
 from dqn_runner.core.types import Array, IntArray
 
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
-"""The columns of a ring: shape and dtype of one row's value, by name."""
+"""The columns of a ring buffer: shape and dtype of one row's value, by name."""
 
 _CHUNK_BYTES = 2**24
-"""ReplaySnapshot of a checkpoint are taken over in pieces of this size, so that memory does not hold them twice."""
+"""A snapshot is loaded in chunks of this size, so that memory does not hold all rows twice."""
 
 
 def row_bytes(layout: Layout) -> int:
-    """Memory that one row takes."""
+    """Size of one row in bytes."""
     return sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in layout.values())
 
 
 class RingBuffer:
-    """Numbered rows in preallocated numpy columns; the operating system gives memory as they fill.
+    """Numbered rows in preallocated numpy columns; physical memory is used only as the rows are filled.
 
-    The rows [start, stop) are held, row `number` in slot `number % capacity`. A new row takes the place of
-    the oldest; whoever raises `start` forgets rows before their slots are needed.
+    It holds the rows [start, stop); row `number` is stored in slot `number % capacity`. A new row replaces
+    the oldest. Increasing `start` drops rows before their slots are reused.
     """
 
     def __init__(self, capacity: int, layout: Layout) -> None:
-        """An empty ring."""
+        """Create an empty ring buffer for `capacity` rows."""
         self.capacity = capacity
         self.start = 0
         self.stop = 0
@@ -43,11 +43,11 @@ class RingBuffer:
         self._row_bytes = row_bytes(layout)
 
     def __len__(self) -> int:
-        """How many rows are held."""
+        """Number of rows."""
         return self.stop - self.start
 
     def append(self, *values: Any) -> None:
-        """A new row, its values in the order of the columns; arrays are copied."""
+        """Add a row with these values, in the order of the columns; arrays are copied."""
         slot = self.stop % self.capacity
         for column, value in zip(self._arrays, values, strict=True):
             column[slot] = value
@@ -59,34 +59,34 @@ class RingBuffer:
         """Copies of the rows in `slots`, by column."""
         return {name: column.take(slots, axis=0) for name, column in self.columns.items()}
 
-    def slots(self, start: int, stop: int) -> list[slice]:
-        """Where the rows [start, stop) stand, at most `capacity` of them: two slices around the end."""
+    def slices(self, start: int, stop: int) -> list[slice]:
+        """The slots of the rows [start, stop), at most `capacity` of them, as up to two slices."""
         first = start % self.capacity
         last = first + stop - start
-        pieces = [slice(first, min(last, self.capacity)), slice(0, last - self.capacity)]
-        return [piece for piece in pieces if piece.start < piece.stop]
+        parts = [slice(first, min(last, self.capacity)), slice(0, last - self.capacity)]
+        return [part for part in parts if part.start < part.stop]
 
-    def rows(self) -> ReplaySnapshot:
+    def snapshot(self) -> ReplaySnapshot:
         """The rows as part of a state."""
         return ReplaySnapshot(self.start, self.stop, self._row_bytes, self._read)
 
-    def load(self, rows: ReplaySnapshot) -> None:
-        """Hold `rows`, and nothing else."""
+    def load(self, snapshot: ReplaySnapshot) -> None:
+        """Replace all rows by those of `snapshot`; raises a UserError if a shape or dtype differs."""
         chunk = max(1, _CHUNK_BYTES // self._row_bytes)
-        for start in range(rows.start, rows.stop, chunk):
-            stop = min(start + chunk, rows.stop)
-            found = rows.read(start, stop)
+        for start in range(snapshot.start, snapshot.stop, chunk):
+            stop = min(start + chunk, snapshot.stop)
+            saved = snapshot.read(start, stop)
             slots = np.arange(start, stop) % self.capacity
             for name, column in self.columns.items():
-                values = found[name]
+                values = saved[name]
                 if values.shape[1:] != column.shape[1:] or values.dtype != column.dtype:
                     raise UserError(
                         f"the checkpoint's replay does not fit: {name} is {values.shape[1:]} {values.dtype}, "
-                        f"this run keeps {column.shape[1:]} {column.dtype}; env must stay as it was"
+                        f"this run has {column.shape[1:]} {column.dtype}; env must not change"
                     )
                 column[slots] = values
-        self.start, self.stop = rows.start, rows.stop
+        self.start, self.stop = snapshot.start, snapshot.stop
 
     def _read(self, start: int, stop: int) -> dict[str, Array]:
-        pieces = self.slots(start, stop) or [slice(0, 0)]
-        return {name: np.concatenate([c[piece] for piece in pieces]) for name, c in self.columns.items()}
+        parts = self.slices(start, stop) or [slice(0, 0)]
+        return {name: np.concatenate([c[part] for part in parts]) for name, c in self.columns.items()}

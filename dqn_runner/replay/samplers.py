@@ -1,4 +1,4 @@
-"""Distributions over the transitions of a replay: which ones are drawn, and what they weigh."""
+"""Samplers: how a replay buffer draws its batches. Each sampler has its own file, with its options."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dqn_runner.core.types import IntArray
 
 
 class Sampler(Protocol):
-    """UpdateNoise slots of a ring."""
+    """Draws slots of a ring buffer, with replacement."""
 
     def sample(self, batch_size: int, step: int) -> tuple[IntArray, torch.Tensor]:
-        """Slots [batch_size], and what each weighs in the loss, at env step `step`."""
+        """Slots [batch_size] and their weights in the loss [batch_size] float32, at env step `step`."""
         ...
 
     def update(self, slots: IntArray, priority: torch.Tensor) -> None:
-        """Take over the new priorities of what was drawn."""
+        """Set the new priorities of the rows in `slots`, which `sample` returned."""
         ...
 
     def state_dict(self) -> State:
-        """Priorities and the generator."""
+        """The priorities and the state of the random generator."""
         ...
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`; the ring holds its rows already."""
+        """Restore the sampler; the ring buffer must have been restored before."""
         ...

@@ -1,4 +1,4 @@
-"""Where transitions lie: with their observations, or with the numbers of frames that are kept once."""
+"""Storage of transitions: with complete observations, or with each frame of stacked observations once."""
 
 from __future__ import annotations
 
@@ -14,82 +14,83 @@ from dqn_runner.replay.ring_buffer import Layout, RingBuffer, row_bytes
 
 
 class Storage(Protocol):
-    """Keeps the newest transitions."""
+    """Stores the newest transitions."""
 
     ring: RingBuffer
-    """Which rows are alive, and in which slots they stand."""
+    """One row for each transition; samplers draw its slots."""
 
     def encode(self, env: int, obs: Array) -> Array:
-        """What windows and `append` take in the place of an observation of environment `env`."""
+        """The form in which an observation of environment `env` is kept in windows and transitions."""
         ...
 
-    def append(self, window: NStepTransition) -> None:
-        """A new transition, of encoded observations; arrays are copied."""
+    def append(self, transition: NStepTransition) -> None:
+        """Add a transition between encoded observations; arrays are copied."""
         ...
 
     def take(self, slots: IntArray) -> dict[str, Array]:
-        """Copies of the transitions in `slots`, by column."""
+        """Copies of the transitions in `slots`, by column, with decoded observations."""
         ...
 
     def state_dict(self) -> State:
-        """Everything that is kept."""
+        """All stored data."""
         ...
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Restore the stored data; raises a UserError if observations have another shape or dtype."""
         ...
 
 
 def make_storage(capacity: int, spec: EnvSpec, num_envs: int, n_step: int) -> Storage:
-    """An empty storage for transitions of `spec`."""
+    """Create an empty storage for transitions of `spec`."""
     if spec.frame_stack == 1:
         return TransitionStorage(capacity, spec)
     return FrameStackStorage(capacity, spec, num_envs, n_step)
 
 
-class Saved(NamedTuple):
-    """Bytes that a full replay takes on the disk."""
+class DiskUsage(NamedTuple):
+    """Size of a full replay in checkpoints, in bytes."""
 
     shared: int
-    """In segments, which checkpoints share."""
-    own: int
-    """In each checkpoint, at most: what changes everywhere, and the rows that fill no segment yet."""
+    """Size of the segments, which all checkpoints share."""
+    per_checkpoint: int
+    """Largest size of what every checkpoint contains itself: mutable data, and rows that do not yet fill a
+    segment."""
 
 
 def num_bytes(capacity: int, spec: EnvSpec) -> int:
-    """Memory that a full storage takes, for one environment and single steps."""
-    return saved(capacity, spec).shared
+    """Memory of a full storage in bytes, for one environment and 1-step transitions."""
+    return disk_usage(capacity, spec).shared
 
 
-def saved(capacity: int, spec: EnvSpec) -> Saved:
-    """What a full storage takes on the disk, for one environment and single steps."""
+def disk_usage(capacity: int, spec: EnvSpec) -> DiskUsage:
+    """Size of a full storage in checkpoints, for one environment and 1-step transitions."""
     rings = [(capacity, row_bytes(_layout(spec.obs_shape, spec.obs_dtype)))]
     if spec.frame_stack > 1:
-        num_frames = _num_frames(capacity, _reach(spec, 1, 1))
+        num_frames = _num_frames(capacity, _max_frame_age(spec, 1, 1))
         rings = [
-            (capacity, row_bytes(_numbered_layout(spec))),
+            (capacity, row_bytes(_frame_number_layout(spec))),
             (num_frames, row_bytes(frame_store.layout(spec))),
         ]
-    return Saved(
-        sum(rows * size for rows, size in rings),
-        sum(min(rows, segments.length(size)) * size for rows, size in rings),
+    return DiskUsage(
+        shared=sum(rows * size for rows, size in rings),
+        per_checkpoint=sum(min(rows, segments.length(size)) * size for rows, size in rings),
     )
 
 
 class TransitionStorage:
-    """Each transition with both of its observations."""
+    """Stores every transition with both of its observations."""
 
     def __init__(self, capacity: int, spec: EnvSpec) -> None:
-        """Nothing is kept yet."""
+        """Create an empty storage for `capacity` transitions."""
         self.ring = RingBuffer(capacity, _layout(spec.obs_shape, spec.obs_dtype))
 
     def encode(self, env: int, obs: Array) -> Array:
         """The observation itself."""
         return obs
 
-    def append(self, window: NStepTransition) -> None:
-        """A new transition; arrays are copied."""
-        self.ring.append(*window)
+    def append(self, transition: NStepTransition) -> None:
+        """Add a transition; arrays are copied."""
+        self.ring.append(*transition)
 
     def take(self, slots: IntArray) -> dict[str, Array]:
         """Copies of the transitions in `slots`, by column."""
@@ -97,44 +98,44 @@ class TransitionStorage:
 
     def state_dict(self) -> State:
         """The transitions."""
-        return {"rows": self.ring.rows()}
+        return {"rows": self.ring.snapshot()}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Restore the transitions."""
         self.ring.load(state["rows"])
 
 
 class FrameStackStorage:
-    """Each frame once, and transitions that name the frames of their observations.
+    """Stores every frame once, and transitions that refer to the frames of their observations by number.
 
-    A transition is forgotten before a frame that it may show is overwritten. Where episodes are so short
-    that there are many more frames than transitions, fewer than `capacity` are therefore remembered.
+    A transition is dropped before one of its frames is overwritten. If episodes are so short that there are
+    many more frames than transitions, the storage therefore keeps fewer than `capacity` transitions.
     """
 
     def __init__(self, capacity: int, spec: EnvSpec, num_envs: int, n_step: int) -> None:
-        """Nothing is kept yet."""
-        self.ring = RingBuffer(capacity, _numbered_layout(spec))
-        self._reach = _reach(spec, num_envs, n_step)
-        self._frames = FrameStore(_num_frames(capacity, self._reach), spec, num_envs)
+        """Create an empty storage for `capacity` transitions."""
+        self.ring = RingBuffer(capacity, _frame_number_layout(spec))
+        self._max_frame_age = _max_frame_age(spec, num_envs, n_step)
+        self._frames = FrameStore(_num_frames(capacity, self._max_frame_age), spec, num_envs)
 
     def encode(self, env: int, obs: Array) -> Array:
-        """The numbers [k] of the frames of an observation; the frames that are new are kept."""
+        """The numbers [k] of the frames of an observation [k, ...]; new frames are stored."""
         numbers = self._frames.encode(env, obs)
-        self._forget()
+        self._drop_transitions_without_frames()
         return numbers
 
-    def append(self, window: NStepTransition) -> None:
-        """A new transition between frame numbers.
+    def append(self, transition: NStepTransition) -> None:
+        """Add a transition between frame numbers.
 
-        It is forgotten at once if it is older than any window gets while environments take turns: its
-        frames may be gone.
+        It is ignored if its frames are older than those of any window while environments take turns: they
+        may have been overwritten.
         """
-        newest = self._frames.ring.stop
-        if min(window.obs.min(), window.next_obs.min()) >= newest - self._reach:
-            self.ring.append(*window, newest)
+        num_frames = self._frames.ring.stop
+        if min(transition.obs.min(), transition.next_obs.min()) >= num_frames - self._max_frame_age:
+            self.ring.append(*transition, num_frames)
 
     def take(self, slots: IntArray) -> dict[str, Array]:
-        """Copies of the transitions in `slots`, by column, with their observations."""
+        """Copies of the transitions in `slots`, by column, with decoded observations."""
         columns = self.ring.take(slots)
         del columns["num_frames"]
         for name in ("obs", "next_obs"):
@@ -142,17 +143,17 @@ class FrameStackStorage:
         return columns
 
     def state_dict(self) -> State:
-        """The transitions, and the frames once."""
-        return {"rows": self.ring.rows(), **self._frames.state_dict()}
+        """The transitions and the frames."""
+        return {"rows": self.ring.snapshot(), **self._frames.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Restore the transitions and the frames."""
         self.ring.load(state["rows"])
         self._frames.load_state_dict(state)
 
-    def _forget(self) -> None:
-        """Give up the transitions that may show a frame that was overwritten."""
-        ring, limit = self.ring, self._frames.ring.start + self._reach
+    def _drop_transitions_without_frames(self) -> None:
+        """Drop the oldest transitions if one of their frames may have been overwritten."""
+        ring, limit = self.ring, self._frames.ring.start + self._max_frame_age
         num_frames = ring.columns["num_frames"]
         while ring.start < ring.stop and num_frames[ring.start % ring.capacity] < limit:
             ring.start += 1
@@ -169,20 +170,20 @@ def _layout(obs_shape: tuple[int, ...], obs_dtype: str) -> Layout:
     }
 
 
-def _numbered_layout(spec: EnvSpec) -> Layout:
-    """TransitionStorage between frame numbers, and how many frames had been seen when each was written."""
+def _frame_number_layout(spec: EnvSpec) -> Layout:
+    """The columns of transitions between frame numbers, and how many frames existed when each was added."""
     return {**_layout((spec.frame_stack,), "int64"), "num_frames": ((), "int64")}
 
 
-def _reach(spec: EnvSpec, num_envs: int, n_step: int) -> int:
-    """How many frames before the newest a transition may begin when it is written.
+def _max_frame_age(spec: EnvSpec, num_envs: int, n_step: int) -> int:
+    """The age of the oldest frame that a new transition may use, in frames, while environments take turns.
 
-    An observation may lean on one step's frames of all environments, and its window then stays open for
-    `n_step` turns; a step shows two stacks.
+    A step adds up to two stacks of frames. A stack may reuse frames that are one turn of all environments
+    old, and its window then stays open for `n_step` turns.
     """
     return 2 * spec.frame_stack * num_envs * (n_step + 1)
 
 
-def _num_frames(capacity: int, reach: int) -> int:
-    """Room for a frame per transition, and a few percent for those of resets and of open windows."""
-    return capacity + max(capacity // 32, 2 * reach)
+def _num_frames(capacity: int, max_frame_age: int) -> int:
+    """Capacity for frames: one per transition, and a few percent for resets and unfinished windows."""
+    return capacity + max(capacity // 32, 2 * max_frame_age)

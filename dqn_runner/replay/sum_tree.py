@@ -1,4 +1,4 @@
-"""A sum tree: drawing an index in proportion to its value, among millions."""
+"""A sum tree: draws indices with probabilities proportional to their values, among millions."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ Floats = NDArray[np.float64]
 
 _FANOUT = 32
 _TOP = 2048
-"""The highest level is at most this long, and searched as a whole."""
+"""Maximum length of the highest level, which is searched as a whole."""
 
 
 class SumTree:
-    """Values with the sums of their blocks, the sums of those, and so on.
+    """Values, the sums of blocks of values, the sums of blocks of those sums, and so on.
 
-    A changed block is summed again from its own values, never adjusted by a difference: no error builds
-    up, and the sums are a function of the values alone, whatever the order and size of the changes.
+    A changed block is summed again from its values instead of adding the difference. Rounding errors
+    therefore do not accumulate, and the sums depend only on the values, not on the order or size of changes.
     """
 
     def __init__(self, size: int) -> None:
-        """All values are 0."""
+        """Create a tree of `size` values, all 0."""
         self._levels = [np.zeros(length) for length in _lengths(size)]
         self._blocks = [level.reshape(-1, _FANOUT) for level in self._levels]
         self.values: Floats = self._levels[0][:size]
-        """[size]: to be read; `set` and `fill` change them."""
+        """[size], read-only: change values with `set` and `fill`."""
 
     def set(self, indices: IntArray, values: Floats) -> None:
-        """Change single values; where an index is repeated, the last value counts."""
+        """Set single values; for a repeated index the last value counts."""
         self.values[indices] = values
-        for blocks, sums in self._steps():
+        for blocks, sums in self._level_pairs():
             indices = indices // _FANOUT
             sums[indices] = np.add.reduce(blocks.take(indices, axis=0), axis=1)
 
-    def fill(self, where: slice, values: Floats | float) -> None:
-        """Change the values of a range."""
-        self.values[where] = values
-        start, stop = where.start, where.stop
-        for blocks, sums in self._steps():
+    def fill(self, part: slice, values: Floats | float) -> None:
+        """Set the values of a contiguous range."""
+        self.values[part] = values
+        start, stop = part.start, part.stop
+        for blocks, sums in self._level_pairs():
             start, stop = start // _FANOUT, -(-stop // _FANOUT)
             np.add.reduce(blocks[start:stop], axis=1, out=sums[start:stop])
 
     def find(self, fractions: Floats) -> IntArray:
-        """The indices at which the running total of the values passes these fractions [n] of the sum.
+        """The indices [n] at which the cumulative sum of the values exceeds `fractions` [n] of the total.
 
-        Fractions are from 0 to 1, and some value must be above 0. An index whose value is 0 is never found,
-        however sums are rounded.
+        Fractions are from 0 to 1, and at least one value must be above 0. An index with a value of 0 is
+        never returned, not even because of rounding.
         """
         top = self._levels[-1]
         totals: Floats = np.cumsum(top)
@@ -63,23 +63,23 @@ class SumTree:
             indices = indices * _FANOUT + inside
         return indices
 
-    def _steps(self) -> zip[tuple[Floats, Floats]]:
-        """From the bottom up, the blocks of a level with the level of their sums."""
+    def _level_pairs(self) -> zip[tuple[Floats, Floats]]:
+        """Pairs of a level's blocks and the level of their sums, from the bottom up."""
         return zip(self._blocks[:-1], self._levels[1:], strict=True)
 
 
 def num_bytes(size: int) -> int:
-    """Memory that a tree of `size` values takes."""
+    """Memory of a tree of `size` values in bytes."""
     return sum(_lengths(size)) * np.dtype(np.float64).itemsize
 
 
 def _lengths(size: int) -> list[int]:
-    """The lengths of the levels from the bottom up, all of whole blocks."""
-    lengths = [_whole(size)]
+    """The lengths of the levels from the bottom up, each a multiple of the block size."""
+    lengths = [_round_up(size)]
     while lengths[-1] > _TOP:
-        lengths.append(_whole(lengths[-1] // _FANOUT))
+        lengths.append(_round_up(lengths[-1] // _FANOUT))
     return lengths
 
 
-def _whole(length: int) -> int:
+def _round_up(length: int) -> int:
     return -(-length // _FANOUT) * _FANOUT

@@ -37,7 +37,7 @@ def estimate_resources(
     held = replace(agent.replay, capacity=min(capacity, steps))
     kept = replace(agent.replay, capacity=min(_kept_transitions(capacity, trainer), steps))
     files = trainer.keep_last + 3  # best.pt, latest.pt, and the one that is being written
-    disk = files * (state + held.saved(env).own) + kept.saved(env).shared
+    disk = files * (state + held.disk_usage(env).per_checkpoint) + kept.disk_usage(env).shared
     return ResourceEstimate(held.num_bytes(env), disk)
 
 

@@ -1,4 +1,4 @@
-"""Losses on distributions against loops that spell the papers' equations out."""
+"""Distributional losses against loops that follow the papers' equations."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from dqn_runner.agent.losses.categorical import Categorical
-from dqn_runner.agent.losses.quantile import ImplicitQuantile, Quantile, quantile_huber
+from dqn_runner.agent.losses.implicit_quantile import ImplicitQuantile
+from dqn_runner.agent.losses.quantile import Quantile, quantile_huber
 from dqn_runner.agent.losses.targets import DoubleTarget, MaxTarget, MunchausenTarget
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import LossOutput, Transition
 from tests.support.tables import lookup, random_transitions, step
 
 STATES, ACTIONS = 6, 3
-BOOTSTRAPS = {"max": MaxTarget(), "double": DoubleTarget(), "munchausen": MunchausenTarget(temperature=0.5)}
-BOOTSTRAP = pytest.mark.parametrize("bootstrap", BOOTSTRAPS.values(), ids=BOOTSTRAPS)
+TARGET_RULES = {"max": MaxTarget(), "double": DoubleTarget(), "munchausen": MunchausenTarget(temperature=0.5)}
+EACH_TARGET_RULE = pytest.mark.parametrize("target_rule", TARGET_RULES.values(), ids=TARGET_RULES)
 
 
-# Oracles
+# Reference implementations
 
 
 def projected(p: list[float], reward: float, discount: float, part: Categorical) -> list[float]:
-    """Bellemare et al. 2017, Algorithm 1, with the case l == u put right."""
+    """Bellemare et al. 2017, Algorithm 1, corrected for the case l == u."""
     spacing = (part.v_max - part.v_min) / (part.num_atoms - 1)
     mass = [0.0] * part.num_atoms
     for j in range(part.num_atoms):
-        moved = reward + discount * (part.v_min + j * spacing)
-        place = (min(max(moved, part.v_min), part.v_max) - part.v_min) / spacing
+        shifted = reward + discount * (part.v_min + j * spacing)
+        place = (min(max(shifted, part.v_min), part.v_max) - part.v_min) / spacing
         low, high = math.floor(place), math.ceil(place)
         high = min(high, part.num_atoms - 1)
         low = min(low, high)
@@ -46,47 +47,47 @@ def projected(p: list[float], reward: float, discount: float, part: Categorical)
 
 
 def looped_quantile_huber(
-    quantiles: list[float], taus: list[float], goals: list[float], kappa: float
+    quantiles: list[float], taus: list[float], td_target: list[float], kappa: float
 ) -> float:
-    """Dabney et al. 2018b, eq. 3: summed over the predicted quantiles, averaged over the goals."""
+    """Dabney et al. 2018b, eq. 3: summed over the predicted quantiles, averaged over the samples."""
     total = 0.0
     for quantile, tau in zip(quantiles, taus, strict=True):
-        for td_target in goals:
-            u = td_target - quantile
+        for sample in td_target:
+            u = sample - quantile
             huber = 0.5 * u * u if abs(u) <= kappa else kappa * (abs(u) - 0.5 * kappa)
-            total += abs(tau - (1.0 if u < 0 else 0.0)) * huber / kappa / len(goals)
+            total += abs(tau - (1.0 if u < 0 else 0.0)) * huber / kappa / len(td_target)
     return total
 
 
-class Goal(NamedTuple):
-    """The reward with what the bootstrap adds, and the weight of each next action."""
+class ExpectedBackup(NamedTuple):
+    """The reward with what the target rule adds to it, and the weight of each next action."""
 
     reward: float
     policy: list[float]
 
 
-def goal_of(
-    bootstrap: Any,
+def expected_backup(
+    target_rule: Any,
     online_next: list[float],
     target_next: list[float],
     target_now: list[float],
     row: Transition,
-) -> Goal:
-    """What each bootstrap learns towards, for one sample, from action values."""
+) -> ExpectedBackup:
+    """The backup of a target rule for one sample, from action values."""
     action, reward, discount = int(row.action), row.reward.item(), row.discount.item()
-    if not isinstance(bootstrap, MunchausenTarget):
-        values = online_next if isinstance(bootstrap, DoubleTarget) else target_next
-        return Goal(reward, [float(i == values.index(max(values))) for i in range(ACTIONS)])
-    tau = bootstrap.temperature
+    if not isinstance(target_rule, MunchausenTarget):
+        values = online_next if isinstance(target_rule, DoubleTarget) else target_next
+        return ExpectedBackup(reward, [float(i == values.index(max(values))) for i in range(ACTIONS)])
+    tau = target_rule.temperature
 
     def softmax(values: list[float]) -> list[float]:
         weights = [math.exp(value / tau) for value in values]
         return [weight / sum(weights) for weight in weights]
 
     policy = softmax(target_next)
-    bonus = max(bootstrap.floor, tau * math.log(softmax(target_now)[action]))
+    bonus = max(target_rule.floor, tau * math.log(softmax(target_now)[action]))
     entropy = -tau * sum(p * math.log(p) for p in policy)
-    return Goal(reward + bootstrap.alpha * bonus + discount * entropy, policy)
+    return ExpectedBackup(reward + target_rule.alpha * bonus + discount * entropy, policy)
 
 
 def rows(transition: Transition) -> list[Transition]:
@@ -94,14 +95,16 @@ def rows(transition: Transition) -> list[Transition]:
 
 
 def mixed(outputs: torch.Tensor, policy: list[float]) -> list[float]:
-    """Outputs [actions, n] under a policy."""
+    """Outputs [actions, n], averaged over a policy."""
     return [sum(p * x for p, x in zip(policy, column, strict=True)) for column in outputs.T.tolist()]
 
 
-def tables(width: int) -> tuple[torch.Tensor, torch.Tensor, Transition]:
-    """Outputs [states, actions * width] of the online and the target network, and transitions."""
-    generator = torch.Generator().manual_seed(width)
-    online, target = (torch.randn(STATES, ACTIONS * width, generator=generator) for _ in range(2))
+def tables(outputs_per_action: int) -> tuple[torch.Tensor, torch.Tensor, Transition]:
+    """Outputs [states, actions * outputs_per_action] of the online and target network, and transitions."""
+    generator = torch.Generator().manual_seed(outputs_per_action)
+    online, target = (
+        torch.randn(STATES, ACTIONS * outputs_per_action, generator=generator) for _ in range(2)
+    )
     transition = random_transitions(STATES, ACTIONS, generator)
     return online, target, transition
 
@@ -115,19 +118,19 @@ SMALL = Categorical(num_atoms=5, v_min=-2.0, v_max=2.0)
     ("reward", "discount", "expected"),
     [
         (0.0, 1.0, [0.1, 0.2, 0.4, 0.2, 0.1]),  # every atom falls on itself: l == u
-        (1.0, 1.0, [0.0, 0.1, 0.2, 0.4, 0.3]),  # on the next one; what leaves the support stays at its end
+        (1.0, 1.0, [0.0, 0.1, 0.2, 0.4, 0.3]),  # on the next atom; the last one gets the mass beyond it
         (-1.0, 1.0, [0.3, 0.4, 0.2, 0.1, 0.0]),
-        (0.5, 1.0, [0.05, 0.15, 0.3, 0.3, 0.2]),  # half way between two
-        (1.0, 0.0, [0.0, 0.0, 0.0, 1.0, 0.0]),  # the episode ended on an atom
-        (-0.25, 0.0, [0.0, 0.25, 0.75, 0.0, 0.0]),  # ... beside one
-        (2.0, 0.0, [0.0, 0.0, 0.0, 0.0, 1.0]),  # ... on the last
+        (0.5, 1.0, [0.05, 0.15, 0.3, 0.3, 0.2]),  # half way between two atoms
+        (1.0, 0.0, [0.0, 0.0, 0.0, 1.0, 0.0]),  # the episode ends, with a return on an atom
+        (-0.25, 0.0, [0.0, 0.25, 0.75, 0.0, 0.0]),  # ... between two atoms
+        (2.0, 0.0, [0.0, 0.0, 0.0, 0.0, 1.0]),  # ... on the last atom
         (-2.0, 0.0, [1.0, 0.0, 0.0, 0.0, 0.0]),
         (100.0, 0.9, [0.0, 0.0, 0.0, 0.0, 1.0]),  # beyond the support
         (-100.0, 0.9, [1.0, 0.0, 0.0, 0.0, 0.0]),
         (0.0, 0.5, [0.0, 0.1 + 0.1, 0.1 + 0.4 + 0.1, 0.1 + 0.1, 0.0]),
     ],
 )
-def test_projection_by_hand(reward: float, discount: float, expected: list[float]) -> None:
+def test_projection_equals_numbers_by_hand(reward: float, discount: float, expected: list[float]) -> None:
     p = torch.tensor([[0.1, 0.2, 0.4, 0.2, 0.1]])
     found = SMALL.project(p, torch.tensor([reward]), torch.tensor([discount]))
     assert_close(found, torch.tensor([expected]))
@@ -148,10 +151,10 @@ SUPPORTS = [
     reward=st.one_of(st.floats(-30, 30, width=32), st.integers(-12, 12).map(float)),
     discount=st.sampled_from([0.0, 0.5, 0.99, 0.99**3, 1.0]),
 )
-def test_projection_by_loops(
+def test_projection_equals_that_of_loops(
     part: Categorical, seed: int, peak: float, reward: float, discount: float
 ) -> None:
-    """Its mass is one, nothing is negative, and its mean stays where nothing leaves the support."""
+    """It is a distribution, and its mean is unchanged if no atom leaves the support."""
     logits = peak * torch.randn(1, part.num_atoms, generator=torch.Generator().manual_seed(seed))
     p = torch.softmax(logits, -1)
     found = part.project(p, torch.tensor([reward]), torch.tensor([discount]))
@@ -159,41 +162,41 @@ def test_projection_by_loops(
     assert_close(found, torch.tensor([expected]), rtol=0, atol=2e-5)
     assert found.sum().item() == pytest.approx(1.0, abs=1e-5)
     assert (found >= 0).all()
-    moved = reward + discount * part.support()
-    if part.v_min <= moved.min() and moved.max() <= part.v_max:
+    shifted = reward + discount * part.support()
+    if part.v_min <= shifted.min() and shifted.max() <= part.v_max:
         scale = part.v_max - part.v_min
-        assert (found @ part.support()).item() == pytest.approx((p @ moved).item(), abs=1e-5 * scale)
+        assert (found @ part.support()).item() == pytest.approx((p @ shifted).item(), abs=1e-5 * scale)
 
 
-def test_undefined_values_stay_undefined() -> None:
-    """The run is then told that it diverged, and not that an index is out of bounds."""
+def test_the_loss_of_undefined_values_is_undefined() -> None:
+    """So that the run reports divergence instead of an index out of bounds."""
     p = torch.full((1, 5), 0.2)
     assert SMALL.project(p, torch.tensor([math.nan]), torch.ones(1)).isnan().any()
     broken = lookup(torch.full((2, 10), math.nan))
-    for bootstrap in BOOTSTRAPS.values():
-        part = Categorical(num_atoms=5, target=bootstrap)
+    for target_rule in TARGET_RULES.values():
+        part = Categorical(num_atoms=5, target=target_rule)
         assert part(broken, broken, step(0, 1.0, 0.9)).loss.isnan().all()
 
 
-@BOOTSTRAP
-def test_categorical_by_loops(bootstrap: Any) -> None:
-    part = Categorical(num_atoms=5, v_min=-2.0, v_max=2.0, target=bootstrap)
+@EACH_TARGET_RULE
+def test_categorical_loss_equals_that_of_loops(target_rule: Any) -> None:
+    part = Categorical(num_atoms=5, v_min=-2.0, v_max=2.0, target=target_rule)
     online, target, transition = tables(5)
     output = part(lookup(online), lookup(target), transition)
     p_online, p_target = (torch.softmax(x.view(STATES, ACTIONS, 5), -1) for x in (online, target))
     q_online, q_target = (p @ torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]) for p in (p_online, p_target))
     assert_close(part.q_values(online), q_online)
     for i, row in enumerate(rows(transition)):
-        now, next_quantiles, action = int(row.obs), int(row.next_obs), int(row.action)
-        values = (q_online[next_quantiles], q_target[next_quantiles], q_target[now])
-        reward, policy = goal_of(bootstrap, *(x.tolist() for x in values), row)
-        td_target = projected(mixed(p_target[next_quantiles], policy), reward, row.discount.item(), part)
-        p = p_online[now, action].tolist()
+        state, next_state, action = int(row.obs), int(row.next_obs), int(row.action)
+        values = (q_online[next_state], q_target[next_state], q_target[state])
+        reward, policy = expected_backup(target_rule, *(x.tolist() for x in values), row)
+        td_target = projected(mixed(p_target[next_state], policy), reward, row.discount.item(), part)
+        p = p_online[state, action].tolist()
         loss = -sum(g * math.log(x) for g, x in zip(td_target, p, strict=True))
         entropy = -sum(g * math.log(g) for g in td_target if g > 0)
         assert output.loss[i].item() == pytest.approx(loss, abs=1e-5)
         assert output.priority[i].item() == pytest.approx(loss - entropy, abs=1e-5)
-        assert output.q[i].item() == pytest.approx(q_online[now, action].item(), abs=1e-5)
+        assert output.q[i].item() == pytest.approx(q_online[state, action].item(), abs=1e-5)
 
 
 def test_the_gradient_of_cross_entropy_is_the_difference_of_the_distributions() -> None:
@@ -202,13 +205,13 @@ def test_the_gradient_of_cross_entropy_is_the_difference_of_the_distributions() 
     SMALL(lookup(online), lookup(target), transition).loss.sum().backward()
     assert online.grad is not None
     for row in rows(transition):
-        now, next_quantiles, action = int(row.obs), int(row.next_obs), int(row.action)
-        p_target = torch.softmax(target[next_quantiles].view(ACTIONS, 5), -1)
+        state, next_state, action = int(row.obs), int(row.next_obs), int(row.action)
+        p_target = torch.softmax(target[next_state].view(ACTIONS, 5), -1)
         best = int((p_target @ SMALL.support()).argmax())
         td_target = projected(p_target[best].tolist(), row.reward.item(), row.discount.item(), SMALL)
-        p = torch.softmax(online[now].view(ACTIONS, 5), -1)[action].detach()
+        p = torch.softmax(online[state].view(ACTIONS, 5), -1)[action].detach()
         assert_close(
-            online.grad[now].view(ACTIONS, 5)[action], p - torch.tensor(td_target), rtol=1e-4, atol=1e-5
+            online.grad[state].view(ACTIONS, 5)[action], p - torch.tensor(td_target), rtol=1e-4, atol=1e-5
         )
 
 
@@ -221,16 +224,16 @@ def test_the_gradient_of_cross_entropy_is_the_difference_of_the_distributions() 
     m=st.integers(1, 5),
     kappa=st.sampled_from([0.1, 1.0, 2.5]),
 )
-def test_quantile_huber_by_loops(seed: int, n: int, m: int, kappa: float) -> None:
+def test_quantile_huber_loss_equals_that_of_loops(seed: int, n: int, m: int, kappa: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     quantiles = (2 * torch.randn(2, n, generator=generator)).requires_grad_()
-    goals = 2 * torch.randn(2, m, generator=generator)
+    td_target = 2 * torch.randn(2, m, generator=generator)
     taus = torch.rand(2, n, generator=generator)
-    found = quantile_huber(quantiles, taus, goals, kappa)
+    found = quantile_huber(quantiles, taus, td_target, kappa)
     for row in range(2):
-        columns = (quantiles[row].tolist(), taus[row].tolist(), goals[row].tolist())
+        columns = (quantiles[row].tolist(), taus[row].tolist(), td_target[row].tolist())
         assert found[row].item() == pytest.approx(looped_quantile_huber(*columns, kappa), rel=1e-4, abs=1e-5)
-    u = goals.unsqueeze(-2) - quantiles.unsqueeze(-1)
+    u = td_target.unsqueeze(-2) - quantiles.unsqueeze(-1)
     slope = (taus.unsqueeze(-1) - (u < 0).float()).abs()
     by_autograd = slope * torch.nn.functional.huber_loss(u, torch.zeros_like(u), "none", kappa) / kappa
     (expected,) = torch.autograd.grad(by_autograd.mean(-1).sum(), quantiles)
@@ -238,8 +241,8 @@ def test_quantile_huber_by_loops(seed: int, n: int, m: int, kappa: float) -> Non
     assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_quantile_huber_golden_numbers() -> None:
-    """An error below its quantile counts 1 - tau, one above it the tau."""
+def test_quantile_huber_loss_equals_numbers_by_hand() -> None:
+    """A sample below the quantile has the weight 1 - tau, a sample above it the weight tau."""
     zero = torch.zeros(1, 1)
     for tau, td_target, kappa, loss in [
         (0.25, 0.5, 1.0, 0.25 * 0.125),
@@ -252,48 +255,48 @@ def test_quantile_huber_golden_numbers() -> None:
         assert_close(found, torch.tensor([loss]))
 
 
-def test_descent_ends_at_the_quantiles_of_the_goals() -> None:
+def test_gradient_descent_converges_to_the_quantiles_of_the_samples() -> None:
     """With a small kappa the loss is that of quantile regression."""
-    goals = torch.linspace(0.0, 1.0, 1001).square().unsqueeze(0)
+    td_target = torch.linspace(0.0, 1.0, 1001).square().unsqueeze(0)
     taus = torch.tensor([[0.1, 0.5, 0.8]])
     quantiles = torch.full((1, 3), 0.3, requires_grad=True)
     for _ in range(400):
-        (gradient,) = torch.autograd.grad(quantile_huber(quantiles, taus, goals, 1e-3).sum(), quantiles)
+        (gradient,) = torch.autograd.grad(quantile_huber(quantiles, taus, td_target, 1e-3).sum(), quantiles)
         with torch.no_grad():
             quantiles -= 0.05 * gradient
     assert_close(quantiles.detach(), taus.square(), rtol=0, atol=5e-3)
 
 
-@BOOTSTRAP
+@EACH_TARGET_RULE
 @pytest.mark.parametrize("kappa", [1.0, 0.5])
-def test_quantile_by_loops(bootstrap: Any, kappa: float) -> None:
-    part = Quantile(num_quantiles=4, kappa=kappa, target=bootstrap)
+def test_quantile_loss_equals_that_of_loops(target_rule: Any, kappa: float) -> None:
+    part = Quantile(num_quantiles=4, kappa=kappa, target=target_rule)
     online, target, transition = tables(4)
     output = part(lookup(online), lookup(target), transition)
     q_online, q_target = (x.view(STATES, ACTIONS, 4).mean(-1) for x in (online, target))
     assert_close(part.q_values(online), q_online)
     for i, row in enumerate(rows(transition)):
-        now, next_quantiles, action = int(row.obs), int(row.next_obs), int(row.action)
-        values = (q_online[next_quantiles], q_target[next_quantiles], q_target[now])
-        reward, policy = goal_of(bootstrap, *(x.tolist() for x in values), row)
-        samples = mixed(target[next_quantiles].view(ACTIONS, 4), policy)
-        goals = [reward + row.discount.item() * x for x in samples]
-        quantiles = online[now].view(ACTIONS, 4)[action].tolist()
-        loss = looped_quantile_huber(quantiles, [0.125, 0.375, 0.625, 0.875], goals, kappa)
+        state, next_state, action = int(row.obs), int(row.next_obs), int(row.action)
+        values = (q_online[next_state], q_target[next_state], q_target[state])
+        reward, policy = expected_backup(target_rule, *(x.tolist() for x in values), row)
+        samples = mixed(target[next_state].view(ACTIONS, 4), policy)
+        td_target = [reward + row.discount.item() * x for x in samples]
+        quantiles = online[state].view(ACTIONS, 4)[action].tolist()
+        loss = looped_quantile_huber(quantiles, [0.125, 0.375, 0.625, 0.875], td_target, kappa)
         assert output.loss[i].item() == pytest.approx(loss, abs=1e-5)
-        difference = abs(sum(goals) / 4 - sum(quantiles) / 4)
+        difference = abs(sum(td_target) / 4 - sum(quantiles) / 4)
         assert output.priority[i].item() == pytest.approx(difference, abs=1e-5)
         assert output.q[i].item() == pytest.approx(sum(quantiles) / 4, abs=1e-5)
 
 
 class Lines:
-    """A network whose quantile at tau f is table * (1 + f); it keeps the taus that it drew."""
+    """A network whose quantile at tau is table * (1 + tau); it records the taus that it draws and gets."""
 
     def __init__(self, table: torch.Tensor, seed: int) -> None:
         self.table = table
         self.generator = torch.Generator().manual_seed(seed)
         self.drawn: list[torch.Tensor] = []
-        self.asked: list[torch.Tensor] = []
+        self.received: list[torch.Tensor] = []
 
     def sample_taus(self, count: int) -> torch.Tensor:
         self.drawn.append(torch.rand(STATES, count, generator=self.generator))
@@ -301,16 +304,16 @@ class Lines:
 
     def __call__(self, obs: torch.Tensor, taus: torch.Tensor | None = None) -> torch.Tensor:
         assert taus is not None
-        self.asked.append(taus)
+        self.received.append(taus)
         values = self.table[obs[:, 0].long()]
         return (values.unsqueeze(-1) * (1 + taus.unsqueeze(1))).flatten(1)
 
 
-@BOOTSTRAP
-def test_implicit_quantile_by_loops(bootstrap: Any) -> None:
-    """N taus for the online network, N' for the target, and K, drawn anew, for every action value."""
+@EACH_TARGET_RULE
+def test_implicit_quantile_loss_equals_that_of_loops(target_rule: Any) -> None:
+    """N taus for the online network, N' for the target network, and K new ones for each action value."""
     part = ImplicitQuantile(
-        num_tau_samples=3, num_tau_prime_samples=4, num_quantile_samples=5, kappa=0.7, target=bootstrap
+        num_tau_samples=3, num_tau_prime_samples=4, num_quantile_samples=5, kappa=0.7, target=target_rule
     )
     online_table, target_table, transition = tables(1)
     online, target = Lines(online_table, 0), Lines(target_table, 1)
@@ -319,30 +322,30 @@ def test_implicit_quantile_by_loops(bootstrap: Any) -> None:
     counts = [taus.shape[-1] for taus in (*online.drawn, *target.drawn)]
     assert (online.drawn[0].shape[-1], target.drawn[0].shape[-1]) == (3, 4)
     assert sorted(counts) == [3, 4, *[5] * (len(counts) - 2)]
-    for network in (online, target):  # none is used twice, and none is drawn in vain
-        assert all(a is b for a, b in zip(network.asked, network.drawn, strict=True))
+    for network in (online, target):  # every draw is used once
+        assert all(a is b for a, b in zip(network.received, network.drawn, strict=True))
 
     def values(network: Lines, call: int, i: int, state: int) -> list[float]:
         return (network.table[state] * (1 + network.drawn[call][i].mean())).tolist()
 
     for i, row in enumerate(rows(transition)):
-        now, next_quantiles, action = int(row.obs), int(row.next_obs), int(row.action)
-        online_next = values(online, 1, i, next_quantiles) if isinstance(bootstrap, DoubleTarget) else []
-        target_next = [] if isinstance(bootstrap, DoubleTarget) else values(target, 1, i, next_quantiles)
-        target_now = values(target, 2, i, now) if isinstance(bootstrap, MunchausenTarget) else []
-        reward, policy = goal_of(bootstrap, online_next, target_next, target_now, row)
-        samples = mixed(target_table[next_quantiles].unsqueeze(-1) * (1 + target.drawn[0][i]), policy)
-        goals = [reward + row.discount.item() * x for x in samples]
+        state, next_state, action = int(row.obs), int(row.next_obs), int(row.action)
+        online_next = values(online, 1, i, next_state) if isinstance(target_rule, DoubleTarget) else []
+        target_next = [] if isinstance(target_rule, DoubleTarget) else values(target, 1, i, next_state)
+        target_now = values(target, 2, i, state) if isinstance(target_rule, MunchausenTarget) else []
+        reward, policy = expected_backup(target_rule, online_next, target_next, target_now, row)
+        samples = mixed(target_table[next_state].unsqueeze(-1) * (1 + target.drawn[0][i]), policy)
+        td_target = [reward + row.discount.item() * x for x in samples]
         taus = online.drawn[0][i].tolist()
-        quantiles = [online_table[now, action].item() * (1 + f) for f in taus]
-        loss = looped_quantile_huber(quantiles, taus, goals, 0.7)
+        quantiles = [online_table[state, action].item() * (1 + tau) for tau in taus]
+        loss = looped_quantile_huber(quantiles, taus, td_target, 0.7)
         assert output.loss[i].item() == pytest.approx(loss, abs=1e-5)
         q = sum(quantiles) / 3
         assert output.q[i].item() == pytest.approx(q, abs=1e-5)
-        assert output.priority[i].item() == pytest.approx(abs(sum(goals) / 4 - q), abs=1e-5)
+        assert output.priority[i].item() == pytest.approx(abs(sum(td_target) / 4 - q), abs=1e-5)
 
 
-# All of them
+# Both losses without random taus
 
 LOSSES: dict[str, Callable[..., Any]] = {
     "categorical": lambda **settings: Categorical(num_atoms=4, v_min=-3, v_max=3, **settings),
@@ -352,16 +355,17 @@ LOSS = pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES)
 
 
 @LOSS
-def test_double_selects_online_and_values_with_the_target(make: Callable[..., Any]) -> None:
-    """The target network likes action 2 best, the online network action 1: it is that one's distribution."""
-    width = make().width
-    low, middle, high = (level * torch.linspace(1.0, 2.0, width) for level in (-1.0, 0.5, 1.0))
+def test_double_dqn_selects_with_the_online_network_and_evaluates_with_the_target_network(
+    make: Callable[..., Any],
+) -> None:
+    """Action 2 is the best by the target network, action 1 by the online network."""
+    n = make().outputs_per_action
+    low, middle, high = (level * torch.linspace(1.0, 2.0, n) for level in (-1.0, 0.5, 1.0))
     online = torch.cat([low, high, middle]).repeat(2, 1)
     target = torch.cat([low, middle, high]).repeat(2, 1)
     transition = step(0, 0.1, 0.9)
-    swapped = torch.cat([low, high, middle]).repeat(2, 1)  # a target network in which action 1 wins ...
-    swapped[:, width : 2 * width] = middle  # ... by nobody's choice but the policy's
-    swapped[:, 2 * width :] = low
+    # A target network that prefers action 1, to which it gives the same distribution as `target` does.
+    swapped = torch.cat([low, middle, low]).repeat(2, 1)
     double = make(target=DoubleTarget())(lookup(online), lookup(target), transition)
     expected = make(target=MaxTarget())(lookup(online), lookup(swapped), transition)
     assert_close(double, expected)
@@ -370,26 +374,30 @@ def test_double_selects_online_and_values_with_the_target(make: Callable[..., An
 
 
 @LOSS
-@BOOTSTRAP
-def test_gradient_reaches_only_the_action_taken(make: Callable[..., Any], bootstrap: Any) -> None:
-    """Not the target, nor the bootstrap of the online network, nor other actions."""
-    part = make(target=bootstrap)
-    online, target = (x.requires_grad_() for x in tables(part.width)[:2])
+@EACH_TARGET_RULE
+def test_the_gradient_of_a_distributional_loss_reaches_only_the_action_taken(
+    make: Callable[..., Any], target_rule: Any
+) -> None:
+    """Neither the TD target nor other actions have a gradient."""
+    part = make(target=target_rule)
+    online, target = (x.requires_grad_() for x in tables(part.outputs_per_action)[:2])
     output = part(lookup(online), lookup(target), step(1, 0.5, 0.9))
     output.loss.sum().backward()
     assert target.grad is None
     assert online.grad is not None
-    places = online.grad.view(STATES, ACTIONS, part.width).nonzero()[:, :2]
+    places = online.grad.view(STATES, ACTIONS, part.outputs_per_action).nonzero()[:, :2]
     assert places.unique(dim=0).tolist() == [[0, 1]]
     assert not output.priority.requires_grad
     assert not output.q.requires_grad
 
 
 @LOSS
-@BOOTSTRAP
-def test_every_output_is_one_number_per_sample(make: Callable[..., Any], bootstrap: Any) -> None:
-    part = make(target=bootstrap)
-    online, target, transition = tables(part.width)
+@EACH_TARGET_RULE
+def test_every_output_of_a_distributional_loss_is_one_number_per_sample(
+    make: Callable[..., Any], target_rule: Any
+) -> None:
+    part = make(target=target_rule)
+    online, target, transition = tables(part.outputs_per_action)
     together: LossOutput = part(lookup(online), lookup(target), transition)
     for i, row in enumerate(rows(transition)):
         alone: LossOutput = part(lookup(online), lookup(target), row)
@@ -416,6 +424,6 @@ def test_every_output_is_one_number_per_sample(make: Callable[..., Any], bootstr
         (lambda: ImplicitQuantile(num_quantile_samples=0), "num_quantile_samples must be at least 1, got 0"),
     ],
 )
-def test_values_that_no_run_could_use_are_refused(make: Callable[[], Any], message: str) -> None:
+def test_invalid_loss_options_are_rejected(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()

@@ -1,6 +1,6 @@
-"""Mistakes that implementations of the DQN family make, and what agents of its parts must keep.
+"""Known mistakes in implementations of the DQN family, and properties of agents with its parts.
 
-The numbers are those of the checklist that test_pitfalls.py follows too.
+A number in a test name is that of a pitfall in docs/pitfalls.md.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from dqn_runner import DQNAgent, DQNConfig, UserError
 from dqn_runner.agent.exploration import Boltzmann, EpsilonGreedy, Greedy
 from dqn_runner.agent.learner import UPDATE_METRICS
 from dqn_runner.agent.losses.categorical import Categorical
+from dqn_runner.agent.losses.implicit_quantile import ImplicitQuantile
 from dqn_runner.agent.losses.q_learning import QLearning
-from dqn_runner.agent.losses.quantile import ImplicitQuantile, Quantile
+from dqn_runner.agent.losses.quantile import Quantile
 from dqn_runner.agent.losses.targets import DoubleTarget, MaxTarget, MunchausenTarget
 from dqn_runner.agent.networks.architectures import Auto, Mlp
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
-from dqn_runner.agent.networks.modules.layers import Dueling, NoisyLinear
+from dqn_runner.agent.networks.modules.heads import Dueling
+from dqn_runner.agent.networks.modules.layers import NoisyLinear
 from dqn_runner.agent.schedules import Constant, CosineDecay, Linear
 from dqn_runner.checkpointing.format import encode, load_checkpoint, pack
 from dqn_runner.core.rng import stream, torch_seeded
@@ -63,7 +65,7 @@ def noisy_agent(seed: int = 0, **parts: Any) -> DQNAgent:
 
 
 class Calls:
-    """The noise and the taus of each call of a network, in order."""
+    """Records the arguments of every call of an agent's network."""
 
     def __init__(self, agent: DQNAgent) -> None:
         self.noise: list[torch.Tensor | None] = []
@@ -71,7 +73,7 @@ class Calls:
         self.params: list[str] = []
         self.obs: list[torch.Tensor] = []
         self.agent = agent
-        self.first = agent.network.__class__.__call__
+        self.original = agent.network.__class__.__call__
 
     def __call__(
         self,
@@ -85,14 +87,14 @@ class Calls:
         self.taus.append(None if taus is None else taus.clone())
         self.params.append("target" if params is self.agent.learner.target_params else "online")
         self.obs.append(obs.clone())
-        return self.first(network, params, obs, noise, taus)
+        return self.original(network, params, obs, noise, taus)
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[DQNAgent], Calls]:
-    """Lets one look at every call of an agent's network."""
+def record_calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[DQNAgent], Calls]:
+    """A function that records every call of an agent's network from then on."""
 
-    def watch(agent: DQNAgent) -> Calls:
+    def record(agent: DQNAgent) -> Calls:
         calls = Calls(agent)
 
         def call(network: FlatNetwork, *given: Any) -> torch.Tensor:
@@ -101,35 +103,35 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[DQNAgent], Calls]:
         monkeypatch.setattr(FlatNetwork, "__call__", call)
         return calls
 
-    return watch
+    return record
 
 
-# 16
+# Pitfall 16: double DQN with distributions
 
 
 @pytest.mark.parametrize("loss", [Categorical(num_atoms=5), Quantile(num_quantiles=5)], ids=["c51", "qr"])
-def test_16_distributional_double_takes_the_whole_distribution_of_the_online_choice(loss: Any) -> None:
-    """Actions compete by their means; what is learned is the target's distribution of the chosen one."""
+def test_pitfall_16_distributional_double_dqn_learns_the_distribution_of_the_online_choice(loss: Any) -> None:
+    """The online network chooses by mean values; the TD target is the target network's distribution."""
     random = torch.Generator().manual_seed(1)
     online, target = (torch.randn(2, ACTIONS, 5, generator=random) for _ in range(2))
     best_online = int(loss.q_values(online[1].flatten()[None]).argmax())
     best_target = int(loss.q_values(target[1].flatten()[None]).argmax())
     assert best_online != best_target
 
-    def learned(bootstrap: Any, target: torch.Tensor) -> LossOutput:
-        loss.target = bootstrap
+    def output(target_rule: Any, target: torch.Tensor) -> LossOutput:
+        loss.target = target_rule
         return loss(lookup(online.flatten(1)), lookup(target.flatten(1)), step(0, 0.1, 0.9))
 
-    only = target[:, [best_online]].repeat(1, ACTIONS, 1)  # whatever is chosen is what the online one chose
-    assert_close(learned(DoubleTarget(), target), learned(MaxTarget(), only))
-    assert not torch.allclose(learned(DoubleTarget(), target).loss, learned(MaxTarget(), target).loss)
+    chosen = target[:, [best_online]].repeat(1, ACTIONS, 1)  # the distribution of the online choice only
+    assert_close(output(DoubleTarget(), target), output(MaxTarget(), chosen))
+    assert not torch.allclose(output(DoubleTarget(), target).loss, output(MaxTarget(), target).loss)
 
 
-# 17
+# Pitfall 17: projection of the categorical distribution
 
 
 @pytest.mark.parametrize("reward", [float(r) for r in range(-12, 13, 3)])
-def test_17_atoms_that_fall_on_atoms_lose_no_mass(reward: float) -> None:
+def test_pitfall_17_projection_loses_no_mass_when_shifted_atoms_fall_on_atoms(reward: float) -> None:
     part = Categorical()
     p = torch.full((1, 51), 1 / 51)
     for discount in (0.0, 0.5, 1.0):
@@ -140,10 +142,10 @@ def test_17_atoms_that_fall_on_atoms_lose_no_mass(reward: float) -> None:
 
 @pytest.mark.parametrize("num_atoms", [2, 3, 7, 51, 101, 1001])
 @pytest.mark.parametrize(("v_min", "v_max"), [(-10.0, 10.0), (-0.1, 0.3), (0.0, 1e4)])
-def test_17b_rounding_neither_adds_mass_nor_leaves_the_support(
+def test_pitfall_17b_rounding_in_the_projection_keeps_all_mass_within_the_support(
     num_atoms: int, v_min: float, v_max: float
 ) -> None:
-    """Rewards at the very ends and just beyond, where floats round to an atom that does not exist."""
+    """At the ends of the support and just beyond, where rounding could give the index of no atom."""
     part = Categorical(num_atoms=num_atoms, v_min=v_min, v_max=v_max)
     ends = torch.tensor([v_min, v_max])
     rewards = torch.cat(
@@ -156,42 +158,44 @@ def test_17b_rounding_neither_adds_mass_nor_leaves_the_support(
         assert (td_target >= 0).all()
 
 
-def test_17b_a_support_without_width_is_refused() -> None:
+def test_pitfall_17b_a_support_of_zero_width_is_rejected() -> None:
     with pytest.raises(UserError, match="v_min below v_max"):
         Categorical(v_min=1.0, v_max=1.0)
 
 
 @pytest.mark.parametrize("option", ["c51", "rainbow"])
-def test_17c_the_recipe_covers_cartpole_without_clipping(option: str) -> None:
-    """Its best discounted return is that of 500 rewards of 1."""
+def test_pitfall_17c_the_support_of_the_recipe_covers_the_returns_of_cartpole(option: str) -> None:
+    """Rewards are not clipped; the largest discounted return is that of 500 rewards of 1."""
     run = compose_run([f"agent={option}", "env=cartpole"])
     best = sum(run.agent.gamma**t for t in range(500))
     assert run.env.learning_reward(1.0) == 1.0
     assert run.agent.loss.v_min <= 0 < best <= run.agent.loss.v_max
 
 
-# 18
+# Pitfall 18: the scale of the quantile loss
 
 
-def test_18_more_quantiles_do_not_make_longer_steps_of_each() -> None:
-    """Summed over predicted quantiles, averaged over targets: one quantile's gradient is of its own error."""
+def test_pitfall_18_the_gradient_of_a_quantile_does_not_depend_on_the_number_of_quantiles() -> None:
+    """The loss is summed over predicted quantiles and averaged over the samples of the TD target."""
     for n in (1, 10, 100):
         online = torch.zeros(1, ACTIONS * n, requires_grad=True)
         target = torch.zeros(1, ACTIONS * n)
         transition = step(0, 5.0, 0.9)._replace(next_obs=torch.zeros(1, 1))
         Quantile(num_quantiles=n)(lookup(online), lookup(target), transition).loss.sum().backward()
         assert online.grad is not None
-        taus = (torch.arange(n) + 0.5) / n  # their middles
+        taus = (torch.arange(n) + 0.5) / n
         assert_close(online.grad[0, :n], -taus)
 
 
-# 19
+# Pitfall 19: noise of noisy layers
 
 
-def test_19_every_pass_has_noise_of_its_own(watched: Callable[[DQNAgent], Calls]) -> None:
-    """online(s), target(s') and online(s') of one update are independent, and so are two updates."""
+def test_pitfall_19_every_pass_of_an_update_has_its_own_noise(
+    record_calls: Callable[[DQNAgent], Calls],
+) -> None:
+    """The noise of online(s), target(s') and online(s') is independent, also in two updates."""
     agent = noisy_agent(loss=QLearning(target=DoubleTarget()))
-    calls = watched(agent)
+    calls = record_calls(agent)
     agent.learn(batch(0), 0)
     agent.learn(batch(1), 1)
     assert calls.params == ["online", "target", "online"] * 2
@@ -205,18 +209,18 @@ def test_19_every_pass_has_noise_of_its_own(watched: Callable[[DQNAgent], Calls]
 
 
 @pytest.mark.parametrize(
-    "bootstrap", [MaxTarget(), DoubleTarget(), MunchausenTarget()], ids=["max", "double", "munchausen"]
+    "target_rule", [MaxTarget(), DoubleTarget(), MunchausenTarget()], ids=["max", "double", "munchausen"]
 )
 @pytest.mark.parametrize("loss", [Categorical, Quantile, ImplicitQuantile])
-def test_19_so_does_every_pass_of_other_losses(
-    loss: Any, bootstrap: Any, watched: Callable[[DQNAgent], Calls]
+def test_pitfall_19_every_pass_of_distributional_losses_has_its_own_noise_and_taus(
+    loss: Any, target_rule: Any, record_calls: Callable[[DQNAgent], Calls]
 ) -> None:
     cosine_embedding_dim = 8 if loss is ImplicitQuantile else 0
     agent = noisy_agent(
-        loss=loss(target=bootstrap),
+        loss=loss(target=target_rule),
         network=Mlp(hidden=[8], noisy=True, cosine_embedding_dim=cosine_embedding_dim),
     )
-    calls = watched(agent)
+    calls = record_calls(agent)
     agent.learn(batch(0), 0)
     drawn = torch.stack([noise for noise in calls.noise if noise is not None])
     assert len(drawn) == len(calls.noise) >= 2
@@ -226,10 +230,12 @@ def test_19_so_does_every_pass_of_other_losses(
         assert columns.unique().numel() == columns.numel()
 
 
-def test_19_acting_draws_noise_anew(watched: Callable[[DQNAgent], Calls]) -> None:
-    """From the collector's generator, once a step, for all environments."""
+def test_pitfall_19_acting_draws_new_noise_in_every_step(
+    record_calls: Callable[[DQNAgent], Calls],
+) -> None:
+    """From the collector's generator, and the same for all environments."""
     agent, rng, obs = noisy_agent(), stream(0, "test"), np.ones((2, OBS), np.float32)
-    calls = watched(agent)
+    calls = record_calls(agent)
     actions = np.stack([agent.act(obs, 0, rng) for _ in range(50)])
     assert (actions[:, 0] == actions[:, 1]).all()
     drawn = torch.stack([noise for noise in calls.noise if noise is not None])
@@ -238,25 +244,25 @@ def test_19_acting_draws_noise_anew(watched: Callable[[DQNAgent], Calls]) -> Non
     assert drawn.std().item() == pytest.approx(1.0, abs=0.1)
 
 
-def test_19_noise_explores() -> None:
+def test_pitfall_19_noise_makes_greedy_training_actions_explore() -> None:
     agent, rng = noisy_agent(network=Mlp(hidden=[8], noisy=True, noisy_std=3.0)), stream(0, "test")
     actions = [int(agent.act(np.ones((1, OBS), np.float32), 0, rng)[0]) for _ in range(100)]
     assert set(actions) == set(range(ACTIONS))
 
 
-def test_19_evaluation_is_without_noise(watched: Callable[[DQNAgent], Calls]) -> None:
-    """Whatever was called before, and as if its deviations were zero."""
+def test_pitfall_19_evaluation_uses_no_noise(record_calls: Callable[[DQNAgent], Calls]) -> None:
+    """Also after a training action, which uses noise."""
     agent, obs = noisy_agent(), np.random.default_rng(0).normal(size=(5, OBS)).astype(np.float32)
     values = agent.q_values(obs)
     agent.act(obs, 0, stream(0, "test"))
-    calls = watched(agent)
+    calls = record_calls(agent)
     assert np.array_equal(agent.q_values(obs), values)
     assert agent.greedy(obs).tolist() == values.argmax(-1).tolist()
     assert calls.noise == [None, None]
 
 
 @pytest.mark.parametrize("std", [0.5, 0.1])
-def test_19_deviations_start_at_sigma_over_the_root_of_the_inputs(std: float) -> None:
+def test_pitfall_19_initial_deviations_are_sigma_over_the_root_of_the_number_of_inputs(std: float) -> None:
     layer = NoisyLinear(64, 10, std)
     assert_close(layer.weight_std.detach(), torch.full((64, 10), std / 8))
     assert_close(layer.bias_std.detach(), torch.full((10,), std / 8))
@@ -265,8 +271,8 @@ def test_19_deviations_start_at_sigma_over_the_root_of_the_inputs(std: float) ->
     assert Auto().noisy_std == 0.5
 
 
-def test_19_noise_is_factorised() -> None:
-    """Weight noise is f(inputs) f(outputs) with f(x) = sign(x) sqrt(|x|), and bias noise f(outputs)."""
+def test_pitfall_19_the_noise_of_weights_is_factorised() -> None:
+    """With f(x) = sign(x) sqrt(|x|), weights have noise f(inputs) f(outputs) and biases f(outputs)."""
     layer = NoisyLinear(3, 2, 0.5)
     layer.noise = torch.tensor([1.0, -4.0, 0.25, 9.0, -1.0])
     rows, columns = [1.0, -2.0, 0.5], [3.0, -1.0]
@@ -282,8 +288,8 @@ def test_19_noise_is_factorised() -> None:
     assert_close(layer(x).detach(), torch.tensor([expected]))
 
 
-def test_19_layers_share_no_noise() -> None:
-    """Each takes its own part of the vector, all of it, the same part in each call."""
+def test_pitfall_19_noisy_layers_of_a_network_share_no_noise() -> None:
+    """Each layer uses its own part of the noise vector, and the parts cover all of it."""
     with torch_seeded(0):
         network = FlatNetwork(Mlp(hidden=[8, 8], noisy=True, dueling=True).build(EnvSpec((OBS,), ACTIONS), 1))
     assert network.noise_size == 2 * (8 + 8) + (8 + 1) + (8 + ACTIONS)
@@ -298,42 +304,47 @@ def test_19_layers_share_no_noise() -> None:
         assert torch.equal(parts, noise)
 
 
-def test_19_deviations_learn() -> None:
+def test_pitfall_19_the_deviations_of_noisy_layers_are_learned() -> None:
     agent = noisy_agent()
     network = agent.network
     before = agent.learner.online.clone()
     for count in range(3):
         agent.learn(batch(count), count)
-    names = [name for _, name, _ in network._places]  # pyright: ignore[reportPrivateUsage]
-    moved = [
+    names = [name for _, name, _ in network._assignments]  # pyright: ignore[reportPrivateUsage]
+    changed = [
         (a != b).any()
         for a, b in zip(network.views(before), network.views(agent.learner.online), strict=True)
     ]
-    assert all(moved), names
+    assert all(changed), names
     assert any(name == "weight_std" for name in names)
 
 
-# 20
+# Pitfall 20: the dueling head
 
 
-@pytest.mark.parametrize("width", [1, 5])
-def test_20_the_mean_advantage_is_over_actions(width: int) -> None:
-    """Atom by atom."""
+@pytest.mark.parametrize("outputs_per_action", [1, 5])
+def test_pitfall_20_a_dueling_head_subtracts_the_mean_advantage_over_actions(
+    outputs_per_action: int,
+) -> None:
+    """Separately for each atom."""
     with torch_seeded(0):
-        value, advantage = torch.nn.Linear(4, width), torch.nn.Linear(4, ACTIONS * width)
+        value, advantage = (
+            torch.nn.Linear(4, outputs_per_action),
+            torch.nn.Linear(4, ACTIONS * outputs_per_action),
+        )
         x = torch.randn(6, 4)
     found = Dueling(value, advantage, ACTIONS)(x)
     for row in range(6):
         v, a = value(x[row]).tolist(), advantage(x[row]).tolist()
-        for atom in range(width):
-            mean = sum(a[i * width + atom] for i in range(ACTIONS)) / ACTIONS
+        for atom in range(outputs_per_action):
+            mean = sum(a[i * outputs_per_action + atom] for i in range(ACTIONS)) / ACTIONS
             for i in range(ACTIONS):
-                expected = v[atom] + a[i * width + atom] - mean
-                assert found[row, i * width + atom].item() == pytest.approx(expected, abs=1e-6)
+                expected = v[atom] + a[i * outputs_per_action + atom] - mean
+                assert found[row, i * outputs_per_action + atom].item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_20_with_quantiles_at_fractions_too() -> None:
-    """The mean over actions of an implicit network's quantiles is its value stream's."""
+def test_pitfall_20_a_dueling_head_of_implicit_quantiles_subtracts_the_mean_over_actions() -> None:
+    """The mean of the quantiles over actions depends only on the value stream."""
     network = Mlp(hidden=[8], dueling=True, cosine_embedding_dim=4).build(EnvSpec((OBS,), ACTIONS), 5)
     x, taus = transitions(0).obs[:6], torch.rand(6, 7, generator=torch.Generator().manual_seed(0))
     outputs = network(x, taus).view(6, ACTIONS, 7)
@@ -345,16 +356,18 @@ def test_20_with_quantiles_at_fractions_too() -> None:
 # IQN's taus
 
 
-def test_acting_takes_the_middles_of_equal_fractions(watched: Callable[[DQNAgent], Calls]) -> None:
-    """As many as learning draws for an action's value (K): acting is then a function of the observation."""
+def test_acting_with_iqn_uses_the_midpoints_of_equal_fractions(
+    record_calls: Callable[[DQNAgent], Calls],
+) -> None:
+    """As many as learning draws for an action value (K), so that acting is deterministic."""
     loss = ImplicitQuantile(num_tau_samples=3, num_tau_prime_samples=4, num_quantile_samples=5)
     agent = agent_with(loss=loss, network=Mlp(hidden=[8, 8], cosine_embedding_dim=6))
     obs = np.random.default_rng(0).normal(size=(2, OBS)).astype(np.float32)
     params = agent.network.views(agent.learner.online)
-    middles = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]).expand(2, -1)
-    outputs = agent.network(params, torch.from_numpy(obs), None, middles)
+    midpoints = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]).expand(2, -1)
+    outputs = agent.network(params, torch.from_numpy(obs), None, midpoints)
     assert_close(torch.from_numpy(agent.q_values(obs)), outputs.view(2, ACTIONS, 5).mean(-1))
-    calls = watched(agent)
+    calls = record_calls(agent)
     agent.learn(batch(0), 0)
     assert [x.shape for x in calls.taus if x is not None] == [(BATCH, 3), (BATCH, 4), (BATCH, 5)]
     drawn = torch.cat([x for x in calls.taus if x is not None], 1)
@@ -362,7 +375,7 @@ def test_acting_takes_the_middles_of_equal_fractions(watched: Callable[[DQNAgent
     assert 0.95 < drawn.max() < 1
 
 
-def test_quantiles_are_features_times_embedded_fractions() -> None:
+def test_implicit_quantiles_are_the_head_of_features_times_embedded_taus() -> None:
     """Dabney et al. 2018b, eq. 4: relu(sum over i < n of cos(pi i tau) w_i + b)."""
     with torch_seeded(0):
         network: Any = Mlp(hidden=[6, 5], cosine_embedding_dim=4).build(EnvSpec((OBS,), ACTIONS), 3)
@@ -370,15 +383,13 @@ def test_quantiles_are_features_times_embedded_fractions() -> None:
     found = network(x, taus).view(2, ACTIONS, 2)
     for row in range(2):
         for place in range(2):
-            cosine_embedding_dim = [np.cos(np.pi * i * taus[row, place].item()) for i in range(4)]
-            embedded = torch.relu(
-                network.embedding(torch.tensor([cosine_embedding_dim], dtype=torch.float32))
-            )
+            cosines = [np.cos(np.pi * i * taus[row, place].item()) for i in range(4)]
+            embedded = torch.relu(network.embedding(torch.tensor([cosines], dtype=torch.float32)))
             expected = network.head(network.features(x[row : row + 1]) * embedded)
             assert_close(found[row, :, place], expected[0])
 
 
-# What is learned goes on exactly
+# Exact resume
 
 
 FAMILY: dict[str, Callable[[], dict[str, Any]]] = {
@@ -399,21 +410,23 @@ FAMILY: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def act_and_learn(agent: DQNAgent, start: int, rng: np.random.Generator) -> list[Any]:
-    """Everything that shows in five rounds."""
-    seen: list[Any] = []
+    """Five actions and updates; returns all results."""
+    results: list[Any] = []
     for count in range(start, start + 5):
         obs = 3 + 2 * np.random.default_rng(count).normal(size=(2, OBS)).astype(np.float32)
-        seen.append(agent.act(obs, count, rng).tolist())
-        priority, info = agent.learn(batch(count), count)
-        seen += [priority.tolist(), info.tolist(), agent.q_values(obs).tolist()]
+        results.append(agent.act(obs, count, rng).tolist())
+        priority, metrics = agent.learn(batch(count), count)
+        results += [priority.tolist(), metrics.tolist(), agent.q_values(obs).tolist()]
     agent.sync_target(1)
-    return [*seen, agent.learner.online.tolist(), agent.learner.target.tolist()]
+    return [*results, agent.learner.online.tolist(), agent.learner.target.tolist()]
 
 
 @pytest.mark.parametrize("through_file", [False, True])
 @pytest.mark.parametrize("name", FAMILY)
-def test_learning_goes_on_exactly(name: str, through_file: bool, tmp_path: Path) -> None:
-    """The same noise, taus, scale of observations and weights, as if nothing had happened."""
+def test_an_agent_restored_from_its_state_acts_and_learns_identically(
+    name: str, through_file: bool, tmp_path: Path
+) -> None:
+    """With the same noise, taus, normalisation of observations and weights."""
     agent, rng = agent_with(**FAMILY[name]()), stream(0, "test")
     act_and_learn(agent, 0, rng)
     state = {"agent": agent.state_dict(), "rng": rng.bit_generator.state}
@@ -431,7 +444,7 @@ def test_learning_goes_on_exactly(name: str, through_file: bool, tmp_path: Path)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
-def test_a_state_of_other_observations_is_refused(normalised: bool) -> None:
+def test_a_state_is_rejected_if_only_one_agent_normalises_observations(normalised: bool) -> None:
     agent = agent_with(normalize_observations=normalised)
     other = agent_with(normalize_observations=not normalised)
     before = agent.learner.online.clone()
@@ -444,11 +457,13 @@ def test_a_state_of_other_observations_is_refused(normalised: bool) -> None:
     assert torch.equal(other.learner.online, before)
 
 
-# What the learning sees
+# The inputs of learning
 
 
-def test_normalised_observations_reach_acting_and_learning(watched: Callable[[DQNAgent], Calls]) -> None:
-    """With the numbers of the moment of use; the memory keeps them as they are."""
+def test_acting_and_learning_use_normalised_observations(
+    record_calls: Callable[[DQNAgent], Calls],
+) -> None:
+    """With the statistics at the time of use; the observations of the replay are not changed."""
     agent = agent_with(normalize_observations=True)
     plain = agent_with()
     data = (5 + 3 * np.random.default_rng(0).normal(size=(64, OBS))).astype(np.float32)
@@ -459,7 +474,7 @@ def test_normalised_observations_reach_acting_and_learning(watched: Callable[[DQ
         agent.q_values(data), plain.q_values(((data - mean) / std).astype(np.float32)), atol=1e-4, rtol=0
     )
     raw = transitions(0)
-    calls = watched(agent)
+    calls = record_calls(agent)
     agent.learn(Batch(raw, np.arange(BATCH), torch.full((BATCH,), 1 / BATCH)), 0)
     for found, column in zip(calls.obs, (raw.obs, raw.next_obs), strict=True):
         expected = ((column.numpy() - mean) / std).clip(-10, 10)
@@ -467,16 +482,16 @@ def test_normalised_observations_reach_acting_and_learning(watched: Callable[[DQ
     assert torch.equal(raw.obs, transitions(0).obs)
 
 
-def test_evaluation_does_not_count_as_seen() -> None:
+def test_evaluation_does_not_change_the_statistics_of_observations() -> None:
     agent = agent_with(normalize_observations=True)
     agent.act(np.ones((1, OBS), np.float32), 0, stream(0, "test"))
-    before = str(agent.state_dict()["observed"])
+    before = str(agent.state_dict()["normalizer"])
     agent.greedy(np.full((1, OBS), 7.0, np.float32))
-    assert str(agent.state_dict()["observed"]) == before
+    assert str(agent.state_dict()["normalizer"]) == before
 
 
 def test_the_learning_rate_follows_its_schedule() -> None:
-    """Adam's first step is as long as the rate, in every coordinate that has a gradient."""
+    """Adam's first step has the length of the learning rate in every coordinate with a gradient."""
 
     def first_step(at: int) -> float:
         agent = agent_with(learning_rate=0.01, learning_rate_schedule=CosineDecay(final=0.5, steps=100))
@@ -487,11 +502,11 @@ def test_the_learning_rate_follows_its_schedule() -> None:
     assert [first_step(at) for at in (0, 50, 100)] == pytest.approx([0.01, 0.0075, 0.005], rel=1e-2)
 
 
-# What cannot work is refused
+# Incompatible parts
 
 
-class Custom(QLearning):
-    """A loss of a user's own, that asks for taus."""
+class CustomTauLoss(QLearning):
+    """A user's own loss that uses taus."""
 
     def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
         online(transition.obs, online.sample_taus(1))
@@ -507,28 +522,28 @@ class Custom(QLearning):
         ),
         (
             {"loss": ImplicitQuantile()},
-            r"^agent\.loss asks for quantiles .*agent\.network\.cosine_embedding_dim=64",
+            r"^agent\.loss needs quantiles at taus.*agent\.network\.cosine_embedding_dim=64",
         ),
         (
             {"network": Mlp(cosine_embedding_dim=64), "loss": Quantile()},
-            r"^agent\.network\.cosine_embedding_dim embeds taus, which Quantile does not draw; .*cosine_embedding_dim=0",
+            r"^agent\.network\.cosine_embedding_dim embeds taus, which Quantile does not use; .*_dim=0",
         ),
-        ({"network": Mlp(cosine_embedding_dim=64)}, r"which QLearning does not draw"),
+        ({"network": Mlp(cosine_embedding_dim=64)}, r"which QLearning does not use"),
         (
             {"network": Mlp(cosine_embedding_dim=64), "loss": Categorical()},
-            r"which Categorical does not draw",
+            r"which Categorical does not use",
         ),
     ],
 )
-def test_parts_that_leave_each_other_without_use_are_refused(parts: dict[str, Any], message: str) -> None:
+def test_incompatible_parts_are_rejected(parts: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         agent_with(**parts)
     assert "\n" not in str(error.value)
 
 
-def test_parts_that_help_each_other_are_not() -> None:
+def test_noisy_networks_with_epsilon_greedy_and_custom_losses_with_taus_are_accepted() -> None:
     noisy_agent(exploration=EpsilonGreedy())
-    agent_with(network=Mlp(cosine_embedding_dim=4), loss=Custom())
+    agent_with(network=Mlp(cosine_embedding_dim=4), loss=CustomTauLoss())
 
 
 def problems(spec: EnvSpec, **parts: Any) -> str:
@@ -548,7 +563,7 @@ def problems(spec: EnvSpec, **parts: Any) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bool"])
-def test_bytes_are_not_normalised_twice(dtype: str) -> None:
+def test_normalising_byte_and_bool_observations_is_rejected(dtype: str) -> None:
     spec = EnvSpec((10, 10, 4), ACTIONS, dtype)
     assert f"are {dtype}, which networks bring to between 0 and 1" in problems(
         spec, normalize_observations=True
@@ -556,7 +571,7 @@ def test_bytes_are_not_normalised_twice(dtype: str) -> None:
     assert problems(spec) == problems(EnvSpec((4,), ACTIONS), normalize_observations=True) == ""
 
 
-def test_a_learning_rate_that_would_not_reach_its_end_is_refused() -> None:
+def test_a_learning_rate_schedule_longer_than_the_run_is_rejected() -> None:
     spec = EnvSpec((4,), ACTIONS)
     message = problems(spec, learning_rate_schedule=CosineDecay(steps=101))
     assert message.startswith(
@@ -565,12 +580,11 @@ def test_a_learning_rate_that_would_not_reach_its_end_is_refused() -> None:
     assert problems(spec, learning_rate_schedule=CosineDecay(steps=100)) == ""
 
 
-def test_the_statistics_are_those_of_the_value_for_every_loss() -> None:
-    """`q_mean` is the mean value of the actions taken, whatever the outputs mean."""
+def test_q_mean_is_the_mean_value_of_the_actions_taken_for_every_loss() -> None:
     for loss in (QLearning(), Categorical(), Quantile(num_quantiles=7)):
         agent = agent_with(loss=loss)
         drawn = batch(0)
         values = agent.q_values(drawn.transition.obs.numpy())
         expected = values[np.arange(BATCH), drawn.transition.action.numpy()].mean()
-        _, info = agent.learn(drawn, 0)
-        assert info[UPDATE_METRICS.index("q_mean")].item() == pytest.approx(expected, abs=1e-5)
+        _, metrics = agent.learn(drawn, 0)
+        assert metrics[UPDATE_METRICS.index("q_mean")].item() == pytest.approx(expected, abs=1e-5)

@@ -1,3 +1,5 @@
+"""Networks: their shapes and layers, the flat parameter vector, acting in numpy, and users' own modules."""
+
 from __future__ import annotations
 
 import copy
@@ -18,12 +20,8 @@ from dqn_runner.agent.losses.q_learning import QLearning
 from dqn_runner.agent.networks.architectures import Auto, Custom, ImpalaCnn, MinatarCnn, Mlp, NatureCnn
 from dqn_runner.agent.networks.base import Network
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
-from dqn_runner.agent.networks.modules.layers import (
-    Dueling,
-    ImplicitQuantileHead,
-    NoisyLinear,
-    SpectralConv2d,
-)
+from dqn_runner.agent.networks.modules.heads import Dueling, ImplicitQuantileHead
+from dqn_runner.agent.networks.modules.layers import NoisyLinear, SpectralConv2d
 from dqn_runner.core.imports import import_object
 from dqn_runner.core.rng import torch_seeded
 from dqn_runner.core.types import EnvSpec
@@ -32,12 +30,12 @@ ATARI = EnvSpec((84, 84, 4), 4, "uint8")
 MINATAR = EnvSpec((10, 10, 6), 3, "bool")
 
 
-def flat(part: Network, spec: EnvSpec, width: int = 1) -> FlatNetwork:
-    return FlatNetwork(part.build(spec, width))
+def flat(part: Network, spec: EnvSpec, outputs_per_action: int = 1) -> FlatNetwork:
+    return FlatNetwork(part.build(spec, outputs_per_action))
 
 
 def outputs_of(network: FlatNetwork, params: torch.Tensor, obs: torch.Tensor) -> torch.Tensor:
-    """Outputs of the network whose parameters are the vector `params`."""
+    """Outputs of the network with the parameter vector `params`."""
     return network(network.views(params), obs)
 
 
@@ -50,7 +48,7 @@ def observations(spec: EnvSpec, n: int = 5) -> np.ndarray[Any, Any]:
 
 
 class Nested(nn.Module):
-    """A user's network: parameters at several depths, a layer used twice, a buffer."""
+    """A user's network with parameters at several depths, a layer that is used twice, and a buffer."""
 
     def __init__(self, obs_shape: tuple[int, ...], num_outputs: int, hidden: int = 8) -> None:
         super().__init__()
@@ -74,7 +72,7 @@ class Normalised(nn.Sequential):
 
 
 class Doubled(nn.Sequential):
-    """NetworkOptions of a plain MLP, but a forward of its own."""
+    """The layers of a plain MLP, but a different forward method."""
 
     def __init__(self, obs_shape: tuple[int, ...], num_outputs: int) -> None:
         super().__init__(nn.Linear(obs_shape[0], 8), nn.ReLU(), nn.Linear(8, num_outputs))
@@ -91,7 +89,7 @@ def one_output_too_many(obs_shape: tuple[int, ...], num_outputs: int) -> nn.Modu
     return nn.Linear(obs_shape[0], num_outputs + 1)
 
 
-def a_number_for_all(obs_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+def outputs_without_batch_axis(obs_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(obs_shape[0], num_outputs), nn.Flatten(0))
 
 
@@ -110,7 +108,7 @@ class Tied(nn.Module):
         return self.head(self.second(self.first(x)))
 
 
-# The shapes and meaning of the parts
+# Shapes and layers of the built-in networks
 
 
 @pytest.mark.parametrize(
@@ -135,11 +133,13 @@ class Tied(nn.Module):
     ],
     ids=lambda value: f"{type(value).__name__}" if not isinstance(value, EnvSpec) else str(value.obs_shape),
 )
-@pytest.mark.parametrize("width", [1, 3])
-def test_outputs_are_width_per_action(part: Network, spec: EnvSpec, width: int) -> None:
-    network = flat(part, spec, width)
+@pytest.mark.parametrize("outputs_per_action", [1, 3])
+def test_a_network_has_the_requested_number_of_outputs_for_each_action(
+    part: Network, spec: EnvSpec, outputs_per_action: int
+) -> None:
+    network = flat(part, spec, outputs_per_action)
     outputs = outputs_of(network, network.initial, torch.from_numpy(observations(spec, 2)))
-    assert outputs.shape == (2, spec.num_actions * width)
+    assert outputs.shape == (2, spec.num_actions * outputs_per_action)
     assert outputs.dtype == torch.float32
 
 
@@ -159,30 +159,26 @@ VALUE = 512 + 1
 
 
 @pytest.mark.parametrize(
-    ("settings", "width", "count"),
+    ("settings", "outputs_per_action", "count"),
     [
         ({}, 51, CONVOLUTIONS + HIDDEN + 51 * HEAD),
         ({"noisy": True}, 1, CONVOLUTIONS + NOISY_HIDDEN + NOISY_HEAD),
         ({"dueling": True}, 1, CONVOLUTIONS + 2 * HIDDEN + HEAD + VALUE),  # two streams of 512
         ({"dueling": True}, 51, CONVOLUTIONS + 2 * HIDDEN + 51 * (HEAD + VALUE)),
         ({"dueling": True, "noisy": True}, 51, CONVOLUTIONS + 2 * NOISY_HIDDEN + 51 * 2 * (HEAD + VALUE)),
-        (
-            {"cosine_embedding_dim": 64},
-            32,
-            CONVOLUTIONS + HIDDEN + HEAD + 64 * 3136 + 3136,
-        ),  # whatever the width
+        ({"cosine_embedding_dim": 64}, 32, CONVOLUTIONS + HIDDEN + HEAD + 64 * 3136 + 3136),
         ({"layer_norm": True}, 1, CONVOLUTIONS + HIDDEN + HEAD + 2 * (32 + 64 + 64 + 512)),
     ],
 )
-def test_the_layers_of_nature_cnn_have_the_parameters_of_their_papers(
-    settings: dict[str, Any], width: int, count: int
+def test_nature_cnn_has_the_number_of_parameters_that_its_options_imply(
+    settings: dict[str, Any], outputs_per_action: int, count: int
 ) -> None:
-    assert flat(NatureCnn(**settings), ATARI, width).initial.numel() == count
+    assert flat(NatureCnn(**settings), ATARI, outputs_per_action).initial.numel() == count
 
 
 @pytest.mark.parametrize(("width", "golden"), [(1, 1_090_260), (2, 2_372_772)])
 def test_impala_cnn_is_the_network_of_espeholt_2018(width: int, golden: int) -> None:
-    """Three stages of a convolution, which pooling halves, and two blocks of two convolutions."""
+    """Three stages, each of a convolution, a pooling layer and two blocks of two convolutions."""
     inputs, count = 4, 0
     for channels in (16 * width, 32 * width, 32 * width):
         count += (9 * inputs + 1) * channels + 4 * (9 * channels + 1) * channels
@@ -191,8 +187,8 @@ def test_impala_cnn_is_the_network_of_espeholt_2018(width: int, golden: int) -> 
     assert flat(ImpalaCnn(width=width), ATARI).initial.numel() == count == golden
 
 
-def test_impala_cnn_agrees_with_its_stages_spelled_out() -> None:
-    """Each block is x + conv(relu(conv(relu(x)))); a ReLU ends the last."""
+def test_impala_cnn_agrees_with_its_equations() -> None:
+    """Each block is x + conv(relu(conv(relu(x)))); a ReLU follows the last block."""
     with torch_seeded(0):
         module = ImpalaCnn(width=0.25, hidden=8).build(EnvSpec((3, 9, 7), 2), 1)
     obs = torch.from_numpy(observations(EnvSpec((3, 9, 7), 2)))
@@ -249,7 +245,7 @@ def test_auto_chooses_by_the_observation(shape: tuple[int, ...], chosen: type) -
 
 
 @pytest.mark.parametrize("part", [Mlp(hidden=[8]), NatureCnn(hidden=8)], ids=["mlp", "cnn"])
-def test_bytes_are_scaled_to_one_and_booleans_are_zero_and_one(part: Network) -> None:
+def test_byte_observations_are_scaled_to_one_and_booleans_become_zero_and_one(part: Network) -> None:
     shape = (36, 36, 1)
     network = flat(part, EnvSpec(shape, 2))
     images = torch.from_numpy(observations(EnvSpec(shape, 2, "uint8")))
@@ -260,7 +256,7 @@ def test_bytes_are_scaled_to_one_and_booleans_are_zero_and_one(part: Network) ->
 
 
 def test_mlp_agrees_with_torch_linear_layers() -> None:
-    """Wide layers keep their weights as [inputs, outputs], those of a few outputs as torch does."""
+    """Weights are [inputs, outputs] in wide layers and [outputs, inputs] in layers with few outputs."""
     network = flat(Mlp(hidden=[16, 15]), EnvSpec((4,), 2))
     w1, b1, w2, b2, w3, b3 = network.initial.split([4 * 16, 16, 16 * 15, 15, 15 * 2, 2])
     obs = torch.from_numpy(observations(EnvSpec((4,), 2)))
@@ -280,18 +276,18 @@ def test_mlp_agrees_with_torch_linear_layers() -> None:
         (NatureCnn(), EnvSpec((10, 10, 4), 2), "too small for this network; use agent/network=minatar_cnn"),
     ],
 )
-def test_observations_that_a_convolution_cannot_take_are_refused(
+def test_observations_that_do_not_fit_a_convolutional_network_are_rejected(
     part: Network, spec: EnvSpec, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         part.build(spec, 1)
 
 
-# NetworkOptions
+# Network options
 
 
-def test_spectral_norm_is_that_of_torch_after_many_power_iterations() -> None:
-    """The largest singular value of the kernel that is used is 1, whatever the parameters are."""
+def test_spectral_norm_equals_that_of_torch_after_many_power_iterations() -> None:
+    """The largest singular value of the normalised kernel is 1 for any parameters."""
     layer, obs = SpectralConv2d(5, 6, 3, padding=1), torch.randn(2, 5, 4, 4)
     theirs = nn.utils.parametrizations.spectral_norm(copy.deepcopy(layer), n_power_iterations=100)
     used = theirs.weight.detach()
@@ -311,7 +307,7 @@ def test_spectral_norm_is_that_of_torch_after_many_power_iterations() -> None:
     assert_close(layer(obs), before, rtol=1e-4, atol=1e-5)
 
 
-def test_spectral_norm_is_on_the_residual_blocks_alone() -> None:
+def test_spectral_norm_applies_only_to_residual_blocks() -> None:
     module = ImpalaCnn(width=0.25, spectral_norm=True).build(ATARI, 1)
     convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     assert len(convolutions) == 15
@@ -327,8 +323,8 @@ def test_spectral_norm_is_on_the_residual_blocks_alone() -> None:
     [(Mlp(hidden=[8, 8], layer_norm=True), EnvSpec((4,), 2)), (MinatarCnn(layer_norm=True), MINATAR)],
     ids=["mlp", "cnn"],
 )
-def test_layer_norm_stands_before_every_relu_and_nowhere_else(part: Network, spec: EnvSpec) -> None:
-    """Of one observation by itself: what else is in the batch does not count."""
+def test_layer_norm_precedes_every_relu_and_no_other_layer(part: Network, spec: EnvSpec) -> None:
+    """It normalises each observation independently of the rest of the batch."""
     module = part.build(spec, 1)
     layers = [layer for layer in module.modules() if not isinstance(layer, nn.Sequential)]
     norms = [isinstance(layer, nn.LayerNorm | nn.GroupNorm) for layer in layers]
@@ -338,15 +334,15 @@ def test_layer_norm_stands_before_every_relu_and_nowhere_else(part: Network, spe
     obs = torch.from_numpy(observations(spec)).float()
     assert_close(module(obs)[:1], module(obs[:1]))
     hidden = next(layer for layer in module.modules() if isinstance(layer, nn.LayerNorm | nn.GroupNorm))
-    seen: list[torch.Tensor] = []
-    hidden.register_forward_hook(lambda _layer, _inputs, outputs: seen.append(outputs))
+    normalised: list[torch.Tensor] = []
+    hidden.register_forward_hook(lambda _layer, _inputs, outputs: normalised.append(outputs))
     module(obs)
-    assert_close(seen[0].flatten(1).mean(1), torch.zeros(5), rtol=0, atol=1e-5)
-    assert_close(seen[0].flatten(1).std(1, correction=0), torch.ones(5), rtol=0, atol=1e-2)
+    assert_close(normalised[0].flatten(1).mean(1), torch.zeros(5), rtol=0, atol=1e-5)
+    assert_close(normalised[0].flatten(1).std(1, correction=0), torch.ones(5), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("hidden", [[], [16], [32, 16]])
-def test_dueling_and_noise_are_from_the_last_hidden_layer_on(hidden: list[int]) -> None:
+def test_dueling_and_noisy_layers_start_at_the_last_hidden_layer(hidden: list[int]) -> None:
     module = Mlp(hidden=hidden, dueling=True, noisy=True).build(EnvSpec((20,), 17), 1)
     (dueling,) = (layer for layer in module.modules() if isinstance(layer, Dueling))
     noisy = [layer for layer in module.modules() if isinstance(layer, NoisyLinear)]
@@ -359,7 +355,7 @@ def test_dueling_and_noise_are_from_the_last_hidden_layer_on(hidden: list[int]) 
 
 
 @pytest.mark.parametrize("shape", [(4,), (10, 10, 4), (84, 84, 4)])
-def test_auto_passes_its_settings_on(shape: tuple[int, ...]) -> None:
+def test_auto_passes_its_options_to_the_chosen_network(shape: tuple[int, ...]) -> None:
     settings: dict[str, Any] = {
         "dueling": True,
         "noisy": True,
@@ -367,7 +363,7 @@ def test_auto_passes_its_settings_on(shape: tuple[int, ...]) -> None:
         "layer_norm": True,
         "cosine_embedding_dim": 7,
     }
-    assert set(settings) == set(vars(Auto()))  # a setting that is new is to be passed on too
+    assert set(settings) == set(vars(Auto()))  # a new option must be passed too
     spec = EnvSpec(shape, 3)
     chosen = Auto(**settings).choose(spec)
     assert {name: vars(chosen)[name] for name in settings} == settings
@@ -392,7 +388,7 @@ def test_auto_passes_its_settings_on(shape: tuple[int, ...]) -> None:
         (lambda: ImpalaCnn().build(EnvSpec((4,), 2), 1), r"have shape \(4,\); use agent/network=mlp"),
     ],
 )
-def test_settings_that_no_network_could_have_are_refused(make: Callable[[], Any], message: str) -> None:
+def test_invalid_network_options_are_rejected(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()
 
@@ -414,7 +410,7 @@ def test_settings_that_no_network_could_have_are_refused(make: Callable[[], Any]
     ids=["vector", "matrix", "image", "bool", "uint8"],
 )
 def test_numpy_and_torch_forward_agree(spec: EnvSpec, hidden: list[int], n: int) -> None:
-    network = flat(Mlp(hidden=hidden), spec, width=2)
+    network = flat(Mlp(hidden=hidden), spec, outputs_per_action=2)
     forward = network.numpy_forward(network.initial)
     assert forward is not None
     obs = observations(spec, n)
@@ -426,7 +422,7 @@ def test_numpy_and_torch_forward_agree(spec: EnvSpec, hidden: list[int], n: int)
     assert np.array_equal(obs, before)
 
 
-def test_numpy_forward_follows_the_weights_in_place() -> None:
+def test_numpy_forward_follows_changes_of_the_weights_in_place() -> None:
     network = flat(Mlp(hidden=[8]), EnvSpec((4,), 2))
     params, obs = network.initial.clone(), observations(EnvSpec((4,), 2))
     forward = network.numpy_forward(params)
@@ -436,7 +432,7 @@ def test_numpy_forward_follows_the_weights_in_place() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 5])
-def test_numpy_forward_takes_a_plain_mlp_of_torch_layers(n: int) -> None:
+def test_numpy_forward_supports_a_plain_mlp_of_torch_layers(n: int) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
     network = FlatNetwork(copy.deepcopy(module))
     forward = network.numpy_forward(network.initial)
@@ -450,7 +446,7 @@ def test_numpy_forward_takes_a_plain_mlp_of_torch_layers(n: int) -> None:
     [MinatarCnn(), Custom(target=f"{__name__}:Nested"), Mlp(layer_norm=True), Mlp(dueling=True)],
     ids=["cnn", "custom", "layer norm", "dueling"],
 )
-def test_other_networks_act_in_torch(part: Network) -> None:
+def test_networks_other_than_plain_mlps_act_in_torch(part: Network) -> None:
     agent = DQNAgent(DQNConfig(state_dim=list(MINATAR.obs_shape), action_dim=3, network=part))
     assert agent.network.numpy_forward(agent.learner.online) is None
     obs = observations(MINATAR)
@@ -459,7 +455,7 @@ def test_other_networks_act_in_torch(part: Network) -> None:
     assert agent.greedy(obs).tolist() == expected.argmax(-1).tolist()
 
 
-# One flat vector instead of a module's own parameters
+# A network as a function of one flat parameter vector
 
 
 def repeated_layer() -> nn.Module:
@@ -480,7 +476,7 @@ def hooked_mlp() -> nn.Module:
 
 
 class Scaled(nn.Linear):
-    """With a parameter that is a single number."""
+    """A linear layer with an additional scalar parameter."""
 
     def __init__(self, obs_shape: tuple[int, ...], num_outputs: int) -> None:
         super().__init__(obs_shape[0], num_outputs)
@@ -508,11 +504,11 @@ MODULES: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
     ),
     "mlp": ((4,), lambda: Mlp(hidden=[8]).build(EnvSpec((4,), 3), 2)),
 }
-"""Shape of the observations, and a module with outputs for three actions of width two."""
+"""Shape of the observations, and a module with two outputs for each of three actions."""
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_flat_network_is_the_module_as_a_function_of_its_parameters(name: str) -> None:
+def test_a_flat_network_computes_the_same_outputs_and_gradients_as_its_module(name: str) -> None:
     obs_shape, make = MODULES[name]
     with torch_seeded(0):
         module = make()
@@ -537,8 +533,8 @@ def test_flat_network_is_the_module_as_a_function_of_its_parameters(name: str) -
     assert (found_grad != 0).float().mean() > 0.5
 
 
-def test_two_vectors_are_two_networks() -> None:
-    """Online and target network share one module; neither call may leave a trace in the next."""
+def test_calls_with_different_parameters_do_not_affect_each_other() -> None:
+    """The online and the target network share one module."""
     network = flat(Mlp(hidden=[8]), EnvSpec((4,), 2))
     obs = torch.from_numpy(observations(EnvSpec((4,), 2)))
     online, target = network.initial, network.initial * 2
@@ -547,23 +543,23 @@ def test_two_vectors_are_two_networks() -> None:
     assert torch.equal(outputs_of(network, online, obs), before)
 
 
-def test_running_statistics_are_refused_with_the_name_of_the_layer() -> None:
+def test_a_layer_with_running_statistics_is_rejected_by_name() -> None:
     """The target network would share them with the online network."""
     message = r"layer '1\.0' \(BatchNorm1d\) keeps running statistics.*use LayerNorm or GroupNorm"
     with pytest.raises(UserError, match=message):
         flat(Custom(target=f"{__name__}:Normalised"), EnvSpec((4,), 2))
 
 
-def test_normalisation_without_running_statistics_is_fine() -> None:
+def test_normalisation_without_running_statistics_is_accepted() -> None:
     assert flat(Custom(target=f"{__name__}:Nested"), EnvSpec((4,), 2)).initial.isfinite().all()
 
 
-def test_shared_parameters_stay_shared() -> None:
+def test_parameters_shared_by_layers_stay_shared_in_the_flat_vector() -> None:
     module = Tied((4,), 2)
     assert FlatNetwork(copy.deepcopy(module)).initial.numel() == sum(p.numel() for p in module.parameters())
 
 
-def test_views_lie_in_the_vector_for_one_run_and_for_many() -> None:
+def test_parameters_are_views_of_the_flat_vector_for_one_run_and_for_many() -> None:
     network = flat(MinatarCnn(channels=4, hidden=16), MINATAR)
     shapes = [(4, 6, 3, 3), (4,), (256, 16), (16,), (3, 16), (3,)]
     for runs in ((), (2,)):
@@ -574,8 +570,8 @@ def test_views_lie_in_the_vector_for_one_run_and_for_many() -> None:
         assert not any(view.any() for view in views)
 
 
-def test_a_sequential_with_its_own_forward_is_no_plain_mlp() -> None:
-    """Its layers do not tell what it computes."""
+def test_a_sequential_with_another_forward_is_not_a_plain_mlp() -> None:
+    """Its layers alone do not determine its outputs."""
     agent = custom(Doubled)
     assert agent.network.numpy_forward(agent.learner.online) is None
     plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -584,8 +580,8 @@ def test_a_sequential_with_its_own_forward_is_no_plain_mlp() -> None:
     assert_close(torch.from_numpy(agent.q_values(obs)), 2 * plain(torch.from_numpy(obs)).detach())
 
 
-def test_a_leading_relu_leaves_the_observations_as_they_are() -> None:
-    """What the network sees is what the replay is to remember."""
+def test_a_leading_relu_does_not_change_the_observations() -> None:
+    """The replay stores the same arrays that the network gets."""
     network = FlatNetwork(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
     obs = observations(EnvSpec((4,), 2))
     before = obs.copy()
@@ -612,23 +608,23 @@ def test_dropout_is_off_in_acting_and_learning() -> None:
 
 
 def custom(make: Callable[..., nn.Module], **settings: Any) -> DQNAgent:
-    """An agent for 4 features and 2 actions with the network `make` of this module."""
+    """An agent for 4 features and 2 actions whose network is made by `make`."""
     part = Custom(target=f"{__name__}:{make.__name__}")
     return DQNAgent(DQNConfig(state_dim=4, action_dim=2, network=part, **settings))
 
 
 class TwoPerAction(QLearning):
-    """A loss whose value is the mean of two outputs per action."""
+    """A loss whose action values are means of two outputs per action."""
 
     @property
-    def width(self) -> int:
+    def outputs_per_action(self) -> int:
         return 2
 
     def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs.unflatten(-1, (-1, 2)).mean(-1)
 
 
-def test_the_loss_says_how_many_outputs_and_what_they_mean() -> None:
+def test_the_loss_defines_the_number_and_meaning_of_the_outputs() -> None:
     agent = custom(Nested, loss=TwoPerAction())
     obs = observations(EnvSpec((4,), 2))
     outputs = outputs_of(agent.network, agent.learner.online, torch.from_numpy(obs)).detach()
@@ -642,19 +638,23 @@ def test_the_loss_says_how_many_outputs_and_what_they_mean() -> None:
         (
             one_output_too_many,
             {},
-            r"outputs of shape \(1, 3\) for one observation; it must give \(1, 2\): 1 for each of 2 actions",
+            r"of shape \(1, 3\) for one observation; it must return \(1, 2\): 1 for each of 2 actions",
         ),
         (
             one_output_too_many,
             {"loss": TwoPerAction()},
-            r"outputs of shape \(1, 5\) for one observation; it must give \(1, 4\): 2 for each of 2 actions",
+            r"of shape \(1, 5\) for one observation; it must return \(1, 4\): 2 for each of 2 actions",
         ),
-        (a_number_for_all, {}, r"outputs of shape \(2,\) for one observation; it must give \(1, 2\)"),
+        (
+            outputs_without_batch_axis,
+            {},
+            r"outputs of shape \(2,\) for one observation; it must return \(1, 2\)",
+        ),
         (for_one_more_feature, {}, r"cannot take observations of shape \(4,\): "),
     ],
-    ids=["outputs", "outputs of another width", "dimensions", "observations"],
+    ids=["one output", "two outputs", "batch axis", "observations"],
 )
-def test_a_network_that_does_not_fit_is_refused_at_once(
+def test_a_network_that_does_not_fit_is_rejected_when_the_agent_is_created(
     make: Callable[..., nn.Module], settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=r"^agent\.network .*" + message):
@@ -662,7 +662,7 @@ def test_a_network_that_does_not_fit_is_refused_at_once(
 
 
 @pytest.mark.parametrize("separator", [":", "."])
-def test_custom_network_by_import_path(
+def test_a_custom_network_is_found_by_its_import_path(
     separator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = f"their_networks_{'colon' if separator == ':' else 'dot'}"
@@ -683,25 +683,25 @@ def test_custom_network_by_import_path(
 @pytest.mark.parametrize(
     "target", ["no_such_package.nets:Net", "torch.nn:NoSuchLayer", "torch.nn.NoSuchLayer", "Net", "???", ""]
 )
-def test_what_cannot_be_imported_is_named_with_its_setting(target: str) -> None:
+def test_an_import_path_that_cannot_be_imported_is_reported_with_its_setting(target: str) -> None:
     with pytest.raises(UserError) as error:
         Custom(target=target).build(EnvSpec((4,), 2), 1)
     assert str(error.value).startswith(f"agent.network.target={target} cannot be imported: ")
 
 
-def test_the_reason_is_told() -> None:
+def test_the_reason_of_a_failed_import_is_reported() -> None:
     with pytest.raises(UserError, match="No module named 'no_such_package'"):
         import_object("no_such_package:Net", "agent.network.target")
     with pytest.raises(UserError, match="has no attribute 'NoSuchLayer'"):
         import_object("torch.nn:NoSuchLayer", "agent.network.target")
 
 
-# Initial values
+# Initialisation
 
 
 @pytest.mark.parametrize("part", [Mlp(), MinatarCnn(), Custom(target=f"{__name__}:Nested")])
-def test_initial_values_come_from_the_seed_alone(part: Network) -> None:
-    """Whatever torch's global generator holds, which the agent neither reads nor moves."""
+def test_initial_weights_depend_only_on_the_seed(part: Network) -> None:
+    """The agent neither uses nor changes torch's global generator."""
 
     def initial(seed: int, poison: int) -> torch.Tensor:
         config = DQNConfig(state_dim=list(MINATAR.obs_shape), action_dim=3, seed=seed, network=part)
@@ -718,7 +718,7 @@ def test_initial_values_come_from_the_seed_alone(part: Network) -> None:
 
 
 @pytest.mark.parametrize("num_actions", [15, 50])
-def test_linear_layers_start_as_those_of_torch_do(num_actions: int) -> None:
+def test_linear_layers_are_initialised_like_those_of_torch(num_actions: int) -> None:
     """Uniform within 1/sqrt(inputs), weights and biases alike."""
     with torch_seeded(1):
         network = flat(Mlp(hidden=[1000]), EnvSpec((16,), num_actions))

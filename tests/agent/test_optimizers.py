@@ -1,3 +1,5 @@
+"""Optimizers against those of torch."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dqn_runner.agent.optimizers import Adam, Optimizer, Rate, RMSprop
+from dqn_runner.agent.optimizers import Adam, LearningRate, Optimizer, RMSprop
 
 PARAMETERS = 50
 STEPS = 20
@@ -27,13 +29,13 @@ PAIRS: dict[str, tuple[Optimizer, Callable[..., torch.optim.Optimizer]]] = {
         partial(torch.optim.RMSprop, alpha=0.9, eps=1e-5),
     ),
 }
-"""Each optimizer and the same one of torch."""
+"""Each optimizer and the equivalent one of torch."""
 
 EACH = pytest.mark.parametrize("name", PAIRS)
 
 
 def gradients(seed: int = 0) -> torch.Tensor:
-    """[STEPS, PARAMETERS] of very different sizes; some are zero, as those of dead units are."""
+    """[STEPS, PARAMETERS] of very different sizes; some are zero, like those of dead units."""
     generator = torch.Generator().manual_seed(seed)
     size = 10 ** torch.linspace(-4, 2, PARAMETERS)
     values = torch.randn(STEPS, PARAMETERS, generator=generator) * size
@@ -46,7 +48,7 @@ def start(seed: int = 0) -> torch.Tensor:
 
 
 def run(
-    optimizer: Optimizer, params: torch.Tensor, grads: torch.Tensor, learning_rate: Rate
+    optimizer: Optimizer, params: torch.Tensor, grads: torch.Tensor, learning_rate: LearningRate
 ) -> dict[str, torch.Tensor]:
     """`params` [*runs, P] and the moments after a step for each of `grads` [STEPS, *runs, P]."""
     params = params.clone()
@@ -58,7 +60,7 @@ def run(
 
 @EACH
 @pytest.mark.parametrize("learning_rate", [1e-3, 0.1])
-def test_agrees_with_torch(name: str, learning_rate: float) -> None:
+def test_an_optimizer_agrees_with_that_of_torch(name: str, learning_rate: float) -> None:
     ours, theirs = PAIRS[name]
     parameter = torch.nn.Parameter(start())
     reference = theirs([parameter], lr=learning_rate)
@@ -70,7 +72,7 @@ def test_agrees_with_torch(name: str, learning_rate: float) -> None:
 
 
 @EACH
-def test_runs_side_by_side_equal_runs_alone_to_the_last_bit(name: str) -> None:
+def test_optimizer_steps_of_runs_side_by_side_equal_those_alone_to_the_last_bit(name: str) -> None:
     ours, _ = PAIRS[name]
     rates = torch.tensor([[1e-3], [0.0], [0.1]])
     runs = range(len(rates))
@@ -87,26 +89,26 @@ def test_runs_side_by_side_equal_runs_alone_to_the_last_bit(name: str) -> None:
 
 
 @EACH
-def test_a_step_works_in_place_and_spares_the_gradient(name: str) -> None:
-    """Others hold views of the parameters and moments, so their memory must stay."""
+def test_an_optimizer_step_is_in_place_and_does_not_change_the_gradient(name: str) -> None:
+    """Others hold views of the parameters and moments, so their memory must not change."""
     ours, _ = PAIRS[name]
     params, grad = start(), gradients()[0]
     before = grad.clone()
     moments = ours.init(params)
-    places = [params.data_ptr(), *(m.data_ptr() for m in moments.values())]
+    addresses = [params.data_ptr(), *(m.data_ptr() for m in moments.values())]
     ours.step(params, grad, moments, 1, 0.1)
-    assert [params.data_ptr(), *(m.data_ptr() for m in moments.values())] == places
+    assert [params.data_ptr(), *(m.data_ptr() for m in moments.values())] == addresses
     assert torch.equal(grad, before)
     assert not torch.equal(params, start())
 
 
-def test_centered_rmsprop_stays_finite_when_the_gradient_never_varies() -> None:
-    """Rounding makes E[g^2] - E[g]^2 negative here, and its root would be NaN."""
+def test_centered_rmsprop_stays_finite_if_the_gradient_is_constant() -> None:
+    """Rounding makes E[g^2] - E[g]^2 negative, and its root would be NaN."""
     grads = torch.full((300, PARAMETERS), 1e3) * torch.linspace(0.1, 1, PARAMETERS)
     assert run(RMSprop(), start(), grads, 1e-3)["params"].isfinite().all()
 
 
-def test_adam_first_step_has_the_length_of_the_learning_rate() -> None:
+def test_the_first_step_of_adam_has_the_length_of_the_learning_rate() -> None:
     params = torch.zeros(2)
     Adam().step(params, torch.tensor([3.0, -0.02]), Adam().init(params), 1, 0.5)
     assert_close(params, torch.tensor([-0.5, 0.5]))

@@ -1,3 +1,5 @@
+"""Q-learning: TD errors, losses and gradients."""
+
 from __future__ import annotations
 
 import pytest
@@ -22,15 +24,15 @@ TARGET = torch.tensor([[9.0, 9.0], [3.0, 7.0]])
 @pytest.mark.parametrize(
     ("double", "discount", "delta"),
     [
-        (False, GAMMA, 0.5 + 0.9 * 7.0 - 2.0),  # the target's best next value
+        (False, GAMMA, 0.5 + 0.9 * 7.0 - 2.0),  # the target network's best next value
         (True, GAMMA, 0.5 + 0.9 * 3.0 - 2.0),  # the target's value of the online network's best action
-        (False, 0.0, 0.5 - 2.0),  # terminated: nothing follows
+        (False, 0.0, 0.5 - 2.0),  # terminated: the next state has no value
         (True, 0.0, 0.5 - 2.0),
         (False, GAMMA**3, 0.5 + 0.729 * 7.0 - 2.0),  # a window of three rewards
         (True, GAMMA**3, 0.5 + 0.729 * 3.0 - 2.0),
     ],
 )
-def test_golden_td_errors(double: bool, discount: float, delta: float) -> None:
+def test_td_errors_equal_numbers_by_hand(double: bool, discount: float, delta: float) -> None:
     transition = step(action=1, reward=0.5, discount=discount)
     huber = QLearning(target=DoubleTarget() if double else MaxTarget())(
         lookup(ONLINE), lookup(TARGET), transition
@@ -49,18 +51,20 @@ def test_golden_td_errors(double: bool, discount: float, delta: float) -> None:
 @pytest.mark.parametrize(
     ("reward", "loss"), [(0.5, 0.125), (-0.5, 0.125), (1.0, 0.5), (3.0, 2.5), (-3.0, 2.5)]
 )
-def test_huber_is_quadratic_up_to_one_and_linear_beyond(reward: float, loss: float) -> None:
+def test_huber_loss_is_quadratic_up_to_one_and_linear_beyond(reward: float, loss: float) -> None:
     zeros = lookup(torch.zeros(2, 2))
     assert_close(QLearning()(zeros, zeros, step(0, reward, 0.0)).loss, torch.tensor([loss]))
 
 
-def test_the_default_is_the_loss_of_mnih_2015() -> None:
+def test_q_learning_is_by_default_that_of_mnih_2015() -> None:
     assert QLearning() == QLearning(target=MaxTarget(), error=TDError.huber)
 
 
 @ERROR
 @DOUBLE
-def test_gradient_reaches_only_the_value_of_the_action_taken(double: bool, error: TDError) -> None:
+def test_the_gradient_of_q_learning_reaches_only_the_value_of_the_action_taken(
+    double: bool, error: TDError
+) -> None:
     online, target = ONLINE.clone().requires_grad_(), TARGET.clone().requires_grad_()
     output = QLearning(target=DoubleTarget() if double else MaxTarget(), error=error)(
         lookup(online), lookup(target), step(1, 0.5, GAMMA)
@@ -75,8 +79,8 @@ def test_gradient_reaches_only_the_value_of_the_action_taken(double: bool, error
 
 @ERROR
 @DOUBLE
-def test_no_gradient_flows_back_through_the_bootstrap_of_the_same_state(double: bool, error: TDError) -> None:
-    """When state and successor are one, the gradient is still that of a constant td_target."""
+def test_no_gradient_flows_through_the_td_target_of_the_same_state(double: bool, error: TDError) -> None:
+    """If a state is its own successor, the TD target is still a constant."""
     online = torch.tensor([[1.0, 2.0]], requires_grad=True)
     target = torch.tensor([[4.0, 3.0]])
     transition = step(0, 0.0, 0.5)._replace(next_obs=torch.tensor([[0.0]]))
@@ -91,8 +95,8 @@ def test_no_gradient_flows_back_through_the_bootstrap_of_the_same_state(double: 
 
 @ERROR
 @DOUBLE
-def test_every_output_is_one_number_per_sample(double: bool, error: TDError) -> None:
-    """[batch] beside [batch, 1] would broadcast to [batch, batch] without a word."""
+def test_every_output_of_q_learning_is_one_number_per_sample(double: bool, error: TDError) -> None:
+    """[batch] and [batch, 1] would silently broadcast to [batch, batch]."""
     batch, actions = 5, 3
     generator = torch.Generator().manual_seed(0)
     transition = Transition(
@@ -114,9 +118,9 @@ def test_every_output_is_one_number_per_sample(double: bool, error: TDError) -> 
     assert {value.shape for value in together} == {(batch,)}
 
 
-def test_the_head_has_one_output_per_action_and_it_is_the_value() -> None:
-    """Acting skips `q_values` for a width of 1."""
+def test_q_learning_has_one_output_per_action_which_is_its_value() -> None:
+    """Acting does not call `q_values` if there is one output per action."""
     loss = QLearning()
     outputs = torch.arange(6.0).reshape(2, 3)
-    assert loss.width == 1
+    assert loss.outputs_per_action == 1
     assert torch.equal(loss.q_values(outputs), torch.arange(6.0).reshape(2, 3))

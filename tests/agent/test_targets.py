@@ -1,4 +1,4 @@
-"""How the next state is valued, by hand and by loops, and with each loss that learns from it."""
+"""Target rules against numbers by hand and against loops, and in Q-learning."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from dqn_runner.agent.losses.base import gather_actions
 from dqn_runner.agent.losses.q_learning import QLearning
-from dqn_runner.agent.losses.targets import Backup, DoubleTarget, MaxTarget, MunchausenTarget, pick
+from dqn_runner.agent.losses.targets import Backup, DoubleTarget, MaxTarget, MunchausenTarget
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import Transition
 from tests.support.tables import lookup, random_transitions, step
@@ -25,12 +26,12 @@ TARGET = torch.tensor([[1.0, 0.0, -3.0], [2.0, 1.0, 4.0]])
 
 
 def never() -> torch.Tensor:
-    raise AssertionError("not to be asked for")
+    raise AssertionError("these values must not be computed")
 
 
-def backup(bootstrap: Any, transition: Transition) -> Backup:
+def backup(target_rule: Any, transition: Transition) -> Backup:
     online, target = lookup(ONLINE), lookup(TARGET)
-    return bootstrap(lambda: target(transition.next_obs), online, target, transition)
+    return target_rule(lambda: target(transition.next_obs), online, target, transition)
 
 
 def log_softmax(values: list[float]) -> list[float]:
@@ -46,7 +47,7 @@ def munchausen(
     discount: float,
     part: MunchausenTarget = SOFT,
 ) -> tuple[float, list[float]]:
-    """The reward with everything added to it, and the next policy, spelled out (Vieillard et al. 2020)."""
+    """The reward with everything added to it, and the next policy, by loops (Vieillard et al. 2020)."""
     tau = part.temperature
     log = log_softmax([value / tau for value in q])
     next_log = log_softmax([value / tau for value in next_q])
@@ -56,7 +57,7 @@ def munchausen(
     return reward + part.alpha * bonus + discount * entropy, next_policy
 
 
-def test_max_is_greedy_in_the_target_network_alone() -> None:
+def test_max_target_uses_only_the_target_network() -> None:
     transition = step(0, 0.5, 0.9)
     reward, policy = MaxTarget()(
         lambda: lookup(TARGET)(transition.next_obs), lambda _: never(), lambda _: never(), transition
@@ -65,7 +66,7 @@ def test_max_is_greedy_in_the_target_network_alone() -> None:
     assert policy.tolist() == [2]
 
 
-def test_double_is_greedy_in_the_online_network_alone() -> None:
+def test_double_target_selects_with_the_online_network_only() -> None:
     reward, policy = DoubleTarget()(never, lookup(ONLINE), lambda _: never(), step(0, 0.5, 0.9))
     assert reward.tolist() == [0.5]
     assert policy.tolist() == [1]
@@ -73,8 +74,8 @@ def test_double_is_greedy_in_the_online_network_alone() -> None:
 
 @pytest.mark.parametrize("discount", [0.9, 0.9**3, 0.0])
 @pytest.mark.parametrize("action", [0, 1, 2])
-def test_munchausen_by_hand(action: int, discount: float) -> None:
-    """Both policies are the target network's; the log-probability of action 2 is cut off at the floor."""
+def test_munchausen_target_equals_that_of_loops(action: int, discount: float) -> None:
+    """Both policies are the target network's; the log-probability of action 2 is clipped to the floor."""
     found = backup(SOFT, step(action, 0.5, discount))
     reward, policy = munchausen(TARGET[0].tolist(), TARGET[1].tolist(), action, 0.5, discount)
     assert_close(found.reward, torch.tensor([reward]))
@@ -84,8 +85,8 @@ def test_munchausen_by_hand(action: int, discount: float) -> None:
         assert_close(found.reward - without.reward, torch.tensor([ALPHA * FLOOR]))
 
 
-def test_munchausen_golden_numbers() -> None:
-    """Two actions with the same value: log-probability and entropy are those of a coin."""
+def test_munchausen_target_of_two_equal_actions_equals_numbers_by_hand() -> None:
+    """Log-probability and entropy are those of a fair coin."""
     zeros = torch.zeros(2, 2)
     transition = step(1, 0.25, 0.9)
     found = SOFT(lambda: zeros[:1], lambda _: never(), lookup(zeros), transition)
@@ -94,35 +95,34 @@ def test_munchausen_golden_numbers() -> None:
     assert found.policy.tolist() == [[0.5, 0.5]]
 
 
-def test_munchausen_without_its_reward_is_soft_and_cold_is_max() -> None:
-    """Soft: the next value is temperature * logsumexp(q / temperature)."""
+def test_munchausen_target_with_alpha_zero_is_soft_dqn_and_near_temperature_zero_max_target() -> None:
+    """In soft DQN the next value is temperature * logsumexp(q / temperature)."""
     transition = step(0, 0.5, 0.9)
-    next_quantiles = TARGET[1:]
+    next_q = TARGET[1:]
     soft = backup(MunchausenTarget(alpha=0.0, temperature=TEMPERATURE), transition)
-    value = TEMPERATURE * torch.logsumexp(next_quantiles / TEMPERATURE, -1)
-    assert_close(soft.reward + transition.discount * soft.expect(next_quantiles), 0.5 + 0.9 * value)
+    value = TEMPERATURE * torch.logsumexp(next_q / TEMPERATURE, -1)
+    assert_close(soft.td_target(next_q, transition.discount), 0.5 + 0.9 * value)
     cold = backup(MunchausenTarget(alpha=0.0, temperature=1e-4), transition)
     assert_close(cold.reward, torch.tensor([0.5]))
     assert_close(cold.policy, torch.tensor([[0.0, 0.0, 1.0]]))
 
 
-def test_large_values_at_a_small_temperature_stay_finite() -> None:
+def test_munchausen_target_of_large_values_at_a_small_temperature_is_finite() -> None:
     table = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])
     found = MunchausenTarget()(lambda: table[1:], lookup(table), lookup(table), step(1, 0.0, 0.9))
     assert_close(found.reward, torch.tensor([-0.9]))
     assert_close(found.policy, torch.tensor([[0.0, 1.0]]))
 
 
-def test_a_batch_is_many_samples() -> None:
-    """Q-learning with MunchausenTarget against loops over samples and actions."""
+def test_q_learning_with_munchausen_target_equals_loops_over_samples_and_actions() -> None:
     generator = torch.Generator().manual_seed(0)
     online, target = (torch.randn(6, 3, generator=generator) for _ in range(2))
     transition = random_transitions(6, 3, generator)
     output = QLearning(target=SOFT)(lookup(online), lookup(target), transition)
     for row in range(6):
-        state, next_quantiles = int(transition.obs[row, 0]), int(transition.next_obs[row, 0])
+        state, next_state = int(transition.obs[row, 0]), int(transition.next_obs[row, 0])
         action, discount = int(transition.action[row]), transition.discount[row].item()
-        next_q = target[next_quantiles].tolist()
+        next_q = target[next_state].tolist()
         reward, policy = munchausen(
             target[state].tolist(), next_q, action, transition.reward[row].item(), discount
         )
@@ -135,27 +135,27 @@ def test_a_batch_is_many_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    "bootstrap", [MaxTarget(), DoubleTarget(), SOFT], ids=["max", "double", "munchausen"]
+    "target_rule", [MaxTarget(), DoubleTarget(), SOFT], ids=["max", "double", "munchausen"]
 )
-def test_no_gradient_flows_through_any_bootstrap(bootstrap: Any) -> None:
-    """Where state and successor are one and both networks are one, the td_target is still a constant."""
+def test_no_gradient_flows_through_the_td_target_of_any_target_rule(target_rule: Any) -> None:
+    """Not even if both states and both networks are the same."""
     table = torch.tensor([[1.0, 2.0, 0.5]], requires_grad=True)
     transition = step(0, 0.3, 0.5)._replace(next_obs=torch.zeros(1, 1))
-    output = QLearning(target=bootstrap)(lookup(table), lookup(table), transition)
+    output = QLearning(target=target_rule)(lookup(table), lookup(table), transition)
     output.loss.sum().backward()
     assert table.grad is not None
     assert table.grad.nonzero().tolist() == [[0, 0]]
     assert abs(table.grad[0, 0].item()) == pytest.approx(min(1.0, output.priority.item()))
 
 
-def test_expectations_and_choices_pick_whole_distributions() -> None:
-    """[batch, actions, atoms] under actions or their probabilities."""
+def test_the_expectation_of_a_backup_is_over_actions_and_keeps_distributions() -> None:
+    """For outputs [batch, actions, atoms], with actions or with their probabilities."""
     outputs = torch.arange(12.0).reshape(2, 3, 2)
     reward = torch.zeros(2)
-    assert Backup(reward, torch.tensor([2, 0])).expect(outputs).tolist() == [[4.0, 5.0], [6.0, 7.0]]
-    mixed = Backup(reward, torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])).expect(outputs)
+    assert Backup(reward, torch.tensor([2, 0])).expectation(outputs).tolist() == [[4.0, 5.0], [6.0, 7.0]]
+    mixed = Backup(reward, torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])).expectation(outputs)
     assert mixed.tolist() == [[2.0, 3.0], [8.0, 9.0]]
-    assert pick(outputs[..., 0], torch.tensor([1, 1])).tolist() == [2.0, 8.0]
+    assert gather_actions(outputs[..., 0], torch.tensor([1, 1])).tolist() == [2.0, 8.0]
 
 
 @pytest.mark.parametrize(
@@ -170,10 +170,10 @@ def test_expectations_and_choices_pick_whole_distributions() -> None:
         lambda: MunchausenTarget(floor=math.nan),
     ],
 )
-def test_what_cannot_be_computed_is_refused(make: Callable[[], MunchausenTarget]) -> None:
-    with pytest.raises(UserError, match=r"^agent\.loss\.bootstrap needs a temperature above 0.*; got temp"):
+def test_invalid_options_of_munchausen_target_are_rejected(make: Callable[[], MunchausenTarget]) -> None:
+    with pytest.raises(UserError, match=r"^agent\.loss\.target needs a temperature above 0.*; got temp"):
         make()
 
 
-def test_the_defaults_are_those_of_the_paper() -> None:
+def test_the_defaults_of_munchausen_target_are_those_of_the_paper() -> None:
     assert MunchausenTarget() == MunchausenTarget(alpha=0.9, temperature=0.03, floor=-1.0)

@@ -1,3 +1,5 @@
+"""Uniform replay and n-step transitions against a plain list of transitions."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -22,7 +24,7 @@ from dqn_runner.replay.uniform import UniformReplay
 SPEC = EnvSpec(obs_shape=(3,), num_actions=5)
 GAMMA = 0.9
 ENDS = {"on": (False, False), "terminated": (True, False), "truncated": (False, True), "both": (True, True)}
-"""How a step leaves its episode: (terminated, truncated)."""
+"""The flags (terminated, truncated) of a step."""
 
 
 class Step(NamedTuple):
@@ -38,7 +40,7 @@ class Step(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """A transition, by the model."""
+    """A transition computed by `model`."""
 
     obs: list[float]
     action: int
@@ -47,8 +49,8 @@ class Expected(NamedTuple):
     next_obs: list[float]
 
 
-def write_story(events: list[tuple[int, str, int]]) -> list[Step]:
-    """The steps for events (env, how it ends, reward); no two observations are alike."""
+def make_steps(events: list[tuple[int, str, int]]) -> list[Step]:
+    """Steps for events (env, key of ENDS, reward), with observations that are all different."""
     episode: dict[int, int] = defaultdict(int)
     time: dict[int, int] = defaultdict(int)
     steps: list[Step] = []
@@ -63,7 +65,7 @@ def write_story(events: list[tuple[int, str, int]]) -> list[Step]:
 
 
 def model(steps: list[Step], n_step: int) -> list[Expected]:
-    """Every n-step transition, in the order in which they are complete."""
+    """All n-step transitions, in the order of their last steps."""
     unfinished: dict[int, list[Step]] = defaultdict(list)
     transitions: list[Expected] = []
     for last in steps:
@@ -98,7 +100,7 @@ def make(
 
 
 def add(replay: ReplayBuffer, step: Step) -> None:
-    """Add a step from arrays that are overwritten afterwards, as those of VectorEnv are."""
+    """Add a step from arrays that are overwritten afterwards, like those of VectorEnv."""
     obs, next_obs = step.obs.copy(), step.next_obs.copy()
     replay.add(step.env, obs, step.action, step.reward, step.terminated, step.truncated, next_obs)
     obs[...], next_obs[...] = 77, 77
@@ -114,22 +116,22 @@ def assert_same(found: Expected, expected: Expected) -> None:
     assert found.discount == pytest.approx(expected.discount, rel=1e-6)
 
 
-def assert_holds(replay: ReplayBuffer, remembered: list[Expected]) -> None:
-    """Everything that can be drawn is what the model remembers, and each of it can be drawn."""
-    assert len(replay) == len(remembered)
-    if not remembered:
+def assert_holds(replay: ReplayBuffer, expected: list[Expected]) -> None:
+    """Assert that exactly the transitions `expected` can be drawn."""
+    assert len(replay) == len(expected)
+    if not expected:
         return
-    batch = replay.sample(40 * len(remembered), 0)
-    assert set(batch.indices.tolist()) == set(range(len(remembered)))
-    by_place = {tuple(e.obs): e for e in remembered}
+    batch = replay.sample(40 * len(expected), 0)
+    assert set(batch.indices.tolist()) == set(range(len(expected)))
+    by_obs = {tuple(e.obs): e for e in expected}
     drawn = dict(zip(batch.indices.tolist(), rows(batch.transition), strict=True))
-    assert len({tuple(row.obs) for row in drawn.values()}) == len(remembered)
+    assert len({tuple(row.obs) for row in drawn.values()}) == len(expected)
     for row in drawn.values():
-        assert_same(row, by_place[tuple(row.obs)])
+        assert_same(row, by_obs[tuple(row.obs)])
 
 
 def file_round_trip(state: State, directory: Path) -> State:
-    """What comes back of a state from a checkpoint file."""
+    """A state after saving it to a checkpoint file and loading it."""
     checkpointer = Checkpointer(directory, keep_last=1)
     checkpointer.save({"state": state}, 0, ["latest.pt"])
     checkpointer.close()
@@ -137,7 +139,7 @@ def file_round_trip(state: State, directory: Path) -> State:
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> tuple[int, list[Step]]:
+def runs_of_steps(draw: st.DrawFn) -> tuple[int, list[Step]]:
     """A number of environments, and their steps in any order of environments."""
     num_envs = draw(st.integers(1, 3))
     event = st.tuples(
@@ -145,24 +147,24 @@ def stories(draw: st.DrawFn) -> tuple[int, list[Step]]:
         st.sampled_from(["on", "on", "on", *ENDS]),
         st.integers(-3, 3),
     )
-    return num_envs, write_story(draw(st.lists(event, max_size=50)))
+    return num_envs, make_steps(draw(st.lists(event, max_size=50)))
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(
-    story=stories(),
+    run=runs_of_steps(),
     n_step=st.integers(1, 5),
     capacity=st.integers(1, 12),
-    breaks=st.sets(st.integers(0, 50), max_size=3),
+    reloads=st.sets(st.integers(0, 50), max_size=3),
 )
-def test_equals_a_list_of_transitions(
-    story: tuple[int, list[Step]], n_step: int, capacity: int, breaks: set[int]
+def test_a_replay_holds_the_newest_transitions_of_a_plain_list(
+    run: tuple[int, list[Step]], n_step: int, capacity: int, reloads: set[int]
 ) -> None:
-    """Also when the state moves into a new replay before each step of `breaks`."""
-    num_envs, steps = story
+    """Also if a new replay loads the state of the old one before each step of `reloads`."""
+    num_envs, steps = run
     replay = make(capacity, num_envs, n_step)
     for index, step in enumerate(steps):
-        if index in breaks:
+        if index in reloads:
             state = replay.state_dict()
             replay = make(capacity, num_envs, n_step, seed=1)
             replay.load_state_dict(state)
@@ -171,16 +173,16 @@ def test_equals_a_list_of_transitions(
 
 
 @pytest.mark.parametrize("obs_dtype", ["float32", "uint8", "bool"])
-@pytest.mark.parametrize("broken_at", [0, 3, 10, 40])
-def test_goes_on_from_a_checkpoint_file_as_if_nothing_had_happened(
-    obs_dtype: str, broken_at: int, tmp_path: Path
+@pytest.mark.parametrize("reload_at", [0, 3, 10, 40])
+def test_a_uniform_replay_restored_from_a_checkpoint_file_continues_identically(
+    obs_dtype: str, reload_at: int, tmp_path: Path
 ) -> None:
     spec = EnvSpec(obs_shape=(3,), num_actions=5, obs_dtype=obs_dtype)
     ends = list(ENDS)
-    steps = write_story([(i % 2, ends[i % 4] if i % 7 == 0 else "on", i % 3) for i in range(60)])
+    steps = make_steps([(i % 2, ends[i % 4] if i % 7 == 0 else "on", i % 3) for i in range(60)])
     steps = [s._replace(obs=s.obs.astype(obs_dtype), next_obs=s.next_obs.astype(obs_dtype)) for s in steps]
 
-    def go_on(replay: ReplayBuffer, steps: list[Step]) -> list[list[Expected]]:
+    def add_and_sample(replay: ReplayBuffer, steps: list[Step]) -> list[list[Expected]]:
         batches: list[list[Expected]] = []
         for step in steps:
             add(replay, step)
@@ -189,47 +191,47 @@ def test_goes_on_from_a_checkpoint_file_as_if_nothing_had_happened(
         return batches
 
     replay = make(16, 2, 3, spec)
-    go_on(replay, steps[:broken_at])
+    add_and_sample(replay, steps[:reload_at])
     state = file_round_trip(replay.state_dict(), tmp_path)
-    expected = go_on(replay, steps[broken_at:])
+    expected = add_and_sample(replay, steps[reload_at:])
 
     resumed = make(16, 2, 3, spec, seed=1)
     resumed.load_state_dict(state)
-    assert go_on(resumed, steps[broken_at:]) == expected
-    ours, theirs = resumed.state_dict(), replay.state_dict()
-    assert ours["rng"] == theirs["rng"]
-    kept = theirs["rows"].all()
-    for name, column in ours["rows"].all().items():
-        assert column.dtype == kept[name].dtype
-        assert np.array_equal(column, kept[name])
+    assert add_and_sample(resumed, steps[reload_at:]) == expected
+    found, original = resumed.state_dict(), replay.state_dict()
+    assert found["rng"] == original["rng"]
+    columns = original["rows"].all()
+    for name, column in found["rows"].all().items():
+        assert column.dtype == columns[name].dtype
+        assert np.array_equal(column, columns[name])
 
 
-def test_a_window_in_the_making_is_no_transition_yet() -> None:
-    windows = NStepAccumulator(1, GAMMA, 3)
-    story = write_story([(0, "on", 1), (0, "on", 2), (0, "on", 4), (0, "truncated", 8)])
-    assert [len(windows.add(*step)) for step in story] == [0, 0, 1, 3]
+def test_a_window_becomes_a_transition_after_n_steps_or_at_the_end_of_the_episode() -> None:
+    accumulator = NStepAccumulator(1, GAMMA, 3)
+    steps = make_steps([(0, "on", 1), (0, "on", 2), (0, "on", 4), (0, "truncated", 8)])
+    assert [len(accumulator.add(*step)) for step in steps] == [0, 0, 1, 3]
 
 
-def test_golden_three_step_windows() -> None:
+def test_three_step_transitions_equal_numbers_by_hand() -> None:
     for end, bootstraps in (("terminated", False), ("truncated", True), ("both", False)):
-        windows = NStepAccumulator(1, 0.5, 3)
-        steps = write_story([(0, "on", 1), (0, "on", 2), (0, "on", 4), (0, end, 8)])
-        finished = [w for step in steps for w in windows.add(*step)]
-        assert [w.obs.tolist()[-1] for w in finished] == [0, 1, 2, 3]
-        assert [w.next_obs.tolist()[-1] for w in finished] == [3, 4, 4, 4]
-        assert [w.reward for w in finished] == [1 + 1 + 1, 2 + 2 + 2, 4 + 4, 8]
+        accumulator = NStepAccumulator(1, 0.5, 3)
+        steps = make_steps([(0, "on", 1), (0, "on", 2), (0, "on", 4), (0, end, 8)])
+        finished = [t for step in steps for t in accumulator.add(*step)]
+        assert [t.obs.tolist()[-1] for t in finished] == [0, 1, 2, 3]
+        assert [t.next_obs.tolist()[-1] for t in finished] == [3, 4, 4, 4]
+        assert [t.reward for t in finished] == [1 + 1 + 1, 2 + 2 + 2, 4 + 4, 8]
         discounts = [0.5**3, 0.5**3, 0.5**2, 0.5**1] if bootstraps else [0.5**3, 0, 0, 0]
-        assert [w.discount for w in finished] == discounts
+        assert [t.discount for t in finished] == discounts
 
 
 def filled(capacity: int, count: int, seed: int = 0) -> ReplayBuffer:
     replay = make(capacity, seed=seed)
-    for step in write_story([(0, "on", i) for i in range(count)]):
+    for step in make_steps([(0, "on", i) for i in range(count)]):
         add(replay, step)
     return replay
 
 
-def test_the_seed_decides_what_is_drawn() -> None:
+def test_the_seed_determines_the_drawn_batches() -> None:
     def draws(seed: int) -> list[list[int]]:
         replay = filled(50, 50, seed)
         return [replay.sample(8, 0).indices.tolist() for _ in range(20)]
@@ -239,8 +241,8 @@ def test_the_seed_decides_what_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(("capacity", "count"), [(50, 50), (50, 173), (400, 50)])
-def test_every_transition_is_equally_likely(capacity: int, count: int) -> None:
-    """Full, wrapped, and mostly empty: what was never written is never drawn."""
+def test_a_uniform_replay_draws_every_transition_with_the_same_probability(capacity: int, count: int) -> None:
+    """If the ring buffer is full, has wrapped around, or is mostly empty."""
     size, draws = 50, 50_000
     replay = filled(capacity, count)
     assert len(replay) == size
@@ -250,8 +252,8 @@ def test_every_transition_is_equally_likely(capacity: int, count: int) -> None:
     assert 15 < chi2 < 103, chi2  # 1e-5 quantiles for 49 degrees of freedom
 
 
-def test_a_batch_has_the_layout_that_the_learner_expects() -> None:
-    batch = filled(10, 4).sample(7, 0)  # larger than what is there: drawn with replacement
+def test_a_batch_has_the_shapes_and_dtypes_that_the_learner_expects() -> None:
+    batch = filled(10, 4).sample(7, 0)  # more than there are: drawn with replacement
     shapes = {name: tuple(column.shape) for name, column in batch.transition._asdict().items()}
     assert shapes == {"obs": (7, 3), "action": (7,), "reward": (7,), "discount": (7,), "next_obs": (7, 3)}
     dtypes = [str(column.dtype).removeprefix("torch.") for column in batch.transition]
@@ -261,23 +263,23 @@ def test_a_batch_has_the_layout_that_the_learner_expects() -> None:
     assert str(batch.weight.dtype) == "torch.float32"
 
 
-def test_the_weights_of_a_batch_make_the_loss_a_mean() -> None:
-    """Also when the next batch has another size."""
+def test_the_weights_of_a_uniform_batch_make_the_loss_a_mean() -> None:
+    """Also if the next batch has another size."""
     replay = filled(10, 4)
     for size in (7, 3, 3, 7):
         assert replay.sample(size, 0).weight.tolist() == pytest.approx([1 / size] * size)
 
 
-def test_a_batch_keeps_its_values_when_the_ring_goes_on() -> None:
+def test_a_batch_keeps_its_values_when_its_rows_are_overwritten() -> None:
     replay = filled(4, 4)
     batch = replay.sample(8, 0)
     before = rows(batch.transition)
-    for step in write_story([(0, "on", i) for i in range(100, 104)]):
+    for step in make_steps([(0, "on", i) for i in range(100, 104)]):
         add(replay, step)
     assert rows(batch.transition) == before
 
 
-def test_num_bytes_is_what_the_arrays_take() -> None:
+def test_num_bytes_of_a_uniform_replay_is_the_size_of_its_arrays() -> None:
     for spec in (SPEC, EnvSpec((84, 84, 4), 6, "uint8"), EnvSpec((10, 10, 4), 6, "bool")):
         part = UniformReplay(capacity=5)
         replay = part.build(spec, 1, GAMMA, 1, stream(0, "replay"))
@@ -288,7 +290,7 @@ def test_num_bytes_is_what_the_arrays_take() -> None:
         assert part.num_bytes(spec) == sum(array.nbytes for array in arrays.values())
 
 
-def test_an_empty_memory_is_refused() -> None:
+def test_a_replay_capacity_of_zero_is_rejected() -> None:
     with pytest.raises(UserError, match=r"agent\.replay\.capacity must be at least 1, got 0"):
         UniformReplay(capacity=0)
 
@@ -296,19 +298,19 @@ def test_an_empty_memory_is_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"spec": EnvSpec((4,), 5)}, r"obs is \(3,\) float32, this run keeps \(4,\) float32"),
-        ({"spec": EnvSpec((3,), 5, "uint8")}, r"obs is \(3,\) float32, this run keeps \(3,\) uint8"),
-        ({"capacity": 5}, "keeps 8 transitions, this run 5"),
-        ({"capacity": 20}, "keeps 8 transitions, this run 20"),
+        ({"spec": EnvSpec((4,), 5)}, r"obs is \(3,\) float32, this run has \(4,\) float32"),
+        ({"spec": EnvSpec((3,), 5, "uint8")}, r"obs is \(3,\) float32, this run has \(3,\) uint8"),
+        ({"capacity": 5}, "has a capacity of 8 transitions, this run's 5"),
+        ({"capacity": 20}, "has a capacity of 8 transitions, this run's 20"),
         ({"num_envs": 2}, "written with 1 environments, not 2"),
         ({"n_step": 2}, r"made with agent\.n_step=4, not 2"),
         ({"gamma": 0.5}, r"made with agent\.gamma=0\.9, not 0\.5"),
     ],
     ids=["obs shape", "obs dtype", "smaller", "larger", "environments", "n_step", "gamma"],
 )
-def test_a_state_of_another_replay_is_refused(change: dict[str, Any], message: str) -> None:
+def test_a_state_of_another_replay_is_rejected(change: dict[str, Any], message: str) -> None:
     replay = make(8, n_step=4)
-    for step in write_story([(0, "on", i) for i in range(13)]):
+    for step in make_steps([(0, "on", i) for i in range(13)]):
         add(replay, step)
     with pytest.raises(UserError, match=message):
         make(**{"capacity": 8, "n_step": 4, **change}).load_state_dict(replay.state_dict())

@@ -1,4 +1,4 @@
-"""Frames kept once: a replay of stacks is compared with one that keeps every stack as it is."""
+"""Replay of frame stacks that stores each frame once, against one that stores every stack."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from tests.replay.test_buffer import Step, file_round_trip
 
 GAMMA = 0.9
 RESETS = ["blank", "repeated", "other", "unseen"]
-"""What an episode's first stack is: blank but for the newest frame, the same frame, any frames, or nothing
-new (the stack goes on over the reset)."""
+"""The first stack of an episode: blank frames and a new one, one frame repeated, other frames, or the last
+stack of the previous episode."""
 
 
 class Turn(NamedTuple):
-    """What happens to one environment in a step."""
+    """The events of one environment in a step."""
 
     frame: int
     """Content of the new frame."""
     end: str
     reset: str
     jump: str
-    """`on` moves the stack on by one frame, `mixed` shows its frames in another order, `new` shows others."""
+    """`on` shifts the stack by one frame, `mixed` reorders its frames, `new` replaces all of them."""
 
 
 class StackedEnv:
-    """Stacks [k, 2, 2] of frames of one content each."""
+    """An environment with observations [k, 2, 2]: stacks of frames with one value each."""
 
     def __init__(self, index: int, stack: int) -> None:
         self.index = index
@@ -67,9 +67,9 @@ class StackedEnv:
         return last[::-1] if turn.reset == "other" else last
 
 
-def long_story(num_envs: int, turns: int, episode: int, seed: int = 0) -> Iterator[Step]:
-    """Environments of stacks of four take turns; episodes have `episode` steps and frames of their own."""
-    random_ = stream(seed, "story")
+def long_run(num_envs: int, turns: int, episode: int, seed: int = 0) -> Iterator[Step]:
+    """Steps of environments in turn, with stacks of 4 random frames and episodes of `episode` steps."""
+    random_ = stream(seed, "long_run")
     stacks = [np.zeros((4, 3, 3), np.uint8) for _ in range(num_envs)]
     for turn in range(turns):
         for env in range(num_envs):
@@ -82,7 +82,7 @@ def long_story(num_envs: int, turns: int, episode: int, seed: int = 0) -> Iterat
 
 
 def add(replay: ReplayBuffer, step: Step) -> None:
-    """Add a step from arrays that are overwritten afterwards, as those of VectorEnv are."""
+    """Add a step from arrays that are overwritten afterwards, like those of VectorEnv."""
     obs, next_obs = step.obs.copy(), step.next_obs.copy()
     replay.add(step.env, obs, step.action, step.reward, step.terminated, step.truncated, next_obs)
     obs[...], next_obs[...] = 77, 77
@@ -92,14 +92,15 @@ def make(part: Any, spec: EnvSpec, num_envs: int = 1, n_step: int = 1, seed: int
     return part.build(spec, num_envs, GAMMA, n_step, stream(seed, "replay"))
 
 
-def alive(replay: ReplayBuffer) -> Array:
-    """The slots of what can be drawn, oldest first."""
+def stored_slots(replay: ReplayBuffer) -> Array:
+    """The slots of all transitions, oldest first."""
     ring = replay._storage.ring
     return np.arange(ring.start, ring.stop) % ring.capacity
 
 
-def remembered(replay: ReplayBuffer) -> list[Any]:
-    columns = replay._storage.take(alive(replay))
+def stored_transitions(replay: ReplayBuffer) -> list[Any]:
+    """All transitions, oldest first."""
+    columns = replay._storage.take(stored_slots(replay))
     names = ("obs", "action", "reward", "discount", "next_obs")
     return list(zip(*(columns[name].tolist() for name in names), strict=True))
 
@@ -114,10 +115,10 @@ def remembered(replay: ReplayBuffer) -> list[Any]:
     prioritized=st.booleans(),
     seed=st.integers(0, 2**32),
 )
-def test_15_remembers_the_newest_of_what_a_plain_replay_remembers(
+def test_pitfall_15_a_replay_of_frames_holds_the_newest_transitions_of_a_plain_replay(
     data: st.DataObject, stack: int, num_envs: int, n_step: int, capacity: int, prioritized: bool, seed: int
 ) -> None:
-    """Also when the state moves into a new replay in between, and episodes are cut short."""
+    """Also if a new replay loads the state in between, and if episodes are truncated."""
     shape = (stack, 2, 2)
     part = (PrioritizedReplay if prioritized else UniformReplay)(capacity=capacity)
     spec, plain_spec = EnvSpec(shape, 5, "uint8", stack), EnvSpec(shape, 5, "uint8")
@@ -125,14 +126,14 @@ def test_15_remembers_the_newest_of_what_a_plain_replay_remembers(
     envs, number = [StackedEnv(index, stack) for index in range(num_envs)], 0
     random_ = np.random.default_rng(seed)
     jumps = data.draw(st.sampled_from([0.0, 0.5, 1.0]))
-    busy = data.draw(st.sampled_from([0.0, 0.3, 1.0]))  # with many new frames, they are what runs out
-    for event in data.draw(st.lists(st.sampled_from(["step", "step", "move", "cut"]), max_size=20)):
-        if event == "move":
+    busy = data.draw(st.sampled_from([0.0, 0.3, 1.0]))  # with many new frames, their capacity is the limit
+    for event in data.draw(st.lists(st.sampled_from(["step", "step", "reload", "truncate"]), max_size=20)):
+        if event == "reload":
             with TemporaryDirectory() as directory:
                 state = file_round_trip(replay.state_dict(), Path(directory))
                 replay = make(part, spec, num_envs, n_step, seed=1)
                 replay.load_state_dict(state)
-        if event == "cut":
+        if event == "truncate":
             index = int(random_.integers(num_envs))
             for one in (replay, plain):
                 one.truncate(index, envs[index].obs)
@@ -151,17 +152,17 @@ def test_15_remembers_the_newest_of_what_a_plain_replay_remembers(
                 add(replay, step)
                 add(plain, step)
         assert len(replay) <= len(plain)
-        assert remembered(replay) == remembered(plain)[len(plain) - len(replay) :]
+        assert stored_transitions(replay) == stored_transitions(plain)[len(plain) - len(replay) :]
         if len(replay):
-            assert set(replay.sample(20, 0).indices.tolist()) <= set(alive(replay).tolist())
+            assert set(replay.sample(20, 0).indices.tolist()) <= set(stored_slots(replay).tolist())
 
 
-def test_15_environments_that_take_no_turns_lose_what_is_too_old_and_nothing_else_goes_wrong() -> None:
-    """A window that stays open while another environment goes on and on shows frames that are gone."""
+def test_pitfall_15_transitions_of_an_environment_that_pauses_are_dropped_with_their_frames() -> None:
+    """Its window stays open while another environment overwrites the frames of the window."""
     spec, plain_spec = EnvSpec((4, 3, 3), 5, "uint8", 4), EnvSpec((4, 3, 3), 5, "uint8")
     part = UniformReplay(capacity=30)
     replay, plain = make(part, spec, 2, 3), make(UniformReplay(capacity=1000), plain_spec, 2, 3)
-    steps = list(long_story(2, 400, 50))
+    steps = list(long_run(2, 400, 50))
     waiting = [step for step in steps if step.env == 0]
     for index, step in enumerate(step for step in steps if step.env == 1):
         for one in (replay, plain):
@@ -169,15 +170,17 @@ def test_15_environments_that_take_no_turns_lose_what_is_too_old_and_nothing_els
                 add(one, waiting[index // 100])
             add(one, step)
         if index % 20 == 0:
-            whole = {repr(row) for row in remembered(plain)}
-            assert {repr(row) for row in remembered(replay)} <= whole
+            whole = {repr(row) for row in stored_transitions(plain)}
+            assert {repr(row) for row in stored_transitions(replay)} <= whole
     assert len(replay) == 30
 
 
 @pytest.mark.parametrize(("num_envs", "n_step"), [(1, 1), (3, 1), (2, 3)])
-def test_each_frame_is_kept_once_and_as_many_transitions_as_asked_for(num_envs: int, n_step: int) -> None:
+def test_each_frame_is_stored_once_and_the_number_of_transitions_is_the_capacity(
+    num_envs: int, n_step: int
+) -> None:
     replay = make(UniformReplay(capacity=300), EnvSpec((4, 3, 3), 5, "uint8", 4), num_envs, n_step)
-    for step in long_story(num_envs, 700, 100):
+    for step in long_run(num_envs, 700, 100):
         add(replay, step)
     frames = replay._storage._frames.ring
     assert frames.stop == num_envs * 7 * (100 + 2)  # the first frame of an episode, and a blank one
@@ -185,28 +188,30 @@ def test_each_frame_is_kept_once_and_as_many_transitions_as_asked_for(num_envs: 
 
 
 @pytest.mark.parametrize(("num_envs", "n_step"), [(1, 1), (3, 2)])
-def test_short_episodes_leave_room_for_fewer_transitions(num_envs: int, n_step: int) -> None:
-    """Two transitions take four frames; none outlives its frames."""
+def test_with_short_episodes_a_replay_of_frames_holds_fewer_transitions_than_its_capacity(
+    num_envs: int, n_step: int
+) -> None:
+    """Two transitions have four frames, and a transition is dropped with the first of its frames."""
     spec, plain_spec = EnvSpec((4, 3, 3), 5, "uint8", 4), EnvSpec((4, 3, 3), 5, "uint8")
     part = UniformReplay(capacity=400)
     replay, plain = make(part, spec, num_envs, n_step), make(part, plain_spec, num_envs, n_step)
-    for index, step in enumerate(long_story(num_envs, 1500 // num_envs, 2)):
+    for index, step in enumerate(long_run(num_envs, 1500 // num_envs, 2)):
         add(replay, step)
         add(plain, step)
         if index % 40 == 0:
-            assert remembered(replay) == remembered(plain)[len(plain) - len(replay) :]
+            assert stored_transitions(replay) == stored_transitions(plain)[len(plain) - len(replay) :]
     assert 200 < len(replay) < 400
     counts = np.bincount(replay.sample(100 * len(replay), 0).indices, minlength=400)
-    assert set(np.flatnonzero(counts)) == set(alive(replay))
+    assert set(np.flatnonzero(counts)) == set(stored_slots(replay))
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_priorities_stay_with_their_transitions(n_step: int) -> None:
-    """Those of a list that is told of every transition, whatever is given up between drawing and learning."""
+def test_priorities_belong_to_their_transitions_also_after_transitions_were_dropped(n_step: int) -> None:
+    """Compared with a plain dictionary of the priorities of all rows."""
     part = PrioritizedReplay(capacity=400, alpha=1.0)
     replay, random_ = make(part, EnvSpec((4, 3, 3), 5, "uint8", 4), 2, n_step), stream(0, "test")
     ring, known, largest = replay._storage.ring, dict[int, float](), 1.0
-    for index, step in enumerate(long_story(2, 400, 3)):
+    for index, step in enumerate(long_run(2, 400, 3)):
         add(replay, step)
         known |= {row: largest for row in range(ring.start, ring.stop) if row not in known}
         if index % 4 == 3 and len(replay):
@@ -218,36 +223,36 @@ def test_priorities_stay_with_their_transitions(n_step: int) -> None:
             replay.update(batch.indices, torch.from_numpy(errors))
             known |= dict(zip(rows.tolist(), (errors.astype(float) + part.eps).tolist(), strict=True))
             largest = max(largest, float(errors.max()) + part.eps)
-            kept = [known[row] for row in range(ring.start, ring.stop)]
-            assert replay.state_dict()["priorities"].tolist() == kept
+            expected = [known[row] for row in range(ring.start, ring.stop)]
+            assert replay.state_dict()["priorities"].tolist() == expected
     assert len(replay) < 400
 
 
-def test_what_was_given_up_since_it_was_drawn_gets_no_priority() -> None:
+def test_a_transition_that_was_dropped_since_it_was_drawn_gets_no_priority() -> None:
     replay = make(PrioritizedReplay(capacity=60), EnvSpec((4, 3, 3), 5, "uint8", 4))
-    steps = list(long_story(1, 400, 1))
+    steps = list(long_run(1, 400, 1))
     for step in steps[:200]:
         add(replay, step)
     batch = replay.sample(32, 0)
     for step in steps[200:210]:
         add(replay, step)
-    assert not np.isin(batch.indices, alive(replay)).all()
+    assert not np.isin(batch.indices, stored_slots(replay)).all()
     replay.update(batch.indices, torch.full((32,), 1e9))
-    assert np.isin(replay.sample(512, 0).indices, alive(replay)).all()
+    assert np.isin(replay.sample(512, 0).indices, stored_slots(replay)).all()
 
 
 @pytest.mark.parametrize("obs_dtype", ["uint8", "float32"])
-@pytest.mark.parametrize("broken_at", [0, 7, 150, 390])
-def test_goes_on_from_a_checkpoint_file_as_if_nothing_had_happened(
-    broken_at: int, obs_dtype: str, tmp_path: Path
+@pytest.mark.parametrize("reload_at", [0, 7, 150, 390])
+def test_a_replay_of_frames_restored_from_a_checkpoint_file_continues_identically(
+    reload_at: int, obs_dtype: str, tmp_path: Path
 ) -> None:
     spec, part = EnvSpec((4, 3, 3), 5, obs_dtype, 4), PrioritizedReplay(capacity=100)
     steps = [
         s._replace(obs=s.obs.astype(obs_dtype), next_obs=s.next_obs.astype(obs_dtype))
-        for s in long_story(2, 200, 7)
+        for s in long_run(2, 200, 7)
     ]
 
-    def go_on(replay: ReplayBuffer, steps: list[Step]) -> list[Any]:
+    def add_and_sample(replay: ReplayBuffer, steps: list[Step]) -> list[Any]:
         found: list[Any] = []
         for number, step in enumerate(steps):
             add(replay, step)
@@ -258,22 +263,22 @@ def test_goes_on_from_a_checkpoint_file_as_if_nothing_had_happened(
         return found
 
     replay = make(part, spec, 2, 3)
-    go_on(replay, steps[:broken_at])
+    add_and_sample(replay, steps[:reload_at])
     state = file_round_trip(replay.state_dict(), tmp_path)
-    expected = go_on(replay, steps[broken_at:])
+    expected = add_and_sample(replay, steps[reload_at:])
     resumed = make(part, spec, 2, 3, seed=1)
     resumed.load_state_dict(state)
-    assert go_on(resumed, steps[broken_at:]) == expected
-    assert remembered(resumed) == remembered(replay)
+    assert add_and_sample(resumed, steps[reload_at:]) == expected
+    assert stored_transitions(resumed) == stored_transitions(replay)
 
 
 @pytest.mark.parametrize("part", [UniformReplay, PrioritizedReplay])
-def test_num_bytes_is_what_the_arrays_take(part: Any) -> None:
+def test_num_bytes_of_a_replay_of_frames_is_the_size_of_its_arrays(part: Any) -> None:
     spec, capacity = EnvSpec((4, 84, 84), 6, "uint8", 4), 5000
     replay = make(part(capacity=capacity), spec)
     storage = replay._storage
     arrays = [*storage.ring.columns.values(), *storage._frames.ring.columns.values()]
-    arrays += getattr(getattr(replay._distribution, "_tree", None), "_levels", [])
+    arrays += getattr(getattr(replay._sampler, "_tree", None), "_levels", [])
     assert part(capacity=capacity).num_bytes(spec) == sum(array.nbytes for array in arrays)
     for capacity in (5000, 1_000_000):
         assert part(capacity=capacity).num_bytes(spec) / capacity < 7500

@@ -1,4 +1,7 @@
-"""Prioritized replay: probabilities, weights and priorities; the numbers are those of the checklist."""
+"""Prioritized replay: probabilities, importance weights and priorities.
+
+A number in a test name is that of a pitfall in docs/pitfalls.md.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def make(part: PrioritizedReplay = PART, count: int = 0, seed: int = 0) -> Repla
 
 
 def add(replay: Replay, count: int, start: int = 0) -> None:
-    """Transitions whose rewards count up."""
+    """Add `count` transitions with the rewards start, start + 1, ..."""
     obs = np.zeros(1, np.float32)
     for index in range(count):
         replay.add(0, obs, 0, float(start + index), False, False, obs)
@@ -39,7 +42,7 @@ def update(replay: Replay, slots: list[int], errors: list[float]) -> None:
 
 
 def values(replay: Replay) -> list[float]:
-    """(|delta| + eps)**alpha of the rows, oldest first."""
+    """(|delta| + eps)**alpha of all rows, oldest first."""
     return replay.state_dict()["priorities"].tolist()
 
 
@@ -48,14 +51,14 @@ def value(error: float, part: PrioritizedReplay = PART) -> float:
 
 
 def frequencies(replay: Replay, size: int, draws: int) -> Array:
-    """How often each slot comes up, one at a time: larger batches are stratified."""
+    """How often each slot is drawn in batches of one; larger batches are stratified."""
     return np.bincount([replay.sample(1, 0).indices[0] for _ in range(draws)], minlength=size)
 
 
-# 5
+# Pitfall 5: priorities of new transitions
 
 
-def test_05_new_transitions_get_the_largest_priority() -> None:
+def test_pitfall_05_new_transitions_get_the_largest_priority() -> None:
     replay = make(count=2)
     assert values(replay) == [1.0, 1.0]
     update(replay, [0, 1], [4.0, 0.5])
@@ -63,15 +66,15 @@ def test_05_new_transitions_get_the_largest_priority() -> None:
     assert values(replay) == pytest.approx([value(4.0), value(0.5), value(4.0), value(4.0)])
 
 
-def test_05_small_errors_do_not_lower_what_new_transitions_get() -> None:
+def test_pitfall_05_small_errors_do_not_lower_the_priority_of_new_transitions() -> None:
     replay = make(count=2)
     update(replay, [0, 1], [0.1, 0.2])
     add(replay, 1)
     assert values(replay) == pytest.approx([value(0.1), value(0.2), 1.0])
 
 
-def test_05_the_largest_priority_is_that_of_all_times() -> None:
-    """Also when its transition is long forgotten."""
+def test_pitfall_05_the_priority_of_new_transitions_is_the_largest_of_the_whole_run() -> None:
+    """Also after the transition with that priority was dropped."""
     replay = make(count=8)
     update(replay, [0], [9.0])
     update(replay, [0], [0.0])
@@ -79,7 +82,7 @@ def test_05_the_largest_priority_is_that_of_all_times() -> None:
     assert values(replay) == pytest.approx([value(9.0)] * 8)
 
 
-def test_05_what_is_added_before_an_update_has_the_largest_priority_from_before_it() -> None:
+def test_pitfall_05_an_update_does_not_change_the_priorities_of_newer_transitions() -> None:
     replay = make(count=1)
     slots = replay.sample(1, 0).indices
     add(replay, 1)
@@ -87,12 +90,14 @@ def test_05_what_is_added_before_an_update_has_the_largest_priority_from_before_
     assert values(replay) == pytest.approx([value(5.0), 1.0])
 
 
-# 6
+# Pitfall 6: importance weights
 
 
 @pytest.mark.parametrize(("step", "beta"), [(0, 0.5), (50, 0.75), (100, 1.0), (10**9, 1.0)])
-def test_06_importance_weights_grow_with_beta_over_env_steps(step: int, beta: float) -> None:
-    """(N P(i))**-beta over the largest of the batch, over the batch size (section 3.4)."""
+def test_pitfall_06_the_exponent_beta_of_importance_weights_grows_with_env_steps(
+    step: int, beta: float
+) -> None:
+    """Weights are (N P(i))**-beta divided by the largest of the batch and the batch size (section 3.4)."""
     replay = make(count=4)
     errors = [0.0, 0.5, 1.0, 9.0]
     update(replay, [0, 1, 2, 3], errors)
@@ -105,20 +110,20 @@ def test_06_importance_weights_grow_with_beta_over_env_steps(step: int, beta: fl
     assert len(set(batch.indices.tolist())) >= 3
 
 
-def test_06_equal_priorities_weigh_as_much_as_in_a_uniform_replay() -> None:
+def test_pitfall_06_equal_priorities_give_the_weights_of_a_uniform_replay() -> None:
     assert make(count=5).sample(4, 0).weight.tolist() == [0.25] * 4
 
 
-# 6b
+# Pitfall 6b: the exponent and the offset of priorities
 
 
-def test_06b_the_exponent_is_applied_once_to_the_sum() -> None:
+def test_pitfall_06b_alpha_is_applied_once_to_the_sum_of_error_and_eps() -> None:
     replay = make(count=3)
     update(replay, [0, 1, 2], [0.0, 2.0, -2.0])
     assert values(replay) == pytest.approx([0.01**0.5, 2.01**0.5, 2.01**0.5])
 
 
-def test_06b_transitions_without_error_are_drawn_now_and_then() -> None:
+def test_pitfall_06b_transitions_without_td_error_can_be_drawn() -> None:
     replay = make(dataclasses.replace(PART, eps=1e-6), count=2)
     update(replay, [0, 1], [0.0, 0.0])
     batch = replay.sample(32, 0)
@@ -127,18 +132,18 @@ def test_06b_transitions_without_error_are_drawn_now_and_then() -> None:
 
 
 @pytest.mark.parametrize("error", [math.nan, math.inf, -math.inf])
-def test_06b_priorities_that_are_no_numbers_are_refused(error: float) -> None:
+def test_pitfall_06b_priorities_that_are_not_finite_are_rejected(error: float) -> None:
     replay = make(count=2)
     with pytest.raises(DivergedError, match="priorities of the replay are infinite or undefined"):
         update(replay, [0, 1], [1.0, error])
     assert values(replay) == [1.0, 1.0]
 
 
-# Drawing
+# Sampling
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
-def test_frequencies_are_proportional_to_priorities(alpha: float) -> None:
+def test_frequencies_of_drawn_transitions_are_proportional_to_their_priorities(alpha: float) -> None:
     part = dataclasses.replace(PART, capacity=100, alpha=alpha)
     replay, size, draws = make(part, count=100), 100, 20_000
     errors = stream(3, "test").exponential(size=size).astype(np.float32)
@@ -149,20 +154,20 @@ def test_frequencies_are_proportional_to_priorities(alpha: float) -> None:
     assert 48 < chi2 < 170, chi2  # 1e-5 quantiles for 99 degrees of freedom
 
 
-def test_batches_are_stratified() -> None:
-    """Each of a batch's ranges of equal probability gives one: of equal rows, each comes once."""
+def test_prioritized_batches_are_stratified() -> None:
+    """One row from each range of equal probability: with equal priorities, each row is drawn once."""
     replay = make(count=8)
     for _ in range(20):
         assert sorted(replay.sample(8, 0).indices.tolist()) == list(range(8))
 
 
-def test_of_a_repeated_index_the_last_priority_counts() -> None:
+def test_the_last_priority_of_a_repeated_index_counts() -> None:
     replay = make(count=2)
     update(replay, [1, 0, 1, 1], [1.0, 2.0, 3.0, 0.5])
     assert values(replay) == pytest.approx([value(2.0), value(0.5)])
 
 
-def test_a_large_memory_that_has_just_begun_to_fill() -> None:
+def test_a_large_prioritized_replay_with_few_transitions_draws_only_those() -> None:
     replay = make(dataclasses.replace(PART, capacity=1_000_000), count=3000)
     update(replay, [1, 2999], [50.0, 100.0])
     add(replay, 1)
@@ -171,11 +176,13 @@ def test_a_large_memory_that_has_just_begun_to_fill() -> None:
     assert batch.transition.reward[batch.indices == 2999].tolist() == [2999.0] * (batch.indices == 2999).sum()
 
 
-@pytest.mark.parametrize("broken_at", [0, 5, 20, 40])
-def test_goes_on_from_a_checkpoint_file_as_if_nothing_had_happened(broken_at: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reload_at", [0, 5, 20, 40])
+def test_a_prioritized_replay_restored_from_a_checkpoint_file_continues_identically(
+    reload_at: int, tmp_path: Path
+) -> None:
     part = dataclasses.replace(PART, capacity=16)
 
-    def go_on(replay: Replay, start: int, stop: int) -> list[Any]:
+    def add_sample_and_update(replay: Replay, start: int, stop: int) -> list[Any]:
         found: list[Any] = []
         for index in range(start, stop):
             add(replay, 1, index)
@@ -185,13 +192,13 @@ def test_goes_on_from_a_checkpoint_file_as_if_nothing_had_happened(broken_at: in
         return found
 
     replay = make(part)
-    go_on(replay, 0, broken_at)
-    add(replay, 1, 99)  # rows that were never drawn from
+    add_sample_and_update(replay, 0, reload_at)
+    add(replay, 1, 99)  # a row that the sampler has not seen yet
     state = file_round_trip(replay.state_dict(), tmp_path)
-    expected = go_on(replay, broken_at, 60)
+    expected = add_sample_and_update(replay, reload_at, 60)
     resumed = make(part, seed=1)
     resumed.load_state_dict(state)
-    assert go_on(resumed, broken_at, 60) == expected
+    assert add_sample_and_update(resumed, reload_at, 60) == expected
     assert values(resumed) == values(replay)
 
 
@@ -207,6 +214,6 @@ def test_goes_on_from_a_checkpoint_file_as_if_nothing_had_happened(broken_at: in
         ({"eps": math.inf}, r"agent\.replay\.eps must be a number above 0, got inf"),
     ],
 )
-def test_settings_that_no_run_could_use_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_options_of_prioritized_replay_are_rejected(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         PrioritizedReplay(**settings)

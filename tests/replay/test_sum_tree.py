@@ -11,7 +11,7 @@ from dqn_runner.core.rng import stream
 from dqn_runner.replay.sum_tree import SumTree, num_bytes
 
 SIZES = [1, 31, 32, 33, 2048, 2049, 70_000]
-"""One, two and three levels, with whole and broken blocks."""
+"""Trees of one, two and three levels, with complete and incomplete blocks."""
 
 
 def levels(tree: SumTree) -> list[bytes]:
@@ -26,8 +26,8 @@ def rebuilt(tree: SumTree) -> SumTree:
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(size=st.sampled_from(SIZES), data=st.data())
-def test_finds_what_a_list_of_running_totals_finds(size: int, data: st.DataObject) -> None:
-    """Whole numbers, of which every sum is exact."""
+def test_a_sum_tree_finds_the_same_indices_as_a_cumulative_sum(size: int, data: st.DataObject) -> None:
+    """With whole numbers, whose sums are exact."""
     tree, values = SumTree(size), np.zeros(size)
     random_ = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     for _ in range(data.draw(st.integers(1, 8))):
@@ -51,8 +51,8 @@ def test_finds_what_a_list_of_running_totals_finds(size: int, data: st.DataObjec
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_sums_depend_on_the_values_alone(size: int) -> None:
-    """To the last bit, however many values are changed at once: so a resumed run draws the same."""
+def test_the_sums_of_a_sum_tree_depend_only_on_its_values(size: int) -> None:
+    """To the last bit, for any sequence of changes, so that a resumed run draws the same batches."""
     random_, tree = stream(0, "test"), SumTree(size)
     tree.fill(slice(0, size), 1.0)
     for count in (1, 2, 3, 7, 32, 128, 1000, 1, 5):
@@ -63,8 +63,8 @@ def test_the_sums_depend_on_the_values_alone(size: int) -> None:
         assert levels(tree) == levels(rebuilt(tree))
 
 
-def test_no_error_builds_up() -> None:
-    """Huge values leave nothing behind, unlike in a tree that adds differences."""
+def test_rounding_errors_of_a_sum_tree_do_not_accumulate() -> None:
+    """Huge values that are replaced leave no error, unlike in a tree that adds differences."""
     tree, indices = SumTree(5000), np.array([7, 7, 4000])
     tree.set(indices, np.array([1e300, 1e-3, 1e16]))
     tree.set(indices, np.array([5.0, 1.0, 3.0]))
@@ -73,19 +73,19 @@ def test_no_error_builds_up() -> None:
 
 
 @pytest.mark.parametrize("size", [40, 3000, 70_000])
-def test_a_value_of_zero_is_never_found(size: int) -> None:
+def test_a_sum_tree_never_finds_a_value_of_zero(size: int) -> None:
     random_, tree = stream(1, "test"), SumTree(size)
     for share in (0.5, 0.01, 0.0):
         values = random_.exponential(size=size) ** 8 * (random_.random(size) < share)
-        values[size // 2] = 1e-300  # some value is left
+        values[size // 2] = 1e-300  # one value is always above 0
         tree.fill(slice(0, size), values)
         edges = np.cumsum(values) / values.sum()
         fractions = np.concatenate([random_.random(500), edges[:500], edges[-500:], [0.0, 1.0]])
         assert (tree.values[tree.find(np.minimum(fractions, 1.0))] > 0).all()
 
 
-def test_a_target_at_the_edge_of_a_block_stays_inside_it() -> None:
-    """Where the rounded sum of a block is above the running total of its values; its neighbours are 0."""
+def test_a_fraction_at_the_edge_of_a_block_finds_a_value_inside_the_block() -> None:
+    """Rounding may make the sum of a block exceed the cumulative sum of its values."""
     random_, tree = stream(2, "test"), SumTree(4096)
     for _ in range(20):
         blocks = np.zeros((128, 32))
@@ -97,6 +97,6 @@ def test_a_target_at_the_edge_of_a_block_stays_inside_it() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 100, 50_000, 1_000_000])
-def test_num_bytes_is_what_the_arrays_take(size: int) -> None:
+def test_num_bytes_of_a_sum_tree_is_the_size_of_its_arrays(size: int) -> None:
     assert num_bytes(size) == sum(level.nbytes for level in SumTree(size)._levels)
     assert num_bytes(size) <= 8 * (1.04 * size + 64)

@@ -1,4 +1,4 @@
-"""Networks that are tables, for tests of losses: every output is known, and its gradient is seen."""
+"""Networks that look outputs up in a table, for tests of losses and their gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dqn_runner.core.types import Transition
 
 
 def lookup(table: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A network whose observation [batch, 1] is a row number of `table` [states, outputs]."""
+    """A network whose observations [batch, 1] are row numbers of `table` [states, outputs]."""
     return lambda obs: table[obs[:, 0].long()]
 
 
@@ -26,7 +26,7 @@ def step(action: int, reward: float, discount: float) -> Transition:
 
 
 def random_transitions(states: int, actions: int, generator: torch.Generator) -> Transition:
-    """As many transitions as there are states, the discounts those of windows of 0 (ended) to 3 steps."""
+    """One transition from each state, with discounts of terminations and of 1 to 3 steps."""
     return Transition(
         obs=torch.randperm(states, generator=generator).float().unsqueeze(-1),
         action=torch.randint(actions, (states,), generator=generator),

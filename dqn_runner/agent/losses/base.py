@@ -1,45 +1,66 @@
-"""Losses: each owns the meaning of the network's outputs, for acting and for learning."""
+"""The interface of losses. A loss defines what the network's outputs mean, for acting and for learning."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
 
-from dqn_runner.agent.losses.targets import Values
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.types import LossOutput, QFunction, Transition
 
+ActionValues = Callable[["torch.Tensor"], "torch.Tensor"]
+"""A function from observations [batch, *obs_shape] to action values [batch, actions]."""
+
 
 class Loss(Protocol):
-    """What the agent minimises."""
+    """An option of the config group `agent/loss`."""
 
     @property
     def outputs_per_action(self) -> int:
-        """Outputs per action that the loss asks of the network."""
+        """Number of network outputs per action."""
         ...
 
     def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
         """Action values [batch, actions] from network outputs [batch, actions * outputs_per_action].
 
-        With a outputs_per_action of 1 the outputs are the values, and acting takes them as they are.
+        If `outputs_per_action` is 1, acting uses the outputs as action values and does not call this method.
         """
         ...
 
     def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
-        """Per-sample loss of one run's batch; no gradient flows through `target`.
+        """Per-sample loss of the batch of one run; no gradient may flow through `target`.
 
-        It calls the networks as often as it likes, but always equally often: random numbers are drawn ahead.
+        The number of network calls and of taus must be the same in every update, because the random numbers
+        of an update are drawn before it (see `agent.update_noise`).
         """
         ...
 
 
-def action_values(q_values: Values, num_tau_samples: int | None = None) -> Callable[[QFunction], Values]:
-    """From a network to its action values, as `q_values` reads them off its outputs; at new taus."""
+def action_values(
+    network: QFunction, q_values: Callable[[torch.Tensor], torch.Tensor], num_taus: int | None = None
+) -> ActionValues:
+    """The action values of `network`, computed by `q_values` from its outputs.
 
-    if num_tau_samples is None:
-        return lambda network: lambda obs: q_values(network(obs))
-    return lambda network: lambda obs: q_values(network(obs, network.sample_taus(num_tau_samples)))
+    With `num_taus`, every call evaluates an implicit quantile network at that many new taus.
+    """
+    if num_taus is None:
+        return lambda obs: q_values(network(obs))
+    return lambda obs: q_values(network(obs, network.sample_taus(num_taus)))
 
 
-def per_action(outputs: torch.Tensor, outputs_per_action: int) -> torch.Tensor:
+def split_by_action(outputs: torch.Tensor, outputs_per_action: int) -> torch.Tensor:
+    """Network outputs [batch, actions * outputs_per_action] as [batch, actions, outputs_per_action]."""
     return outputs.view(*outputs.shape[:-1], -1, outputs_per_action)
+
+
+def gather_actions(outputs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    """Outputs [batch, actions, ...] of the actions [batch], as [batch, ...]."""
+    index = action.view(-1, *[1] * (outputs.dim() - 1)).expand(-1, 1, *outputs.shape[2:])
+    return outputs.gather(1, index).squeeze(1)
+
+
+def check_at_least(low: int, name: str, value: int) -> None:
+    """Raise a UserError if the setting `name` is below `low`."""
+    if value < low:
+        raise UserError(f"{name} must be at least {low}, got {value}")

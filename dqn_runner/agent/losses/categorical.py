@@ -1,4 +1,4 @@
-"""Losses that learn the distribution of returns: on fixed atoms, by quantiles, by sampled quantiles."""
+"""C51: learns the distribution of returns as probabilities of fixed returns, the atoms."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from dqn_runner.agent.losses.base import action_values, per_action
-from dqn_runner.agent.losses.targets import Backup, MaxTarget, gather_actions
+from dqn_runner.agent.losses.base import action_values, gather_actions, split_by_action
+from dqn_runner.agent.losses.targets import Backup, MaxTarget
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
@@ -20,15 +20,15 @@ class Categorical:
     """C51: a probability for each of fixed returns, learned by cross-entropy (Bellemare et al. 2017)."""
 
     num_atoms: int = 51
-    """Returns that have a probability, evenly spaced."""
+    """Number of atoms: evenly spaced returns that have a probability."""
     v_min: float = -10.0
-    """Lowest of them; returns below it cannot be told apart."""
+    """Lowest atom; lower returns are projected onto it."""
     v_max: float = 10.0
-    """Highest of them."""
+    """Highest atom; higher returns are projected onto it."""
     target: Any = slot(MaxTarget)
 
     def __post_init__(self) -> None:
-        """Refuse a support without outputs_per_action."""
+        """Validate the settings."""
         if self.num_atoms < 2 or not -math.inf < self.v_min < self.v_max < math.inf:
             raise UserError(
                 "agent.loss needs num_atoms of at least 2 and a finite v_min below v_max; got "
@@ -42,21 +42,26 @@ class Categorical:
 
     def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
         """Means of the distributions."""
-        return torch.softmax(self._atoms(outputs), -1) @ self.support()
+        return torch.softmax(self._logits(outputs), -1) @ self.support()
 
     def support(self) -> torch.Tensor:
-        """The returns [num_atoms] that have a probability."""
+        """The atoms [num_atoms]."""
         return torch.linspace(self.v_min, self.v_max, self.num_atoms)
 
     def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
-        """Cross-entropy with the projected target; the priority is the divergence (KL) from it."""
+        """Cross-entropy with the projected TD target; the priority is the KL divergence from it."""
         support = self.support()
-        log_p = torch.log_softmax(gather_actions(self._atoms(online(transition.obs)), transition.action), -1)
+        logits = gather_actions(self._logits(online(transition.obs)), transition.action)
+        log_p = torch.log_softmax(logits, -1)
         with torch.no_grad():
-            next_p = torch.softmax(self._atoms(target(transition.next_obs)), -1)
-            values = action_values(self.q_values)
-            backup: Backup = self.target(lambda: next_p @ support, values(online), values(target), transition)
-            td_target = self.project(backup.expect(next_p), backup.reward, transition.discount)
+            next_p = torch.softmax(self._logits(target(transition.next_obs)), -1)
+            backup: Backup = self.target(
+                lambda: next_p @ support,
+                action_values(online, self.q_values),
+                action_values(target, self.q_values),
+                transition,
+            )
+            td_target = self.project(backup.expectation(next_p), backup.reward, transition.discount)
         loss = -(td_target * log_p).sum(-1)
         with torch.no_grad():
             divergence = (loss + torch.xlogy(td_target, td_target).sum(-1)).clamp(min=0.0)
@@ -64,17 +69,18 @@ class Categorical:
         return LossOutput(loss, divergence, q)
 
     def project(self, p: torch.Tensor, reward: torch.Tensor, discount: torch.Tensor) -> torch.Tensor:
-        """Probabilities [batch, atoms] of reward + discount * atom, as mass on the two atoms next to each.
+        """Project the distribution of reward + discount * atom onto the atoms (Bellemare et al. 2017, eq. 7).
 
-        Bellemare et al. 2017, eq. 7. Returns outside the support count as its nearest end.
+        `p` [batch, atoms] are the probabilities of the atoms. The probability of each shifted atom is divided
+        between the two nearest atoms; a return outside the support counts as the nearest end of the support.
         """
-        moved = reward.unsqueeze(-1) + discount.unsqueeze(-1) * self.support()
+        shifted = reward.unsqueeze(-1) + discount.unsqueeze(-1) * self.support()
         spacing = (self.v_max - self.v_min) / (self.num_atoms - 1)
-        place = ((moved - self.v_min) / spacing).clamp(0, self.num_atoms - 1)
-        index = place.long().clamp(0, self.num_atoms - 2)  # there is always an atom above, even of NaN
-        share = place - index
-        td_target = torch.zeros_like(p).scatter_add(-1, index, p * (1 - share))
-        return td_target.scatter_add(-1, index + 1, p * share)
+        position = ((shifted - self.v_min) / spacing).clamp(0, self.num_atoms - 1)
+        lower = position.long().clamp(0, self.num_atoms - 2)  # lower + 1 is an atom, even if position is NaN
+        fraction = position - lower
+        projected = torch.zeros_like(p).scatter_add(-1, lower, p * (1 - fraction))
+        return projected.scatter_add(-1, lower + 1, p * fraction)
 
-    def _atoms(self, outputs: torch.Tensor) -> torch.Tensor:
-        return per_action(outputs, self.num_atoms)
+    def _logits(self, outputs: torch.Tensor) -> torch.Tensor:
+        return split_by_action(outputs, self.num_atoms)

@@ -1,4 +1,4 @@
-"""Losses: each owns the meaning of the network's outputs, for acting and for learning."""
+"""Q-learning: one output per action, its value."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from dqn_runner.agent.losses.targets import Backup, MaxTarget, gather_actions
+from dqn_runner.agent.losses.base import gather_actions
+from dqn_runner.agent.losses.targets import Backup, MaxTarget
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
 from dqn_runner.core.types import LossOutput, QFunction, Transition
 
 
 class TDError(Enum):
-    """How a TD error becomes a loss."""
+    """The loss of a TD error delta."""
 
     huber = "huber"
     """0.5 * delta**2 up to |delta| = 1, linear beyond: the clipped TD error of Mnih et al. 2015."""
@@ -24,15 +25,15 @@ class TDError(Enum):
 @option("agent/loss", "q_learning")
 @dataclass(kw_only=True)
 class QLearning:
-    """One-step (or n-step) Q-learning with a target network (Mnih et al. 2015, Nature, Algorithm 1)."""
+    """One-step or n-step Q-learning with a target network (Mnih et al. 2015, Nature, Algorithm 1)."""
 
     error: TDError = TDError.huber
-    """How a TD error counts: `huber` is the clipped TD error of the Nature paper, `squared` its square."""
+    """Loss of a TD error: `huber` is the clipped TD error of the Nature paper, `squared` its square."""
     target: Any = slot(MaxTarget)
 
     @property
     def outputs_per_action(self) -> int:
-        """One value per action."""
+        """One: the action's value."""
         return 1
 
     def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -45,7 +46,7 @@ class QLearning:
         with torch.no_grad():
             next_q = target(transition.next_obs)
             backup: Backup = self.target(lambda: next_q, online, target, transition)
-            td_target = torch.addcmul(backup.reward, transition.discount, backup.expect(next_q))
+            td_target = backup.td_target(next_q, transition.discount)
             error = (td_target - q).abs_()
         if self.error is TDError.huber:
             loss = torch.nn.functional.huber_loss(q, td_target, reduction="none")

@@ -1,4 +1,4 @@
-"""Losses that learn the distribution of returns: on fixed atoms, by quantiles, by sampled quantiles."""
+"""QR-DQN: learns the distribution of returns as its quantiles at fixed fractions (taus)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from dqn_runner.agent.losses.base import action_values, per_action
-from dqn_runner.agent.losses.targets import Backup, MaxTarget, gather_actions
+from dqn_runner.agent.losses.base import action_values, check_at_least, gather_actions, split_by_action
+from dqn_runner.agent.losses.targets import Backup, MaxTarget
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
@@ -17,96 +17,58 @@ from dqn_runner.core.types import LossOutput, QFunction, Transition
 @option("agent/loss", "quantile")
 @dataclass(kw_only=True)
 class Quantile:
-    """QR-DQN: the return's quantiles at the middles of equal taus (Dabney et al. 2018a, Algorithm 1)."""
+    """QR-DQN: the return's quantiles at midpoints of equal fractions (Dabney et al. 2018a, Algorithm 1)."""
 
     num_quantiles: int = 200
-    """Quantiles of each action's return."""
+    """Number of quantiles of each action's return."""
     kappa: float = 1.0
-    """Quantile errors are squared up to it, linear beyond."""
+    """Threshold of the quantile Huber loss: errors are squared up to it, linear beyond."""
     target: Any = slot(MaxTarget)
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
-        _at_least(1, "agent.loss.num_quantiles", self.num_quantiles)
-        _check_kappa(self.kappa)
+        """Validate the settings."""
+        check_at_least(1, "agent.loss.num_quantiles", self.num_quantiles)
+        check_kappa(self.kappa)
 
     @property
     def outputs_per_action(self) -> int:
-        """One output for each quantile."""
+        """One for each quantile."""
         return self.num_quantiles
 
     def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
         """Means of the quantiles."""
-        return per_action(outputs, self.num_quantiles).mean(-1)
+        return split_by_action(outputs, self.num_quantiles).mean(-1)
 
     def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
-        """Quantile Huber loss; the priority is the absolute difference of the means."""
-        quantiles = gather_actions(per_action(online(transition.obs), self.num_quantiles), transition.action)
+        """Quantile Huber loss; the priority is the absolute difference between the means."""
+        outputs = split_by_action(online(transition.obs), self.num_quantiles)
+        quantiles = gather_actions(outputs, transition.action)
         taus = (torch.arange(self.num_quantiles) + 0.5) / self.num_quantiles
         with torch.no_grad():
-            next_quantiles = per_action(target(transition.next_obs), self.num_quantiles)
-            values = action_values(self.q_values)
+            next_quantiles = split_by_action(target(transition.next_obs), self.num_quantiles)
             backup: Backup = self.target(
-                lambda: next_quantiles.mean(-1), values(online), values(target), transition
+                lambda: next_quantiles.mean(-1),
+                action_values(online, self.q_values),
+                action_values(target, self.q_values),
+                transition,
             )
-            td_target = _shift(backup.expect(next_quantiles), backup.reward, transition.discount)
-        return _quantile_output(quantiles, taus.expand_as(quantiles), td_target, self.kappa)
+            td_target = backup.td_target(next_quantiles, transition.discount)
+        return quantile_loss_output(quantiles, taus.expand_as(quantiles), td_target, self.kappa)
 
 
-@option("agent/loss", "implicit_quantile")
-@dataclass(kw_only=True)
-class ImplicitQuantile:
-    """IQN: the return's quantiles at taus drawn anew each time (Dabney et al. 2018b, section 3).
-
-    The network needs agent.network.cosine_embedding_dim, by which it takes taus.
-    """
-
-    num_tau_samples: int = 64
-    """Fractions at which the online network is learned, per sample (N)."""
-    num_tau_prime_samples: int = 64
-    """Fractions at which the target network is asked, per sample (N')."""
-    num_quantile_samples: int = 32
-    """Fractions whose mean is an action's value (K): drawn in learning, evenly spaced in acting."""
-    kappa: float = 1.0
-    """Quantile errors are squared up to it, linear beyond."""
-    target: Any = slot(MaxTarget)
-
-    def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
-        for name in ("num_tau_samples", "num_tau_prime_samples", "num_quantile_samples"):
-            _at_least(1, f"agent.loss.{name}", getattr(self, name))
-        _check_kappa(self.kappa)
-
-    @property
-    def outputs_per_action(self) -> int:
-        """What a network gives that is not told which taus to take."""
-        return self.num_quantile_samples
-
-    def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Means over the taus."""
-        return per_action(outputs, self.num_quantile_samples).mean(-1)
-
-    def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
-        """Quantile Huber loss; the priority is the absolute difference of the means."""
-        taus = online.sample_taus(self.num_tau_samples)
-        outputs = per_action(online(transition.obs, taus), self.num_tau_samples)
-        quantiles = gather_actions(outputs, transition.action)
-
-        with torch.no_grad():
-            target_taus = target.sample_taus(self.num_tau_prime_samples)
-            next_quantiles = per_action(target(transition.next_obs, target_taus), self.num_tau_prime_samples)
-            values = action_values(self.q_values, self.num_quantile_samples)
-            backup: Backup = self.target(
-                lambda: values(target)(transition.next_obs), values(online), values(target), transition
-            )
-            td_target = _shift(backup.expect(next_quantiles), backup.reward, transition.discount)
-        return _quantile_output(quantiles, taus, td_target, self.kappa)
+def quantile_loss_output(
+    quantiles: torch.Tensor, taus: torch.Tensor, td_target: torch.Tensor, kappa: float
+) -> LossOutput:
+    """The results of a quantile loss; `quantile_huber` explains the arguments."""
+    q = quantiles.detach().mean(-1)
+    priority = (td_target.mean(-1) - q).abs()
+    return LossOutput(quantile_huber(quantiles, taus, td_target, kappa), priority, q)
 
 
 def quantile_huber(
     quantiles: torch.Tensor, taus: torch.Tensor, td_target: torch.Tensor, kappa: float
 ) -> torch.Tensor:
-    """Loss [batch] of `quantiles` at `taus`, both [batch, n], against samples `td_target` [batch, m].
+    """Loss [batch] of `quantiles` at `taus`, both [batch, n], for samples `td_target` [batch, m].
 
     Summed over the quantiles, averaged over the samples (Dabney et al. 2018a, Algorithm 1), and divided by
     kappa (2018b, eq. 3). The gradient is given in closed form: autograd would keep five arrays [batch, n, m]
@@ -125,24 +87,7 @@ def quantile_huber(
     return value + (linear - linear.detach())
 
 
-def _quantile_output(
-    quantiles: torch.Tensor, taus: torch.Tensor, td_target: torch.Tensor, kappa: float
-) -> LossOutput:
-    q = quantiles.detach().mean(-1)
-    priority = (td_target.mean(-1) - q).abs()
-    return LossOutput(quantile_huber(quantiles, taus, td_target, kappa), priority, q)
-
-
-def _shift(outputs: torch.Tensor, reward: torch.Tensor, discount: torch.Tensor) -> torch.Tensor:
-    """Samples of the return [batch, n] one step earlier."""
-    return torch.addcmul(reward.unsqueeze(-1), discount.unsqueeze(-1), outputs)
-
-
-def _at_least(low: int, name: str, value: int) -> None:
-    if value < low:
-        raise UserError(f"{name} must be at least {low}, got {value}")
-
-
-def _check_kappa(kappa: float) -> None:
+def check_kappa(kappa: float) -> None:
+    """Raise a UserError if `kappa` is not a positive number."""
     if not 0 < kappa < math.inf:
         raise UserError(f"agent.loss.kappa must be a positive number, got {kappa}")

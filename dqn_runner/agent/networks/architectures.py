@@ -1,4 +1,4 @@
-"""Network parts: each builds a module that maps observations to `outputs_per_action` outputs per action."""
+"""The built-in networks, and `custom` for a user's own module."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dqn_runner.agent.networks.base import (
+    Network,
+    NetworkOptions,
+    assemble,
+    assemble_cnn,
+    channels_last,
+    height_width,
+    require_image,
+)
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.imports import import_object
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option
 from dqn_runner.core.types import EnvSpec
 
 if TYPE_CHECKING:
     from torch import nn
-
-from dqn_runner.agent.networks.base import (
-    Network,
-    NetworkOptions,
-    assemble,
-    channels_last_of_image,
-    cnn,
-    height_width,
-)
-from dqn_runner.core.imports import import_object
 
 _GROUP = "agent/network"
 
@@ -54,7 +54,7 @@ class MinatarCnn(NetworkOptions):
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
-        return cnn(self, spec, outputs_per_action, [(self.channels, 3, 1)], self.hidden)
+        return assemble_cnn(self, spec, outputs_per_action, [(self.channels, 3, 1)], self.hidden)
 
 
 @option(_GROUP, "nature_cnn")
@@ -67,7 +67,8 @@ class NatureCnn(NetworkOptions):
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
-        return cnn(self, spec, outputs_per_action, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], self.hidden)
+        convolutions = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+        return assemble_cnn(self, spec, outputs_per_action, convolutions, self.hidden)
 
 
 @option(_GROUP, "impala_cnn")
@@ -86,11 +87,13 @@ class ImpalaCnn(NetworkOptions):
         """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
         from dqn_runner.agent.networks.modules import layers
 
-        last = channels_last_of_image(spec)
-        depths = [round(channels * self.width) for channels in (16, 32, 32)]
-        if min(depths) < 1:
+        require_image(spec)
+        channels = [round(base * self.width) for base in (16, 32, 32)]
+        if min(channels) < 1:
             raise UserError(f"agent.network.width={self.width} leaves no channels")
-        features, size = layers.impala(spec.obs_shape, last, depths, self.layer_norm, self.spectral_norm)
+        features, size = layers.impala(
+            spec.obs_shape, channels_last(spec.obs_shape), channels, self.layer_norm, self.spectral_norm
+        )
         return assemble(self, features, size, [self.hidden], spec, outputs_per_action)
 
 
@@ -102,7 +105,7 @@ class Custom:
     target: str = "???"
     """Import path, `my_pkg.my_module:MyNet` or `my_pkg.my_module.MyNet`."""
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Further arguments."""
+    """Keyword arguments for the target."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
         """The user's module; it maps [batch, *obs_shape] to [batch, num_outputs]."""
@@ -116,7 +119,7 @@ class Auto(NetworkOptions):
     """By the observation: `mlp` for vectors, `minatar_cnn` for small images, `nature_cnn` for others."""
 
     def choose(self, spec: EnvSpec) -> Network:
-        """The part that fits `spec`, with these settings."""
+        """The network for `spec`, with the options of this one."""
         if len(spec.obs_shape) != 3:
             return Mlp(**vars(self))
         large = min(height_width(spec.obs_shape)) >= 36

@@ -1,4 +1,4 @@
-"""Network parts: each builds a module that maps observations to `outputs_per_action` outputs per action."""
+"""The interface of networks, the options that all built-in ones share, and how they are assembled."""
 
 from __future__ import annotations
 
@@ -13,106 +13,138 @@ from dqn_runner.core.types import EnvSpec
 if TYPE_CHECKING:
     from torch import nn
 
+Params = list["torch.Tensor"]
+"""The parameters of a network, in the order of its layers."""
+
 
 class Network(Protocol):
-    """A kind of network."""
+    """An option of the config group `agent/network`."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
-        """A module from [batch, *obs_shape] float32 to [batch, actions * outputs_per_action], initialised."""
+        """An initialised module from [batch, *obs_shape] float32 to [batch, actions * outputs_per_action]."""
+        ...
+
+
+class NetworkFunction(Protocol):
+    """A network as a function of its parameters."""
+
+    def __call__(
+        self,
+        params: Params,
+        obs: torch.Tensor,
+        noise: torch.Tensor | None = None,
+        taus: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Outputs [batch, actions * outputs_per_action] for observations [batch, *obs_shape].
+
+        `noise` [noise_size] is standard normal, for noisy layers; without it they use their mean weights.
+        With `taus` [batch, n] an implicit quantile network returns quantiles [batch, actions * n].
+        """
         ...
 
 
 @dataclass(kw_only=True)
 class NetworkOptions:
-    """What can be said of every built-in network."""
+    """The options of every built-in network."""
 
     dueling: bool = False
-    """From the last hidden layer on, one stream for the state's value and one for advantages (Wang 2016)."""
+    """Separate streams for state value and advantages, from the last hidden layer on (Wang 2016)."""
     noisy: bool = False
-    """Noisy layers from the last hidden layer on (Fortunato 2018); they explore: agent/exploration=greedy."""
+    """Noisy layers from the last hidden layer on (Fortunato 2018); use them with agent/exploration=greedy."""
     noisy_std: float = 0.5
-    """Initial deviation of noisy weights, times the root of the number of inputs."""
+    """Initial standard deviation of noisy weights, times the square root of the number of inputs."""
     layer_norm: bool = False
-    """Normalise hidden layers before their ReLU, and what a stage of residual blocks gives."""
+    """Normalise hidden layers before their ReLU, and the output of each stage of residual blocks."""
     cosine_embedding_dim: int = 0
-    """Cosines by which taus are embedded, for agent/loss=implicit_quantile; 64 in its paper."""
+    """Number of cosines that embed taus, for agent/loss=implicit_quantile (64 in the paper); 0: no taus."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no network could have."""
+        """Validate the settings."""
         if not 0 <= self.noisy_std < math.inf or self.cosine_embedding_dim < 0:
             raise UserError(
-                "agent.network.noisy_std and agent.network.cosine_embedding_dim must be numbers of at least 0, got "
-                f"noisy_std={self.noisy_std} and cosine_embedding_dim={self.cosine_embedding_dim}"
+                "agent.network.noisy_std and agent.network.cosine_embedding_dim must be numbers of at least "
+                f"0, got noisy_std={self.noisy_std} and cosine_embedding_dim={self.cosine_embedding_dim}"
             )
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
-    """Images carry their channels on the smaller of the first and last axes; a tie means last."""
+    """Whether the channels are the last axis of an image: the smaller of first and last, or a tie."""
     return shape[-1] <= shape[0]
 
 
 def height_width(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Height and width of an image, with its channels on the first or last axis."""
     return shape[:2] if channels_last(shape) else shape[1:]
 
 
-def channels_last_of_image(spec: EnvSpec) -> bool:
-    """Where an image has its channels; raises for observations that are no images."""
+def require_image(spec: EnvSpec) -> None:
+    """Raise a UserError if observations are not images."""
     if len(spec.obs_shape) != 3:
         raise UserError(
             f"a convolutional network needs images [height, width, channels], but the observations "
             f"have shape {spec.obs_shape}; use agent/network=mlp"
         )
-    return channels_last(spec.obs_shape)
 
 
-def cnn(
-    part: NetworkOptions,
+def assemble_cnn(
+    options: NetworkOptions,
     spec: EnvSpec,
     outputs_per_action: int,
     convolutions: list[tuple[int, int, int]],
     hidden: int,
 ) -> nn.Module:
+    """A network of `convolutions`, given as (channels, kernel, stride), and one hidden layer."""
     from dqn_runner.agent.networks.modules import layers
 
-    last = channels_last_of_image(spec)
-    features, size = layers.convolutions(spec.obs_shape, last, convolutions, part.layer_norm)
+    require_image(spec)
+    features, size = layers.convolutions(
+        spec.obs_shape, channels_last(spec.obs_shape), convolutions, options.layer_norm
+    )
     if size <= 0:
         raise UserError(
             f"images of {spec.obs_shape} are too small for this network; use agent/network=minatar_cnn"
         )
-    return assemble(part, features, size, [hidden], spec, outputs_per_action)
+    return assemble(options, features, size, [hidden], spec, outputs_per_action)
 
 
 def assemble(
-    part: NetworkOptions,
+    options: NetworkOptions,
     features: list[nn.Module],
     size: int,
     hidden: list[int],
     spec: EnvSpec,
     outputs_per_action: int,
 ) -> nn.Module:
-    """The network from its `features` [batch, size], through hidden layers to the outputs."""
-    from dqn_runner.agent.networks.modules import layers
+    """A network of `features` [batch, size], `hidden` layers and a head, as `options` say."""
+    from dqn_runner.agent.networks.modules import heads, layers
 
     if any(units < 1 for units in hidden):
         raise UserError(f"agent.network.hidden must be at least 1 unit each, got {hidden}")
-    linear = layers.noisy_linear(part.noisy_std) if part.noisy else layers.plain_linear
-
-    def head(sizes: list[int], outputs: int) -> list[nn.Module]:
-        return [*layers.hidden_layers(sizes, linear, part.layer_norm), linear(sizes[-1], outputs)]
-
+    linear = layers.noisy_linear(options.noisy_std) if options.noisy else layers.plain_linear
     sizes = [size, *hidden]
-    split = max(0, len(hidden) - 1)  # the last hidden layer is the head's
-    features = [*features, *layers.hidden_layers(sizes[: split + 1], layers.plain_linear, part.layer_norm)]
-    if not part.dueling and not part.cosine_embedding_dim:
-        return torch.nn.Sequential(*features, *head(sizes[split:], spec.num_actions * outputs_per_action))
-    shared, rest = torch.nn.Sequential(*features), sizes[split:]
-    per_action = 1 if part.cosine_embedding_dim else outputs_per_action
-    top: nn.Module = torch.nn.Sequential(*head(rest, spec.num_actions * per_action))
-    if part.dueling:
-        value = torch.nn.Sequential(*head(rest, per_action))
-        top = layers.Dueling(value, top, spec.num_actions)
-    if not part.cosine_embedding_dim:
+    split = max(0, len(hidden) - 1)  # the last hidden layer belongs to the head
+    head_sizes = sizes[split:]
+
+    def head(outputs: int) -> list[nn.Module]:
+        hidden_layers = layers.hidden_layers(head_sizes, linear, options.layer_norm)
+        return [*hidden_layers, linear(head_sizes[-1], outputs)]
+
+    torso = [
+        *features,
+        *layers.hidden_layers(sizes[: split + 1], layers.plain_linear, options.layer_norm),
+    ]
+    if not options.dueling and not options.cosine_embedding_dim:
+        return torch.nn.Sequential(*torso, *head(spec.num_actions * outputs_per_action))
+
+    shared = torch.nn.Sequential(*torso)
+    # With taus as inputs the head computes one quantile per action at a time.
+    head_outputs = 1 if options.cosine_embedding_dim else outputs_per_action
+    top: nn.Module = torch.nn.Sequential(*head(spec.num_actions * head_outputs))
+    if options.dueling:
+        top = heads.Dueling(torch.nn.Sequential(*head(head_outputs)), top, spec.num_actions)
+    if not options.cosine_embedding_dim:
         return torch.nn.Sequential(shared, top)
-    embedding = linear(part.cosine_embedding_dim, rest[0])
-    return layers.ImplicitQuantileHead(shared, embedding, top, part.cosine_embedding_dim, outputs_per_action)
+    embedding = linear(options.cosine_embedding_dim, head_sizes[0])
+    return heads.ImplicitQuantileHead(
+        shared, embedding, top, options.cosine_embedding_dim, outputs_per_action
+    )

@@ -1,1 +1,1 @@
-"""Torch modules. They subclass torch classes, so import them inside functions."""
+"""Modules of torch, imported only when a network is built."""

@@ -10,24 +10,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from dqn_runner.agent.networks.modules.layers import ImplicitQuantileHead, Linear, NoisyLinear
+from dqn_runner.agent.networks.modules.heads import ImplicitQuantileHead
+from dqn_runner.agent.networks.modules.layers import Linear, NoisyLinear
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import Array, FloatArray
 
 
 class FlatNetwork:
-    """A network as a function of its parameters, which are views of one flat vector, and observations.
+    """A network as a function of observations and of its parameters, which are views of one flat vector.
 
-    The module is a shell: its parameters are taken out, and each call lays the given ones in their
-    place. That is what `torch.func.functional_call` does, at a tenth of its cost. A plain MLP does not
-    need the shell: it is read off the module as a list of steps, for torch and for numpy.
+    The parameters are removed from the module, and each call assigns the given ones to it. This is what
+    `torch.func.functional_call` does, at a tenth of its cost. A plain MLP is executed without its module, as
+    a list of operations, in torch and in numpy.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        """Take the parameters out of `module`; their values become `self.initial` [parameters]."""
+        """Remove the parameters from `module`; their values become `self.initial` [parameters].
+
+        Raises a UserError if a layer keeps running statistics.
+        """
         self.module = module.eval()
-        self._steps = _mlp_steps(module)
-        self._places: list[tuple[dict[str, object], str, int]] = []
+        self._mlp = _mlp_operations(module)
+        self._assignments: list[tuple[dict[str, object], str, int]] = []
+        """For each parameter the attributes of its layer, its name, and its index in `views`."""
         values: dict[int, torch.Tensor] = {}
         for name, part in dict[str, nn.Module](module.named_modules()).items():  # pyright: ignore[reportUnknownArgumentType]
             if getattr(part, "running_mean", None) is not None:
@@ -37,21 +42,21 @@ class FlatNetwork:
                 )
             for key, parameter in list(part.named_parameters(recurse=False)):
                 delattr(part, key)
-                values.setdefault(id(parameter), parameter)  # one that two layers share is kept once
-                self._places.append((part.__dict__, key, list(values).index(id(parameter))))
+                values.setdefault(id(parameter), parameter)  # a shared parameter is kept once
+                self._assignments.append((part.__dict__, key, list(values).index(id(parameter))))
         self._noisy = [part for part in module.modules() if isinstance(part, NoisyLinear)]
         self.noise_size = sum(layer.noise_size for layer in self._noisy)
-        """Random numbers that one call takes, if its layers are noisy."""
+        """Number of random numbers that the noisy layers need in one call."""
         self.takes_taus = isinstance(module, ImplicitQuantileHead)
-        """Whether it can be asked for quantiles at any taus."""
+        """Whether the network takes taus and returns the quantiles at them."""
         self._shapes = [value.shape for value in values.values()]
         self.initial = torch.cat([value.detach().reshape(-1) for value in values.values()])
 
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """The parameters as views of a vector [*runs, parameters], each [*runs, *shape]."""
-        pieces = torch.split(flat, [shape.numel() for shape in self._shapes], -1)
-        lead = flat.shape[:-1]
-        return [piece.view((*lead, *shape)) for piece, shape in zip(pieces, self._shapes, strict=True)]
+        parts = torch.split(flat, [shape.numel() for shape in self._shapes], -1)
+        runs = flat.shape[:-1]
+        return [part.view((*runs, *shape)) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def __call__(
         self,
@@ -60,10 +65,11 @@ class FlatNetwork:
         noise: torch.Tensor | None = None,
         taus: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Outputs [batch, actions * outputs_per_action] for observations [batch, *obs_shape]; uint8 becomes [0, 1].
+        """Outputs [batch, actions * outputs_per_action] for observations [batch, *obs_shape].
 
-        `noise` [noise_size] is standard normal; without it noisy layers take their mean weights. With
-        `taus` [batch, n] a network of quantiles gives [batch, actions * n].
+        Observations of dtype uint8 are scaled to [0, 1]. `noise` [noise_size] is standard normal; without it
+        noisy layers use their mean weights. With `taus` [batch, n] an implicit quantile network returns
+        quantiles [batch, actions * n]; any other network raises a UserError.
         """
         if obs.dtype is torch.uint8:
             obs = obs.to(torch.float32) / 255
@@ -71,12 +77,12 @@ class FlatNetwork:
             obs = obs.to(torch.float32)
         if taus is not None and not self.takes_taus:
             raise UserError(
-                "agent.loss asks for quantiles at taus, which agent.network does not take; set "
+                "agent.loss needs quantiles at taus, but agent.network does not take taus; set "
                 "agent.network.cosine_embedding_dim=64"
             )
-        if self._steps is not None:
-            return _take(self._steps, params, obs)
-        for attributes, name, index in self._places:
+        if self._mlp is not None:
+            return _run_mlp(self._mlp, params, obs)
+        for attributes, name, index in self._assignments:
             attributes[name] = params[index]
         first = 0
         for layer in self._noisy:
@@ -85,28 +91,29 @@ class FlatNetwork:
         return self.module(obs) if taus is None else self.module(obs, taus)
 
     def numpy_forward(self, flat: torch.Tensor) -> Callable[[Array], FloatArray] | None:
-        """The same function on numpy arrays, sharing the memory of `flat`; None if it is not a plain MLP.
+        """The same function on numpy arrays; None if the network is not a plain MLP.
 
-        For a single observation this takes a quarter of the time that torch needs.
+        Its parameters are views of `flat` [parameters], so that it follows their changes. For a single
+        observation it takes a quarter of the time of torch.
         """
-        if self._steps is None:
+        if self._mlp is None:
             return None
         params: list[FloatArray] = [view.numpy() for view in self.views(flat)]
-        steps = self._steps
+        operations = self._mlp
 
         def forward(obs: Array) -> FloatArray:
             x: FloatArray = obs.reshape(len(obs), -1).astype(np.float32, copy=False)
             if obs.dtype == np.uint8:
                 x = x / np.float32(255)
             if len(obs) == 1:
-                x = x[0]  # products with a vector cost half of those with a matrix of one row
-            left = iter(params)
-            for step in steps:
-                if step in ("affine", "linear"):
-                    weight = next(left)
-                    x = x @ (weight if step == "affine" else weight.T)
-                    x += next(left)
-                elif step == "relu":
+                x = x[0]  # a product with a vector takes half the time of one with a matrix of one row
+            remaining = iter(params)
+            for operation in operations:
+                if operation in ("affine", "linear"):
+                    weight = next(remaining)
+                    x = x @ (weight if operation == "affine" else weight.T)
+                    x += next(remaining)
+                elif operation == "relu":
                     np.maximum(x, _ZERO, out=x)
             return x.reshape(len(obs), -1)
 
@@ -116,22 +123,22 @@ class FlatNetwork:
 _ZERO = np.zeros((), np.float32)
 
 
-def _take(steps: list[str], params: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """A plain MLP on [batch, *obs_shape]."""
-    left = iter(params)
-    for step in steps:
-        if step == "affine":
-            weight = next(left)
-            x = torch.addmm(next(left), x, weight)
-        elif step == "linear":
-            x = nn.functional.linear(x, next(left), next(left))
+def _run_mlp(operations: list[str], params: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """The outputs of a plain MLP for observations [batch, *obs_shape]."""
+    remaining = iter(params)
+    for operation in operations:
+        if operation == "affine":
+            weight = next(remaining)
+            x = torch.addmm(next(remaining), x, weight)
+        elif operation == "linear":
+            x = nn.functional.linear(x, next(remaining), next(remaining))
         else:
-            x = torch.relu_(x) if step == "relu" else x.flatten(1)
+            x = torch.relu_(x) if operation == "relu" else x.flatten(1)
     return x
 
 
-def _mlp_steps(module: nn.Module) -> list[str] | None:
-    """A plain MLP as its steps (flatten, affine, linear, relu); None for any other module."""
+def _mlp_operations(module: nn.Module) -> list[str] | None:
+    """The operations (flatten, affine, linear, relu) of a plain MLP; None for any other module."""
     names: dict[type, str] = {
         nn.Flatten: "flatten",
         Linear: "affine",
@@ -143,13 +150,14 @@ def _mlp_steps(module: nn.Module) -> list[str] | None:
         return None
     params = [param for layer in layers for param in layer.parameters(recurse=False)]
     if len(params) != len(list(module.parameters())):
-        return None  # a weight that two layers share would be read once
+        return None  # two layers share a parameter
     if any(vars(layer)["_forward_hooks"] or vars(layer)["_forward_pre_hooks"] for layer in layers):
         return None
     if any(isinstance(layer, nn.Linear) and layer.bias is None for layer in module):  # pyright: ignore[reportUnnecessaryComparison]
         return None
-    steps = [names.get(type(layer), "") for layer in module]
-    pairs = list(pairwise(["", *steps]))
-    fresh = all(before in ("affine", "linear") for before, step in pairs if step == "relu")  # in place
-    first = all(before == "" for before, step in pairs if step == "flatten")
-    return steps if all(steps) and fresh and first else None
+    operations = [names.get(type(layer), "") for layer in module]
+    pairs = list(pairwise(["", *operations]))
+    # A ReLU works in place, which must not change observations or the input of another layer.
+    relu_after_linear = all(before in ("affine", "linear") for before, after in pairs if after == "relu")
+    flatten_is_first = all(before == "" for before, after in pairs if after == "flatten")
+    return operations if all(operations) and relu_after_linear and flatten_is_first else None
