@@ -43,8 +43,8 @@ class Collector:
         self.envs = envs
         self._learning_reward = learning_reward
         self._rng = stream(seed, "exploration")
-        self._returns = [0.0] * len(envs.envs)
-        self._lengths = [0] * len(envs.envs)
+        self._returns = [0.0] * envs.num_envs
+        self._lengths = [0] * envs.num_envs
         self._actions: list[int] | None = None
         """Chosen, but not taken: what is left of a step that an environment did not take."""
 
@@ -53,7 +53,7 @@ class Collector:
     ) -> None:
         """Go on from `progress` until env step `until_step` or `max_episodes` ended episodes."""
         envs, rng, returns, lengths = self.envs, self._rng, self._returns, self._lengths
-        num_envs = len(envs.envs)
+        num_envs = envs.num_envs
         while progress.step < until_step and len(progress.ended) < max_episodes:
             obs = envs.obs
             actions = self._actions or agent.act(obs, progress.step, rng).tolist()

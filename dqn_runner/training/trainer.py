@@ -18,9 +18,8 @@ from dqn_runner.core.registry import to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.state import State, crossed
 from dqn_runner.envs.base import Env, EnvPart
-from dqn_runner.envs.subprocess_worker import launch, relauncher
 from dqn_runner.envs.user_env import as_part
-from dqn_runner.envs.vector_env import VectorEnv
+from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
@@ -63,10 +62,10 @@ class Trainer:
         part = as_part(env, eval_env)
         seed, limit = agent.config.seed, config.max_steps_per_episode
         envs = VectorEnv(
-            [launch(part) for _ in range(part.num_envs)],
+            [make_worker(part) for _ in range(part.num_envs)],
             lambda index, episode: seed_for(seed, "env", index, episode),
             limit,
-            remake=relauncher(part) if config.retry_env else None,
+            make_replacement=worker_factory(part) if config.retry_env else None,
             allow_inexact_resume=allow_inexact_resume,
         )
         check(agent.config, agent.spec, config, envs.spec)
@@ -295,7 +294,7 @@ class Trainer:
 
     def _is_between_rounds(self) -> bool:
         """Whether events happen at this step: only after whole rounds, wherever a budget may end."""
-        num_envs = len(self.collector.envs.envs)
+        num_envs = self.collector.envs.num_envs
         return self.step == 0 or crossed(self.step - num_envs, self.step, self.agent.config.train_every)
 
     def _advance(self) -> None:
