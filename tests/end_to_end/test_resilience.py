@@ -102,9 +102,7 @@ class TestRaisedBudgets:
         assert program(*STEPS, "trainer.max_steps=1200", "hydra.run.dir=run").status == 0
         assert load_checkpoint(checkpoints / "best.pt")["step"] == 600
         assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best"]["step"] == 600
-        assert load_checkpoint(checkpoints / "best_0000000700.pt")["step"] == 700, (
-            "the former best is kept"
-        )
+        assert load_checkpoint(checkpoints / "best_0000000700.pt")["step"] == 700, "the former best is kept"
 
 
 class Drifting(gymnasium.Env[Any, Any]):
@@ -193,10 +191,8 @@ class TestEpisodesThatCannotBeRestored:
         with pytest.raises(UserError) as caught:
             trainer(tmp_path, Part(drift=1.0), 300).train()
         message = str(caught.value)
-        assert (
-            "Drifting did not return to its observation" in message
+        assert "Drifting did not return to its observation" in message
         assert "after replaying the seed and the 5 actions of its episode" in message
-        )
         assert "element (0,) is" in message
         assert "checkpoint.allow_inexact_resume=true" in message
 
