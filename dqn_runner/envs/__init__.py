@@ -1,1 +1,1 @@
-"""Environments: parts that make them, and how they are stepped."""
+"""Environments: the options of `env=`, and the workers that step them."""

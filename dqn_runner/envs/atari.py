@@ -1,4 +1,4 @@
-"""The games of the Arcade Learning Environment, under the two protocols that results are published with."""
+"""Atari games of the Arcade Learning Environment, under the two protocols that papers report results with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STICKY_ACTION_PROB = 0.25
 
 
 class AtariProtocol(Enum):
-    """Where the randomness of a deterministic machine comes from, and what ends an episode for learning."""
+    """Source of randomness in the deterministic emulator, and what learning treats as terminal."""
 
     sticky = "sticky"
     noop = "noop"
@@ -28,43 +28,47 @@ class AtariProtocol(Enum):
 class Atari(EnvConfig):
     """A game of the Arcade Learning Environment (Bellemare et al. 2013): uint8 [4, 84, 84], newest last.
 
-    `protocol=sticky` is that of Machado et al. 2018, and Dopamine's: the machine repeats the last action
-    with probability 0.25, and only the end of the game ends an episode. `protocol=noop` is that of Mnih et
-    al. 2015: games begin with 1 to 30 idle frames, and in training a lost life counts as an end for learning.
-    Both cut episodes after 108,000 frames: `trainer.max_steps_per_episode=27000`.
+    `protocol=sticky` is that of Machado et al. 2018 and of Dopamine: the emulator repeats the last action
+    with probability 0.25, and only the end of the game is terminal. `protocol=noop` is that of Mnih et al.
+    2015: games start with 1 to 30 no-op frames, and in training a lost life counts as terminal.
+    Both truncate episodes after 108,000 frames: `trainer.max_steps_per_episode=27000`.
     """
 
     game: str = "Breakout"
-    """As in `Breakout` or `SpaceInvaders`."""
+    """Name of the game, for example `Breakout` or `SpaceInvaders`."""
     protocol: AtariProtocol = AtariProtocol.sticky
-    """What the results are to be compared with."""
+    """Evaluation protocol of the published results to compare with."""
     episodic_life: bool | None = None
-    """In training, what follows a lost life is worth nothing, though the game goes on; null: by protocol."""
+    """In training, do not bootstrap past a lost life; the game continues. null follows the protocol."""
     frame_skip: int = 4
-    """Frames that each action lasts; the observation is the brightest of the last two."""
+    """Frames per action; the observation is the pixel-wise maximum of the last two."""
     frame_stack: int = 4
-    """Observations that the agent sees at once."""
+    """Number of most recent observations that are stacked into one."""
     full_action_space: bool = False
-    """All 18 actions of the joystick instead of those that the game uses."""
+    """Use all 18 joystick actions instead of only those that the game uses."""
     reward_clip: float | None = 1.0
-    """Learning sees rewards between minus and plus this; returns stay as they are. null for no limit."""
+    """Clip the scaled rewards that the agent learns from to [-reward_clip, reward_clip]; reported returns are
+    not clipped. null disables clipping."""
 
     def __post_init__(self) -> None:
-        """Refuse a game without frames."""
+        """Validate the settings; raises UserError."""
         super().__post_init__()
         for name in ("frame_skip", "frame_stack"):
             if (value := getattr(self, name)) < 1:
                 raise UserError(f"env.{name} must be at least 1, got {value}")
 
     def make(self, training: bool = True, render: bool = False) -> Env:
-        """A new game; lost lives are told only in training."""
+        """Return a new game; it reports lost lives only in training.
+
+        Raises UserError if the game does not exist or `ale_py` or `cv2` is not installed.
+        """
         from dqn_runner.envs.wrappers import lost_lives, observations
 
         why = f"env.game={self.game}"
         ale_py = import_module("ale_py", why, extra="atari")
         import_module("cv2", why, extra="atari")
         sticky = self.protocol is AtariProtocol.sticky
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # or each game prints a banner
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # otherwise each game prints a banner
         env: Env = ale_py.AtariEnv(
             game=self._rom(),
             obs_type="grayscale",
@@ -82,7 +86,7 @@ class Atari(EnvConfig):
         return observations.stack_frames(env, self.frame_stack)
 
     def _rom(self) -> str:
-        """The name of the game in ALE, which writes `space_invaders`."""
+        """Return the ROM id of the game in ALE, for example `space_invaders`."""
         roms = import_module("ale_py.roms", f"env.game={self.game}", extra="atari").get_all_rom_ids()
         games = {rom.replace("_", ""): rom for rom in roms}
         name = self.game.replace("_", "").lower()
@@ -92,6 +96,6 @@ class Atari(EnvConfig):
         close = difflib.get_close_matches(name, camel, n=1)
         hint = f"; did you mean {camel[close[0]]}?" if close else ""
         raise UserError(
-            f"env.game={self.game} is no game of the Arcade Learning Environment{hint} "
-            f"(there are: {', '.join(sorted(camel.values()))})"
+            f"env.game={self.game} is not a game of the Arcade Learning Environment{hint} "
+            f"(available: {', '.join(sorted(camel.values()))})"
         )

@@ -1,4 +1,4 @@
-"""Environments: parts that make them, and their shapes."""
+"""What an environment part is, the settings that all of them share, and the shapes of an environment."""
 
 from __future__ import annotations
 
@@ -12,50 +12,53 @@ from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.types import EnvSpec
 
 Env = Any
-"""A `gymnasium.Env`; its generic parameters say nothing here."""
+"""A `gymnasium.Env`; its generic parameters add no information here."""
 
 
 class EnvPart(Protocol):
-    """A kind of environment."""
+    """Makes the environments of a run: one option of `env=`, or an object passed to `Trainer`."""
 
     num_envs: int
     normalize_observations: bool
 
     def make(self, training: bool = True, render: bool = False) -> Env:
-        """A new `gymnasium.Env` with Box observations and Discrete actions.
+        """Return a new `gymnasium.Env` with Box observations and Discrete actions.
 
-        What helps learning but is not the task (lost lives that count as ends) is left out unless `training`.
+        `training=False` leaves out what helps learning but is not part of the task, for example lost lives
+        that count as terminal. With `render`, `env.render()` returns RGB frames.
         """
         ...
 
     def learning_reward(self, reward: float) -> float:
-        """What the agent learns from where the environment gives `reward`."""
+        """Return the reward that the agent learns from, given the reward of the environment."""
         ...
 
 
 Vectorization = Enum("Vectorization", {"sync": "sync", "async": "async"})
-"""Whether several environments are stepped in turn, or at once in processes of their own."""
+"""Whether several environments are stepped one after the other, or in parallel in separate processes."""
 
 
 @dataclass(kw_only=True)
 class EnvConfig:
-    """What can be said of every kind of environment."""
+    """Settings that every environment has."""
 
     num_envs: int = 1
-    """Copies that are stepped together."""
+    """Number of copies of the environment that are stepped together."""
     vectorization: Vectorization = Vectorization["sync"]
-    """`sync` steps the copies in turn; `async` at once, each in a process of its own, for slow ones."""
+    """`sync` steps the copies one after the other; `async` in parallel, each in a separate process, for slow
+    environments."""
     reward_threshold: float | None = None
-    """The return at which the task counts as solved; `trainer.target_return` follows it."""
+    """The mean return at which the task counts as solved; the default of `trainer.target_return`."""
     reward_scale: float = 1.0
-    """Learning sees rewards times this; returns stay as they are."""
+    """Factor on the rewards that the agent learns from; reported returns are not scaled."""
     reward_clip: float | None = None
-    """Learning sees scaled rewards between minus and plus this; returns stay as they are."""
+    """Clip the scaled rewards that the agent learns from to [-reward_clip, reward_clip]; reported returns are
+    not clipped. null disables clipping."""
     normalize_observations: bool = False
-    """Networks see observations less their mean, divided by their standard deviation so far."""
+    """Normalise observations with their running mean and standard deviation before the network."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no environment could use."""
+        """Validate the settings; raises UserError."""
         if self.num_envs < 1:
             raise UserError(f"env.num_envs must be at least 1, got {self.num_envs}")
         for name in ("reward_scale", "reward_clip"):
@@ -64,13 +67,13 @@ class EnvConfig:
                 raise UserError(f"env.{name} must be a positive number, got {value}")
 
     def learning_reward(self, reward: float) -> float:
-        """The reward scaled, then clipped to [-reward_clip, reward_clip]."""
+        """Return the reward scaled, then clipped to [-reward_clip, reward_clip]."""
         scaled, clip = reward * self.reward_scale, self.reward_clip
         return scaled if clip is None else min(max(scaled, -clip), clip)
 
 
 def spec_of(env: Env) -> EnvSpec:
-    """The shapes of an environment; raises for spaces that DQN cannot handle."""
+    """Return the shapes of an environment; raises UserError if DQN cannot handle its spaces."""
     obs: Any = env.observation_space
     action: Any = env.action_space
     if not isinstance(action, gymnasium.spaces.Discrete):
@@ -78,10 +81,10 @@ def spec_of(env: Env) -> EnvSpec:
     discrete = cast("Any", action)
     if discrete.start != 0:
         raise UserError(
-            f"{env_name(env)}'s actions start at {discrete.start}; wrap it so that they start at 0"
+            f"the actions of {env_name(env)} start at {discrete.start}; wrap it so that they start at 0"
         )
     if not isinstance(obs, gymnasium.spaces.Box):
-        raise UserError(f"observations must be a Box; {env_name(env)} has {obs}. {_way_to_a_box(obs)}")
+        raise UserError(f"observations must be a Box; {env_name(env)} has {obs}. {_box_hint(obs)}")
     name = str(cast("Any", obs).dtype)
     stacked = isinstance(env, gymnasium.wrappers.FrameStackObservation)
     return EnvSpec(
@@ -92,14 +95,15 @@ def spec_of(env: Env) -> EnvSpec:
     )
 
 
-def _way_to_a_box(space: Any) -> str:
-    vector = "env.flatten_observation=true makes one vector of them"
+def _box_hint(space: Any) -> str:
+    """Return which settings turn observations of `space` into a Box."""
+    flatten = "env.flatten_observation=true flattens them into one vector"
     if not isinstance(space, gymnasium.spaces.Dict):
-        return vector
+        return flatten
     keys = ", ".join(cast("Any", space).spaces)
-    return f"env.observation_keys=[...] selects some of {keys}; {vector}"
+    return f"env.observation_keys=[...] selects some of {keys}; {flatten}"
 
 
 def env_name(env: Env) -> str:
-    """What to call an environment in messages."""
+    """Return the id of an environment, or its class name if it has none, for messages."""
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__

@@ -1,4 +1,4 @@
-"""Environments: parts that make them, and their shapes."""
+"""The games of MinAtar."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from dqn_runner.envs.base import Env, EnvConfig
 @option("env", "minatar")
 @dataclass(kw_only=True)
 class MinAtar(EnvConfig):
-    """One of the five games of MinAtar (Young & Tian 2019): 10x10 images, one channel per kind of object."""
+    """One of the five games of MinAtar (Young & Tian 2019): bool images [10, 10, channels], one channel per
+    type of object."""
 
     game: str = "breakout"
-    """asterix, breakout, freeway, seaquest or space_invaders."""
+    """Name of the game: asterix, breakout, freeway, seaquest or space_invaders."""
     minimal_actions: bool = True
-    """Only the actions that the game uses (v1); false gives all six (v0), as in the paper's results."""
+    """Use only the actions that affect the game (v1); false uses all six (v0), as in the paper."""
     sticky_action_prob: float = 0.1
     """Probability that the game repeats the last action instead of the chosen one."""
     difficulty_ramping: bool = True
-    """The game becomes faster as it goes on."""
+    """Make the game faster over time."""
 
     def make(self, training: bool = True, render: bool = False) -> Env:
-        """A new game."""
+        """Return a new game; raises UserError if it does not exist or `minatar` is not installed."""
         minatar = import_module("minatar.gym", f"env.game={self.game}", extra="minatar")
         try:
             game = minatar.BaseEnv(
@@ -38,17 +39,20 @@ class MinAtar(EnvConfig):
             )
         except ModuleNotFoundError as error:
             games = "asterix, breakout, freeway, seaquest, space_invaders"
-            raise UserError(f"env.game={self.game} is no MinAtar game; there are {games}") from error
-        return forget_last_action(game)
+            raise UserError(f"env.game={self.game} is not a MinAtar game; available: {games}") from error
+        return clear_last_action_on_reset(game)
 
 
-def forget_last_action(env: Env) -> Env:
-    """MinAtar's reset keeps the last action, which sticky actions would carry into the next episode."""
+def clear_last_action_on_reset(env: Env) -> Env:
+    """Make `reset` of a MinAtar environment clear the last action; returns `env`.
+
+    MinAtar's own `reset` keeps it, so that a sticky action could carry it into the next episode.
+    """
     reset = env.reset
 
-    def fresh_reset(**kwargs: Any) -> Any:
+    def clear_and_reset(**kwargs: Any) -> Any:
         env.game.last_action = 0
         return reset(**kwargs)
 
-    env.reset = fresh_reset
+    env.reset = clear_and_reset
     return env

@@ -1,4 +1,4 @@
-"""Environment objects that the user made, for the Python API."""
+"""Environment objects that are passed to `Trainer` in the Python API, as an environment part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dqn_runner.envs.base import Env, EnvPart
 
 @dataclass(kw_only=True)
 class UserEnv:
-    """An environment object and a second one for evaluation; without `eval_env`, a copy of the first."""
+    """An environment object for training and one for evaluation; without `eval_env`, a copy of `env`."""
 
     env: Env
     eval_env: Env | None = None
@@ -20,7 +20,10 @@ class UserEnv:
     normalize_observations: bool = False
 
     def __post_init__(self) -> None:
-        """Make the evaluation environment before the first one changes."""
+        """Copy the environment for evaluation if none was given, before training changes its state.
+
+        Raises UserError if `env` is a VectorEnv or cannot be copied.
+        """
         if isinstance(self.env, gymnasium.vector.VectorEnv):
             raise UserError(
                 "Trainer takes a single gymnasium.Env, not a VectorEnv; to step several copies together, "
@@ -30,16 +33,16 @@ class UserEnv:
             self.eval_env = _copy(self.env)
 
     def make(self, training: bool = True, render: bool = False) -> Env:
-        """The environment for training, or the one for evaluation: these objects, not new ones."""
+        """Return the environment object for training or the one for evaluation, not a new one."""
         return self.env if training else self.eval_env
 
     def learning_reward(self, reward: float) -> float:
-        """The reward itself."""
+        """Return the reward unchanged."""
         return reward
 
 
 def as_part(env: Env | EnvPart, eval_env: Env | None) -> EnvPart:
-    """`env` if it is a part, else a part that returns this environment object."""
+    """Return `env` if it is an environment part, else wrap the environment object in one."""
     is_env = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
     return UserEnv(env=env, eval_env=eval_env) if is_env else env
 
@@ -51,6 +54,6 @@ def _copy(env: Env) -> Env:
         return copy.deepcopy(env)
     except Exception as error:
         raise UserError(
-            f"evaluation needs a second {type(env.unwrapped).__name__}, but it cannot be made from a "
-            f"gymnasium spec or copied ({error}); pass Trainer(..., eval_env=...)"
+            f"evaluation needs a second {type(env.unwrapped).__name__}, but this one has no gymnasium spec "
+            f"and cannot be copied ({error}); pass Trainer(..., eval_env=...)"
         ) from error

@@ -1,4 +1,4 @@
-"""Runs one environment: resets within the step, true successors, episodes that are played again."""
+"""An environment worker: steps one environment, resets it when an episode ends, and replays episodes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dqn_runner.envs.base import Env, env_name, spec_of
 
 
 class EnvStep(NamedTuple):
-    """One step of one environment."""
+    """The result of one step of one environment."""
 
     next_obs: Array
-    """[*obs_shape]: the true successor."""
+    """[*obs_shape]: the successor observation, before any reset."""
     first_obs: Array | None
-    """[*obs_shape]: the first observation of the next episode, if this one is over."""
+    """[*obs_shape]: the first observation of the next episode if this step ended the episode, else None."""
     reward: float
     terminated: bool
     truncated: bool
@@ -27,7 +27,10 @@ class EnvStep(NamedTuple):
 
 
 class EnvWorker(Protocol):
-    """Runs one environment. Requests begin at once; the functions they return wait for the result."""
+    """Runs one environment.
+
+    A request returns a function that waits for its result, so that several workers can run at once.
+    """
 
     @property
     def spec(self) -> EnvSpec:
@@ -36,44 +39,44 @@ class EnvWorker(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call the environment in messages."""
+        """The name of the environment in messages."""
         ...
 
-    def play(self, seed: int, actions: Sequence[int]) -> Callable[[], Array]:
-        """Reset with `seed` and repeat `actions`; gives the observation after them."""
+    def replay_episode(self, seed: int, actions: Sequence[int]) -> Callable[[], Array]:
+        """Reset with `seed` and repeat `actions`; the result is the observation after them, [*obs_shape]."""
         ...
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
-        """One step, truncated if it is the `last`; where the episode is over, a reset with `next_seed`."""
+        """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
         ...
 
     def close(self) -> None:
-        """End the environment."""
+        """Close the environment."""
         ...
 
 
 class LocalWorker:
-    """Runs an environment in this process, when the result is asked for."""
+    """Runs an environment in this process; the work is done when the result is waited for."""
 
     def __init__(self, env: Env) -> None:
-        """Take over the environment."""
+        """Use `env`; raises UserError if DQN cannot handle its spaces."""
         self.env = env
         self.spec = spec_of(env)
         self.name = env_name(env)
 
-    def play(self, seed: int, actions: Sequence[int]) -> Callable[[], Array]:
-        """Reset with `seed` and repeat `actions`; gives the observation after them."""
-        return functools.partial(self._play, seed, actions)
+    def replay_episode(self, seed: int, actions: Sequence[int]) -> Callable[[], Array]:
+        """Reset with `seed` and repeat `actions`; the result is the observation after them, [*obs_shape]."""
+        return functools.partial(self._replay_episode, seed, actions)
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
-        """One step, truncated if it is the `last`; where the episode is over, a reset with `next_seed`."""
+        """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
         return functools.partial(self._step, action, next_seed, last)
 
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
 
-    def _play(self, seed: int, actions: Sequence[int]) -> Array:
+    def _replay_episode(self, seed: int, actions: Sequence[int]) -> Array:
         obs = self._reset(seed)
         for action in actions:
             obs = self.env.step(action)[0]
@@ -84,7 +87,7 @@ class LocalWorker:
         truncated = bool(truncated) or last
         first_obs = None
         if terminated or truncated:
-            next_obs = np.array(next_obs)  # it may be a buffer that the environment writes over
+            next_obs = np.array(next_obs)  # a copy: the environment may reuse its buffer in the reset
             first_obs = self._reset(next_seed)
         life_lost = bool(info.get("life_lost"))
         return EnvStep(next_obs, first_obs, float(reward), bool(terminated), truncated, life_lost)
@@ -94,6 +97,6 @@ class LocalWorker:
         if np.shape(obs) != self.spec.obs_shape:
             raise UserError(
                 f"{self.name} returned an observation of shape {np.shape(obs)}, but its "
-                f"observation_space says {self.spec.obs_shape}"
+                f"observation_space has shape {self.spec.obs_shape}"
             )
         return obs

@@ -7,8 +7,7 @@ from dqn_runner.agent.config import DQNConfig
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import EnvPart
-from dqn_runner.envs.subprocess_worker import launch, relauncher
-from dqn_runner.envs.vector_env import VectorEnv
+from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
 from dqn_runner.replay.buffer import Replay
 from dqn_runner.training.collector import Collector
 from dqn_runner.training.config import TrainingConfig
@@ -21,10 +20,10 @@ def make_collector(
     """The collector and its training environments, with separate reset seeds for each environment."""
     seed = agent.config.seed
     envs = VectorEnv(
-        [launch(env) for _ in range(env.num_envs)],
+        [make_worker(env) for _ in range(env.num_envs)],
         lambda index, episode: seed_for(seed, "env", index, episode),
         config.max_steps_per_episode,
-        remake=relauncher(env) if config.retry_env else None,
+        make_replacement=worker_factory(env) if config.retry_env else None,
         allow_inexact_resume=allow_inexact_resume,
     )
     return Collector(envs, seed, env.learning_reward)

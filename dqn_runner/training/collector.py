@@ -40,9 +40,8 @@ class Collector:
         self.envs = envs
         self._learning_reward = learning_reward
         self._rng = stream(seed, "exploration")
-        self.num_envs = len(envs.envs)
-        self._returns = [0.0] * self.num_envs
-        self._lengths = [0] * self.num_envs
+        self._returns = [0.0] * envs.num_envs
+        self._lengths = [0] * envs.num_envs
         self._actions: list[int] | None = None
         """Actions that were chosen, but not taken because an environment raised."""
 
@@ -51,7 +50,7 @@ class Collector:
     ) -> None:
         """Act until env step `until_step` or until `max_episodes` episodes ended; updates `progress`."""
         envs, rng, returns, lengths = self.envs, self._rng, self._returns, self._lengths
-        num_envs = self.num_envs
+        num_envs = envs.num_envs
         while progress.step < until_step and len(progress.ended) < max_episodes:
             obs = envs.obs
             actions = self._actions or agent.act(obs, progress.step, rng).tolist()

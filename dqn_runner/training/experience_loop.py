@@ -39,7 +39,7 @@ class ExperienceLoop:
     @property
     def at_iteration_end(self) -> bool:
         """Whether the last iteration was whole, and was not cut short by a budget."""
-        num_envs, train_every = self._collector.num_envs, self._agent.config.train_every
+        num_envs, train_every = self._collector.envs.num_envs, self._agent.config.train_every
         return self.step == 0 or crossed(self.step - num_envs, self.step, train_every)
 
     def advance(self, max_steps: int | None, max_episodes: int | None) -> None:

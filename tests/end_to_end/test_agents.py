@@ -1,4 +1,4 @@
-"""Every agent trains, is evaluated, goes on and is swept on every kind of environment, a user's too."""
+"""Every agent trains, evaluates and resumes on every kind of environment, also one of a user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 
 class Catch(gymnasium.Env):
-    """A ball falls down a 7x7 screen, and a paddle of one pixel must be below it: an image of bytes."""
+    """A ball falls down a 7x7 screen; a paddle of one pixel must catch it. Observations are uint8 images."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (7, 7, 2), np.uint8)
     action_space = gymnasium.spaces.Discrete(3)
@@ -42,7 +42,7 @@ ENVS = {
     "cartpole": ("env=cartpole",),
     "lunarlander": ("env=lunarlander",),
     "breakout": ("env=minatar",),
-    "a user's images": ("env=gym", "env.id=my_games.Catch"),
+    "images of a user": ("env=gym", "env.id=my_games.Catch"),
 }
 SETTINGS = (
     *BUDGET[1:-1],
@@ -55,7 +55,9 @@ SETTINGS = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("env", ENVS)
-def test_every_agent(env: str, program: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_every_agent_trains_evaluates_and_resumes(
+    env: str, program: Callable[..., Outcome], tmp_path: Path
+) -> None:
     (tmp_path / "my_games.py").write_text(IMAGES)
     scheduled = [agent for agent in agent_options() if short_schedule(agent, 200)]
     others = [agent for agent in agent_options() if not short_schedule(agent, 200)]

@@ -1,4 +1,4 @@
-"""A run that was killed and goes on ends byte for byte as one that was never interrupted."""
+"""A run that is killed and resumed ends byte for byte like a run that is not interrupted."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ENVS = {
         "agent.network.channels=4",
         "agent/network=minatar_cnn",
     ],
-    "processes": ["env=cartpole", "env.num_envs=2", "env.vectorization=async"],
-    "pictures": [
+    "subprocess workers": ["env=cartpole", "env.num_envs=2", "env.vectorization=async"],
+    "stacked images": [
         "env=gym",
         "env.id=tests.support.catch.Catch",
         "env.frame_stack=3",
@@ -37,8 +37,8 @@ ENVS = {
         "agent/network=minatar_cnn",
     ],
 }
-ONE_AGENT = {"processes": "rainbow", "pictures": "per_dqn"}
-"""Which agent is enough where the environment is what matters."""
+ONE_AGENT = {"subprocess workers": "rainbow", "stacked images": "per_dqn"}
+"""Environments that are tested with one agent only, because the agent makes no difference there."""
 STEPS = 600
 EXPLORATION = 250
 BUDGET = [
@@ -59,7 +59,7 @@ BUDGET = [
 
 
 def cases() -> list[tuple[str, str]]:
-    """Every agent on every environment, but for those where one is enough."""
+    """Every agent on every environment, or only the agent in ONE_AGENT."""
     return [
         (env, option) for env in ENVS for option in agent_options() if ONE_AGENT.get(env, option) == option
     ]
@@ -67,8 +67,8 @@ def cases() -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("env", "option"), cases())
-def test_killed_again_and_again(env: str, option: str, tmp_path: Path) -> None:
-    """In the middle of the write of a checkpoint, and in between."""
+def test_run_killed_several_times_equals_an_uninterrupted_run(env: str, option: str, tmp_path: Path) -> None:
+    """It is killed while it writes a checkpoint, and between two checkpoints."""
     command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, EXPLORATION)]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for cwd in (whole, killed):

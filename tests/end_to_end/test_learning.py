@@ -1,4 +1,4 @@
-"""Every agent option learns the right values in five tiny environments."""
+"""Every agent option learns the known values of five tiny environments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from dqn_runner.agent.losses.categorical import Categorical
 from dqn_runner.agent.losses.targets import MunchausenTarget
 from dqn_runner.config.build import build_trainer
-from dqn_runner.run import plots
 from tests.support.probes import GAMMA, PROBES, Probe, agent_options, compose_run
 
 TOLERANCE = 0.05
@@ -36,42 +35,42 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
-def test_agent_options_are_found() -> None:
+def test_agent_options_include_those_of_conf() -> None:
     assert {"dqn", "double_dqn"} <= set(agent_options())
 
 
 def settings_of(option: str) -> list[str]:
-    """A categorical loss gets atoms of the size of these values; its own are of the size of returns."""
+    """The overrides of a run. A categorical loss gets a support for these small values."""
     categorical = isinstance(compose_run([f"agent={option}"]).agent.loss, Categorical)
     support = ["agent.loss.v_min=-4", "agent.loss.v_max=4", "agent.loss.num_atoms=81"]
     return [*SETTINGS, *(support if categorical else [])]
 
 
-def values_under(bootstrap: Any, values: list[float]) -> list[float]:
-    """What is learned for an observation: MunchausenTarget adds the scaled log-probability of the action.
+def learned_values(target: Any, values: list[float]) -> list[float]:
+    """The values that a loss with `target` learns for the action values of an observation.
 
-    Actions are equal here or far apart, as seen from its temperature: the log-probability is that of half, or
-    cut off at the floor.
+    MunchausenTarget adds the scaled log-probability of the action. Compared with its temperature, actions are
+    either equal here, with probability 1/2, or so different that the log-probability is clipped at the floor.
     """
-    if not isinstance(bootstrap, MunchausenTarget):
+    if not isinstance(target, MunchausenTarget):
         return values
-    log_policy = torch.log_softmax(torch.tensor(values) / bootstrap.temperature, -1)
-    added = bootstrap.alpha * (bootstrap.temperature * log_policy).clamp(min=bootstrap.floor)
+    log_policy = torch.log_softmax(torch.tensor(values) / target.temperature, -1)
+    added = target.alpha * (target.temperature * log_policy).clamp(min=target.floor)
     return (torch.tensor(values) + added).tolist()
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.__name__)
 @pytest.mark.parametrize("option", agent_options())
-def test_learns_the_values_of(option: str, probe: type[Probe], tmp_path: Path) -> None:
+def test_pitfall_26_every_agent_learns_the_values_of_tiny_environments(
+    option: str, probe: type[Probe], tmp_path: Path
+) -> None:
     env = ["env=gym", f"env.id={probe.__module__}:{probe.__name__}"]
     trainer = build_trainer(compose_run([f"agent={option}", *env, *settings_of(option)]), tmp_path, {}, None)
     trainer.train()
     for observation, values in probe.VALUES.items():
         found = trainer.agent.q_values(np.array([[observation]], np.float32))[0]
-        expected = values_under(trainer.agent.config.loss.target, values)
+        expected = learned_values(trainer.agent.config.loss.target, values)
         assert found == pytest.approx(expected, abs=TOLERANCE), observation

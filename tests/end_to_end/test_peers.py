@@ -1,10 +1,9 @@
-"""Updates of ours against those of published libraries: the same weights and batches, the same result.
+"""Updates equal those of published libraries: the same weights and batches give the same result.
 
-Each library's own update runs, on a batch that is put into its hands. What learning minimises, the gradient
-after clipping and the weights after several steps of Adam are compared, with a target network that is not the
-online network, with terminal states, and with the discounts of windows of several steps. The implicit
-quantiles of tianshou, which does not install beside the versions of constraints.txt, have their comparison in
-benchmarks/against_peers.py.
+Each library runs its own update on a given batch. The tests compare the loss, the gradient after clipping,
+and the weights after several steps of Adam. The target network differs from the online network, and batches
+contain terminal states and n-step discounts. The implicit quantile update of tianshou, which cannot be
+installed with the versions of constraints.txt, is compared in benchmarks/against_peers.py.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ Update = Callable[[Transition], float]
 """One update of a library; returns the loss."""
 
 
-def our_agent(loss: Loss, max_grad_norm: float | None, optimizer: Adam | None = None) -> DQNAgent:
-    """An agent whose target is another network than its online network."""
+def make_agent(loss: Loss, max_grad_norm: float | None, optimizer: Adam | None = None) -> DQNAgent:
+    """An agent whose target network differs from its online network."""
     config = DQNConfig(
         state_dim=OBS,
         action_dim=ACTIONS,
@@ -63,9 +62,10 @@ def our_agent(loss: Loss, max_grad_norm: float | None, optimizer: Adam | None = 
 
 
 def transitions(seed: int, scale: float = 3.0) -> Transition:
-    """A batch of windows of one to three steps, a third of them terminal.
+    """A batch of n-step transitions of one to three steps, a third of them terminal.
 
-    Those have whole rewards, so that projections meet atoms themselves, and returns outside the support.
+    Terminal ones have integer rewards, so that projections fall exactly on atoms. Some returns are outside
+    the support.
     """
     random = torch.Generator().manual_seed(seed)
     reward = scale * torch.randn(BATCH, generator=random)
@@ -81,13 +81,13 @@ def transitions(seed: int, scale: float = 3.0) -> Transition:
 
 
 def steps_of(batch: Transition) -> torch.Tensor:
-    """How many steps each window has; 1 where it is terminal and it does not matter."""
+    """The number of steps of each transition [batch]; 1 if it is terminal, where it has no effect."""
     return torch.where(batch.discount > 0, (batch.discount.log() / np.log(GAMMA)).round(), 1.0)
 
 
 def layers_of(agent: DQNAgent, flat: torch.Tensor) -> list[torch.Tensor]:
     """The weights [outputs, inputs] and biases of a flat vector, as views of it."""
-    shapes = list(zip([OBS, *HIDDEN], [*HIDDEN, ACTIONS * agent.config.loss.width], strict=True))
+    shapes = list(zip([OBS, *HIDDEN], [*HIDDEN, ACTIONS * agent.config.loss.outputs_per_action], strict=True))
     views = agent.network.views(flat)
     for index, (inputs, outputs) in enumerate(shapes):
         if views[2 * index].shape == (inputs, outputs) != (outputs, inputs):
@@ -96,7 +96,7 @@ def layers_of(agent: DQNAgent, flat: torch.Tensor) -> list[torch.Tensor]:
 
 
 Order = Callable[[torch.Tensor], torch.Tensor]
-"""From our order of the outputs, along the first axis, to a library's."""
+"""Permutes the outputs, along the first axis, from our order to that of a library."""
 
 
 def same_order(rows: torch.Tensor) -> torch.Tensor:
@@ -104,11 +104,12 @@ def same_order(rows: torch.Tensor) -> torch.Tensor:
 
 
 def quantiles_first(rows: torch.Tensor) -> torch.Tensor:
-    """sb3-contrib has [quantiles, actions] where we have [actions, quantiles]."""
+    """The outputs of sb3-contrib are [quantiles, actions], ours [actions, quantiles]."""
     return rows.view(ACTIONS, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 1)
 
 
 def as_theirs(agent: DQNAgent, flat: torch.Tensor, order: Order) -> list[torch.Tensor]:
+    """Parameters of our network, shaped and ordered like those of a library."""
     *hidden, weight, bias = layers_of(agent, flat)
     return [*hidden, order(weight), order(bias)]
 
@@ -125,7 +126,7 @@ def compare(
     online: Sequence[nn.Parameter],
     order: Order = same_order,
 ) -> list[float]:
-    """Several updates of both; returns the norms of the gradients before clipping."""
+    """Make several updates with both and compare them; returns our gradient norms before clipping."""
     norms: list[float] = []
     for count in range(UPDATES):
         batch = transitions(count)
@@ -144,14 +145,14 @@ def compare(
 
 
 class Spaces(gymnasium.Env[Any, Any]):
-    """An environment that only says what observations and actions are like."""
+    """An environment that only defines its spaces."""
 
     observation_space = gymnasium.spaces.Box(-10, 10, (OBS,), np.float32)
     action_space = gymnasium.spaces.Discrete(ACTIONS)
 
 
 def sb3_update(model: Any) -> Update:
-    """The model's own `train`, on a batch in the place of one from its replay buffer."""
+    """The model's own `train`, with its replay buffer replaced by the given batch."""
     from stable_baselines3.common.logger import configure
     from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
@@ -174,7 +175,7 @@ def sb3_update(model: Any) -> Update:
 
 
 @pytest.mark.parametrize("max_grad_norm", [10.0, 0.1])
-def test_dqn_learns_as_that_of_stable_baselines3_does(max_grad_norm: float) -> None:
+def test_dqn_updates_equal_those_of_stable_baselines3(max_grad_norm: float) -> None:
     from stable_baselines3 import DQN
 
     model = DQN(
@@ -187,7 +188,7 @@ def test_dqn_learns_as_that_of_stable_baselines3_does(max_grad_norm: float) -> N
         policy_kwargs={"net_arch": HIDDEN},
         device="cpu",
     )
-    agent = our_agent(QLearning(), max_grad_norm)
+    agent = make_agent(QLearning(), max_grad_norm)
     online = list(model.q_net.parameters())
     copy_into(online, as_theirs(agent, agent.learner.online, same_order))
     copy_into(list(model.q_net_target.parameters()), as_theirs(agent, agent.learner.target, same_order))
@@ -196,10 +197,10 @@ def test_dqn_learns_as_that_of_stable_baselines3_does(max_grad_norm: float) -> N
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 0.1])
-def test_qr_dqn_learns_as_that_of_sb3_contrib_does(max_grad_norm: float | None) -> None:
-    """Both sum over the predicted quantiles, average over the target's, and take the middles of taus.
+def test_qr_dqn_updates_equal_those_of_sb3_contrib(max_grad_norm: float | None) -> None:
+    """Both sum over predicted quantiles, average over target quantiles, and use the midpoints of the taus.
 
-    sb3-contrib sets the eps of Adam to that of the paper, 0.01 / batch size; ours is an option of its own.
+    sb3-contrib always sets the eps of Adam to that of the paper, 0.01 / batch size; here it is set.
     """
     from sb3_contrib import QRDQN
 
@@ -214,7 +215,7 @@ def test_qr_dqn_learns_as_that_of_sb3_contrib_does(max_grad_norm: float | None) 
         policy_kwargs={"net_arch": HIDDEN, "n_quantiles": 11},
         device="cpu",
     )
-    agent = our_agent(Quantile(num_quantiles=11), max_grad_norm, Adam(eps=0.01 / BATCH))
+    agent = make_agent(Quantile(num_quantiles=11), max_grad_norm, Adam(eps=0.01 / BATCH))
     online = list(model.quantile_net.parameters())
     target = list(model.quantile_net_target.parameters())
     copy_into(online, as_theirs(agent, agent.learner.online, quantiles_first))
@@ -228,23 +229,23 @@ def test_qr_dqn_learns_as_that_of_sb3_contrib_does(max_grad_norm: float | None) 
 
 @pytest.fixture(scope="module")
 def _torchrl() -> None:
-    """Import it, and undo that it sets how processes start."""
+    """Import torchrl and restore the start method of multiprocessing, which it changes."""
     before = multiprocessing.get_start_method(allow_none=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of start methods, where one was set already
+        warnings.simplefilter("ignore")  # about the start method, if one is already set
         import torchrl.objectives  # noqa: F401
     multiprocessing.set_start_method(before, force=True)
 
 
-def plain_mlp(width: int) -> nn.Sequential:
+def plain_mlp(outputs_per_action: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise([OBS, *HIDDEN]):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], ACTIONS * width))
+    return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], ACTIONS * outputs_per_action))
 
 
 def torchrl_params(params: Any) -> list[Any]:
-    """The layers' weights and biases, in our order."""
+    """The weights and biases of the layers, in our order."""
     flat = params.flatten_keys(".")
     names = [name for name in flat.keys() if name.rpartition(".")[2] in ("weight", "bias")]  # noqa: SIM118
     layers = sorted({name.rpartition(".")[0] for name in names})
@@ -252,11 +253,11 @@ def torchrl_params(params: Any) -> list[Any]:
 
 
 def torchrl_update(objective: Any, online: list[nn.Parameter], agent: DQNAgent) -> Update:
-    """The loss of a LossModule, one step of torch's Adam on it."""
+    """One step of torch's Adam on the loss of a LossModule."""
     from tensordict import TensorDict
     from torchrl.objectives import HardUpdate
 
-    HardUpdate(objective, value_network_update_interval=UPDATES + 1)  # it warns where there is none
+    HardUpdate(objective, value_network_update_interval=UPDATES + 1)  # otherwise the loss module warns
     optimizer = torch.optim.Adam(online, lr=LEARNING_RATE)
     copy_into(online, as_theirs(agent, agent.learner.online, same_order))
     target = [t.data for t in torchrl_params(objective.target_value_network_params)]
@@ -288,7 +289,7 @@ def torchrl_update(objective: Any, online: list[nn.Parameter], agent: DQNAgent) 
 
 
 @pytest.mark.usefixtures("_torchrl")
-def test_double_dqn_learns_as_that_of_torchrl_does() -> None:
+def test_double_dqn_updates_equal_those_of_torchrl() -> None:
     from torchrl.modules import QValueActor
     from torchrl.objectives import DQNLoss
 
@@ -297,14 +298,14 @@ def test_double_dqn_learns_as_that_of_torchrl_does() -> None:
         actor, loss_function="smooth_l1", double_dqn=True, delay_value=True, action_space="categorical"
     )
     objective.make_value_estimator(gamma=GAMMA)
-    agent = our_agent(QLearning(target=DoubleTarget()), None)
+    agent = make_agent(QLearning(target=DoubleTarget()), None)
     online = torchrl_params(objective.value_network_params)
     compare(agent, torchrl_update(objective, online, agent), online)
 
 
 @pytest.mark.usefixtures("_torchrl")
-def test_c51_learns_as_that_of_torchrl_does() -> None:
-    """With double DQN, which torchrl's always has; the projection of terminal states and beyond the ends."""
+def test_c51_updates_equal_those_of_torchrl() -> None:
+    """With double DQN, which torchrl always uses, terminal states, and returns outside the support."""
     from torchrl.modules import DistributionalQValueActor
     from torchrl.objectives import DistributionalDQNLoss
 
@@ -315,7 +316,7 @@ def test_c51_learns_as_that_of_torchrl_does() -> None:
         network, in_keys=["observation"], support=loss.support(), action_space="categorical"
     )
     objective = DistributionalDQNLoss(actor, gamma=GAMMA, delay_value=True)
-    agent = our_agent(loss, None)
+    agent = make_agent(loss, None)
     online = torchrl_params(objective.value_network_params)
     compare(agent, torchrl_update(objective, online, agent), online)
 

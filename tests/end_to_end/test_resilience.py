@@ -1,4 +1,4 @@
-"""What may happen to a run overnight: it is extended, disturbed, preempted, or breaks down."""
+"""Long runs: raised budgets, failing environments and disks, divergence, and preempted jobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import logging
 import math
 import os
+import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +26,11 @@ from dqn_runner.agent.schedules import Constant
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.core.exceptions import DivergedError
 from dqn_runner.core.log import log
-from dqn_runner.training import checks as checks_module
+from dqn_runner.io import files
+from dqn_runner.loggers.files import JsonLines
+from dqn_runner.training import resources
 from dqn_runner.training.config import FrequencyUnit
+from dqn_runner.training.evaluator import Evaluation, Evaluator
 from dqn_runner.training.stopping import Best
 from tests.conftest import BUDGET, Outcome, records, write_my_env
 from tests.support import crash
@@ -38,9 +43,11 @@ STEPS = [
     "trainer.target_return=null",
 ]
 
+TRUNCATED = re.compile(r"did not return to its observation .*; the episode is (cut short|truncated) there")
 
-class Told(logging.Handler):
-    """Collects what the run's log says, whoever else listens."""
+
+class MessageCollector(logging.Handler):
+    """Collects the warnings and errors of the run's log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -51,23 +58,23 @@ class Told(logging.Handler):
 
 
 @pytest.fixture
-def told() -> Iterator[list[str]]:
-    handler = Told()
+def warnings() -> Iterator[list[str]]:
+    handler = MessageCollector()
     log.addHandler(handler)
     yield handler.messages
     log.removeHandler(handler)
 
 
-class TestExtending:
+class TestRaisedBudgets:
     @pytest.mark.slow
     @pytest.mark.parametrize(
         "short", [["trainer.max_steps=901"], ["trainer.max_episodes=31"]], ids=["steps", "episodes"]
     )
     @pytest.mark.parametrize("train_every", [4, 7])
-    def test_a_run_that_ended_goes_on_as_if_it_had_not(
+    def test_finished_run_with_a_larger_budget_equals_an_uninterrupted_run(
         self, program: Callable[..., Outcome], tmp_path: Path, short: list[str], train_every: int
     ):
-        """Its end came in the middle of a round, with an evaluation and a log line that were not due."""
+        """It ended within a training iteration, with an evaluation and a log line that were not due."""
         command = [*STEPS, f"agent.train_every={train_every}", "logging=[jsonl,csv]"]
         long = ["trainer.max_steps=1200", "trainer.max_episodes=null"]
         for name, budgets in (("whole", [long]), ("parts", [["trainer.max_steps=1200", *short], long])):
@@ -80,33 +87,29 @@ class TestExtending:
         found = crash.differences(tmp_path / "whole" / "run", tmp_path / "parts" / "run")
         found = [line for line in found if ": .source." not in line]
         if found and found[0].startswith("the checkpoints are"):
-            aside = {p.name for p in (tmp_path / "parts/run/checkpoints").glob("best_*.pt")}
-            assert aside, found
+            assert list((tmp_path / "parts/run/checkpoints").glob("best_*.pt")), found
             found = found[1:]
         assert found == []
 
-    def test_a_best_of_the_end_gives_way_to_the_one_before(
+    def test_best_checkpoint_of_the_final_evaluation_is_replaced_when_the_run_continues(
         self, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        from dqn_runner.training.evaluator import Evaluation, Evaluator
-
         means = iter([1.0, 2.0, 3.0, 1.5, 0.5, 0.4])
         monkeypatch.setattr(Evaluator, "run", lambda *_: Evaluation([next(means)], [1]))
         assert program(*STEPS, "trainer.max_steps=700", "hydra.run.dir=run").status == 0
         checkpoints = tmp_path / "run" / "checkpoints"
-        assert load_checkpoint(checkpoints / "best.pt")["step"] == 700, (
-            "the end was evaluated, and is the best"
-        )
+        assert load_checkpoint(checkpoints / "best.pt")["step"] == 700, "the final evaluation is the best"
         assert program(*STEPS, "trainer.max_steps=1200", "hydra.run.dir=run").status == 0
         assert load_checkpoint(checkpoints / "best.pt")["step"] == 600
         assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best"]["step"] == 600
-        assert load_checkpoint(checkpoints / "best_0000000700.pt")["step"] == 700, "nothing is deleted"
+        assert load_checkpoint(checkpoints / "best_0000000700.pt")["step"] == 700, "the former best is kept"
 
 
 class Drifting(gymnasium.Env[Any, Any]):
-    """Episodes of ten steps, shown `drift` too high; raises at step `broken` of its life.
+    """Episodes of ten steps; `drift` is added to observations, and the first instance fails at step `broken`.
 
-    The seventh step of an episode gives `reward`; if it is `lost`, what it shows is not a number.
+    With `always`, every instance fails. The seventh step of an episode gives `reward`; if `lost`, its
+    observation is NaN.
     """
 
     observation_space = gymnasium.spaces.Box(-1e9, 1e9, (2,), np.float32)
@@ -130,22 +133,22 @@ class Drifting(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
         self.t = 0
-        return self._see(), {}
+        return self._observation(), {}
 
     def step(self, action: Any) -> Any:
         self.t += 1
         self.steps += 1
         if self.broken and self.steps >= self.broken:
             raise RuntimeError("the simulator is gone")
-        return self._see(), self.reward if self.t == 7 else 1.0, False, self.t == 10, {}
+        return self._observation(), self.reward if self.t == 7 else 1.0, False, self.t == 10, {}
 
-    def _see(self) -> Any:
-        seen = [self.np_random.random() + self.drift, self.t]
-        return np.array([np.nan, self.t] if self.lost and self.t == 7 else seen, np.float32)
+    def _observation(self) -> Any:
+        obs = [self.np_random.random() + self.drift, self.t]
+        return np.array([np.nan, self.t] if self.lost and self.t == 7 else obs, np.float32)
 
 
 class Part:
-    """An environment part, as a user writes one."""
+    """An environment part, as a user may write one."""
 
     def __init__(self, num_envs: int = 1, **kwargs: Any) -> None:
         Drifting.made = 0
@@ -173,7 +176,7 @@ def trainer(
         )
     )
     settings: dict[str, Any] = {
-        "unit": FrequencyUnit.steps,
+        "frequency_unit": FrequencyUnit.steps,
         "max_steps": steps,
         "eval_frequency": 100,
         "log_frequency": 50,
@@ -182,17 +185,18 @@ def trainer(
     return Trainer(agent, part, config, path, loggers={}, allow_inexact_resume=allow_inexact_resume)
 
 
-class TestEpisodesThatDoNotComeBack:
-    def test_the_error_names_the_environment_and_the_way_on(self, tmp_path: Path):
+class TestEpisodesThatCannotBeRestored:
+    def test_resume_error_names_the_env_and_the_setting_that_helps(self, tmp_path: Path):
         trainer(tmp_path, Part(), 205).train()
         with pytest.raises(UserError) as caught:
             trainer(tmp_path, Part(drift=1.0), 300).train()
         message = str(caught.value)
-        assert "Drifting did not come back to its observation after the seed and 5 actions" in message
+        assert "Drifting did not return to its observation" in message
+        assert "after replaying the seed and the 5 actions of its episode" in message
         assert "element (0,) is" in message
         assert "checkpoint.allow_inexact_resume=true" in message
 
-    def test_inexact_cuts_the_episode_short_as_truncated(self, tmp_path: Path):
+    def test_inexact_resume_truncates_the_episode(self, tmp_path: Path):
         trainer(tmp_path, Part(), 205).train()
         second = trainer(tmp_path, Part(drift=1.0), 300, allow_inexact_resume=True)
         stats = second.train()
@@ -206,51 +210,49 @@ class TestEpisodesThatDoNotComeBack:
             if rows["next_obs"][i][1] == 5 and 2 <= rows["obs"][i][1] < 5
         ]
         at_edge = [i for i in cut if 200 < 205 and rows["discount"][i] > 0.99**3 + 1e-6]
-        assert len(at_edge) == 2, "the windows still open were closed with the discount of their own length"
-        assert (rows["discount"] > 0).all(), "nothing terminated"
-        assert any("cut short" in notice for notice in second.directory.notices)
+        assert len(at_edge) == 2, "open n-step windows are stored with the discount of their actual length"
+        assert (rows["discount"] > 0).all(), "no transition is terminal"
+        assert any(TRUNCATED.search(notice) for notice in second.directory.notices)
 
-    def test_it_is_said_in_the_log_and_in_run_json(
+    def test_inexact_resume_is_reported_in_the_log_and_in_run_json(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path
     ):
         command = (*BUDGET, f"env.id={my_env}", "hydra.run.dir=run")
         assert program(*command, "trainer.max_steps=1190").status == 0
         source = tmp_path / "my_pkg" / "envs.py"
         source.write_text(source.read_text().replace("uniform(-1, 1, 60)", "uniform(-1, 0.5, 60)"))
-        import sys
-
         for name in [name for name in sys.modules if name.startswith("my_pkg")]:
             del sys.modules[name]
         gymnasium.registry.pop("MyEnv-v0", None)
-        answer = program(*command).error
-        assert "did not come back to its observation" in answer
+        error = program(*command).error
+        assert "did not return to its observation" in error
         done = program(*command, "checkpoint.allow_inexact_resume=true")
         assert done.status == 0, done.err
-        assert "cut short" in (tmp_path / "run" / "logs" / "training.log").read_text()
-        assert (
-            "cut short"
-            in json.loads((tmp_path / "run" / "run.json").read_text())["sessions"][-1]["notices"][0]
-        )
+        assert TRUNCATED.search((tmp_path / "run" / "logs" / "training.log").read_text())
+        session = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"][-1]
+        assert TRUNCATED.search(session["notices"][0])
 
 
-class TestAnEnvironmentThatRaises:
-    def test_is_made_again_and_the_run_is_the_same(self, tmp_path: Path, told: list[str]):
+class TestFailingEnvironments:
+    def test_env_that_fails_once_is_recovered_and_does_not_change_the_run(
+        self, tmp_path: Path, warnings: list[str]
+    ):
         whole = trainer(tmp_path / "whole", Part(num_envs=2))
         whole.train()
         broken = trainer(tmp_path / "broken", Part(num_envs=2, broken=57))
         broken.train()
-        assert Drifting.made == 4, "two for training, one for evaluation, one in the place of the broken one"
+        assert Drifting.made == 4, "two for training, one for evaluation, one replacement"
         assert torch.equal(whole.agent.learner.online, broken.agent.learner.online)
         assert whole.metrics.history() == broken.metrics.history()
-        (message,) = (message for message in told if "is made again" in message)
+        (message,) = (message for message in warnings if "creating it again" in message)
         assert "RuntimeError: the simulator is gone" in message
 
-    def test_twice_in_a_row_ends_the_run_with_its_state_saved(self, tmp_path: Path):
+    def test_env_that_fails_twice_ends_the_run_and_the_state_is_saved(self, tmp_path: Path):
         with pytest.raises(RuntimeError, match="the simulator is gone"):
             trainer(tmp_path, Part(broken=57, always=True), retry_env=True, eval_frequency=10_000).train()
         assert load_checkpoint(tmp_path / "checkpoints" / "latest.pt")["step"] > 50
 
-    def test_one_that_does_not_come_back_is_not_gone_on_with(self, tmp_path: Path):
+    def test_env_that_cannot_be_restored_ends_the_run(self, tmp_path: Path):
         class Other(Part):
             def make(self, training: bool = True, render: bool = False) -> Drifting:
                 return Drifting(drift=float(Drifting.made >= 2), broken=57)
@@ -260,16 +262,18 @@ class TestAnEnvironmentThatRaises:
 
 
 class TestDivergence:
-    def test_a_diagnosis_the_batch_and_the_last_good_checkpoint(self, tmp_path: Path):
+    def test_pitfall_26_a_run_that_diverges_stops_with_a_diagnosis_and_keeps_its_last_good_checkpoint(
+        self, tmp_path: Path
+    ):
         run = trainer(tmp_path, Part(), steps=400)
         learn, calls = run.agent.learn, iter(range(1000))
 
-        def poisoned(batch: Any, step: int) -> Any:
+        def learn_from_nan_once(batch: Any, step: int) -> Any:
             if next(calls) == 20:
                 batch.transition.reward[3] = float("nan")
             return learn(batch, step)
 
-        run.agent.learn = poisoned  # type: ignore[method-assign]
+        run.agent.learn = learn_from_nan_once  # type: ignore[method-assign]
         with pytest.raises(DivergedError) as caught:
             run.train()
         message = str(caught.value)
@@ -285,12 +289,12 @@ class TestDivergence:
         assert latest["state"]["agent"]["learner"]["online"].isfinite().all()
 
     @pytest.mark.parametrize("part", [{"reward": math.inf}, {"reward": math.nan}, {"lost": True}], ids=str)
-    def test_what_the_environment_did_is_named(self, tmp_path: Path, part: dict[str, Any]):
+    def test_divergence_error_names_non_finite_values_of_the_env(self, tmp_path: Path, part: dict[str, Any]):
         with pytest.raises(DivergedError, match="the environment gave observations or rewards") as caught:
             trainer(tmp_path, Part(**part), steps=400).train()
         assert "learning diverged at step" in str(caught.value)
 
-    def test_an_evaluation_that_is_no_number_is_not_the_best(self):
+    def test_evaluation_of_nan_is_never_the_best(self):
         best = Best()
         assert not best.take(math.nan, 100, 0.0)
         assert best.take(1.0, 200, 0.0)
@@ -305,7 +309,7 @@ class TestDivergence:
             run.train()
         assert not (tmp_path / "checkpoints" / "latest.pt").exists()
 
-    def test_its_exit_status_is_its_own_and_a_sweep_goes_on(
+    def test_divergence_has_its_own_exit_status_and_does_not_stop_a_multirun(
         self, program: Callable[..., Outcome], tmp_path: Path
     ):
         done = program(*BUDGET, "agent.learning_rate=1e30", "hydra.run.dir=run")
@@ -318,10 +322,12 @@ class TestDivergence:
         assert json.loads((tmp_path / "sweep" / "1" / "metrics.json").read_text())["env_steps"] == 1200
 
 
-class TestSignalsOfClusters:
+class TestClusterSignals:
     @pytest.mark.slow
     @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-    def test_the_state_is_saved_and_the_same_command_goes_on(self, tmp_path: Path, number: signal.Signals):
+    def test_cluster_signal_saves_the_state_and_the_same_command_resumes(
+        self, tmp_path: Path, number: signal.Signals
+    ):
         write_my_env(tmp_path)
         command = [*BUDGET, "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650", "hydra.run.dir=run"]
         (tmp_path / "interrupt").write_text(str(int(number)))
@@ -333,10 +339,12 @@ class TestSignalsOfClusters:
         assert records(tmp_path / "whole") == stopped
 
 
-class TestTheDisk:
-    def test_too_little_is_known_before_the_first_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        usage = checks_module.shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(checks_module.shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+class TestDisk:
+    def test_too_small_a_disk_is_reported_before_the_first_step(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        usage = resources.shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: usage._replace(free=10_000))
         with pytest.raises(
             UserError, match=r"need up to [\d.]+ MiB on the disk of .*, where 0\.0 MiB are free"
         ):
@@ -348,12 +356,10 @@ class TestTheDisk:
         [("write", errno.ENOSPC), ("write", errno.EDQUOT), ("open", errno.EROFS), ("fsync", errno.EIO)],
         ids=["full", "quota", "read-only", "broken"],
     )
-    def test_a_disk_that_refuses_costs_nothing_but_the_checkpoints_it_refused(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str], operation: str, code: int
+    def test_failing_disk_loses_only_checkpoints_that_are_due_while_it_fails(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str], operation: str, code: int
     ):
-        """Lines of metrics.jsonl that the disk did not take are written later, in their order."""
-        from dqn_runner.io import files
-        from dqn_runner.loggers.files import JsonLines
+        """Lines of metrics.jsonl that could not be written are written later, in their order."""
 
         def make(path: Path) -> Trainer:
             each = trainer(path, Part(), steps=400)
@@ -367,10 +373,10 @@ class TestTheDisk:
         save, full = checkpointer.save, [False]
 
         def save_while_full(payload: Any, step: int, *rest: Any) -> None:
-            """The disk fills up and is cleared between two writes, whatever the writer's thread does when."""
+            """Fill the disk and free it again only between two writes of the writer thread."""
             checkpointer.wait()
             if full[0]:
-                assert load_checkpoint(latest)["step"] == 50, "the last good one stays"
+                assert load_checkpoint(latest)["step"] == 50, "the last good checkpoint is kept"
                 assert not list(latest.parent.glob("*.tmp"))
             full[0] = step in (100, 150)
             save(payload, step, *rest)
@@ -384,14 +390,14 @@ class TestTheDisk:
         monkeypatch.setattr(files, "os", crash.Disk(at))
         disturbed.train()
         assert records(tmp_path / "full") == records(tmp_path / "whole")
-        refused = [message for message in told if "could not be written" in message]
-        assert [message.partition(" could")[0] for message in refused] == [
+        failures = [message for message in warnings if "could not be written" in message]
+        assert [message.partition(" could")[0] for message in failures] == [
             "the checkpoint of step 100",
             "the checkpoint of step 100",
             "the checkpoint of step 150",
-        ], "the best so far is tried again, before the one that is due"
-        assert os.strerror(code) in refused[0]
-        assert sum("logging.jsonl cannot write" in message for message in told) == (operation == "write")
+        ], "the best checkpoint is tried again before the one that is due"
+        assert os.strerror(code) in failures[0]
+        assert sum("logging.jsonl cannot write" in message for message in warnings) == (operation == "write")
         whole, after = (
             load_checkpoint(tmp_path / name / "checkpoints" / "latest.pt") for name in ("whole", "full")
         )
@@ -402,10 +408,10 @@ class TestTheDisk:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("minutes", "case"), [(60, "preempted"), (1, "timed-out")])
-def test_a_job_is_queued_again_and_goes_on(minutes: int, case: str, tmp_path: Path):
-    """Submitit's handler answers the signal by submitting the same call again.
+def test_preempted_job_is_requeued_and_resumes(minutes: int, case: str, tmp_path: Path):
+    """The signal handler of submitit submits the same call again.
 
-    It takes a job of a limit below ten minutes for one whose time is over, whenever the signal comes.
+    It treats any job with a limit below ten minutes as timed out.
     """
     budget = [
         *BUDGET,
@@ -431,7 +437,7 @@ def test_a_job_is_queued_again_and_goes_on(minutes: int, case: str, tmp_path: Pa
     os.kill(int((job / ".lock").read_text().split()[1]), signal.SIGUSR2)
     launcher.join()
     assert launcher.exitcode == 0, (tmp_path / "output").read_text()
-    said = "".join(path.read_text() for path in (tmp_path / "sweep" / ".submitit").rglob("*_log.*"))
-    assert f"this job is {case}" in said
+    output = "".join(path.read_text() for path in (tmp_path / "sweep" / ".submitit").rglob("*_log.*"))
+    assert f"this job is {case}" in output
     assert len(json.loads((job / "run.json").read_text())["sessions"]) == 2
     assert records(job) == records(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and exceptions: the state is saved, the log says why, and the exit status too."""
+"""Ctrl-C, SIGTERM and exceptions: the state is saved, and the log and the exit status give the reason."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig
 from dqn_runner.agent.exploration import EpsilonGreedy
 from dqn_runner.agent.schedules import Constant
 from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.run import plots
 from dqn_runner.training.config import FrequencyUnit
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli, write_my_env
 
@@ -44,7 +45,7 @@ def step_of(run_dir: Path) -> int:
 class TestSignals:
     @pytest.mark.slow
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_the_state_is_saved_and_the_status_names_the_signal(
+    def test_signal_saves_the_state_and_sets_the_exit_status(
         self, tmp_path: Path, number: signal.Signals, status: int
     ):
         write_my_env(tmp_path)
@@ -56,17 +57,17 @@ class TestSignals:
         assert "error:" not in done.err
         assert f"stopped by {number.name}" in done.err
         assert f"stopped by {number.name}" in log_of(tmp_path / "run")
-        assert "resume=" in done.out + done.err, "it says how to go on"
+        assert "resume=" in done.out + done.err, "the message says how to continue"
         assert 650 <= step_of(tmp_path / "run") <= 660
         assert records(tmp_path / "run")[-1]["step"] <= 660
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert metrics["finished"] is None
-        assert metrics["evaluations"]["step"] == [400], "no evaluation was made only because it was stopped"
+        assert metrics["evaluations"]["step"] == [400], "the signal causes no evaluation"
         assert (tmp_path / "run" / "training_curves.png").exists()
 
     @pytest.mark.slow
-    def test_a_second_ctrl_c_leaves_at_once(self, tmp_path: Path):
-        """The environment hangs after the first one, so that the step never ends."""
+    def test_second_ctrl_c_ends_the_process_immediately(self, tmp_path: Path):
+        """The environment hangs after the first Ctrl-C, so the step never ends."""
         write_my_env(tmp_path)
         (tmp_path / "stuck").touch()
         command = [sys.executable, "-m", "dqn_runner", *ENDLESS, "hydra.run.dir=run"]
@@ -83,7 +84,7 @@ class TestSignals:
         assert process.returncode == 130
         assert "error:" not in err
 
-    def test_a_stopped_run_goes_on_to_its_end(
+    def test_stopped_run_resumes_and_finishes(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path
     ):
         (tmp_path / "interrupt").write_text(str(int(signal.SIGTERM)))
@@ -93,7 +94,7 @@ class TestSignals:
         assert "nothing changed" in done.out
         assert step_of(tmp_path / "run") == 1200
 
-    def test_a_sweep_is_stopped_as_a_whole(
+    def test_ctrl_c_stops_all_jobs_of_a_multirun(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path
     ):
         (tmp_path / "interrupt").write_text(str(int(signal.SIGINT)))
@@ -101,14 +102,14 @@ class TestSignals:
         assert (tmp_path / "sweep" / "0" / "checkpoints" / "latest.pt").exists()
         assert not (tmp_path / "sweep" / "1").exists()
 
-    def test_the_handlers_are_given_back(self, my_env: str, program: Callable[..., Outcome]):
+    def test_signal_handlers_are_restored_after_a_run(self, my_env: str, program: Callable[..., Outcome]):
         before = signal.getsignal(signal.SIGINT)
         assert program(*RUN).status == 0
         assert signal.getsignal(signal.SIGINT) is before
 
 
 class Clock(gymnasium.Env[Any, Any]):
-    """Shows the seed of its episode and the time; rewards the time; is truncated at time 7."""
+    """Observes the seed of the episode and the time, rewards the time, and truncates at time 7."""
 
     observation_space = gymnasium.spaces.Box(0, 2**31, (2,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -136,7 +137,7 @@ class Clock(gymnasium.Env[Any, Any]):
 
 
 class Clocks:
-    """An environment part: the training environments `envs`, then as many more as are asked for."""
+    """An environment part that returns `envs` first, for training, and new ones after that."""
 
     def __init__(self, *envs: Clock) -> None:
         self.envs = list(envs)
@@ -153,8 +154,10 @@ class Clocks:
 class TestExceptions:
     @pytest.mark.parametrize("where", ["step", "reset"])
     @pytest.mark.parametrize("broken", [0, 1])
-    def test_no_transition_and_no_episode_is_torn(self, tmp_path: Path, where: str, broken: int):
-        """One of two environments raises; what is learned from must still be windows of single episodes."""
+    def test_env_that_raises_leaves_only_whole_episodes_and_valid_transitions(
+        self, tmp_path: Path, where: str, broken: int
+    ):
+        """One of two environments raises. Stored n-step transitions must still belong to one episode."""
 
         def trainer(*envs: Clock) -> Trainer:
             config = DQNConfig(
@@ -194,11 +197,11 @@ class TestExceptions:
         for row in range(len(seed)):
             window = [0.5**i * (time[row] + 1 + i) for i in range(int(length[row]))]
             assert columns["reward"][row] == sum(window)
-        assert len(set(zip(seed.tolist(), time.tolist(), strict=True))) == len(seed), "none is there twice"
+        assert len(set(zip(seed.tolist(), time.tolist(), strict=True))) == len(seed), "no duplicates"
 
     @pytest.mark.parametrize("where", ["step", "reset"])
     @pytest.mark.parametrize("num_envs", [1, 2])
-    def test_an_environment_that_raises_costs_nothing_but_time(
+    def test_run_resumed_after_an_env_error_equals_an_uninterrupted_run(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path, where: str, num_envs: int
     ):
         command = (*RUN, f"env.kwargs.where={where}", f"env.num_envs={num_envs}")
@@ -220,15 +223,15 @@ class TestExceptions:
         (tmp_path / "broken").unlink()
         done = program("resume=run")
         assert done.status == 0, done.err
-        assert f"going on from step {failed_at}, " in done.err
+        assert f" from step {failed_at}, " in done.err
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert metrics["finished"] == "trainer.max_steps=1200 reached"
         assert metrics["evaluations"]["step"] == [400, 800, 1200]
-        assert set(metrics["episodes"]["length"]) == {20}, "no episode was lost or cut"
+        assert set(metrics["episodes"]["length"]) == {20}, "no episode is lost or truncated"
         assert program(*command, "hydra.run.dir=whole").status == 0
         assert records(tmp_path / "run") == records(tmp_path / "whole")
 
-    def test_a_run_that_fails_before_its_first_step_leaves_nothing_to_resume(
+    def test_run_that_fails_before_its_first_step_leaves_an_unused_directory(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path
     ):
         (tmp_path / "broken").touch()
@@ -236,33 +239,33 @@ class TestExceptions:
         assert done.status == 1
         assert "RuntimeError: the sensor is lost" in done.err
         (tmp_path / "broken").unlink()
-        assert program(*RUN).status == 0, "the directory is still free"
+        assert program(*RUN).status == 0, "the directory can be used again"
 
-    def test_a_learner_that_raises(
+    def test_error_in_an_update_keeps_the_last_checkpoint(
         self, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         learn = DQNAgent.learn
         calls = iter(range(1_000))
 
-        def fragile(self: DQNAgent, batch: object, step: int) -> object:
+        def fail_once(self: DQNAgent, batch: object, step: int) -> object:
             if next(calls) == 150:
                 raise ArithmeticError("the loss is not finite")
             return learn(self, batch, step)  # pyright: ignore[reportArgumentType]
 
-        monkeypatch.setattr(DQNAgent, "learn", fragile)
+        monkeypatch.setattr(DQNAgent, "learn", fail_once)
         done = program(*BUDGET, "hydra.run.dir=run")
         assert done.status == 1
         assert "ArithmeticError: the loss is not finite" in done.err.splitlines()[-1]
         log = log_of(tmp_path / "run")
         assert "ArithmeticError: the loss is not finite" in log
         assert "the last checkpoint stays" in log
-        assert step_of(tmp_path / "run") == 400, "from the middle of learning nobody could go on exactly"
+        assert step_of(tmp_path / "run") == 400, "the state within a training iteration is not saved"
 
         assert program(*BUDGET, "hydra.run.dir=run").status == 0
         assert program(*BUDGET, "hydra.run.dir=whole").status == 0
         assert records(tmp_path / "run") == records(tmp_path / "whole")
 
-    def test_a_state_that_cannot_be_saved_does_not_hide_the_first_error(
+    def test_error_while_saving_does_not_hide_the_original_error(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         def unwritable(_: DQNAgent) -> object:
@@ -278,13 +281,13 @@ class TestExceptions:
         assert "the state could not be saved" in log
         assert "no space left on device" in log
 
-    def test_curves_that_cannot_be_drawn_do_not_fail_the_run(
+    def test_error_in_drawing_curves_does_not_fail_the_run(
         self, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         def broken(_: Path) -> None:
             raise RuntimeError("no fonts")
 
-        monkeypatch.setattr("dqn_runner.plots.draw_training_curves", broken)
+        monkeypatch.setattr(plots, "draw_training_curves", broken)
         assert program(*BUDGET, "hydra.run.dir=run").status == 0
         assert "no fonts" in log_of(tmp_path / "run")
         assert (tmp_path / "run" / "metrics.json").exists()

@@ -1,4 +1,4 @@
-"""Atari under its two protocols; named after the list of mistakes that DQN code makes."""
+"""Atari games under the sticky and the no-op protocol. Numbered tests are those of docs/pitfalls.md."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import EnvSpec, IntArray
 from dqn_runner.envs.atari import Atari, AtariProtocol
 from dqn_runner.envs.base import spec_of
-from dqn_runner.envs.subprocess_worker import launch
-from dqn_runner.envs.vector_env import VectorEnv
+from dqn_runner.envs.vector_env import VectorEnv, make_worker
 from dqn_runner.training.collector import Collector, Progress
 from dqn_runner.training.evaluator import Evaluator
 
 STICKY, NOOP = AtariProtocol.sticky, AtariProtocol.noop
 
 
-class Player:
-    """An agent that presses buttons in a fixed order, which begins anew when `begin` is called."""
+class FixedPolicy:
+    """An agent whose actions are a fixed random sequence; `restart` starts it from its first action."""
 
     def __init__(self, num_actions: int) -> None:
         self.num_actions = num_actions
-        self.begin()
+        self.restart()
 
-    def begin(self) -> None:
+    def restart(self) -> None:
         self.rng = np.random.default_rng(1)
 
     def act(self, obs: Any, step: int = 0, rng: Any = None) -> IntArray:
         return self.rng.integers(self.num_actions, size=len(obs))
 
 
-class Memory:
-    """A replay that writes down what it is given, as (reward, terminated, truncated)."""
+class RecordingReplay:
+    """A replay that only records (reward, terminated, truncated) of each step."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, bool, bool]] = []
@@ -46,34 +45,35 @@ class Memory:
         self.steps.append((reward, terminated, truncated))
 
 
-def batch(part: Atari, limit: int | None = None) -> VectorEnv:
-    return VectorEnv([launch(part)], lambda _, episode: episode, limit)
+def vector_env(part: Atari, limit: int | None = None) -> VectorEnv:
+    return VectorEnv([make_worker(part)], lambda _, episode: episode, limit)
 
 
-def test_10_lost_lives_and_clipping_leave_evaluation_and_returns_alone() -> None:
+def test_pitfall_10_lost_lives_and_reward_clipping_do_not_affect_evaluation_and_returns() -> None:
     part = Atari(game="SpaceInvaders", protocol=NOOP)
-    player, memory = Player(6), Memory()
-    envs = batch(part)
+    policy, replay = FixedPolicy(6), RecordingReplay()
+    envs = vector_env(part)
     progress = Progress(0)
-    Collector(envs, 0, part.learning_reward).collect(player, memory, progress, 10**6, 1)  # type: ignore[arg-type]
+    Collector(envs, 0, part.learning_reward).collect(policy, replay, progress, 10**6, 1)  # type: ignore[arg-type]
     (episode,) = progress.ended
 
-    rewards = [reward for reward, _, _ in memory.steps]
+    rewards = [reward for reward, _, _ in replay.steps]
     assert set(rewards) == {0.0, 1.0}, "learning sees clipped rewards"
-    assert sum(terminated for _, terminated, _ in memory.steps) == 3, "and three lives"
-    assert memory.steps[-1][1]
-    assert not any(truncated for _, _, truncated in memory.steps)
-    assert episode.length == len(memory.steps), "which are one episode"
+    terminations = sum(terminated for _, terminated, _ in replay.steps)
+    assert terminations == 3, "each of the three lives is terminal in learning"
+    assert replay.steps[-1][1]
+    assert not any(truncated for _, _, truncated in replay.steps)
+    assert episode.length == len(replay.steps), "three lives are one episode"
 
-    player.begin()
-    evaluation = Evaluator(part.make(training=False), lambda _: 0, None).run(player.act, 1)
+    policy.restart()
+    evaluation = Evaluator(part.make(training=False), lambda _: 0, None).run(policy.act, 1)
     assert evaluation.returns == [episode.episode_return]
     assert evaluation.lengths == [episode.length]
-    assert episode.episode_return > 5 * sum(rewards) - 1, "Space Invaders pays from 5 to 30 points"
+    assert episode.episode_return > 5 * sum(rewards) - 1, "rewards of Space Invaders are 5 to 30 points"
 
 
-def test_15_frames_before_an_episode_are_blank_and_the_last_frame_is_kept() -> None:
-    envs = batch(Atari(game="Pong"), limit=6)
+def test_pitfall_15_frame_stacks_start_with_zeros_and_keep_the_final_frame() -> None:
+    envs = vector_env(Atari(game="Pong"), limit=6)
     first = envs.obs[0].copy()
     assert not first[:3].any()
     assert first[3].any()
@@ -86,10 +86,10 @@ def test_15_frames_before_an_episode_are_blank_and_the_last_frame_is_kept() -> N
     assert end.truncated == [True]
     assert np.array_equal(end.next_obs[0][:3], before[1:])
     assert end.next_obs[0][3].any()
-    assert not end.obs[0][:3].any(), "nothing of the last episode is seen in the next"
+    assert not end.obs[0][:3].any(), "an episode starts without frames of the one before"
 
 
-def test_25_no_operation_is_slipped_in_where_a_life_is_lost() -> None:
+def test_pitfall_25_no_extra_action_is_taken_when_a_life_is_lost() -> None:
     env = Atari(protocol=NOOP).make()
     _, info = env.reset(seed=0)
     frame, lost, alive = info["episode_frame_number"], 0, True
@@ -101,33 +101,33 @@ def test_25_no_operation_is_slipped_in_where_a_life_is_lost() -> None:
         frame = info["episode_frame_number"]
     assert lost == 5
     assert env.reset(seed=1)[1]["lives"] == 5
-    assert not env.step(1)[4]["life_lost"], "a new game has lost none"
+    assert not env.step(1)[4]["life_lost"], "a new game starts with no life lost"
 
 
 class TestProtocols:
     @pytest.mark.parametrize("protocol", [STICKY, NOOP])
-    def test_observations(self, protocol: AtariProtocol):
+    def test_atari_observations_are_four_stacked_84x84_uint8_frames(self, protocol: AtariProtocol):
         spec = spec_of(Atari(protocol=protocol).make())
         assert spec == EnvSpec((4, 84, 84), 4, "uint8", frame_stack=4)
 
     @pytest.mark.parametrize(("protocol", "probability"), [(STICKY, 0.25), (NOOP, 0.0)])
-    def test_actions_stick_or_do_not(self, protocol: AtariProtocol, probability: float):
+    def test_only_the_sticky_protocol_has_sticky_actions(self, protocol: AtariProtocol, probability: float):
         ale = Atari(protocol=protocol).make().unwrapped.ale
         assert ale.getFloat("repeat_action_probability") == probability
 
-    def test_games_begin_at_once_or_with_no_ops_of_the_seed(self):
-        def idle(env: Any, seed: int) -> int:
+    def test_only_the_noop_protocol_starts_games_with_a_seeded_number_of_noops(self):
+        def frames_at_reset(env: Any, seed: int) -> int:
             return env.reset(seed=seed)[1]["episode_frame_number"]
 
         sticky, noop = Atari(game="Pong").make(), Atari(game="Pong", protocol=NOOP).make()
-        assert {idle(sticky, seed) for seed in range(4)} == {0}
-        counts = [idle(noop, seed) for seed in range(8)]
+        assert {frames_at_reset(sticky, seed) for seed in range(4)} == {0}
+        counts = [frames_at_reset(noop, seed) for seed in range(8)]
         assert len(set(counts)) > 3
         assert 1 <= min(counts) <= max(counts) <= 30
-        assert [idle(noop, seed) for seed in range(8)] == counts
+        assert [frames_at_reset(noop, seed) for seed in range(8)] == counts
 
     @pytest.mark.parametrize(
-        ("part", "training", "told"),
+        ("part", "training", "reported"),
         [
             (Atari(protocol=NOOP), True, True),
             (Atari(protocol=NOOP), False, False),
@@ -137,34 +137,36 @@ class TestProtocols:
             (Atari(episodic_life=True), False, False),
         ],
     )
-    def test_lost_lives_are_told_in_training(self, part: Atari, training: bool, told: bool):
+    def test_lost_lives_are_reported_only_in_training_with_episodic_life(
+        self, part: Atari, training: bool, reported: bool
+    ):
         env = part.make(training=training)
         env.reset(seed=0)
-        assert ("life_lost" in env.step(0)[4]) == told
+        assert ("life_lost" in env.step(0)[4]) == reported
 
-    def test_rewards_are_clipped_unless_one_does_not_want_it(self):
+    def test_rewards_are_clipped_unless_reward_clip_is_none(self):
         assert [Atari().learning_reward(reward) for reward in (-7.0, 0.0, 4.0)] == [-1.0, 0.0, 1.0]
         assert Atari(reward_clip=None).learning_reward(4.0) == 4.0
 
-    def test_all_buttons_of_the_joystick(self):
+    def test_full_action_space_has_18_actions(self):
         assert spec_of(Atari(full_action_space=True).make()).num_actions == 18
 
 
 class TestGames:
     @pytest.mark.parametrize("game", ["SpaceInvaders", "space_invaders"])
-    def test_are_found_by_either_name(self, game: str):
+    def test_game_names_may_be_camel_case_or_snake_case(self, game: str):
         assert Atari(game=game)._rom() == "space_invaders"
 
-    def test_that_do_not_exist_suggest_the_nearest(self):
-        with pytest.raises(UserError, match=r"env\.game=Brakeout is no game .*; did you mean Breakout\?"):
+    def test_unknown_game_gets_an_error_that_suggests_the_closest_name(self):
+        with pytest.raises(UserError, match=r"env\.game=Brakeout is not a game .*; did you mean Breakout\?"):
             Atari(game="Brakeout").make()
 
-    def test_without_the_emulator_one_is_told_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch):
+    def test_missing_ale_py_gets_an_error_with_the_install_command(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setitem(sys.modules, "ale_py", None)
         with pytest.raises(UserError, match=r"pip install 'dqn_runner\[atari\]'"):
             Atari().make()
 
-    def test_print_no_banner(self, capfd: pytest.CaptureFixture[str]):
+    def test_games_print_no_banner(self, capfd: pytest.CaptureFixture[str]):
         import ale_py
 
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Info)
@@ -172,11 +174,11 @@ class TestGames:
         assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize("name", ["frame_skip", "frame_stack"])
-    def test_need_frames(self, name: str):
+    def test_number_of_frames_must_be_positive(self, name: str):
         with pytest.raises(UserError, match=rf"env\.{name} must be at least 1, got 0"):
             Atari(**{name: 0})
 
-    def test_can_be_drawn(self):
+    def test_rendered_frames_are_rgb(self):
         env = Atari().make(training=False, render=True)
         env.reset(seed=0)
         assert env.render().shape == (210, 160, 3)

@@ -1,4 +1,4 @@
-"""Environment parts: what they show, what learning sees of rewards, and episodes that come back."""
+"""Environment parts: observations, the rewards that learning sees, and episodes that are restored."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from dqn_runner.envs.atari import Atari, AtariProtocol
 from dqn_runner.envs.base import EnvPart, spec_of
 from dqn_runner.envs.gym import GymEnv
 from dqn_runner.envs.minatar import MinAtar
-from dqn_runner.envs.subprocess_worker import launch
-from dqn_runner.envs.vector_env import VectorEnv
+from dqn_runner.envs.vector_env import VectorEnv, make_worker
+from dqn_runner.envs.wrappers import observations
+from dqn_runner.run import plots
 from tests.support.probes import compose_run
 
 HERE = __name__
 
 
 class Grid(gymnasium.Env[Any, Any]):
-    """Shows what MiniGrid shows: an image, a direction and a mission."""
+    """The observations of MiniGrid: an image, a direction and a mission."""
 
     observation_space = spaces.Dict(
         {
@@ -42,21 +43,21 @@ class Grid(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
         self.t = 0
-        return self._see(), {}
+        return self._observation(), {}
 
     def step(self, action: Any) -> Any:
         self.t += 1
-        return self._see(), float(action == 2), self.t == 9, False, {}
+        return self._observation(), float(action == 2), self.t == 9, False, {}
 
-    def _see(self) -> Any:
+    def _observation(self) -> Any:
         image = self.np_random.integers(0, 11, (7, 7, 3)).astype(np.uint8)
         return {"image": image, "direction": self.t % 4, "mission": "reach"}
 
 
 class Film(gymnasium.Env[Any, Any]):
-    """Frames full of the number of the step from 1 on, of the shape `shape`; ends after `length` steps.
+    """Frames of `shape`, filled with the number of the step, from 1; episodes end after `length` steps.
 
-    All observations are one buffer, as simulators hand them out.
+    All observations are one buffer that each step overwrites, as in many simulators.
     """
 
     action_space = spaces.Discrete(2)
@@ -76,29 +77,29 @@ class Film(gymnasium.Env[Any, Any]):
         return self.screen, float(self.screen.flat[0]), bool(self.screen.flat[0] > self.length), False, {}
 
 
-class Negative(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """A user's wrapper."""
+class Mirrored(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """A wrapper of a user."""
 
     def observation(self, observation: Any) -> Any:
         return {**observation, "direction": 3 - observation["direction"]}
 
 
-def batch(part: EnvPart, seed: int = 0, limit: int | None = 12) -> VectorEnv:
-    workers = [launch(part) for _ in range(part.num_envs)]
+def vector_env(part: EnvPart, seed: int = 0, limit: int | None = 12) -> VectorEnv:
+    workers = [make_worker(part) for _ in range(part.num_envs)]
     return VectorEnv(workers, lambda index, episode: seed_for(seed, "env", index, episode), limit)
 
 
-def equal(one: StepResult, two: StepResult) -> bool:
+def are_equal(one: StepResult, two: StepResult) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 class TestDictObservations:
-    def test_one_entry_is_shown_as_it_is(self):
+    def test_one_observation_key_gives_that_entry_unchanged(self):
         env = GymEnv(id=f"{HERE}:Grid", observation_keys=["image"]).make()
         assert spec_of(env) == EnvSpec((7, 7, 3), 7, "uint8")
         assert env.reset(seed=3)[0].tolist() == Grid().reset(seed=3)[0]["image"].tolist()
 
-    def test_several_entries_are_joined_in_the_order_given(self):
+    def test_several_observation_keys_are_concatenated_in_the_given_order(self):
         env = GymEnv(id=f"{HERE}:Grid", observation_keys=["direction", "image"]).make()
         assert spec_of(env) == EnvSpec((4 + 147,), 7)
         raw = Grid().reset(seed=3)[0]
@@ -107,46 +108,44 @@ class TestDictObservations:
         assert obs in env.observation_space
         assert obs.tolist() == [1, 0, 0, 0, *raw["image"].ravel().tolist()]
 
-    def test_the_users_wrappers_come_first(self):
-        part = GymEnv(id=f"{HERE}:Grid", wrappers=[f"{HERE}:Negative"], observation_keys=["direction"])
+    def test_wrappers_of_the_user_are_applied_before_observation_settings(self):
+        part = GymEnv(id=f"{HERE}:Grid", wrappers=[f"{HERE}:Mirrored"], observation_keys=["direction"])
         part.flatten_observation = True
         assert part.make().reset(seed=3)[0].tolist() == [0, 0, 0, 1]
 
-    def test_without_a_choice_the_answer_names_both_ways_and_the_keys(self):
+    def test_dict_observation_without_a_setting_gets_an_error_that_names_the_settings_and_keys(self):
         with pytest.raises(UserError, match=r"observation_keys=\[\.\.\.\] selects some of direction, image,"):
             spec_of(GymEnv(id=f"{HERE}:Grid").make())
-        with pytest.raises(UserError, match=r"env\.flatten_observation=true makes one vector"):
+        with pytest.raises(UserError, match=r"env\.flatten_observation=true flattens them into one vector"):
             spec_of(GymEnv(id=f"{HERE}:Grid").make())
 
-    def test_a_key_that_is_not_there(self):
-        with pytest.raises(UserError, match="there is no picture; there are direction, image, mission"):
+    def test_unknown_observation_key_is_rejected(self):
+        with pytest.raises(UserError, match="has no picture; it has direction, image, mission"):
             GymEnv(id=f"{HERE}:Grid", observation_keys=["picture", "image"]).make()
 
-    def test_an_entry_that_is_no_vector_yet_can_be_flattened(self):
+    def test_discrete_entry_gets_an_error_that_names_flatten_observation(self):
         part = GymEnv(id=f"{HERE}:Grid", observation_keys=["direction"])
         with pytest.raises(UserError, match=r"has Discrete\(4\)\. env\.flatten_observation=true"):
             spec_of(part.make())
 
-    def test_discrete_observations_become_one_hot(self):
+    def test_flattened_discrete_observations_are_one_hot(self):
         env = GymEnv(id="FrozenLake-v1", flatten_observation=True).make()
         assert spec_of(env) == EnvSpec((16,), 4)
         assert env.reset(seed=0)[0].tolist() == [1] + 15 * [0]
 
-    def test_what_has_no_fixed_length_is_refused(self):
+    def test_observations_without_a_fixed_length_cannot_be_flattened(self):
         env = gymnasium.Wrapper(Film())
         env.observation_space = spaces.Sequence(spaces.Discrete(2))
-        from dqn_runner.envs.wrappers import observations
-
         with pytest.raises(UserError, match="cannot be flattened into a vector of fixed length"):
             observations.flatten(env)
 
 
 class TestFrameStacks:
-    def test_grey_frames_become_channels_the_newest_last_and_blank_ones_before(self):
+    def test_frame_stack_has_the_newest_frame_last_and_zeros_before_the_first(self):
         env = GymEnv(id=f"{HERE}:Film", frame_stack=3).make()
         assert spec_of(env) == EnvSpec((3, 3, 4), 2, "uint8", frame_stack=3)
-        seen = [env.reset(seed=0)[0], *(env.step(0)[0] for _ in range(3)), env.reset(seed=0)[0]]
-        assert [obs[:, 0, 0].tolist() for obs in seen] == [
+        frames = [env.reset(seed=0)[0], *(env.step(0)[0] for _ in range(3)), env.reset(seed=0)[0]]
+        assert [obs[:, 0, 0].tolist() for obs in frames] == [
             [0, 0, 1],
             [0, 1, 2],
             [1, 2, 3],
@@ -154,30 +153,30 @@ class TestFrameStacks:
             [0, 0, 1],
         ]
 
-    def test_vectors_are_stacked_too(self):
+    def test_frame_stack_accepts_vectors(self):
         assert spec_of(GymEnv(frame_stack=2).make()) == EnvSpec((2, 4), 2, frame_stack=2)
 
-    def test_channel_images_are_refused(self):
+    def test_frame_stack_rejects_images_with_channels(self):
         with pytest.raises(UserError, match=r"env\.frame_stack=4 stacks vectors and grey images"):
             GymEnv(id=f"{HERE}:Film", kwargs={"shape": (3, 4, 3)}, frame_stack=4).make()
 
-    def test_other_environments_are_no_stacks(self):
+    def test_env_without_frame_stack_has_a_stack_size_of_one(self):
         assert spec_of(MinAtar().make()).frame_stack == 1
 
 
 class TestRewards:
     @given(st.floats(-1e6, 1e6), st.floats(0.01, 100), st.floats(0.01, 100) | st.none())
-    def test_learning_sees_them_scaled_then_clipped(self, reward: float, scale: float, clip: float | None):
-        seen = GymEnv(reward_scale=scale, reward_clip=clip).learning_reward(reward)
-        assert seen == (reward * scale if clip is None else np.clip(reward * scale, -clip, clip))
+    def test_learning_reward_is_scaled_then_clipped(self, reward: float, scale: float, clip: float | None):
+        found = GymEnv(reward_scale=scale, reward_clip=clip).learning_reward(reward)
+        assert found == (reward * scale if clip is None else np.clip(reward * scale, -clip, clip))
 
-    def test_an_undefined_one_stays_undefined(self):
+    def test_learning_reward_of_nan_is_nan(self):
         assert np.isnan(GymEnv(reward_clip=1.0).learning_reward(float("nan")))
 
-    def test_returns_and_evaluations_are_those_of_the_environment(
+    def test_returns_and_evaluations_are_neither_scaled_nor_clipped(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("dqn_runner.plots.draw_training_curves", lambda _: None)
+        monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
         run = compose_run(
             [
                 "env=gym",
@@ -202,8 +201,8 @@ class TestRewards:
         assert stats.best_mean == 27.0
 
 
-def test_an_observation_buffer_that_the_environment_writes_over():
-    envs = batch(GymEnv(id=f"{HERE}:Film", kwargs={"length": 2}))
+def test_final_observation_is_not_overwritten_by_the_reset():
+    envs = vector_env(GymEnv(id=f"{HERE}:Film", kwargs={"length": 2}))
     envs.step([0])
     end = envs.step([0])
     assert (end.terminated, end.next_obs[0, 0, 0], end.obs[0, 0, 0]) == ([True], 3, 1)
@@ -228,16 +227,16 @@ PARTS: dict[str, EnvPart] = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_what_goes_on_from_its_state_is_the_same(name: str) -> None:
+def test_envs_restored_from_a_state_continue_identically(name: str) -> None:
     part = PARTS[name]
     rng = np.random.default_rng(0)
-    whole = batch(part)
+    whole = vector_env(part)
     actions = rng.integers(whole.spec.num_actions, size=(30, part.num_envs)).tolist()
     for row in actions[:17]:
         whole.step(row)
-    resumed = batch(part)
+    resumed = vector_env(part)
     resumed.load_state_dict(whole.state_dict())
     for row in actions[17:]:
-        assert equal(whole.step(row), resumed.step(row))
+        assert are_equal(whole.step(row), resumed.step(row))
     whole.close()
     resumed.close()

@@ -1,4 +1,4 @@
-"""Environments in processes of their own: the same results, and no process that outlives its run."""
+"""Environments in separate processes give the same results, and no process outlives its run."""
 
 from __future__ import annotations
 
@@ -19,34 +19,38 @@ from hypothesis import strategies as st
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.rng import seed_for
 from dqn_runner.core.types import StepResult
+from dqn_runner.envs import subprocess_worker
 from dqn_runner.envs.base import EnvPart
-from dqn_runner.envs.subprocess_worker import EnvDiedError, ProcessWorker, launch, relauncher
-from dqn_runner.envs.vector_env import VectorEnv
+from dqn_runner.envs.subprocess_worker import EnvProcessError, SubprocessWorker
+from dqn_runner.envs.user_env import UserEnv
+from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
 from dqn_runner.envs.worker import EnvWorker, LocalWorker
 from tests.conftest import BUDGET, Outcome, records
-from tests.support.fragile import Fragile, part
+from tests.support.fragile import Fragile, fragile_part
 
 
-def batch(part: EnvPart, workers: list[EnvWorker] | None = None, seed: int = 0, limit: int = 15) -> VectorEnv:
+def vector_env(
+    part: EnvPart, workers: list[EnvWorker] | None = None, seed: int = 0, limit: int = 15
+) -> VectorEnv:
     return VectorEnv(
-        workers or [launch(part) for _ in range(part.num_envs)],
+        workers or [make_worker(part) for _ in range(part.num_envs)],
         lambda index, episode: seed_for(seed, "env", index, episode),
         limit,
-        relauncher(part),
+        worker_factory(part),
     )
 
 
 def transcript(envs: VectorEnv, steps: int, seed: int = 0) -> list[list[Any]]:
-    """All that `steps` random steps show."""
+    """The observations before and the results of `steps` random steps."""
     rng = np.random.default_rng(seed)
-    shown = [[envs.obs.tolist()]]
+    results = [[envs.obs.tolist()]]
     for _ in range(steps):
-        result: StepResult = envs.step(rng.integers(2, size=len(envs.envs)).tolist())
-        shown.append([np.asarray(column).tolist() for column in result])
-    return shown
+        result: StepResult = envs.step(rng.integers(2, size=envs.num_envs).tolist())
+        results.append([np.asarray(column).tolist() for column in result])
+    return results
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -64,7 +68,7 @@ def wait_until(condition: Callable[[], bool]) -> bool:
 
 
 def run_script(text: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """A user's script, as a process."""
+    """Run a user's script in a new process."""
     (directory / "script.py").write_text(text)
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "script.py"]
@@ -73,159 +77,168 @@ def run_script(text: str, directory: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[list[EnvWorker]]:
-    """Two processes that the tests share; an VectorEnv resets what it is given."""
-    made = [launch(part()) for _ in range(2)]
+    """Two processes that the tests share; a VectorEnv resets the workers it is given."""
+    made = [make_worker(fragile_part()) for _ in range(2)]
     yield made
     for worker in made:
         worker.close()
 
 
-class TestTheSameResults:
+class TestSameResults:
     @settings(max_examples=25, deadline=None)
     @given(seed=st.integers(0, 2**32), steps=st.integers(1, 40), limit=st.integers(1, 20))
-    def test_as_in_this_process(self, workers: list[EnvWorker], seed: int, steps: int, limit: int):
-        here = batch(part("sync"), seed=seed, limit=limit)
-        there = batch(part(), workers, seed=seed, limit=limit)
-        assert transcript(there, steps, seed) == transcript(here, steps, seed)
-        assert str(there.state_dict()) == str(here.state_dict())
+    def test_subprocess_envs_give_the_results_of_local_envs(
+        self, workers: list[EnvWorker], seed: int, steps: int, limit: int
+    ):
+        local = vector_env(fragile_part("sync"), seed=seed, limit=limit)
+        remote = vector_env(fragile_part(), workers, seed=seed, limit=limit)
+        assert transcript(remote, steps, seed) == transcript(local, steps, seed)
+        assert str(remote.state_dict()) == str(local.state_dict())
 
-    def test_going_on_from_a_state(self, workers: list[EnvWorker]):
-        here = batch(part("sync"))
-        transcript(here, 23)
-        there = batch(part(), workers, seed=0)
-        there.load_state_dict(here.state_dict())
-        assert transcript(there, 20, 1) == transcript(here, 20, 1)
+    def test_subprocess_envs_load_the_state_of_local_envs(self, workers: list[EnvWorker]):
+        local = vector_env(fragile_part("sync"))
+        transcript(local, 23)
+        remote = vector_env(fragile_part(), workers, seed=0)
+        remote.load_state_dict(local.state_dict())
+        assert transcript(remote, 20, 1) == transcript(local, 20, 1)
 
-    def test_all_environments_step_at_once(self, workers: list[EnvWorker]):
+    def test_subprocess_envs_step_in_parallel(self, workers: list[EnvWorker]):
         for worker in workers:
-            worker.play(0, [])()
+            worker.replay_episode(0, [])()
         waiting = [worker.step(1, 0, False) for worker in workers]
         assert all(worker._poll.poll(30_000) for worker in workers)  # type: ignore[attr-defined]
         assert len({str(wait()) for wait in waiting}) == 1
 
-    def test_answers_that_nobody_waited_for_are_dropped(self, workers: list[EnvWorker]):
+    def test_responses_that_were_not_waited_for_are_dropped(self, workers: list[EnvWorker]):
         worker = workers[0]
-        expected = worker.play(7, [1])().tolist()
+        expected = worker.replay_episode(7, [1])().tolist()
         worker.step(0, 1, False)
-        worker.play(3, [])
-        assert worker.play(7, [1])().tolist() == expected
+        worker.replay_episode(3, [])
+        assert worker.replay_episode(7, [1])().tolist() == expected
 
     @pytest.mark.slow
-    def test_of_a_whole_run_that_is_gone_on_with(self, program: Callable[..., Outcome], tmp_path: Path):
+    def test_resumed_run_with_subprocess_envs_equals_a_run_with_local_envs(
+        self, program: Callable[..., Outcome], tmp_path: Path
+    ):
         command = (*BUDGET, "env.num_envs=2", "logging=[jsonl]")
-        assert program(*command, "hydra.run.dir=here").status == 0
-        there = (*command, "hydra.run.dir=there", "env.vectorization=async")
+        assert program(*command, "hydra.run.dir=local").status == 0
+        remote = (*command, "hydra.run.dir=remote", "env.vectorization=async")
         for steps in (700, 1200):
-            done = program(*there, f"trainer.max_steps={steps}")
+            done = program(*remote, f"trainer.max_steps={steps}")
             assert done.status == 0, done.err
-        assert records(tmp_path / "there") == records(tmp_path / "here")
+        assert records(tmp_path / "remote") == records(tmp_path / "local")
 
 
 class TestErrors:
-    def test_come_back_as_they_are_with_their_traceback(self, tmp_path: Path):
-        asks = tmp_path / "asks"
-        envs = batch(part(num_envs=1, asks=str(asks), always=True))
-        asks.write_text("raise")
+    def test_errors_of_the_env_are_raised_with_their_traceback(self, tmp_path: Path):
+        command = tmp_path / "command"
+        envs = vector_env(fragile_part(num_envs=1, command_file=str(command), always=True))
+        command.write_text("raise")
         with pytest.raises(RuntimeError, match="the sensor is lost") as caught:
-            envs.envs[0].step(0, 0, False)()
+            envs.workers[0].step(0, 0, False)()
         assert 'raise RuntimeError("the sensor is lost")' in str(caught.value.__cause__)
-        asks.write_text("raise what cannot be sent")
+        command.write_text("raise an unpicklable error")
         with pytest.raises(RuntimeError, match="NoPickleError: the sensor is lost"):
-            envs.envs[0].step(0, 0, False)()
+            envs.workers[0].step(0, 0, False)()
         envs.close()
 
     @pytest.mark.parametrize(
-        ("what", "where"),
-        [("raise", "reset"), ("be killed", "step"), ("be killed", "reset"), ("leave a child", "step")],
+        ("failure", "where"),
+        [
+            ("raise", "reset"),
+            ("kill itself", "step"),
+            ("kill itself", "reset"),
+            ("exit and leave a child", "step"),
+        ],
     )
-    def test_an_environment_is_made_again_once(self, what: str, where: str, tmp_path: Path):
-        asks = tmp_path / "asks"
-        envs = batch(part(asks=str(asks), where=where))
-        undisturbed = batch(part("sync"))
+    def test_env_that_fails_once_is_recovered(self, failure: str, where: str, tmp_path: Path):
+        command = tmp_path / "command"
+        envs = vector_env(fragile_part(command_file=str(command), where=where))
+        undisturbed = vector_env(fragile_part("sync"))
         assert transcript(envs, 8) == transcript(undisturbed, 8)
-        asks.write_text(what)
+        command.write_text(failure)
         assert transcript(envs, 30, 1) == transcript(undisturbed, 30, 1)
-        assert not asks.exists()
-        if what == "leave a child":
-            os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # nobody waited for its end
+        assert not command.exists()
+        if failure == "exit and leave a child":
+            os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # recovery did not wait for it
         envs.close()
 
     @pytest.mark.parametrize(
-        ("what", "how"), [("be killed", "was killed by SIGKILL"), ("exit", "exited with 3")]
+        ("failure", "message"), [("kill itself", "was killed by SIGKILL"), ("exit", "exited with 3")]
     )
-    def test_one_that_dies_again_ends_the_run(self, what: str, how: str, tmp_path: Path):
-        asks = tmp_path / "asks"
-        envs = batch(part(num_envs=1, asks=str(asks), always=True))
-        asks.write_text(what)
-        with pytest.raises(EnvDiedError, match=rf"the process \d+ of an environment {how}"):
+    def test_env_that_fails_twice_raises(self, failure: str, message: str, tmp_path: Path):
+        command = tmp_path / "command"
+        envs = vector_env(fragile_part(num_envs=1, command_file=str(command), always=True))
+        command.write_text(failure)
+        with pytest.raises(EnvProcessError, match=rf"the process \d+ of an environment {message}"):
             envs.step([0])
         envs.close()
 
-    def test_settings_that_are_wrong_are_answered_as_in_this_process(self):
-        with pytest.raises(UserError, match=r"does not take env\.kwargs"):
-            batch(part(num_envs=1, size=3))
+    def test_invalid_env_settings_raise_the_error_of_a_local_env(self):
+        with pytest.raises(UserError, match=r"does not accept env\.kwargs"):
+            vector_env(fragile_part(num_envs=1, size=3))
 
-    def test_what_cannot_be_sent_is_named(self):
-        with pytest.raises(UserError, match=r"env\.vectorization=async cannot hand .* to a process"):
-            launch(part(asks=lambda: None))
+    def test_env_part_that_cannot_be_pickled_is_rejected(self):
+        with pytest.raises(UserError, match=r"env\.vectorization=async cannot send .* to a process"):
+            make_worker(fragile_part(command_file=lambda: None))
 
 
-class TestNoProcessStaysBehind:
+class TestEndOfProcesses:
     @pytest.fixture
-    def _patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """However busy the machine is."""
-        monkeypatch.setattr("dqn_runner.env_process.PATIENCE", 1000)
+    def _no_timeout(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a busy machine a process may need long to close its environment."""
+        monkeypatch.setattr(subprocess_worker, "CLOSE_TIMEOUT", 1000)
 
-    @pytest.mark.usefixtures("_patient")
-    def test_after_closing(self):
-        worker = ProcessWorker(part())
-        worker.play(0, [])()
+    @pytest.mark.usefixtures("_no_timeout")
+    def test_close_ends_the_process(self):
+        worker = SubprocessWorker(fragile_part())
+        worker.replay_episode(0, [])()
         process = worker._process
         worker.step(0, 0, False)
         worker.close()
         assert process.exitcode == 0
         worker.close()
 
-    def test_after_closing_one_that_hangs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("dqn_runner.env_process.PATIENCE", 0.01)
-        asks = tmp_path / "asks"
-        worker = ProcessWorker(part(asks=str(asks)))
-        worker.play(0, [])()
-        asks.write_text("hang")
+    def test_close_kills_a_process_that_hangs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(subprocess_worker, "CLOSE_TIMEOUT", 0.01)
+        command = tmp_path / "command"
+        worker = SubprocessWorker(fragile_part(command_file=str(command)))
+        worker.replay_episode(0, [])()
+        command.write_text("hang")
         worker.step(0, 0, False)
         assert wait_until((tmp_path / "hanging").exists)
         worker.close()
         assert worker._process.exitcode == -signal.SIGKILL
 
-    @pytest.mark.usefixtures("_patient")
-    def test_after_one_that_nobody_closed(self):
-        worker = ProcessWorker(part())
-        worker.play(0, [])()
+    @pytest.mark.usefixtures("_no_timeout")
+    def test_garbage_collection_of_a_worker_ends_its_process(self):
+        worker = SubprocessWorker(fragile_part())
+        worker.replay_episode(0, [])()
         process = worker._process
         del worker
         assert process.exitcode == 0
 
-    def test_signals_to_all_processes_are_for_the_one_that_trains(self, workers: list[EnvWorker]):
+    def test_env_processes_ignore_the_signals_that_the_trainer_handles(self, workers: list[EnvWorker]):
         for worker in workers:
-            worker.play(0, [])()
+            worker.replay_episode(0, [])()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 os.kill(worker._process.pid, number)  # type: ignore[attr-defined]
             worker.step(0, 0, False)()
 
     @pytest.mark.parametrize("end", ["kill", "exit", "error"])
-    def test_when_the_run_ends_in_whatever_way(self, end: str, tmp_path: Path):
+    def test_env_processes_end_with_the_training_process(self, end: str, tmp_path: Path):
         script = f"""
 import os, signal, sys
-from tests.support.fragile import part
-from dqn_runner import env_process
-from dqn_runner.env_process import launch
+from tests.support.fragile import fragile_part
+from dqn_runner.envs import subprocess_worker
+from dqn_runner.envs.vector_env import make_worker
 
 if __name__ == "__main__":
-    env_process.PATIENCE = 0.01
-    open("asks", "w").write("hang")
-    made = [launch(part(asks="asks")), launch(part())]
+    subprocess_worker.CLOSE_TIMEOUT = 0.01
+    open("command", "w").write("hang")
+    made = [make_worker(fragile_part(command_file="command")), make_worker(fragile_part())]
     for worker in made:
-        worker.play(0, [])()
+        worker.replay_episode(0, [])()
     waiting = made[0].step(0, 0, False)
     while not os.path.exists("hanging"):
         pass
@@ -239,21 +252,19 @@ if __name__ == "__main__":
         assert done.returncode == {"kill": -signal.SIGKILL, "exit": 0, "error": 1}[end], done.stderr
         pids = [int(word) for word in done.stdout.split()]
         assert len(pids) == 2
-        assert wait_until(lambda: all(gone(pid) for pid in pids))
+        assert wait_until(lambda: all(has_ended(pid) for pid in pids))
 
-    def test_a_script_without_a_main_block_is_told(self, tmp_path: Path):
+    def test_script_without_a_main_block_gets_an_error_that_says_so(self, tmp_path: Path):
         script = """
-from tests.support.fragile import part
-from dqn_runner.env_process import launch
+from tests.support.fragile import fragile_part
+from dqn_runner.envs.vector_env import make_worker
 
-launch(part()).play(0, [])
+make_worker(fragile_part()).replay_episode(0, [])
 """
         done = run_script(script, tmp_path)
         assert done.stderr.splitlines()[-1].endswith("below `if __name__ == '__main__':`"), done.stderr
 
 
-def test_environments_that_a_user_made_are_not_made_again() -> None:
-    from dqn_runner.envs.user_env import UserEnv
-
-    assert relauncher(UserEnv(env=Fragile())) is None
-    assert isinstance(launch(part("sync")), LocalWorker)
+def test_env_objects_of_a_user_are_not_recreated() -> None:
+    assert worker_factory(UserEnv(env=Fragile())) is None
+    assert isinstance(make_worker(fragile_part("sync")), LocalWorker)

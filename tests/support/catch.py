@@ -1,4 +1,4 @@
-"""A game of grey pictures, as a user would bring one along."""
+"""A game with grey images, as a user may write one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gymnasium import spaces
 
 
 class Catch(gymnasium.Env[Any, Any]):
-    """A ball falls from anywhere in the upper half, and the player below moves left, stays or moves right.
+    """A ball falls from the upper half of a 10x10 screen; the player below moves left, stays or moves right.
 
-    All its pictures are one buffer, as simulators hand them out.
+    All observations are one buffer that each step overwrites, as in many simulators.
     """
 
     observation_space = spaces.Box(0, 255, (10, 10), np.uint8)
@@ -25,15 +25,15 @@ class Catch(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         self.row, self.ball = self.np_random.integers((5, 10)).tolist()
         self.player = 5
-        return self._drawn(), {}
+        return self._draw(), {}
 
     def step(self, action: Any) -> Any:
         self.row += 1
         self.player = min(9, max(0, self.player + int(action) - 1))
         over = self.row == 9
-        return self._drawn(), float(over and self.player == self.ball), over, False, {}
+        return self._draw(), float(over and self.player == self.ball), over, False, {}
 
-    def _drawn(self) -> Any:
+    def _draw(self) -> Any:
         self.screen.fill(0)
         self.screen[self.row, self.ball] = 255
         self.screen[9, self.player] = 128

@@ -1,7 +1,7 @@
-"""Five tiny environments, each of which isolates one thing that an agent must be able to learn.
+"""Five tiny environments, each of which tests one ability that an agent needs, and helpers to compose runs.
 
-After https://andyljones.com/posts/rl-debugging.html: the first one that an agent fails says where to look.
-Each knows the values that Q-learning must find: `VALUES` maps an observation to those of its actions.
+After https://andyljones.com/posts/rl-debugging.html: the first environment that an agent fails shows where to
+look. `VALUES` maps an observation to the values of its actions that Q-learning must find.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Values = dict[float, list[float]]
 
 
 class Probe(gymnasium.Env[Any, Any]):
-    """One step from an observation of -1 or 1 to the end; `reward` is what the action gives."""
+    """Episodes of one step, from an observation of -1 or 1; the reward depends on it and on the action."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -45,7 +45,7 @@ class Probe(gymnasium.Env[Any, Any]):
 
 
 class ConstantValue(Probe):
-    """One observation, always the same reward: can the loss and the optimizer fit a constant?"""
+    """One observation, one reward: do the loss and the optimizer fit a constant?"""
 
     STARTS: ClassVar[list[float]] = [0.0]
     VALUES: ClassVar[Values] = {0.0: [1.0, 1.0]}
@@ -58,7 +58,7 @@ class ObservedValue(Probe):
 
 
 class DelayedReward(Probe):
-    """A reward one step later: is the next value discounted, and does the target network follow?"""
+    """A reward one step later: is the next value discounted, and is the target network updated?"""
 
     STARTS: ClassVar[list[float]] = [-1.0]
     VALUES: ClassVar[Values] = {-1.0: [GAMMA, GAMMA], 1.0: [1.0, 1.0]}
@@ -71,14 +71,14 @@ class DelayedReward(Probe):
 
 
 class ActionValue(Probe):
-    """One observation, the reward depends on the action: are actions and rewards kept together?"""
+    """One observation, the reward depends on the action: do actions and rewards stay together?"""
 
     STARTS: ClassVar[list[float]] = [0.0]
     VALUES: ClassVar[Values] = {0.0: [-1.0, 1.0]}
 
 
 class ActionAndObservation(Probe):
-    """The reward depends on both: does a policy that looks at the observation come out?"""
+    """The reward depends on both: does the policy depend on the observation?"""
 
     VALUES: ClassVar[Values] = {-1.0: [1.0, -1.0], 1.0: [-1.0, 1.0]}
 
@@ -87,18 +87,18 @@ PROBES = [ConstantValue, ObservedValue, DelayedReward, ActionValue, ActionAndObs
 
 
 def agent_options() -> list[str]:
-    """What `agent=` can be: the registered ones and those of conf/agent."""
+    """All options of `agent=`: the registered ones and those of conf/agent."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return GlobalHydra.instance().config_loader().get_group_options("agent", ObjectType.CONFIG)
 
 
 def short_schedule(option: str, steps: int) -> list[str]:
-    """The setting that ends exploration after `steps`; none for an agent that has no schedule."""
-    has_one = hasattr(compose_run([f"agent={option}"]).agent.exploration, "schedule")
-    return [f"agent.exploration.schedule.steps={steps}"] if has_one else []
+    """Overrides that end exploration after `steps`; none for an agent without an exploration schedule."""
+    has_schedule = hasattr(compose_run([f"agent={option}"]).agent.exploration, "schedule")
+    return [f"agent.exploration.schedule.steps={steps}"] if has_schedule else []
 
 
 def compose_run(overrides: Sequence[str]) -> RunConfig:
-    """The typed configuration of a command line."""
+    """Return the typed configuration of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return instantiate(compose("config", list(overrides)), _convert_="object")

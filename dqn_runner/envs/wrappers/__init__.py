@@ -1,1 +1,1 @@
-"""Wrappers around environments. They subclass gymnasium, so import them inside functions."""
+"""Environment wrappers. They import gymnasium, so import them inside functions."""

@@ -1,4 +1,4 @@
-"""Wrappers that make what an environment shows fit for a network. Imports gymnasium: import this late."""
+"""A wrapper that reports lost lives. It imports gymnasium, so import it inside functions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import gymnasium
 
 
 class LostLives(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Says in `info["life_lost"]` that a step cost a life; the game goes on."""
+    """Sets `info["life_lost"]` at each step: whether it cost a life. The episode continues.
+
+    The environment must report the number of lives in `info["lives"]`.
+    """
 
     _lives = 0
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """A new game with all its lives."""
+        """Reset the environment and the count of lives."""
         obs, info = self.env.reset(**kwargs)
         self._lives = info["lives"]
         return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """A step, with its loss."""
+        """Take a step and compare the number of lives with that before."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         info["life_lost"] = info["lives"] < self._lives
         self._lives = info["lives"]

@@ -1,4 +1,4 @@
-"""Wrappers that make what an environment shows fit for a network. Imports gymnasium: import this late."""
+"""Wrappers that convert observations for a network. They import gymnasium: import them inside functions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ Env = gymnasium.Env[Any, Any]
 
 
 def select_entries(env: Env, keys: Sequence[str]) -> Env:
-    """Only some entries of a Dict observation.
+    """Select entries of a Dict observation.
 
-    One key gives its entry as it is; several are flattened and joined, in this order, into one float vector.
+    One key gives its entry unchanged; several are flattened and concatenated, in the order of `keys`, into
+    one float32 vector. Raises UserError if the observation is not a Dict or has no such key.
     """
     space: Any = env.observation_space
     if not isinstance(space, spaces.Dict):
-        raise UserError(f"env.observation_keys={list(keys)} needs Dict observations; these are {space}")
+        raise UserError(f"env.observation_keys={list(keys)} needs Dict observations, got {space}")
     entries = cast("dict[str, Any]", space.spaces)
     if missing := [key for key in keys if key not in entries]:
-        there = f"there are {', '.join(entries)}"
-        raise UserError(f"env.observation_keys: there is no {', '.join(missing)}; {there}")
+        raise UserError(
+            f"env.observation_keys: the observation has no {', '.join(missing)}; it has {', '.join(entries)}"
+        )
     chosen = [entries[key] for key in keys]
     if len(keys) == 1:
         return TransformObservation(env, itemgetter(keys[0]), chosen[0])
@@ -44,24 +46,27 @@ def select_entries(env: Env, keys: Sequence[str]) -> Env:
 
 
 def flatten(env: Env) -> Env:
-    """Any observation as one vector; a Discrete one becomes one-hot."""
+    """Flatten any observation into one vector; a Discrete observation becomes one-hot.
+
+    Raises UserError if the vector has no fixed length.
+    """
     space: Any = env.observation_space
     return TransformObservation(env, lambda obs: spaces.flatten(space, obs), _flat_space(space))
 
 
 def stack_frames(env: Env, frames: int) -> Env:
-    """The last `frames` observations along a new first axis; those before an episode are blank.
+    """Stack the last `frames` observations along a new first axis; those before the first one are zero.
 
     Images [height, width] become [frames, height, width], the channels of a convolution (Mnih et al. 2015).
+    Raises UserError unless observations are vectors or grey images.
     """
     space: Any = env.observation_space
     if not isinstance(space, spaces.Box) or len(space.shape) > 2:
         raise UserError(
-            f"env.frame_stack={frames} stacks vectors and grey images [height, width]; these observations "
-            f"are {space}. For images, gymnasium.wrappers.GrayscaleObservation in "
-            "env.wrappers gives grey ones"
+            f"env.frame_stack={frames} stacks vectors and grey images [height, width], but observations are "
+            f"{space}. For colour images, add gymnasium.wrappers.GrayscaleObservation to env.wrappers"
         )
-    copy: Callable[[Any], Any] = np.array  # of what some environments write over
+    copy: Callable[[Any], Any] = np.array  # some environments reuse one observation buffer
     copied: Env = TransformObservation(env, copy, cast("Any", space))
     return FrameStackObservation(copied, frames, padding_type="zero")
 
