@@ -33,7 +33,7 @@ STEPS = 65_000
 """Of a run; the last write ends before the clock stops, and is paid for in full."""
 MORE = 1_000
 """Steps that a resumed run goes on for."""
-GOING_ON = "going on from"
+GOING_ON = "resuming from"
 """The line of a resumed run before its first step."""
 RUN = (
     "env=cartpole",

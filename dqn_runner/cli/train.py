@@ -66,7 +66,7 @@ def _train(
         print("\n".join(["changed for this session:", *changes]) if changes else "nothing changed")
     reporter = _reporter(run)
     trainer = build_trainer(run, run_dir, source, group, reporter)
-    trainer.directory.claim()
+    trainer.directory.lock()
     if stored:
         trainer.resume(stored.path)
     if trainer.ended is None:

@@ -133,7 +133,9 @@ def to_import_path(target: str) -> str:
     if target in _CLASSES:
         return import_path(_CLASSES[target])
     if "=" in target:
-        raise UserError(f"the stored configuration uses {target}, which this dqn_runner does not have")
+        raise UserError(
+            f"the stored configuration uses {target}, which this version of dqn_runner does not have"
+        )
     return target
 
 
@@ -142,7 +144,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        cls = cast("type[Any]", type(value))
+        cls: type = type(value)
         return _describe(cls, {field.name: getattr(value, field.name) for field in _fields(cls)})
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
@@ -154,7 +156,7 @@ def to_plain(value: Any) -> Any:
         return value
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
-    return _describe(type(value), dict[str, Any](getattr(value, "__dict__", {})))
+    return _describe(cast("type[Any]", type(value)), dict[str, Any](getattr(value, "__dict__", {})))
 
 
 def with_defaults(tree: Any) -> Any:

@@ -81,7 +81,7 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a new file; remove one that a crash left there first, because it may be a link to a checkpoint."""
+    """Write a new file. One left there by a crash is removed first: it may be a link to a checkpoint."""
     remove(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:

@@ -72,7 +72,7 @@ def saved(capacity: int, spec: EnvSpec) -> Saved:
         ]
     return Saved(
         sum(rows * size for rows, size in rings),
-        sum(min(rows, segments.length(size)) * size for rows, size in rings),
+        sum(min(rows, segments.rows_per_segment(size)) * size for rows, size in rings),
     )
 
 

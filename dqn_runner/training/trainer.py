@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST, best_name, numbered_name
+from dqn_runner.checkpointing.checkpointer import BEST, best_name, numbered_name
 from dqn_runner.core.exceptions import DivergedError, NoRoomError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
@@ -112,11 +112,11 @@ class Trainer:
         the step finish and the state be saved, and then have their effect. Raises DivergedError when learning
         gives numbers that are not finite.
         """
-        self.directory.claim()
+        self.directory.lock()
         with StopSignals() as self._signals:
             failed = False
             try:
-                if self.directory.holds_own_run():
+                if self.directory.has_resumable_run():
                     self.resume(self.output_dir)
                 self._watch.start(self._elapsed_before, self.step)
                 self.directory.open(self.step, self.episode, self._run_info())
@@ -130,7 +130,7 @@ class Trainer:
                 self.directory.close(failed)
                 self.collector.envs.close()
                 self.evaluator.close()
-        if self.directory.checkpoints.failed:
+        if self.directory.checkpoint_failed:
             raise NoRoomError(
                 f"the end of the run could not be saved to {self.output_dir}; its log says why. Make room, "
                 "and the same command goes on"
@@ -147,7 +147,7 @@ class Trainer:
         directory.notices += [
             f"{c.reason}; the episode is cut short there" for c in self.collector.envs.truncated_episodes
         ]
-        directory.checkpoints.take_up(file, self.best.step)
+        directory.restore_checkpoints(file, self.best.step)
 
     def _run_info(self) -> RunInfo:
         return RunInfo(
@@ -239,9 +239,9 @@ class Trainer:
             return
         try:
             self._write_checkpoint([])
-            self.directory.checkpoints.wait()
-            if not self.directory.checkpoints.failed:
-                log.info("the state was saved to %s", self.directory.checkpoints.directory / LATEST)
+            self.directory.wait_for_checkpoint()
+            if not self.directory.checkpoint_failed:
+                log.info("the state was saved to %s", self.directory.latest_checkpoint)
         except Exception:
             log.exception("the state could not be saved")
 
@@ -271,7 +271,7 @@ class Trainer:
             stopped = self._signals.received
             self._save(numbered, bool(end or stopped), aside)
             if end:
-                self.directory.checkpoints.wait()
+                self.directory.wait_for_checkpoint()
                 log.info("at step %d, episode %d: %s", self.step, self.episode, end)
                 return end
             if stopped:
@@ -347,7 +347,7 @@ class Trainer:
 
     def _stop(self, number: signal.Signals) -> None:
         """Leave everything behind that a run leaves, and let the signal have its effect."""
-        self.directory.checkpoints.wait()
+        self.directory.wait_for_checkpoint()
         self._leave_report()
         where = (self.step, self.episode, number.name, self.output_dir)
         log.info("at step %d, episode %d: stopped by %s; resume=%s goes on", *where)

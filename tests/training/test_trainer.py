@@ -128,9 +128,9 @@ def test_event_tape_in_steps(tmp_path: Path) -> None:
     spy(tape, agent, "sync_target", "sync")
     save = trainer.directory.checkpoints.save
 
-    def noted(payload: State, step: int, names: list[str], set_best_aside: str | None) -> None:
+    def noted(payload: State, step: int, names: list[str], previous_best: str | None) -> None:
         tape.events.append(f"save {' '.join(names)}")
-        save(payload, step, names, set_best_aside)
+        save(payload, step, names, previous_best)
 
     trainer.directory.checkpoints.save = noted  # pyright: ignore[reportAttributeAccessIssue]
     trainer.train()
