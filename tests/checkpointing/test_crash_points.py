@@ -52,7 +52,7 @@ class Contents:
         return {path: (inode, self.data[inode]) for path, inode in self.names.items()}
 
     def after_power_loss(self, rng: random.Random) -> Iterator[dict[Path, tuple[int, bytes]]]:
-        """Files after a power loss: none, all or some of the unsynced names, and part of the unsynced data."""
+        """Files after a power loss: none, all or some of the unsynced names, and part of unsynced data."""
         for share in (0.0, 1.0, 0.5, 0.5):
             names = dict(self.durable_names)
             for change in self.pending:
