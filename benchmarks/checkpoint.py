@@ -1,10 +1,9 @@
-"""What checkpoints cost: the stall of training, bytes written, the share of a run's time, and time to resume.
+"""Measures the cost of checkpoints: stalls of training, bytes written, share of a run's time, time to resume.
 
     python benchmarks/checkpoint.py --repeats 5 --json checkpoint.json
 
-Every run is the program itself, on CartPole and in a process of its own; its replay is filled to the size in
-question before the first step, which takes seconds instead of hours. Prints tables in Markdown. See README.md
-in this folder for what is measured and how to read them.
+Each run is the program in a new process, on CartPole; its replay is filled before the first step, which takes
+seconds instead of hours. Prints tables in Markdown. README.md in this folder explains what they contain.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean, median
 from typing import Any, NamedTuple
 
+from checkpoint_tables import RESUMES, SHARES, STALLS, resume_row, share_row, stall_rows, table
 from speed_vs_sb3 import machine
 
 REPLAYS = ("uniform", "prioritized")
@@ -30,11 +29,11 @@ EVERY = 10_000
 """Env steps between checkpoints."""
 NEVER = 10**9
 STEPS = 65_000
-"""Of a run; the last write ends before the clock stops, and is paid for in full."""
+"""Env steps of a run; its end includes the last write completely."""
 MORE = 1_000
-"""Steps that a resumed run goes on for."""
-GOING_ON = "going on from"
-"""The line of a resumed run before its first step."""
+"""Env steps that a resumed run continues for."""
+RESUMING = "resuming from"
+"""Start of the message that a resumed run logs before its first step."""
 RUN = (
     "env=cartpole",
     f"trainer.eval_frequency={NEVER}",  # no best.pt: the numbered checkpoints are the only ones
@@ -47,33 +46,33 @@ FILL, RESULT = "BENCHMARK_FILL", "BENCHMARK_RESULT"
 """Environment variables: transitions to fill the replay with, and the file for the timeline."""
 
 
-# In the measured process
+# Code that runs in the measured process
 
 
 @dataclass
 class Timeline:
-    """What one process did, in seconds of its clocks."""
+    """Times of one process, in seconds of its clocks."""
 
     building: float = 0.0
-    """Before the trainer is built."""
+    """Time before the trainer is built."""
     first_step: float = 0.0
-    """After the first steps, up to the first round of learning."""
-    begun: float = 0.0
+    """Time after the first steps, up to the first training iteration."""
+    started: float = 0.0
     ended: float = 0.0
-    """Around the loop, without what concludes a run."""
-    begun_cpu: float = 0.0
+    """Time at the start and the end of the training loop, without the final evaluation."""
+    started_cpu: float = 0.0
     ended_cpu: float = 0.0
-    """The same in CPU time, of all threads."""
+    """The same in CPU time of all threads."""
     stalls: list[float] = field(default_factory=list[float])
-    """Per checkpoint: how long training stood still, with the wait for the write before."""
+    """Per checkpoint: how long training was stopped, including the wait for the previous write."""
     writing: list[float] = field(default_factory=list[float])
-    """Per checkpoint: CPU time of the thread that writes it."""
+    """Per checkpoint: CPU time of the thread that wrote it."""
     writes: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     """Name and bytes of every file: the new segments of a checkpoint, then the checkpoint."""
 
 
 def run_here(overrides: Sequence[str]) -> None:
-    """The program with `overrides`, watched."""
+    """Run the program with `overrides`, and record a Timeline."""
     from dqn_runner.checkpointing.checkpointer import Checkpointer
     from dqn_runner.cli import main
     from dqn_runner.config import build
@@ -81,7 +80,7 @@ def run_here(overrides: Sequence[str]) -> None:
 
     timeline = Timeline()
     build_trainer, write_atomically = build.build_trainer, files.write_atomically
-    write_job: Any = Checkpointer._write
+    write_checkpoint: Any = Checkpointer._write
 
     def build_watched(*args: Any) -> Any:
         timeline.building = time.perf_counter()
@@ -96,7 +95,7 @@ def run_here(overrides: Sequence[str]) -> None:
 
     def write_timed(*args: Any) -> None:
         start = time.thread_time()
-        write_job(*args)
+        write_checkpoint(*args)
         timeline.writing.append(time.thread_time() - start)
 
     build.build_trainer, files.write_atomically = build_watched, write_counted
@@ -107,7 +106,7 @@ def run_here(overrides: Sequence[str]) -> None:
 
 
 def fill(trainer: Any, transitions: int) -> None:
-    """Experience that nobody made: what it says does not matter here, only how much it is."""
+    """Fill the replay with random transitions; only their number matters here."""
     import numpy as np
 
     obs = np.random.default_rng(0).standard_normal((1024, 4), dtype=np.float32)
@@ -117,12 +116,12 @@ def fill(trainer: Any, transitions: int) -> None:
 
 
 def watch(trainer: Any, timeline: Timeline) -> None:
-    """Read the clocks where the trainer goes from one duty to the next."""
+    """Record the time when the trainer starts and ends its loop, and the duration of each checkpoint."""
     loop, conclude, collect = trainer._loop, trainer._conclude, trainer.collector.collect
     write = trainer._write_checkpoint
 
     def timed_loop() -> str:
-        timeline.begun, timeline.begun_cpu = time.perf_counter(), time.process_time()
+        timeline.started, timeline.started_cpu = time.perf_counter(), time.process_time()
         return loop()
 
     def timed_conclude(*args: Any) -> Any:
@@ -132,7 +131,7 @@ def watch(trainer: Any, timeline: Timeline) -> None:
     def timed_collect(*args: Any) -> None:
         collect(*args)
         timeline.first_step = time.perf_counter()
-        trainer.collector.collect = collect  # the next ones are not watched
+        trainer.collector.collect = collect  # only the first call is timed
 
     def timed_write(*args: Any) -> None:
         start = time.perf_counter()
@@ -143,18 +142,18 @@ def watch(trainer: Any, timeline: Timeline) -> None:
     trainer._write_checkpoint, trainer.collector.collect = timed_write, timed_collect
 
 
-# In the measuring process
+# Code that runs in the measuring process
 
 
 class Process(NamedTuple):
-    """A run of the program, and seconds from its start until it went on from a checkpoint."""
+    """A run of the program, and the seconds from its start until it resumed from a checkpoint."""
 
     timeline: Timeline
-    going_on: float | None
+    resumed_after: float | None
 
 
 def run_fresh(run_dir: Path, transitions: int, overrides: Sequence[str]) -> Process:
-    """The program in a new process."""
+    """Run the program in a new process."""
     result = run_dir.with_suffix(".json")
     variables = {
         **os.environ,
@@ -163,7 +162,7 @@ def run_fresh(run_dir: Path, transitions: int, overrides: Sequence[str]) -> Proc
         FILL: str(transitions),
         RESULT: str(result),
     }
-    start, going_on, output = time.perf_counter(), None, list[str]()
+    start, resumed_after, output = time.perf_counter(), None, list[str]()
     with subprocess.Popen(
         [sys.executable, __file__, "--only", *overrides],
         env=variables,
@@ -173,27 +172,27 @@ def run_fresh(run_dir: Path, transitions: int, overrides: Sequence[str]) -> Proc
     ) as child:
         for line in child.stdout or ():
             output.append(line)
-            if going_on is None and GOING_ON in line:
-                going_on = time.perf_counter() - start
+            if resumed_after is None and RESUMING in line:
+                resumed_after = time.perf_counter() - start
     if child.returncode != 0:
         sys.exit(f"{''.join(output)}\na run failed, see above")
-    return Process(Timeline(**json.loads(result.read_text())), going_on)
+    return Process(Timeline(**json.loads(result.read_text())), resumed_after)
 
 
 @dataclass
 class Case:
-    """A replay of one kind and size, and what was measured with it."""
+    """A replay type and size, and the runs measured with it."""
 
     replay: str
     transitions: int
     saving: list[Timeline] = field(default_factory=list[Timeline])
-    """Runs with a checkpoint every 10,000 steps, each beside one of `plain`."""
+    """Runs with a checkpoint every EVERY steps, each paired with one of `plain`."""
     plain: list[Timeline] = field(default_factory=list[Timeline])
-    """The same runs without."""
+    """The same runs without checkpoints."""
     resumed: list[Process] = field(default_factory=list[Process])
 
     def measure(self, repeats: int, directory: Path) -> None:
-        """Pairs of runs, in turns the one or the other first; then the last with checkpoints is resumed."""
+        """Measure pairs of runs in alternating order, then resume the last run with checkpoints."""
         replay = (f"agent/replay={self.replay}", f"agent.replay.capacity={self.transitions}")
         for repeat in range(repeats):
             pair = [("saving", EVERY, self.saving), ("plain_", NEVER, self.plain)]
@@ -208,23 +207,24 @@ class Case:
             self.resumed.append(run_fresh(run_dir, 0, (f"resume={run_dir}", budget)))
 
     def checkpoints(self) -> list[list[Checkpoint]]:
-        """Of each run, in order; the last one of a run concludes it."""
+        """Checkpoints of each run in order; the last one is written at the end of the run."""
         return [checkpoints_of(run) for run in self.saving]
 
 
 class Checkpoint(NamedTuple):
-    """One checkpoint, as training and the disk saw it."""
+    """Cost of one checkpoint."""
 
     stall: float
-    """Seconds."""
+    """Seconds for which training was stopped."""
     segments: int
-    """Transitions in segments that were written for it."""
+    """Transitions in the segments that were written with it."""
     segment_bytes: int
     bytes: int
-    """Of the .pt file."""
+    """Size of the .pt file."""
 
 
 def checkpoints_of(run: Timeline) -> list[Checkpoint]:
+    """Checkpoints of a run, each with the segments that were written before it."""
     found: list[Checkpoint] = []
     rows = size = 0
     stalls = iter(run.stalls)
@@ -236,71 +236,6 @@ def checkpoints_of(run: Timeline) -> list[Checkpoint]:
             found.append(Checkpoint(next(stalls), rows, size, length))
             rows = size = 0
     return found
-
-
-# Tables
-
-
-def stall_rows(case: Case) -> list[str]:
-    """The first checkpoint of a run, which writes the whole replay, and those after it."""
-    runs = case.checkpoints()
-    kinds = {
-        "first": [run[0] for run in runs],
-        "later": [checkpoint for run in runs for checkpoint in run[1:-1]],
-    }
-    return [
-        f"| {case.replay} | {case.transitions:,} | {kind} | {milliseconds(c.stall for c in group)} "
-        f"| {mean(c.segments for c in group):,.0f} | {mean_mb(c.segment_bytes for c in group)} "
-        f"| {mean_mb(c.bytes for c in group)} |"
-        for kind, group in kinds.items()
-    ]
-
-
-def share_row(case: Case) -> str:
-    wall = [run.ended - run.begun for run in case.saving]
-    without = [run.ended - run.begun for run in case.plain]
-    cpu = [run.ended_cpu - run.begun_cpu for run in case.saving]
-    cpu_without = [run.ended_cpu - run.begun_cpu for run in case.plain]
-    own = [(sum(run.stalls[:-1]), sum(run.writing[:-1])) for run in case.saving]
-    return (
-        f"| {case.replay} | {case.transitions:,} | {median(without):.2f} s | {median(wall):.2f} s "
-        f"| {percent(wall, without)} | {percent(cpu, cpu_without)} "
-        f"| {median(stalls / w for (stalls, _), w in zip(own, wall, strict=True)):.2%} "
-        f"| {median((stalls + writing) / c for (stalls, writing), c in zip(own, cpu, strict=True)):.2%} |"
-    )
-
-
-def resume_row(case: Case) -> str:
-    inside = [p.timeline.first_step - p.timeline.building for p in case.resumed]
-    whole = [p.going_on for p in case.resumed if p.going_on is not None]
-    return f"| {case.replay} | {case.transitions:,} | {median(inside):.2f} s | {median(whole):.2f} s |"
-
-
-def milliseconds(seconds: Any) -> str:
-    values = [1000 * value for value in seconds]
-    return f"{median(values):.1f} ({max(values):.1f})"
-
-
-def mean_mb(sizes: Any) -> str:
-    return f"{mean(sizes) / 1e6:.2f}"
-
-
-def percent(values: list[float], reference: list[float]) -> str:
-    """How much more the median is, and the least and most of a pair."""
-    pairs = [value / other - 1 for value, other in zip(values, reference, strict=True)]
-    return f"{median(values) / median(reference) - 1:+.1%} ({min(pairs):+.1%} to {max(pairs):+.1%})"
-
-
-STALLS = (
-    "replay | transitions | checkpoint | stall, ms: median (longest) "
-    "| transitions sealed | in segments, MB | .pt, MB"
-)
-SHARES = "replay | transitions | without | with | wall time | CPU time | stalls | stalls and writing"
-RESUMES = "replay | transitions | trainer built to first step | program start to going on"
-
-
-def table(header: str, rows: Sequence[str]) -> str:
-    return "\n".join([f"| {header} |", "|---" * (header.count("|") + 1) + "|", *rows, ""])
 
 
 def main() -> None:

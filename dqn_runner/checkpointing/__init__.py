@@ -1,1 +1,1 @@
-"""Checkpoint files: content, writing, retention and recovery."""
+"""Checkpoints of a run: file format, writing, retention, and recovery from damaged files."""

@@ -1,4 +1,4 @@
-"""The checkpoints of one run: written beside training, published atomically, kept as long as wanted."""
+"""Writes the checkpoints of a run in the background, and restores their files when the run resumes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.checkpointing import segments
-from dqn_runner.checkpointing.format import ROWS, encode, pack, read_document, stored_segments
+from dqn_runner.checkpointing.format import SNAPSHOT, encode, pack, read_document, segments_in
 from dqn_runner.checkpointing.retention import NUMBERED, Retention, step_of
 from dqn_runner.checkpointing.segments import Segment
 from dqn_runner.core.exceptions import UserError
@@ -30,96 +30,111 @@ def numbered_name(step: int) -> str:
 
 
 def best_name(step: int) -> str:
-    """File name under which the best checkpoint of env step `step` is set aside."""
+    """File name under which a replaced best.pt, of env step `step`, is kept."""
     return f"best_{step:010d}.pt"
 
 
 @dataclass
-class _Job:
-    """A consistent copy of a state, on its way to the disk."""
+class _NewSegment:
+    """Rows that are not on disk yet."""
+
+    entry: list[Any]
+    """[start, stop, name] in the document of the checkpoint; the name is empty until the file is written."""
+    path: str
+    """Path of the snapshot in the document."""
+    columns: dict[str, Array]
+
+
+@dataclass
+class _PendingCheckpoint:
+    """A consistent copy of a state that is to be written."""
 
     document: State
     names: list[str]
-    """The file is written under the first of them, and gets the others then."""
-    set_best_aside: str | None
-    fresh: list[tuple[list[Any], str, dict[str, Array]]] = field(
-        default_factory=list[tuple[list[Any], str, dict[str, Array]]]
-    )
-    """ReplaySnapshot to seal: the piece in the document that will name them, its path, and their columns."""
+    """The file is written under the first name and then published under the others."""
+    previous_best: str | None
+    """Name under which the best.pt that this checkpoint replaces is kept; None if it is not."""
+    new_segments: list[_NewSegment] = field(default_factory=list[_NewSegment])
 
 
 class Checkpointer:
-    """Writes the checkpoints of one run into one directory, one at a time, on a thread of its own."""
+    """Writes the checkpoints of a run into a directory, one at a time, in a background thread."""
 
     def __init__(self, directory: Path, keep_last: int, sync: Callable[[], None] = lambda: None) -> None:
-        """Of the numbered checkpoints the newest `keep_last` stay; best.pt and latest.pt always do.
+        """Create a checkpointer; nothing is written before the first `save`.
 
-        `sync` makes durable what else a checkpoint relies on; it is called before one is published.
+        Args:
+            directory: Directory of the checkpoints; created when the first one is written.
+            keep_last: How many of the numbered checkpoints to keep; best.pt and latest.pt are always kept.
+            sync: Called before a checkpoint is published, to make other files that it refers to durable.
         """
         self.directory = directory
         self.failed = False
-        """Whether the last attempt to write failed."""
+        """Whether the last attempt to write a checkpoint failed."""
         self._segments = directory / segments.FOLDER
         self._retention = Retention(directory, keep_last)
         self._sync = sync
         self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._running: tuple[Future[None], _Job] | None = None
-        self._unsaved_best: _Job | None = None
-        self._sealed: dict[str, dict[int, Segment]] = {}
-        """Segments on disk by the path of their rows and the number after their last."""
+        self._in_progress: tuple[Future[None], _PendingCheckpoint] | None = None
+        self._unwritten_best: _PendingCheckpoint | None = None
+        """The best checkpoint, if writing it failed."""
+        self._written_segments: dict[str, dict[int, Segment]] = {}
+        """Segments on disk, by the path of their snapshot and by their `stop`."""
 
-    def save(
-        self, payload: State, step: int, names: Iterable[str], set_best_aside: str | None = None
-    ) -> None:
-        """Copy `payload` and begin to write it, as latest.pt and under each of `names`.
+    def save(self, payload: State, step: int, names: Iterable[str], previous_best: str | None = None) -> None:
+        """Copy `payload` and start writing it as latest.pt and under each of `names`.
 
-        Waits for the write before. A disk that does not take it is reported in the log and raises nothing;
-        the next save tries again. The best.pt that is replaced stays as `set_best_aside`, if that is given.
+        Waits until the previous checkpoint is written. If writing fails, the error is logged, not raised, and
+        the next `save` tries again. If `previous_best` is given, the best.pt that this checkpoint replaces is
+        kept under that name.
         """
         self.wait()
         others = [name for name in names if name != LATEST]
-        job = _Job({}, [LATEST, *others], set_best_aside)
+        checkpoint = _PendingCheckpoint({}, [LATEST, *others], previous_best)
         content = {"step": step, "names": others, **payload}
-        job.document = pack(content, lambda rows, where: self._split(rows, where, job))
-        if self._unsaved_best is not None:
-            self._start(self._unsaved_best)
+        checkpoint.document = pack(
+            content, lambda snapshot, path: self._pack_snapshot(snapshot, path, checkpoint)
+        )
+        if self._unwritten_best is not None:
+            self._start(self._unwritten_best)
             self.wait()
-        self._start(job)
+        self._start(checkpoint)
 
     def wait(self) -> None:
-        """Return when nothing is being written any more."""
-        if self._running is None:
+        """Wait until no checkpoint is being written."""
+        if self._in_progress is None:
             return
-        (running, job), self._running = self._running, None
+        (writing, checkpoint), self._in_progress = self._in_progress, None
         try:
-            running.result()
+            writing.result()
         except OSError as error:
             self.failed = True
-            self._unsaved_best = job if BEST in job.names else self._unsaved_best
+            self._unwritten_best = checkpoint if BEST in checkpoint.names else self._unwritten_best
             log.warning(
-                "the checkpoint of step %d could not be written to %s (%s); training goes on, the last good "
-                "checkpoint stays, and saving is tried again with the next one",
-                job.document["step"],
+                "the checkpoint of step %d could not be written to %s (%s); training continues, the last "
+                "valid one is kept, and writing is tried again with the next one",
+                checkpoint.document["step"],
                 self.directory,
                 error,
             )
         else:
             self.failed = False
-            if BEST in job.names:
-                self._unsaved_best = None
-            elif self._unsaved_best is not None and LATEST in self._unsaved_best.names:
-                self._unsaved_best.names.remove(LATEST)  # a newer one has that name now
+            if BEST in checkpoint.names:
+                self._unwritten_best = None
+            elif self._unwritten_best is not None and LATEST in self._unwritten_best.names:
+                self._unwritten_best.names.remove(LATEST)  # a newer checkpoint has that name now
 
     def close(self) -> None:
-        """Finish what is being written, and end the thread."""
+        """Wait until the last checkpoint is written, and end the thread."""
         self.wait()
         self._writer.shutdown()
 
-    def take_up(self, source: Path, best_step: int) -> None:
-        """Go on from `source`: complete what a crash left undone, and set the later checkpoints aside.
+    def resume_from(self, source: Path, best_step: int) -> None:
+        """Restore the checkpoint files to what they were when `source` was written.
 
-        Those of a run that was taken back to an earlier step stay as `superseded_*`. The best.pt of env
-        step `best_step` gets its name back.
+        Completes what a crash interrupted, names `source` latest.pt, renames numbered checkpoints of later
+        steps to `superseded_*`, and restores the best.pt of env step `best_step`. Does nothing if `source` is
+        in another directory.
         """
         if source.resolve().parent != self.directory.resolve():
             return
@@ -133,20 +148,20 @@ class Checkpointer:
                 if name != BEST and not (self.directory / name).exists():
                     files.publish(latest, self.directory / name)
         else:
-            self._name_latest(step)
+            self._keep_later_latest(step)
             files.publish(source, latest)
         for path in self.directory.glob(NUMBERED):
             if step_of(path) > step:
                 files.rename(path, f"superseded_{path.name}")
         self._restore_best(step, best_step)
-        self._sealed = {
-            where: {piece.stop: piece for piece in pieces}
-            for where, pieces in stored_segments(document).items()
+        self._written_segments = {
+            path: {segment.stop: segment for segment in found}
+            for path, found in segments_in(document).items()
         }
-        self._retention.apply()
+        self._retention.delete_expired()
 
-    def _name_latest(self, step: int) -> None:
-        """Give latest.pt, if it is later than `step` and valid, a name of its own before it is replaced."""
+    def _keep_later_latest(self, step: int) -> None:
+        """Publish latest.pt, if it is valid and later than `step`, under its numbered name."""
         latest = self.directory / LATEST
         with suppress(UserError):
             found: int = read_document(latest)["step"]
@@ -154,7 +169,8 @@ class Checkpointer:
                 files.publish(latest, self.directory / numbered_name(found))
 
     def _restore_best(self, step: int, best_step: int) -> None:
-        best, aside = self.directory / BEST, self.directory / best_name(best_step)
+        """Make best.pt the checkpoint of env step `best_step`, if a file of it is left."""
+        best, previous = self.directory / BEST, self.directory / best_name(best_step)
         found = None
         if best.exists():
             try:
@@ -166,52 +182,56 @@ class Checkpointer:
         if found is not None and found > best_step:
             files.rename(best, best_name(found))
         same = self.directory / (LATEST if step == best_step else numbered_name(best_step))
-        if aside.exists():
-            files.rename(aside, BEST)
+        if previous.exists():
+            files.rename(previous, BEST)
         elif same.exists():
             files.publish(same, best)
 
-    def _start(self, job: _Job) -> None:
-        self._running = self._writer.submit(self._write, job), job
+    def _start(self, checkpoint: _PendingCheckpoint) -> None:
+        self._in_progress = self._writer.submit(self._write, checkpoint), checkpoint
 
-    def _split(self, rows: ReplaySnapshot, where: str, job: _Job) -> State:
-        """What a document says of `rows`: the segments of those that fill one, and the rest themselves."""
-        size = segments.length(rows.row_bytes)
-        known = self._sealed.setdefault(where, {})
-        for stop in [stop for stop in known if stop <= rows.start]:
-            del known[stop]
-        pieces: list[list[Any]] = []
-        for stop in range(rows.start // size * size + size, rows.stop + 1, size):
-            if stop in known:
-                pieces.append(list(known[stop]))
+    def _pack_snapshot(self, snapshot: ReplaySnapshot, path: str, checkpoint: _PendingCheckpoint) -> State:
+        """What the document stores for `snapshot`: names of full segments, and the rows after them.
+
+        Rows of segments that are not on disk yet are copied to `checkpoint.new_segments`.
+        """
+        size = segments.rows_per_segment(snapshot.row_bytes)
+        written = self._written_segments.setdefault(path, {})
+        for stop in [stop for stop in written if stop <= snapshot.start]:
+            del written[stop]
+        entries: list[list[Any]] = []
+        for stop in range(snapshot.start // size * size + size, snapshot.stop + 1, size):
+            if stop in written:
+                entries.append(list(written[stop]))
                 continue
-            start = max(rows.start, stop - size)
-            piece: list[Any] = [start, stop, ""]
-            pieces.append(piece)
-            job.fresh.append((piece, where, rows.read(start, stop)))
-        tail = _tensors(rows.read(max(rows.start, rows.stop // size * size), rows.stop))
-        place = {"start": rows.start, "stop": rows.stop, "row_bytes": rows.row_bytes}
-        return {ROWS: True, **place, "segments": pieces, "tail": tail}
+            start = max(snapshot.start, stop - size)
+            entry: list[Any] = [start, stop, ""]
+            entries.append(entry)
+            checkpoint.new_segments.append(_NewSegment(entry, path, snapshot.read(start, stop)))
+        tail = _tensors(snapshot.read(max(snapshot.start, snapshot.stop // size * size), snapshot.stop))
+        place = {"start": snapshot.start, "stop": snapshot.stop, "row_bytes": snapshot.row_bytes}
+        return {SNAPSHOT: True, **place, "segments": entries, "tail": tail}
 
-    def _write(self, job: _Job) -> None:
-        """On the writer's thread: everything durable, the segments before what names them."""
+    def _write(self, checkpoint: _PendingCheckpoint) -> None:
+        """Write a checkpoint durably, in the background thread; segments before the file that names them."""
         files.make_directory(self.directory)
-        for piece, where, columns in job.fresh:
-            if not piece[2]:
-                sealed = segments.write(self._segments, piece[0], columns)
-                piece[2] = sealed.name
-                self._sealed[where][sealed.stop] = sealed
+        for new in checkpoint.new_segments:
+            start, _, name = new.entry
+            if not name:
+                segment = segments.write_segment(self._segments, start, new.columns)
+                new.entry[2] = segment.name
+                self._written_segments[new.path][segment.stop] = segment
         self._sync()
-        content = encode(job.document)
+        content = encode(checkpoint.document)
         best = self.directory / BEST
-        if job.set_best_aside and best.exists():
-            files.publish(best, self.directory / job.set_best_aside)
-        first, *others = (self.directory / name for name in job.names)
+        if checkpoint.previous_best and best.exists():
+            files.publish(best, self.directory / checkpoint.previous_best)
+        first, *others = (self.directory / name for name in checkpoint.names)
         files.write_atomically(first, content)
-        self._retention.note(first, job.document)
+        self._retention.record(first, checkpoint.document)
         for other in others:
             files.publish(first, other)
-        self._retention.apply()
+        self._retention.delete_expired()
 
 
 def _tensors(columns: dict[str, Array]) -> State:

@@ -1,4 +1,4 @@
-"""The content of checkpoint files: plain values and tensors, a format version and a checksum."""
+"""Format of checkpoint files: plain values and tensors, with a format version and a checksum."""
 
 from __future__ import annotations
 
@@ -20,28 +20,31 @@ from dqn_runner.core.state import ReplaySnapshot, State
 from dqn_runner.core.types import Array
 
 FORMAT = "dqn_runner checkpoint"
-VERSION = 1
-ROWS = "rows of replay segments"
-"""Marks where a checkpoint names segments instead of holding rows."""
+VERSION = 2
+"""Version of the format; increased when stored names or the keys of states change."""
+SNAPSHOT = "replay snapshot"
+"""Key that marks a stored ReplaySnapshot: a dictionary with the names of its segments and the other rows."""
 
 _STEP_IN_NAME = re.compile(r"(?:superseded_)?(?:checkpoint|best)_(\d+)\.pt")
 _PLAIN = frozenset((int, float, bool, str, type(None)))
+_ALTERNATIVES = "; available in "
 
-OnRows = Callable[[ReplaySnapshot, str], State]
-"""From rows and the path at which a state holds them to what the checkpoint says in their place."""
+PackSnapshot = Callable[[ReplaySnapshot, str], State]
+"""From a snapshot, and its path in the state, to the dictionary that a checkpoint stores for it."""
 
 
-def pack(value: Any, on_rows: OnRows, where: str = "") -> Any:
-    """A copy of a state in what `weights_only` loading accepts: tensors and plain values.
+def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "") -> Any:
+    """Copy a state into tensors and plain values, which `torch.load(weights_only=True)` accepts.
 
-    `on_rows` says what to put in the place of `ReplaySnapshot`; `where` is the path to name in errors.
+    `pack_snapshot` converts each ReplaySnapshot; `where` is the path of `value` in the state. Raises
+    TypeError, naming the path, for values of other types.
     """
     if type(value) in _PLAIN:
         return value
     if isinstance(value, dict):
-        return {str(key): pack(item, on_rows, f"{where}.{key}") for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return {str(key): pack(item, pack_snapshot, f"{where}.{key}") for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, (list, tuple)):
-        return [pack(item, _no_rows, f"{where}[{i}]") for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return [pack(item, _reject_snapshot, f"{where}[{i}]") for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.array(cast("Array", value), order="C"))
     if isinstance(value, torch.Tensor):
@@ -49,18 +52,18 @@ def pack(value: Any, on_rows: OnRows, where: str = "") -> Any:
     if isinstance(value, np.generic):
         return cast("Any", value).item()
     if isinstance(value, ReplaySnapshot):
-        return on_rows(value, where)
-    raise TypeError(f"state{where} is a {type(value).__name__}; checkpoints hold plain values and tensors")
-
-
-def _no_rows(_: ReplaySnapshot, where: str) -> State:
+        return pack_snapshot(value, where)
     raise TypeError(
-        f"state{where} are ReplaySnapshot within a list; checkpoints look for them in dictionaries"
+        f"state{where} is a {type(value).__name__}; checkpoints hold only plain values and tensors"
     )
 
 
+def _reject_snapshot(_: ReplaySnapshot, where: str) -> State:
+    raise TypeError(f"state{where} is a ReplaySnapshot within a list; put it into a dictionary")
+
+
 def encode(document: State) -> bytes:
-    """The bytes of a checkpoint file whose packed content is `document`."""
+    """Return the bytes of a checkpoint file with the packed content `document`."""
     content = {"format": FORMAT, "version": VERSION, **document}
     buffer = io.BytesIO()
     torch.save({**content, "checksum": checksum(content)}, buffer)
@@ -68,17 +71,18 @@ def encode(document: State) -> bytes:
 
 
 def load_checkpoint(path: Path) -> State:
-    """Read a checkpoint and verify it; arrays come back as tensors. Never executes code from the file.
+    """Read and verify a checkpoint; arrays are returned as tensors. Never executes code from the file.
 
-    The rows of its replay are `ReplaySnapshot`, which read their segments when they are asked for.
+    Replay rows are returned as a ReplaySnapshot, which reads its segment files when its rows are read. Raises
+    DamagedError if the file is damaged, UserError if it does not exist or has another format version.
     """
-    return _with_rows(read_document(path), path.parent / segments.FOLDER)
+    return _with_snapshots(read_document(path), path.parent / segments.FOLDER)
 
 
 def read_document(path: Path) -> State:
-    """The verified content of a checkpoint file, with the names of segments where it holds rows."""
+    """Read and verify a checkpoint, as `load_checkpoint` does, but return replay rows as they are stored."""
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}{_present(path)}")
+        raise UserError(f"there is no checkpoint {path}{_alternatives(path)}")
     document = _load(path)
     if not isinstance(document, dict):
         raise DamagedError(f"{path} is not a checkpoint of dqn_runner")
@@ -86,33 +90,34 @@ def read_document(path: Path) -> State:
     if content.get("format") != FORMAT:
         raise DamagedError(f"{path} is not a checkpoint of dqn_runner")
     if content.pop("checksum", None) != _checksum_of_any(content):
-        raise DamagedError(f"{path} is damaged: its content is not what was written{_present(path)}")
-    if content["version"] > VERSION:
-        raise UserError(
-            f"{path} has checkpoint format {content['version']}, this dqn_runner reads up to {VERSION}; "
-            "update dqn_runner"
-        )
+        raise DamagedError(f"{path} is damaged: its content is not what was written{_alternatives(path)}")
+    _check_version(path, content["version"])
     named = _STEP_IN_NAME.fullmatch(path.name)
     if named is not None and int(named[1]) != content["step"]:
-        raise DamagedError(f"{path} holds the checkpoint of step {content['step']}{_present(path)}")
+        raise DamagedError(f"{path} holds the checkpoint of step {content['step']}{_alternatives(path)}")
     return content
 
 
-def stored_segments(document: Any, where: str = "") -> dict[str, list[segments.Segment]]:
-    """The segments that a document names, by the path at which it names them."""
+def without_alternatives(error: UserError) -> str:
+    """Message of an error of `read_document`, without the list of the other checkpoints."""
+    return str(error).partition(_ALTERNATIVES)[0]
+
+
+def segments_in(document: Any, where: str = "") -> dict[str, list[segments.Segment]]:
+    """Return the segments that a document names, by the path of their snapshot in the document."""
     if not isinstance(document, dict):
         return {}
     items = cast("State", document)
-    if ROWS in items:
-        return {where: [segments.Segment(*piece) for piece in items["segments"]]}
+    if SNAPSHOT in items:
+        return {where: [segments.Segment(*entry) for entry in items["segments"]]}
     found: dict[str, list[segments.Segment]] = {}
     for key, item in items.items():
-        found |= stored_segments(item, f"{where}.{key}")
+        found |= segments_in(item, f"{where}.{key}")
     return found
 
 
 def checksum(value: Any) -> str:
-    """BLAKE2b of a packed value: of what it says, not of how a file lays it out."""
+    """BLAKE2b hash of a packed value; depends on the value only, not on its layout in a file."""
     state = hashlib.blake2b(digest_size=16)
     _feed(state.update, value)
     return state.hexdigest()
@@ -137,15 +142,28 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
 
 
 def _checksum_of_any(value: Any) -> str | None:
-    """The checksum of what a file holds; None if that is nothing that was ever packed."""
+    """Checksum of the content of a file; None if `pack` cannot have produced it."""
     try:
         return checksum(value)
-    except Exception:  # what tensors of kinds that are never written do not let one read
+    except Exception:  # such as tensors that are sparse or on a device
         return None
 
 
+def _check_version(path: Path, version: int) -> None:
+    if version < VERSION:
+        raise UserError(
+            f"{path} was written by an earlier version of dqn_runner (checkpoint format {version}, this one "
+            f"reads {VERSION}); use that version, or start over in another output directory"
+        )
+    if version > VERSION:
+        raise UserError(
+            f"{path} was written by a later version of dqn_runner (checkpoint format {version}, this one "
+            f"reads {VERSION}); update dqn_runner"
+        )
+
+
 def _load(path: Path) -> Any:
-    """The object in the file, of whatever kind."""
+    """Load the object in a file that may be of any format."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -155,21 +173,22 @@ def _load(path: Path) -> Any:
         elif not zipfile.is_zipfile(path):
             reason = "the file is cut short or not a checkpoint"
         elif isinstance(error, pickle.UnpicklingError):
-            reason = "it holds more than tensors and plain values, which is never loaded"
-        raise DamagedError(f"cannot read the checkpoint {path}: {reason}{_present(path)}") from error
+            reason = "it contains something other than tensors and plain values, which is never loaded"
+        raise DamagedError(f"cannot read the checkpoint {path}: {reason}{_alternatives(path)}") from error
 
 
-def _with_rows(value: Any, directory: Path) -> Any:
-    """`value` with ReplaySnapshot in the place of what names segments."""
+def _with_snapshots(value: Any, directory: Path) -> Any:
+    """Replace stored snapshots in `value` by ReplaySnapshot objects that read segments from `directory`."""
     if not isinstance(value, dict):
         return value
     items = cast("State", value)
-    if ROWS in items:
-        return segments.stored_rows(items, directory)
-    return {key: _with_rows(item, directory) for key, item in items.items()}
+    if SNAPSHOT in items:
+        return segments.stored_snapshot(items, directory)
+    return {key: _with_snapshots(item, directory) for key, item in items.items()}
 
 
-def _present(path: Path) -> str:
+def _alternatives(path: Path) -> str:
+    """End of an error message about `path`: the other checkpoints in its directory, if there are any."""
     directory = path.parent if path.suffix == ".pt" else path / "checkpoints"
     names = sorted(p.name for p in directory.glob("*.pt") if p != path)
-    return f"; in {directory} there are: {', '.join(names)}" if names else ""
+    return f"{_ALTERNATIVES}{directory}: {', '.join(names)}" if names else ""

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from: the one that is meant, or the newest valid one before it."""
+"""Which checkpoint a run resumes from: the requested one, or the newest valid one before it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from itertools import chain
 from pathlib import Path
 
 from dqn_runner.checkpointing.checkpointer import BEST, LATEST
-from dqn_runner.checkpointing.format import load_checkpoint, read_document
+from dqn_runner.checkpointing.format import load_checkpoint, read_document, without_alternatives
 from dqn_runner.checkpointing.retention import NUMBERED, step_of
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import State
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The file that a user means by `path`: a checkpoint, or the latest one of a run directory."""
+    """Return the latest checkpoint if `path` is a directory of a run or of checkpoints, else `path`."""
     if (path / LATEST).is_file():
         return path / LATEST
     return path / "checkpoints" / LATEST if path.is_dir() else path
 
 
 def has_checkpoints(run_dir: Path) -> bool:
-    """Whether a run directory has anything to go on from."""
+    """Whether a run directory has any checkpoint to resume from."""
     return any((run_dir / "checkpoints").glob("*.pt"))
 
 
@@ -33,38 +33,43 @@ def load_newest_valid(
     report: Callable[[str], None],
     mismatch_with: Callable[[State], str | None] = lambda _: None,
 ) -> Path:
-    """Hand `accept` the checkpoint `path`, or where it is damaged the newest valid one before it.
+    """Load the checkpoint `path` or, if it is damaged, the newest valid one of the run before it.
 
-    Returns the file that was taken. `accept` may find damage too, in the segments that it reads, and refuse
-    an older one; `mismatch_with` says why an older one is none of this run. What was passed over, and what
-    is used instead, is reported in one line.
+    Args:
+        path: The requested checkpoint.
+        accept: Called with the content of a checkpoint. Raises DamagedError if it finds damage in a segment
+            that it reads, and any UserError to reject an older checkpoint.
+        report: Called with one line that lists the skipped checkpoints and the one that is used, if any was
+            skipped.
+        mismatch_with: Returns why an older checkpoint belongs to another run; None if it does not.
+
+    Returns the file that was accepted. Raises UserError if no checkpoint was.
     """
-    passed_over: list[UserError] = []
+    skipped: list[UserError] = []
     for candidate in chain([path], _older(path)):
         try:
             document = load_checkpoint(candidate)
-            if passed_over and (why := mismatch_with(document)):
-                raise UserError(f"{candidate} is of another run: {why}")
+            if skipped and (reason := mismatch_with(document)):
+                raise UserError(f"{candidate} is of another run: {reason}")
             accept(document)
         except UserError as error:
-            if not passed_over and candidate.exists() and not isinstance(error, DamagedError):
+            if not skipped and candidate.exists() and not isinstance(error, DamagedError):
                 raise
-            passed_over.append(error)
+            skipped.append(error)
         else:
-            if passed_over:
-                report(f"{_listed(passed_over)}; {candidate.name} is used instead")
+            if skipped:
+                report(f"{_listed(skipped)}; {candidate.name} is used instead")
             return candidate
-    first, *others = passed_over
-    raise DamagedError(f"{_listed(passed_over)}; no other is left") if others else first
+    first, *others = skipped
+    raise DamagedError(f"{_listed(skipped)}; no other checkpoint is left") if others else first
 
 
 def _listed(errors: list[UserError]) -> str:
-    """In one line, without the lists of what else there is."""
-    return "; ".join(str(error).partition("; in ")[0] for error in errors)
+    return "; ".join(map(without_alternatives, errors))
 
 
 def _older(path: Path) -> Iterator[Path]:
-    """The checkpoints of the run before `path`, which cannot be used, from the newest on."""
+    """The checkpoints of the run before `path`, which cannot be used itself, newest first."""
     steps = {p: step_of(p) for p in path.parent.glob(NUMBERED)}
     if path.name == LATEST:
         with suppress(UserError):

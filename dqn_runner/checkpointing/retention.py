@@ -1,56 +1,57 @@
-"""Which checkpoints and replay segments stay on disk."""
+"""Which checkpoints and replay segments are kept on disk."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from dqn_runner.checkpointing import segments
-from dqn_runner.checkpointing.format import read_document, stored_segments
+from dqn_runner.checkpointing.format import read_document, segments_in
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.state import State
 from dqn_runner.io import files
 
 NUMBERED = "checkpoint_*.pt"
+"""Glob pattern of the numbered checkpoints."""
 
 
 def step_of(numbered: Path) -> int:
-    """The env step in the name of a numbered checkpoint; -1 if it is none."""
+    """Env step in the file name of a numbered checkpoint; -1 if `numbered` is not one."""
     digits = numbered.stem.removeprefix("checkpoint_")
     return int(digits) if digits.isdecimal() else -1
 
 
 class Retention:
-    """Removes numbered checkpoints beyond the newest, and segments that no checkpoint names any more."""
+    """Deletes expired checkpoints, and replay segments that no checkpoint names."""
 
     def __init__(self, directory: Path, keep_last: int) -> None:
-        """Of the numbered checkpoints in `directory` the newest `keep_last` stay."""
+        """Keep the newest `keep_last` numbered checkpoints in `directory`; all other checkpoints are kept."""
         self._directory = directory
         self._segments = directory / segments.FOLDER
         self._keep_last = keep_last
-        self._named: dict[tuple[int, int], set[str]] = {}
-        """The segments that a file names, whatever names the file has or gets."""
+        self._references: dict[tuple[int, int], set[str]] = {}
+        """Names of the segments that a checkpoint file names, by the identity of the file."""
 
-    def note(self, path: Path, document: State) -> None:
-        """Know that `path` was written, and holds `document`."""
-        self._named[_identity(path)] = _segment_names(document)
+    def record(self, path: Path, document: State) -> None:
+        """Record which segments the new checkpoint `path` names, so that its file need not be read."""
+        self._references[_identity(path)] = _segment_names(document)
 
-    def apply(self) -> None:
-        """Remove what need not stay."""
+    def delete_expired(self) -> None:
+        """Delete numbered checkpoints beyond the newest `keep_last`, then unreferenced segments."""
         numbered = sorted(self._directory.glob(NUMBERED), key=step_of)
-        if old := numbered[: max(0, len(numbered) - self._keep_last)]:
-            for path in old:
+        if expired := numbered[: max(0, len(numbered) - self._keep_last)]:
+            for path in expired:
                 files.remove(path)
-            files.sync_directory(self._directory)  # before the segments go that they name
+            files.sync_directory(self._directory)  # before the segments that they name are removed
         if not self._segments.is_dir():
             return
         present = {_identity(path): path for path in self._directory.glob("*.pt")}
-        for identity in present.keys() - self._named.keys():
-            self._named[identity] = self._names_in(present[identity])
-        self._named = {identity: self._named[identity] for identity in present}
-        segments.remove_others(self._segments, set[str]().union(*self._named.values()))
+        for identity in present.keys() - self._references.keys():
+            self._references[identity] = self._read_references(present[identity])
+        self._references = {identity: self._references[identity] for identity in present}
+        segments.remove_unreferenced(self._segments, set[str]().union(*self._references.values()))
 
-    def _names_in(self, path: Path) -> set[str]:
-        """The segments that a checkpoint names; one that cannot be read may need any that is there now."""
+    def _read_references(self, path: Path) -> set[str]:
+        """Names of the segments of a checkpoint; all present ones if it cannot be read and may need any."""
         try:
             return _segment_names(read_document(path))
         except UserError:
@@ -58,10 +59,10 @@ class Retention:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Equal for the names of one file, which does not change once it is written."""
+    """Identity of a checkpoint file, equal for all links to it; a file never changes once it is written."""
     stat = path.stat()
     return stat.st_ino, stat.st_mtime_ns
 
 
 def _segment_names(document: State) -> set[str]:
-    return {piece.name for pieces in stored_segments(document).values() for piece in pieces}
+    return {segment.name for found in segments_in(document).values() for segment in found}

@@ -1,4 +1,4 @@
-"""Sealed pieces of a growing memory: immutable files, named by their content, shared by checkpoints."""
+"""Replay segments: immutable files of consecutive replay rows, named by content, shared by checkpoints."""
 
 from __future__ import annotations
 
@@ -17,40 +17,44 @@ from dqn_runner.core.types import Array
 from dqn_runner.io import files
 
 FOLDER = "replay"
-"""Beside the checkpoints that name the segments."""
+"""Directory of the segments, next to the checkpoints that name them."""
+
 _TARGET_BYTES = 2**20
-_FEWEST, _MOST = 256, 65_536
+_MIN_ROWS, _MAX_ROWS = 256, 65_536
 
 
 class Segment(NamedTuple):
-    """ReplaySnapshot [start, stop) in the file `name`."""
+    """The rows [start, stop) of a replay, stored in the file `name`."""
 
     start: int
     stop: int
     name: str
 
 
-def length(row_bytes: int) -> int:
-    """ReplaySnapshot of one segment: about a megabyte of them."""
-    return min(_MOST, max(_FEWEST, 1 << (_TARGET_BYTES // max(1, row_bytes)).bit_length() - 1))
+def rows_per_segment(row_bytes: int) -> int:
+    """Number of rows in a segment, a power of two: about one megabyte of rows of `row_bytes` each."""
+    return min(_MAX_ROWS, max(_MIN_ROWS, 1 << (_TARGET_BYTES // max(1, row_bytes)).bit_length() - 1))
 
 
-def write(directory: Path, start: int, columns: Mapping[str, Array]) -> Segment:
-    """Write the rows from number `start` on, unless the same content is there already, undamaged."""
+def write_segment(directory: Path, start: int, columns: Mapping[str, Array]) -> Segment:
+    """Write rows, of which the first has the number `start`, unless an intact file of them exists.
+
+    `columns` maps each column name to an array [rows, ...].
+    """
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **columns)
     data = content.getvalue()
     stop = start + len(next(iter(columns.values())))
     segment = Segment(start, stop, f"{start:012d}-{stop:012d}-{_digest(data)}.npz")
     path = directory / segment.name
-    if not _holds(path, data):
+    if not _has_content(path, data):
         files.make_directory(directory)
         files.write_atomically(path, data)
     return segment
 
 
-def read(directory: Path, segment: Segment) -> dict[str, Array]:
-    """The columns of a segment; raises if the file is not what was written."""
+def read_segment(directory: Path, segment: Segment) -> dict[str, Array]:
+    """Read the columns of a segment; raises DamagedError if the file is not what was written."""
     path = directory / segment.name
     try:
         data = path.read_bytes()
@@ -61,42 +65,45 @@ def read(directory: Path, segment: Segment) -> dict[str, Array]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except Exception as error:  # numpy and zipfile raise many kinds
-        raise DamagedError(f"the replay segment {path} holds something else than arrays") from error
+    except Exception as error:  # numpy and zipfile raise exceptions of many types
+        raise DamagedError(f"the replay segment {path} contains something other than arrays") from error
 
 
-def stored_rows(document: Mapping[str, Any], directory: Path) -> ReplaySnapshot:
-    """The rows that a checkpoint names, read from their files when they are asked for.
+def stored_snapshot(stored: Mapping[str, Any], directory: Path) -> ReplaySnapshot:
+    """Snapshot of a replay as a checkpoint stores it; its `read` loads the segment files when it is called.
 
-    `document` has the rows not yet in a segment as `tail`, and which segments hold those before them.
+    `stored` names the segments in `directory`, and contains the rows after the last segment as `tail`.
     """
-    pieces = [Segment(*piece) for piece in document["segments"]]
-    read_once = lru_cache(1)(partial(read, directory))  # a segment is often asked for in two parts
-    tail = {name: np.asarray(column) for name, column in document["tail"].items()}
-    tail_start: int = document["stop"] - len(next(iter(tail.values())))
+    stored_segments = [Segment(*entry) for entry in stored["segments"]]
+    read_once = lru_cache(1)(partial(read_segment, directory))  # successive reads often share a segment
+    tail = {name: np.asarray(column) for name, column in stored["tail"].items()}
+    tail_start: int = stored["stop"] - len(next(iter(tail.values())))
 
-    def columns(start: int, stop: int) -> dict[str, Array]:
+    def read(start: int, stop: int) -> dict[str, Array]:
         parts: list[dict[str, Array]] = []
-        for piece in pieces:
-            if piece.start < stop and piece.stop > start:
-                first, last = max(start, piece.start) - piece.start, min(stop, piece.stop) - piece.start
-                parts.append({n: c[first:last] for n, c in read_once(piece).items()})
+        for segment in stored_segments:
+            if segment.start < stop and segment.stop > start:
+                first, last = (
+                    max(start, segment.start) - segment.start,
+                    min(stop, segment.stop) - segment.start,
+                )
+                parts.append({name: column[first:last] for name, column in read_once(segment).items()})
         first, last = max(start, tail_start) - tail_start, max(stop, tail_start) - tail_start
         parts.append({name: column[first:last] for name, column in tail.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in tail}
 
-    return ReplaySnapshot(document["start"], document["stop"], document["row_bytes"], columns)
+    return ReplaySnapshot(stored["start"], stored["stop"], stored["row_bytes"], read)
 
 
-def remove_others(directory: Path, keep: Iterable[str]) -> None:
-    """Remove every segment that is not among `keep`."""
-    kept = set(keep)
+def remove_unreferenced(directory: Path, referenced: Iterable[str]) -> None:
+    """Remove every segment in `directory` whose file name is not in `referenced`."""
+    kept = set(referenced)
     for path in directory.glob("*.npz"):
         if path.name not in kept:
             files.remove(path)
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _has_content(path: Path, data: bytes) -> bool:
     try:
         return path.read_bytes() == data
     except OSError:

@@ -1,1 +1,1 @@
-"""Vocabulary of the package: types, exceptions, the registry of parts. Imports nothing else of it."""
+"""Types, exceptions, the state protocol and the registry of parts; imports nothing else of the package."""

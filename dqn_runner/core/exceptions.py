@@ -1,27 +1,27 @@
-"""Exceptions that the program explains in one line."""
+"""Exceptions whose message the program prints as one line, without a traceback."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can put right; the message says what was wrong and what to do."""
+    """An error that the user can correct; the message says what was wrong and what to do."""
 
 
 class DamagedError(UserError):
-    """A stored file is not what was written; an older one may do."""
+    """A stored file is not what was written; an older file may be usable."""
 
 
 class NoRoomError(UserError):
-    """The disk does not take what a run has to keep; once there is room, the same command goes on."""
+    """The disk is too full for what a run must store; after freeing space, the same command continues."""
 
 
 class DivergedError(Exception):
-    """Learning gave infinite or undefined numbers; the message is a diagnosis."""
+    """Learning produced infinite or NaN values; the message is a diagnosis."""
 
 
 class PrunedError(Exception):
-    """A sweep stopped the run, which ended in good order; the message says where and by what."""
+    """The pruner of a sweep stopped the run, which ended cleanly; the message says at which step and why."""
 
 
 class RunFailedError(Exception):
-    """The environment or the learner raised; the traceback is in the run's log."""
+    """The environment or the learner raised an exception; the traceback is in the log of the run."""

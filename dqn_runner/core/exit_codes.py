@@ -1,16 +1,16 @@
-"""Exit statuses of the program."""
+"""Exit codes of the program."""
 
 from __future__ import annotations
 
 FAILED = 1
-"""The environment or the learner raised."""
+"""The environment or the learner raised an exception."""
 USAGE_ERROR = 2
-"""The command or the configuration is wrong; nothing ran."""
+"""The command or the configuration is invalid; nothing was run."""
 DIVERGED = 3
 """Learning diverged."""
 PRUNED = 4
 """The pruner of a sweep stopped the run."""
 DISK_FULL = 5
-"""A job cannot continue until there is room on the disk."""
+"""A job cannot continue until disk space is freed."""
 SIGNAL_BASE = 128
-"""A run stopped by signal n exits with 128 + n: 130 for Ctrl-C, 143 for SIGTERM."""
+"""A run stopped by signal n exits with 128 + n: 130 after Ctrl-C, 143 after SIGTERM."""

@@ -1,4 +1,4 @@
-"""Import by dotted path, with an error that says how to fix it."""
+"""Imports by dotted path, with errors that name the setting and the fix."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from typing import Any
 from dqn_runner.core.exceptions import UserError
 
 
-def import_object(path: str, knob: str) -> Any:
-    """What `path` names: `package.module:name` or `package.module.name`; `knob` is for the error."""
+def import_object(path: str, setting: str) -> Any:
+    """Import the object at `package.module:name` or `package.module.name`.
+
+    Raises UserError, naming `setting` as the source of the path, if it cannot be imported.
+    """
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{knob}={path} cannot be imported: {error}") from error
+        raise UserError(f"{setting}={path} cannot be imported: {error}") from error
 
 
 def import_module(name: str, why: str, extra: str | None = None) -> Any:
-    """The module `name`; if it is missing, say for what it is needed and how to get it."""
+    """Import the module `name`.
+
+    Raises UserError if it is missing; the message says that `why` needs it, and which `extra` of the package
+    installs it.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:

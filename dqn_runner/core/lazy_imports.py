@@ -1,8 +1,8 @@
 """Heavy libraries, imported at first use.
 
-Composing a configuration, `--help` and shell completion must stay quick, yet the parts that the
-configuration names live beside the code that uses torch and gymnasium. So those files take the
-names from here: the real import happens when an attribute is first read.
+Composing a configuration, `--help` and shell completion must be fast, but the configurable parts are defined
+in the same files as the code that uses torch and gymnasium. These files import the two names from here; the
+library itself is imported when one of its attributes is first read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
 
     class _LazyModule(ModuleType):
-        """A stand-in that imports the module of its name when an attribute is first read."""
+        """A stand-in that imports the real module when an attribute is first read."""
 
         def __getattr__(self, name: str) -> Any:
             value = getattr(importlib.import_module(self.__name__), name)
@@ -25,7 +25,7 @@ else:
             return value
 
         def __reduce__(self) -> Any:
-            """Launchers pickle jobs together with the names they use."""
+            """Pickle by name: launchers pickle jobs together with the modules that they use."""
             return type(self), (self.__name__,)
 
     gymnasium = _LazyModule("gymnasium")

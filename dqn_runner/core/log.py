@@ -5,4 +5,4 @@ from __future__ import annotations
 import logging
 
 log = logging.getLogger("dqn_runner")
-"""Messages of the run; the console and file loggers show them."""
+"""Messages of the run; the console and the file logger show them."""

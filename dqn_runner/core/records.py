@@ -1,4 +1,4 @@
-"""The vocabulary that every layer shares: data passed between the parts, and the state protocol."""
+"""What a run passes to its loggers: records of metrics, and facts about the run."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Record:
-    """One line of the run's history, handed to every logger."""
+    """Metrics of one event of a run, passed to every logger."""
 
     kind: str
     """`episode`, `train` or `eval`."""
     step: int
+    """Env steps so far."""
     episode: int
+    """Training episodes completed so far."""
     values: Mapping[str, float]
-    """Metric keys are `train/…`, `eval/…` or `time/…`; only `time/` may differ between equal runs."""
+    """By metric key: `train/…`, `eval/…` or `time/…`. Only `time/` values may differ between equal runs."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a logger may want to know about the run that opens it."""
+    """Facts about a run, passed to each logger when it is opened."""
 
     name: str
+    """Name of the run directory."""
     config: Mapping[str, Any]
+    """Plain configuration of the run."""
     unit: str
-    """`episodes` or `steps`: what `total` counts."""
+    """Unit of `total`: `episodes` or `steps`."""
     total: int | None
+    """Budget of the run; None if it has none in this unit."""
     metric_keys: tuple[str, ...]
-    """Every key that the values of a record may have, in the order in which people read them."""
+    """Every metric key that the run may write, in the order of the columns of a table."""
     group: str | None = None
-    """Runs of one sweep share it."""
+    """Name that the runs of one sweep share; None outside of sweeps."""

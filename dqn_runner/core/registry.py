@@ -1,12 +1,12 @@
-"""One dataclass is schema, defaults, documentation, Hydra option and object at once.
+"""Registry of configurable parts: one dataclass is the schema, the defaults and the class of a Hydra option.
 
-`@option("agent/loss", "q_learning")` puts a dataclass into Hydra's ConfigStore. Its fields become the
-schema of the option, with a `_target_` that names the class, so that instantiating the composed node gives
-an object of that class. A field made by `slot(...)` holds another registered part: Python gets an instance
-of the default part, Hydra gets an entry in the option's defaults list.
+`@option("agent/loss", "q_learning")` adds a dataclass to Hydra's ConfigStore. Its fields become the schema
+of the option, with a `_target_` that names the class, so that instantiating the composed node creates an
+object of the class. A field created by `slot(...)` holds another registered part: in Python its default is
+an instance of the default part, in Hydra it is an entry in the defaults list of the option.
 
-What is stored on disk names a registered class by its option, `agent/loss=q_learning`, and never by the
-module that it lives in: modules may be renamed without making stored runs unusable.
+Files on disk name a registered class by its option, `agent/loss=q_learning`, never by its module. Modules
+can therefore be renamed without making stored runs unusable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TARGET = "_target_"
 """The key under which a configuration names the class of a part."""
 
 PROVIDER = "dqn_runner"
-"""What Hydra names as the source of these options."""
+"""Name that Hydra shows as the source of these options."""
 
 _SLOT = "dqn_runner.slot"
 _OPTIONS: dict[type, tuple[str, str]] = {}
@@ -48,18 +48,18 @@ def _share_store(_: object) -> ConfigStore:
     return ConfigStore.instance()
 
 
-# Hydra deep-copies the whole store for every config group it lists, though it copies each node again when
-# it loads one. Sharing the store instead takes half a second off `--help`.
+# Hydra deep-copies the whole store for every config group that it lists, and copies each node again when it
+# loads one. Sharing the store instead makes `--help` half a second faster.
 vars(_store)["__deepcopy__"] = _share_store
 
 
 def slot(default: type) -> Any:
-    """A field for an open part; `default` is the registered class whose instance fills it."""
+    """Dataclass field that holds an exchangeable part; its default is an instance of the class `default`."""
     return dataclasses.field(default_factory=default, metadata={_SLOT: default})
 
 
 def option(group: str, name: str, package: str | None = None) -> Callable[[type[T]], type[T]]:
-    """Register a dataclass as the choice `name` of the Hydra config group `group`."""
+    """Decorator that registers a dataclass as the option `name` of the Hydra config group `group`."""
 
     def register(cls: type[T]) -> type[T]:
         _OPTIONS[cls] = (group, name)
@@ -73,23 +73,23 @@ def option(group: str, name: str, package: str | None = None) -> Callable[[type[
 
 
 def import_parts(package: ModuleType) -> None:
-    """Import every module of `package`, which registers the parts in them; subpackages are left out."""
+    """Import every module of `package`, but no subpackage, so that the parts in them are registered."""
     for module in pkgutil.iter_modules(package.__path__):
         if not module.ispkg:
             importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def store_root(name: str, cls: type) -> None:
-    """Register the dataclass at the root of the configuration tree under `name`."""
+    """Register the dataclass of the root of the configuration tree under `name`."""
     _publish(cls, name)
     _store.store(name=name, node=_schema(cls), provider=PROVIDER)
 
 
 def plugin_schema(cls: type, target: str, parts: Mapping[str, str], module: str) -> type:
-    """The schema of the Hydra plugin `target`, whose settings are `cls`, which has open `parts` of its own.
+    """The schema of the Hydra plugin with the import path `target`, whose settings are `cls`.
 
-    Hydra passes a plugin the settings of its parts, not objects. `module` is the name of the calling module,
-    which the schema becomes an attribute of.
+    `parts` are its exchangeable parts: config group to default option. The plugin receives the settings of
+    its parts instead of objects. The schema becomes an attribute of `module`, the name of a loaded module.
     """
     entries = [*({part: choice} for part, choice in parts.items()), "_self_"]
     fields: list[Any] = [
@@ -106,41 +106,46 @@ def store_plugin(group: str, name: str, schema: type) -> None:
 
 
 def options() -> dict[type, tuple[str, str]]:
-    """Every registered class with its (group, name)."""
+    """Return every registered class with its (group, name)."""
     return dict(_OPTIONS)
 
 
 def import_path(cls: type) -> str:
-    """The dotted path by which Hydra finds `cls`."""
+    """Return the dotted path by which Hydra finds `cls`."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def class_of(target: str) -> type | None:
-    """The registered class with this import path or public name; None for anything else."""
+    """Return the registered class with this import path or public name; None if there is none."""
     return _CLASSES.get(_PUBLIC_NAMES.get(target, target))
 
 
 def slots(cls: type) -> dict[str, type]:
-    """The open parts of a registered class: field name to default part."""
+    """Return the exchangeable parts of a registered class: field name to class of the default part."""
     return {f.name: f.metadata[_SLOT] for f in _fields(cls) if _SLOT in f.metadata}
 
 
 def to_public_names(tree: Any) -> Any:
-    """A plain configuration with the public names of registered classes instead of their import paths."""
+    """Replace import paths of registered classes in a plain configuration by their public names."""
     return _map_targets(tree, lambda target: _PUBLIC_NAMES.get(target, target))
 
 
 def to_import_path(target: str) -> str:
-    """The import path of what a stored configuration names; raises UserError for an unknown option."""
+    """Return the import path of a `_target_` in a stored configuration.
+
+    Raises UserError if it is a public name that is not registered.
+    """
     if target in _CLASSES:
         return import_path(_CLASSES[target])
     if "=" in target:
-        raise UserError(f"the stored configuration uses {target}, which this dqn_runner does not have")
+        raise UserError(
+            f"the stored configuration uses {target}, which this version of dqn_runner does not have"
+        )
     return target
 
 
 def to_plain(value: Any) -> Any:
-    """A part built in Python as plain values: its public name and its settings."""
+    """Convert a part built in Python to plain values: its public name and its settings."""
     if isinstance(value, Enum):
         return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -161,7 +166,7 @@ def to_plain(value: Any) -> Any:
 
 
 def with_defaults(tree: Any) -> Any:
-    """A stored configuration with the settings that were added since, at their defaults."""
+    """Add settings that a stored configuration lacks, such as later additions, with their defaults."""
     if isinstance(tree, list):
         return [with_defaults(item) for item in cast("list[Any]", tree)]
     if not isinstance(tree, Mapping):
@@ -208,7 +213,7 @@ def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _open_mappings(schema: type) -> DictConfig:
-    """The node of a schema whose free-form mappings accept new keys without a plus sign."""
+    """Return the node of a schema; its free-form mappings accept new keys without a plus sign."""
     node = OmegaConf.structured(schema)
     for field in _fields(schema):
         if get_origin(field.default_factory) is dict:
@@ -217,7 +222,7 @@ def _open_mappings(schema: type) -> DictConfig:
 
 
 def _schema(cls: type) -> type:
-    """`cls` with a `_target_`; slots are MISSING, because a default instance would reject other parts."""
+    """Add a `_target_` to `cls`; slots are MISSING, because a default instance would reject other parts."""
     fields: list[Any] = [(TARGET, str, dataclasses.field(default=import_path(cls)))]
     parts = slots(cls)
     fields += [(name, Any, dataclasses.field(default=MISSING)) for name in parts]
@@ -228,10 +233,10 @@ def _schema(cls: type) -> type:
 
 
 def _subclass(cls: type, fields: list[Any], module: str) -> type:
-    """A dataclass that adds `fields` to `cls`, as an attribute of `module`.
+    """Create a dataclass that adds `fields` to `cls`, as an attribute of `module`.
 
-    A composed configuration holds the type of each node. Pickle (Hydra's PickleJobInfoCallback, launchers)
-    finds that type by its module and name.
+    A composed configuration contains the type of each node, and pickle (Hydra's PickleJobInfoCallback,
+    launchers) finds a type by its module and name.
     """
     schema = dataclasses.make_dataclass(f"{cls.__name__}Schema", fields, bases=(cls,), kw_only=True)
     schema.__module__ = module

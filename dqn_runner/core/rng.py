@@ -1,4 +1,4 @@
-"""Random streams named by what they are for; the global generators are never touched."""
+"""Independent random streams, each named by its purpose; the global generators are never used."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def _digest(seed: int, names: tuple[str | int, ...]) -> int:
 
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:
-    """The generator for one purpose of a run; other names give independent numbers."""
+    """Generator for one purpose of a run; different `names` give independent streams."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(_digest(seed, names))))
 
 
 def seed_for(seed: int, *names: str | int) -> int:
-    """A 31-bit seed for one purpose, for code that takes an integer (environments, torch)."""
+    """31-bit seed for one purpose, for code that takes an integer (environments, torch)."""
     return _digest(seed, names) % 2**31
 
 
 def eval_seeds(purpose: str, seed: int = 0) -> Callable[[int], int]:
-    """Seeds of evaluation episodes: episode index to seed, the same for every run."""
+    """Function from the index of an evaluation episode to its seed; the same for every run."""
     return lambda episode: seed_for(seed, purpose, episode)
 
 
 @contextmanager
 def torch_seeded(seed: int) -> Generator[None]:
-    """Let code that only knows torch's global generator draw from `seed`, and leave no trace."""
+    """Seed the global generator of torch within the block, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

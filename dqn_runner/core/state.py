@@ -1,4 +1,4 @@
-"""The vocabulary that every layer shares: data passed between the parts, and the state protocol."""
+"""The state protocol: how objects save and restore what they need to continue exactly."""
 
 from __future__ import annotations
 
@@ -9,41 +9,43 @@ from typing import Any, Protocol
 from dqn_runner.core.types import Array
 
 State = dict[str, Any]
-"""What `state_dict` returns: nested dicts and lists of plain values, numpy arrays, tensors and ReplaySnapshot."""
+"""Return type of `state_dict`: nested dicts and lists of plain values, arrays, tensors and ReplaySnapshot."""
 
 
 @dataclass(frozen=True)
 class ReplaySnapshot:
-    """Numbered rows that never change once they are written: how a growing memory is part of a state.
+    """The content of a replay memory within a state: numbered rows that never change once written.
 
-    Whoever keeps states can then keep each row once, however many states hold it.
+    A replay adds rows at the end and drops them at the start. Because a row keeps its number and its content,
+    a checkpointer can store each row once, however many checkpoints contain it.
     """
 
     start: int
-    """Number of the oldest row still held."""
+    """Number of the oldest row in the snapshot."""
     stop: int
-    """Number that the next row will get."""
+    """Number after that of the newest row."""
     row_bytes: int
+    """Size of one row, in bytes."""
     read: Callable[[int, int], dict[str, Array]]
-    """Columns of the rows [start, stop), copied."""
+    """`read(start, stop)` copies the rows [start, stop): column name to array [stop - start, ...]."""
 
     def all(self) -> dict[str, Array]:
-        """Columns of all rows, oldest first."""
+        """Copy all rows, oldest first: column name to array [rows, ...]."""
         return self.read(self.start, self.stop)
 
 
 class Stateful(Protocol):
-    """Whoever mutates can hand out its state and take it back."""
+    """An object that changes during a run and can save and restore its state."""
 
     def state_dict(self) -> State:
-        """Everything needed to go on from here."""
+        """Return everything that is needed to continue from here."""
         ...
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from `state`; raises if it does not fit."""
+        """Restore `state`, as returned by `state_dict`; raises an error if it does not fit this object."""
         ...
 
 
 def crossed(previous: int, now: int, every: int) -> bool:
-    """Whether counting from `previous` to `now` passed a multiple of `every`."""
+    """Whether a counter passed a multiple of `every` on its way from `previous` to `now`."""
     return now // every > previous // every

@@ -1,1 +1,1 @@
-"""Durable files, locks, JSON documents and signals."""
+"""Durable file operations, locks, JSON files and signal handling."""

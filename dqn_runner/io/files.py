@@ -1,4 +1,8 @@
-"""Durable file operations. Each touches the disk through one call of `os`, between which a crash is safe."""
+"""Durable file operations.
+
+Every function may be interrupted by a crash between any two calls of `os`: a file has its old content or its
+new one. All access to the disk is through `os`, which tests replace to simulate crashes.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,18 @@ from contextlib import suppress
 from pathlib import Path
 
 TEMPORARY = ".tmp"
+"""Suffix of files that are being written."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`; a crash leaves the old or the new, a return means it is on disk."""
+    """Replace the content of `path`; when this returns, the new content is on the disk.
+
+    After a crash or an error, `path` has either the old content or the new one.
+    """
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         _write(temporary, content)
-        os.replace(temporary, path)  # noqa: PTH105, all of this file goes through `os`
+        os.replace(temporary, path)  # noqa: PTH105, this file accesses the disk through `os` only
     except BaseException:
         remove(temporary)
         raise
@@ -22,9 +30,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def publish(source: Path, path: Path) -> None:
-    """Give `source` the second name `path`: by a hard link where the file system has them, else a copy."""
+    """Make `source` available as `path` too: by a hard link, or by a copy if the file system has no links."""
     if path.exists() and path.samefile(source):
-        return  # renaming one name of a file to another would leave both
+        return  # a rename between two links to the same file would leave both
     temporary = path.with_name(path.name + TEMPORARY)
     remove(temporary)
     try:
@@ -37,7 +45,7 @@ def publish(source: Path, path: Path) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make `directory` and those above it where they are missing, and their names durable."""
+    """Create `directory` and its missing parents, and make their names durable."""
     if directory.is_dir():
         return
     make_directory(directory.parent)
@@ -46,7 +54,7 @@ def make_directory(directory: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` durable."""
+    """Make the file names in `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,25 +63,25 @@ def sync_directory(directory: Path) -> None:
 
 
 def rename(path: Path, name: str) -> None:
-    """Give `path` another name in its directory, replacing what has that name."""
+    """Rename `path` to `name` within its directory, replacing a file of that name."""
     os.replace(path, path.with_name(name))  # noqa: PTH105
     sync_directory(path.parent)
 
 
 def remove(path: Path) -> None:
-    """Remove `path` if it is there and can be removed."""
+    """Remove the file `path`, if it exists and can be removed."""
     with suppress(OSError):
         os.unlink(path)  # noqa: PTH108
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what a killed process left half-written."""
+    """Remove files in `directory` that a killed process did not finish writing."""
     for path in directory.glob(f"*{TEMPORARY}"):
         remove(path)
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file that is new: what a crash left there may be a second name of one that must stay."""
+    """Write a new file. One left there by a crash is removed first: it may be a link to a checkpoint."""
     remove(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:

@@ -1,4 +1,4 @@
-"""What a run leaves for people and scripts: metrics.json and eval.json."""
+"""JSON files of a run: metrics.json, eval.json and run.json."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.io.files import write_atomically
 
 METRICS = "metrics.json"
+"""File with the report of a run."""
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write `document` atomically; NaN and infinity, which JSON lacks, become null."""
+    """Write `document` atomically, creating the directory; NaN and infinity become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(as_json(document), indent=1, allow_nan=False)
     write_atomically(path, text.encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON document."""
+    """Read a JSON file; raises DamagedError if it is not valid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -29,7 +30,7 @@ def read_json(path: Path) -> Any:
 
 
 def as_json(value: Any) -> Any:
-    """What a document says that was written and read again: JSON has no NaN, no infinity and no tuples."""
+    """Convert `value` to what `read_json` returns after `write_json`: no NaN, no infinity, no tuples."""
     if isinstance(value, dict):
         return {key: as_json(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, (list, tuple)):

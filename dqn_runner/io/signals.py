@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, as a wish that the training loop reads between steps."""
+"""Deferred handling of the signals that stop a run: the training loop checks for them between steps."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from dqn_runner.core import exit_codes
+
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""The last two are what clusters send before they take a machine away."""
+"""Clusters send SIGUSR1 or SIGUSR2 before they end a job."""
 
 
 class StopSignals:
-    """While entered, the first signal is only noted; a second SIGINT interrupts at once.
+    """Context manager that records the first signal instead of handling it; a second SIGINT interrupts.
 
-    Outside the main thread Python cannot handle signals, and nothing is changed; nor is anything for signals
-    that the process ignores.
+    Signals that the process ignores stay ignored. Outside the main thread it has no effect, because Python
+    cannot handle signals there.
     """
 
     def __init__(self) -> None:
-        """No signal has come yet."""
         self.received: signal.Signals | None = None
+        """The signal that was received last; None if there was none."""
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        """Take over the handlers."""
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in HANDLED:
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._note)
+                    self._previous[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -37,24 +39,24 @@ class StopSignals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the handlers back."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def pass_on(self) -> None:
-        """Let the signal have the effect that it would have had, which as a rule ends the process.
+        """Call the previous handler of the received signal, which usually ends the process.
 
-        A launcher's handler may instead put the job back into its queue, or return: then the run goes on.
+        The handler of a launcher may instead requeue the job, or return; then the run continues.
         """
         number, self.received = self.received, None
         if number is None:
             return
         handler = self._previous[number]
         if not callable(handler):
-            raise SystemExit(128 + number)
+            raise SystemExit(exit_codes.SIGNAL_BASE + number)
         handler(number, None)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)

@@ -1,1 +1,1 @@
-"""Loggers: where the records and messages of a run go."""
+"""Loggers: consumers of the metrics and messages of a run."""

@@ -1,4 +1,4 @@
-"""Durable file operations. Each touches the disk through one call of `os`, between which a crash is safe."""
+"""A file to which loggers append lines, with a state that says how much of it a checkpoint covers."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from dqn_runner.core.state import State
 
 
 class AppendedFile:
-    """A file that only grows. What a full disk did not take waits in memory and is written when it can be."""
+    """A file that only grows. Text that a full disk rejects is kept in memory and written later."""
 
     def __init__(self, path: Path, state: State | None) -> None:
-        """New without a state, else cut back to where the state says."""
+        """Create the file, or truncate it to its length in `state` if there is one."""
         self.is_new = state is None or not path.exists()
         self._file = path.open("wb" if self.is_new else "r+b", buffering=0)
-        self._waiting = b""
+        self._unwritten = b""
         if state is not None and not self.is_new:
             missing = state["offset"] - self._file.seek(0, os.SEEK_END)
             if missing > 0:
-                log.warning("%s lacks its last %d bytes; something else has cut it short", path, missing)
+                log.warning("%s lacks its last %d bytes; another program has truncated it", path, missing)
             else:
                 self._file.truncate(state["offset"])
-            self._waiting = state["waiting"].encode()
+            self._unwritten = state["unwritten"].encode()
         self._offset = self._file.seek(0, os.SEEK_END)
 
     def write(self, text: str) -> None:
-        """Append `text`, after what still waits; raises OSError if the disk does not take it now."""
-        self._waiting += text.encode()
-        while self._waiting:
-            written = os.write(self._file.fileno(), self._waiting)
+        """Append `text`, after any text kept in memory; raises OSError if the disk rejects it."""
+        self._unwritten += text.encode()
+        while self._unwritten:
+            written = os.write(self._file.fileno(), self._unwritten)
             self._offset += written
-            self._waiting = self._waiting[written:]
+            self._unwritten = self._unwritten[written:]
 
     def sync(self) -> None:
         """Make durable what was written."""
         os.fsync(self._file.fileno())
 
     def state_dict(self) -> State:
-        """Where the file stands, and what it still has to take."""
-        return {"offset": self._offset, "waiting": self._waiting.decode()}
+        """Return the length of the file and the text that is not written yet."""
+        return {"offset": self._offset, "unwritten": self._unwritten.decode()}
 
     def close(self) -> None:
-        """Write what still waits, if the disk takes it now, and let go."""
+        """Write any text kept in memory, and close the file; raises OSError if the disk rejects it."""
         try:
             self.write("")
         finally:

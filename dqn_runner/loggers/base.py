@@ -1,7 +1,8 @@
-"""Loggers that need no service: console, text log, JSON lines and CSV.
+"""Protocols of loggers.
 
-A logger part is what the user configures; `open` gives the sink of one run. A sink that writes records to
-a file cuts the file back to where it was when the checkpoint was written, so a resumed run repeats nothing.
+A LoggerPart holds the settings of a logger; its `open` returns the Logger of one run. A logger that writes
+metrics to a file truncates it, when a run resumes, to its length at the time of the checkpoint, so that no
+record is written twice.
 """
 
 from __future__ import annotations
@@ -14,33 +15,33 @@ from dqn_runner.core.state import State
 
 
 class Logger(Protocol):
-    """An open sink for the records of one run."""
+    """Receives the records of one run."""
 
     def write(self, record: Record) -> None:
-        """Take one record."""
+        """Write a record; an OSError is reported and does not stop the run."""
         ...
 
     def state_dict(self) -> State:
-        """What `open` needs to go on in the same place."""
+        """Return what `LoggerPart.open` needs to continue from here."""
         ...
 
     def close(self, failed: bool) -> None:
-        """Flush and let go; `failed` when an exception ended the run."""
+        """Flush and close; `failed` means that an exception ended the run."""
         ...
 
 
 @runtime_checkable
 class Durable(Protocol):
-    """A logger whose file a checkpoint points into."""
+    """A logger whose state refers to a position in a file."""
 
     def sync(self) -> None:
-        """Make what was written durable; called from another thread than `write`."""
+        """Make durable what was written; called from another thread than `write`."""
         ...
 
 
 class LoggerPart(Protocol):
-    """A kind of sink."""
+    """Settings of a logger."""
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
-        """The sink of one run; `state` is that of the checkpoint it goes on from."""
+        """Open the logger for a run; `state` is that of the checkpoint it resumes from, if any."""
         ...

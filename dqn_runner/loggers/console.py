@@ -1,8 +1,4 @@
-"""Loggers that need no service: console, text log, JSON lines and CSV.
-
-A logger part is what the user configures; `open` gives the sink of one run. A sink that writes records to
-a file cuts the file back to where it was when the checkpoint was written, so a resumed run repeats nothing.
-"""
+"""Console logger: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from dqn_runner.loggers.base import Logger
 from dqn_runner.loggers.text_log import TextLog, format_record
 
 _WIDE = 120
-"""Columns of a terminal that has room for everything beside the progress bar."""
+"""Width of a terminal, in columns, that fits all values beside the progress bar."""
 
 
 @option("logging", "console", package="logging.console")
@@ -30,7 +26,7 @@ class Console:
     """False prints plain lines on a terminal too."""
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
-        """The console of this process."""
+        """Open the console of this process."""
         if self.progress_bar and sys.stderr.isatty():
             return _ProgressConsole(info)
         return TextLog(logging.StreamHandler(sys.stderr))

@@ -1,8 +1,4 @@
-"""Loggers that need no service: console, text log, JSON lines and CSV.
-
-A logger part is what the user configures; `open` gives the sink of one run. A sink that writes records to
-a file cuts the file back to where it was when the checkpoint was written, so a resumed run repeats nothing.
-"""
+"""Loggers that write files in the run directory: text log, JSON Lines and CSV."""
 
 from __future__ import annotations
 
@@ -27,14 +23,14 @@ from dqn_runner.loggers.text_log import TextLog
 @option("logging", "file", package="logging.file")
 @dataclass(kw_only=True)
 class TextFile:
-    """`logs/training.log`: every message, log line and traceback, with the time."""
+    """`logs/training.log`: every message, metrics line and traceback, with its time."""
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
-        """The log file, appended to."""
+        """Open the log file for appending."""
         path = run_dir / "logs" / "training.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path, encoding="utf-8")
-        handler.handleError = _told_once(path)
+        handler.handleError = _report_first_error(path)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
         return TextLog(handler)
 
@@ -42,20 +38,24 @@ class TextFile:
 @option("logging", "jsonl", package="logging.jsonl")
 @dataclass(kw_only=True)
 class JsonLines:
-    """`metrics.jsonl`: every record as it happens, one JSON object a line."""
+    """`metrics.jsonl`: every record, one JSON object per line, written immediately."""
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
-        """The file, cut back to where the checkpoint left it."""
+        """Open the file, truncated to its length at the checkpoint; without `state`, a new one."""
         return _JsonLines(AppendedFile(run_dir / "metrics.jsonl", state))
 
 
 @option("logging", "csv", package="logging.csv")
 @dataclass(kw_only=True)
 class Csv:
-    """`metrics.csv`: every record as a row; columns that a record does not have stay empty."""
+    """`metrics.csv`: every record, one row each; keys that a record lacks are empty.
+
+    The columns are the metric keys that the run declares when the file is created. They stay the same when
+    the run resumes.
+    """
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
-        """The file, cut back to where the checkpoint left it."""
+        """Open the file, truncated to its length at the checkpoint; without `state`, a new one."""
         columns = info.metric_keys if state is None else tuple(state["columns"])
         file = AppendedFile(run_dir / "metrics.csv", state)
         if file.is_new:
@@ -81,12 +81,14 @@ class _Csv:
     def __init__(self, file: AppendedFile, columns: tuple[str, ...]) -> None:
         self._file, self._columns = file, columns
         self.sync = file.sync
-        self._left_out: set[str] = set()
+        self._without_column: set[str] = set()
 
     def write(self, record: Record) -> None:
-        if unknown := record.values.keys() - {*self._columns, *self._left_out}:
-            log.warning("metrics.csv has no column for %s", ", ".join(sorted(unknown)))
-            self._left_out |= unknown
+        if unknown := record.values.keys() - {*self._columns, *self._without_column}:
+            log.warning(
+                "metrics.csv has no column for %s; the values are left out", ", ".join(sorted(unknown))
+            )
+            self._without_column |= unknown
         values = (record.values.get(key, "") for key in self._columns)
         self._file.write(_row([record.kind, record.step, record.episode, *values]))
 
@@ -101,13 +103,13 @@ def _row(cells: Iterable[object]) -> str:
     return ",".join(str(cell) for cell in cells) + "\n"
 
 
-def _told_once(path: Path) -> Callable[..., None]:
-    """What a handler does that cannot write: say so on the first failure, and let the run go on."""
-    told: list[bool] = []
+def _report_first_error(path: Path) -> Callable[..., None]:
+    """Return an error handler for a log file: it reports the first error and ignores the others."""
+    reported: list[bool] = []
 
-    def handle_error(record: logging.LogRecord) -> None:  # noqa: ARG001, logging names it
-        if not told:
-            told.append(True)
-            print(f"{path} cannot be written ({sys.exc_info()[1]}); training goes on", file=sys.stderr)
+    def handle_error(record: logging.LogRecord) -> None:  # noqa: ARG001, the name is given by logging
+        if not reported:
+            reported.append(True)
+            print(f"{path} cannot be written ({sys.exc_info()[1]}); training continues", file=sys.stderr)
 
     return handle_error

@@ -1,8 +1,4 @@
-"""Loggers that need no service: console, text log, JSON lines and CSV.
-
-A logger part is what the user configures; `open` gives the sink of one run. A sink that writes records to
-a file cuts the file back to where it was when the checkpoint was written, so a resumed run repeats nothing.
-"""
+"""The loggers of a run, opened and written as one; the failure of one does not affect the others."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from dqn_runner.loggers.files import JsonLines, TextFile
 
 
 def default_loggers() -> dict[str, LoggerPart]:
-    """What a run logs to unless told otherwise."""
+    """Loggers of a run that does not configure any."""
     return {"console": Console(), "file": TextFile(), "jsonl": JsonLines()}
 
 
@@ -27,47 +23,47 @@ class LoggerGroup:
     """The loggers of one run, by name."""
 
     def __init__(self, parts: Mapping[str, LoggerPart]) -> None:
-        """They are opened when the run begins."""
+        """Store the settings of the loggers, by name; `open` opens them."""
         self._parts = dict(parts)
         self._states: State = {}
         self._open: dict[str, Logger] = {}
         self._failing: set[str] = set()
 
     def open(self, run_dir: Path, info: RunInfo) -> None:
-        """Open every logger, where the checkpoint left it if there was one."""
+        """Open every logger, with its state if one was loaded."""
         log.setLevel(logging.INFO)
-        log.propagate = False  # the loggers chosen here show the messages, and nobody else
+        log.propagate = False  # only the loggers of the run show the messages
         for name, part in self._parts.items():
             self._open[name] = part.open(run_dir, info, self._states.get(name))
 
     def write(self, record: Record) -> None:
-        """Hand a record to every logger; one that cannot write is reported once, and the run goes on."""
+        """Pass a record to every logger; a logger that cannot write is reported once, until it can again."""
         for name, logger in self._open.items():
             try:
                 logger.write(record)
             except OSError as error:
                 if name not in self._failing:
-                    log.warning("logging.%s cannot write (%s); training goes on without it", name, error)
+                    log.warning("logging.%s cannot write (%s); training continues without it", name, error)
                 self._failing.add(name)
             else:
                 self._failing.discard(name)
 
     def sync(self) -> None:
-        """Make durable what the states of the loggers point to."""
+        """Make durable the files to which the states of the loggers refer."""
         for logger in self._open.values():
             if isinstance(logger, Durable):
                 logger.sync()
 
     def state_dict(self) -> State:
-        """Where each logger stands; one that this session does not use stands where it stood."""
+        """Return the state of each logger by name; those not used in this session keep their last state."""
         return self._states | {name: logger.state_dict() for name, logger in self._open.items()}
 
     def load_state_dict(self, state: State) -> None:
-        """Take up each logger from there when it is opened; loggers that are new begin anew."""
+        """Store the states with which `open` opens the loggers; a logger without a state starts new."""
         self._states = state
 
     def close(self, failed: bool) -> None:
-        """Close all, the console last; one that cannot be closed is reported and does not stop the others."""
+        """Close all loggers, in reverse order; errors are logged and do not affect the others."""
         for name, logger in reversed(self._open.items()):
             try:
                 logger.close(failed)

@@ -1,4 +1,4 @@
-"""Loggers that hand records to TensorBoard and Weights & Biases."""
+"""TensorBoard logger."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TensorBoard:
     """`tensorboard/`: event files for `tensorboard --logdir`."""
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
-        """A writer; what an earlier session wrote beyond the checkpoint is purged."""
+        """Open a writer; events that an earlier session wrote after the checkpoint are purged."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:

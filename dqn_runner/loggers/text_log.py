@@ -1,4 +1,4 @@
-"""Messages and records as lines of text."""
+"""Human-readable lines of metrics, and a logger that writes them to a logging handler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dqn_runner.core.state import State
 
 
 def format_record(record: Record) -> str:
-    """One line for people."""
+    """Format a record as one human-readable line."""
     shown = ("return", "return_mean", "return_std", "return_mean_100", "loss", "q_mean", "epsilon")
     names = {
         "return_mean_100": "return",
@@ -30,20 +30,24 @@ def format_record(record: Record) -> str:
 
 
 class TextLog:
-    """Messages and records as lines of a logging handler."""
+    """Logger that writes messages and records to a logging handler; records of episodes are left out."""
 
     def __init__(self, handler: logging.Handler) -> None:
+        """Add `handler` to the logger of the package, until `close`."""
         self._handler = handler
         log.addHandler(handler)
 
     def write(self, record: Record) -> None:
+        """Write the line of a record, unless it is of an episode."""
         if record.kind != "episode":
             text = format_record(record)
             self._handler.handle(log.makeRecord(log.name, logging.INFO, "", 0, text, (), None))
 
     def state_dict(self) -> State:
+        """Return an empty state: text is appended and never truncated."""
         return {}
 
     def close(self, failed: bool) -> None:
+        """Remove and close the handler."""
         log.removeHandler(self._handler)
         self._handler.close()

@@ -1,4 +1,4 @@
-"""Loggers that hand records to TensorBoard and Weights & Biases."""
+"""Weights & Biases logger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dqn_runner.loggers.base import Logger
 
 
 class WandbMode(Enum):
-    """Where Weights & Biases keeps the run."""
+    """Where Weights & Biases stores the run."""
 
     online = "online"
     offline = "offline"
@@ -24,23 +24,23 @@ class WandbMode(Enum):
 @option("logging", "wandb", package="logging.wandb")
 @dataclass(kw_only=True)
 class Wandb:
-    """Weights & Biases; one W&B run per run directory, taken up again on resume."""
+    """Weights & Biases; one W&B run per run directory, which a resume continues."""
 
     project: str = "dqn_runner"
     """W&B project."""
     entity: str | None = None
-    """W&B user or team; null takes the default one."""
+    """W&B user or team; null selects the default one."""
     name: str | None = None
-    """Null takes the name of the run directory."""
+    """Name of the W&B run; null selects the name of the run directory."""
     group: str | None = None
-    """Null puts the jobs of a sweep into one group."""
+    """W&B group; null puts the runs of a sweep into one group."""
     tags: list[str] = field(default_factory=list[str])
-    """W&B tags."""
+    """Tags of the W&B run."""
     mode: WandbMode = WandbMode.online
-    """offline writes below the run directory, for `wandb sync` later."""
+    """`offline` writes into the run directory; upload it later with `wandb sync`."""
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
-        """A W&B run; without a connection or a key it is kept offline, and the log says so."""
+        """Open a W&B run; without a connection or an API key, log a warning and store it offline."""
         import wandb
 
         arguments: dict[str, Any] = {
@@ -61,7 +61,7 @@ class Wandb:
             if self.mode is WandbMode.offline:
                 raise
             reason = str(error).partition("\n")[0]
-            log.warning("Weights & Biases cannot be reached (%s); the run is kept offline", reason)
+            log.warning("Weights & Biases cannot be reached (%s); the run is stored offline", reason)
             run = wandb.init(**arguments, mode="offline")
         return _Wandb(run)
 
@@ -78,7 +78,9 @@ class _Wandb:
             self._run.log({**record.values, "episode": record.episode}, step=record.step)
         except Exception as error:
             self._broken = True
-            log.warning("Weights & Biases stopped taking records (%s); training goes on", error)
+            log.warning(
+                "Weights & Biases no longer accepts records (%s); training continues without it", error
+            )
 
     def state_dict(self) -> State:
         return {"id": self._run.id}

@@ -73,7 +73,7 @@ def disk_usage(capacity: int, spec: EnvSpec) -> DiskUsage:
         ]
     return DiskUsage(
         shared=sum(rows * size for rows, size in rings),
-        per_checkpoint=sum(min(rows, segments.length(size)) * size for rows, size in rings),
+        per_checkpoint=sum(min(rows, segments.rows_per_segment(size)) * size for rows, size in rings),
     )
 
 

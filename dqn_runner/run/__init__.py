@@ -1,1 +1,1 @@
-"""The directory of one run, what makes a run the same run, its provenance and curves."""
+"""A run on disk: its directory, whether a stored run is the same run, its provenance and its curves."""

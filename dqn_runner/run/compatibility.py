@@ -1,4 +1,4 @@
-"""Which settings of a run cannot change when it resumes, and whether a checkpoint belongs to it."""
+"""Which settings cannot change when a run resumes, and whether a checkpoint belongs to a run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 from dqn_runner.core.registry import TARGET, with_defaults
 
 Leaf = tuple[str, ...]
+"""Path of a value in a nested configuration."""
 
 SESSION_KEYS = ("mode", "resume", "checkpoint", "study")
-"""Settings of one command, which are not part of the configuration of the run."""
+"""Top-level settings of a single command, which are not part of the configuration of the run."""
 
 IMMUTABLE: tuple[tuple[Leaf, str], ...] = (
     (("env",), "the stored weights and replay belong to this environment"),
@@ -26,11 +27,11 @@ IMMUTABLE: tuple[tuple[Leaf, str], ...] = (
 """Settings that cannot change when a run resumes, and why."""
 
 THRESHOLD = ("env", "reward_threshold")
-"""The one setting of an environment that does not affect its behaviour."""
+"""The only setting below `env` that may change: it does not affect the behaviour of the environment."""
 
 
 def leaves(config: Mapping[str, Any], prefix: Leaf = ()) -> dict[Leaf, Any]:
-    """Every value of a plain configuration by its path; empty mappings count as values."""
+    """Flatten a plain configuration: path to value. Empty mappings count as values."""
     found: dict[Leaf, Any] = {}
     for key, value in config.items():
         path = (*prefix, key)
@@ -42,14 +43,14 @@ def leaves(config: Mapping[str, Any], prefix: Leaf = ()) -> dict[Leaf, Any]:
 
 
 def changes(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[str]:
-    """The settings that differ, as `key: old -> new`."""
+    """List the settings that differ between two flat configurations, as `key: old -> new`."""
     return [f"{'.'.join(path)}: {_show(old, path)} -> {_show(new, path)}" for path in _differing(old, new)]
 
 
 def incompatible_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The changes from `old` to `new` that a resume cannot make: `seed from 1 to 0`, and why.
+    """Yield the changes from `old` to `new` that a resume cannot make, as (`seed from 1 to 0`, reason).
 
-    Settings that were added to the program since `old` was stored count with their defaults.
+    Settings that the program did not have when `old` was stored have their defaults.
     """
     before, after = leaves(with_defaults(old)), leaves(with_defaults(new))
     for path in _differing(before, after):
@@ -59,12 +60,12 @@ def incompatible_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 
 
 def mismatch(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
-    """Why the source of a checkpoint is not of our run; None if it may be.
+    """Return why a checkpoint with the source `theirs` is not of the run with `ours`; None if it may be.
 
-    A source holds the `config` that the program composed, or the `agent` that a script built.
+    The source of a run contains the `config` that the program composed, or the `agent` that a script built.
     """
     if ("config" in theirs) != ("config" in ours):
-        return "one is of the command line, the other of the Python API"
+        return "one was written by the command line, the other by the Python API"
     if "config" in ours:
         change = next(incompatible_changes(theirs["config"], ours["config"]), None)
         return f"resuming from it would change {change[0]}" if change else None

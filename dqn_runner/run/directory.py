@@ -1,4 +1,4 @@
-"""Everything that one run writes: its lock, loggers, checkpoints and report."""
+"""The directory of a run: its lock, loggers, checkpoints and report."""
 
 from __future__ import annotations
 
@@ -20,47 +20,77 @@ from dqn_runner.run.compatibility import mismatch
 
 
 class RunDirectory:
-    """The directory of one run, and who writes what into it."""
+    """Writes everything that a run stores, and finds what an earlier session stored."""
 
     def __init__(
         self, path: Path, loggers: Mapping[str, LoggerPart], keep_last: int, source: Mapping[str, Any]
     ) -> None:
-        """`source` goes into every checkpoint, for whoever wants to build the run again from it."""
+        """Describe the directory; nothing is written yet.
+
+        Args:
+            path: The run directory.
+            loggers: Settings of the loggers, by name.
+            keep_last: How many of the numbered checkpoints to keep.
+            source: From what the run was built: a `config`, or an `agent` and a `trainer`. It is stored in
+                every checkpoint.
+        """
         self.path = path
         self.loggers = LoggerGroup(loggers)
         self.checkpoints = Checkpointer(path / "checkpoints", keep_last, self.loggers.sync)
         self.notices: list[str] = []
-        """What a resume did that the user should know."""
+        """What the user should know about the resume, such as damaged checkpoints that were skipped."""
         self.resumed = False
         self._source = dict(source)
         self._lock = RunLock(path)
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The configuration of the run, as its checkpoints hold it."""
+        """Configuration of the run, as its checkpoints store it."""
         return self._source.get("config", self._source)
 
-    def claim(self) -> None:
-        """Take the directory for this process; raises an error that names another one that has it."""
+    @property
+    def latest_checkpoint(self) -> Path:
+        """File of the latest checkpoint, which may not exist yet."""
+        return self.checkpoints.directory / LATEST
+
+    @property
+    def checkpoint_failed(self) -> bool:
+        """Whether the last attempt to write a checkpoint failed."""
+        return self.checkpoints.failed
+
+    def lock(self) -> None:
+        """Lock the directory for this process; raises UserError if another process has locked it."""
         self._lock.acquire()
 
-    def release(self) -> None:
-        """Let others write it."""
+    def unlock(self) -> None:
+        """Unlock the directory."""
         self._lock.release()
 
-    def resume(self, path: Path, accept: Callable[[State], None]) -> Path:
-        """Claim the directory and hand `accept` the state of a checkpoint, or of a run directory's latest.
+    def has_resumable_run(self) -> bool:
+        """Whether the directory contains a run that this object has not resumed yet.
 
-        Where it is damaged the newest valid one before it is taken, and `notices` says so. Returns the file.
+        Raises UserError if it is another run, or if none of its checkpoints is valid.
         """
-        self.claim()
+        if self.resumed or not has_checkpoints(self.path):
+            return False
+        load_newest_valid(find_checkpoint(self.path), self._reject_another_run, lambda _: None)
+        return True
+
+    def resume(self, path: Path, accept: Callable[[State], None]) -> Path:
+        """Lock the directory, and call `accept` with the state of a checkpoint.
+
+        `path` is a checkpoint, or a run directory, of which the latest one is loaded. If it is damaged, the
+        newest valid checkpoint before it is loaded and a notice is added. Returns the file that was loaded.
+        Raises UserError, and unlocks the directory, if there is none.
+        """
+        self.lock()
         file = find_checkpoint(path)
         try:
             file = load_newest_valid(
-                file, lambda document: accept(document["state"]), self.notices.append, self._of_another_run
+                file, lambda document: accept(document["state"]), self.notices.append, self._mismatch
             )
         except BaseException as error:
-            self.release()
+            self.unlock()
             if not isinstance(error, UserError | KeyError):
                 raise
             reason = f"it lacks {error}" if isinstance(error, KeyError) else error
@@ -68,29 +98,33 @@ class RunDirectory:
         self.resumed = True
         return file
 
-    def holds_own_run(self) -> bool:
-        """Whether the directory holds a run that was not taken up yet; raises if it is another agent's."""
-        if self.resumed or not has_checkpoints(self.path):
-            return False
-        load_newest_valid(find_checkpoint(self.path), self._refuse_another_run, lambda _: None)
-        return True
+    def restore_checkpoints(self, resumed_from: Path, best_step: int) -> None:
+        """Restore the checkpoint files to what they were when `resumed_from` was written.
+
+        `best_step` is the env step of the best evaluation at that time. Later checkpoints are renamed.
+        """
+        self.checkpoints.resume_from(resumed_from, best_step)
 
     def open(self, step: int, episode: int, info: RunInfo) -> None:
-        """Open the loggers at this point of the run."""
+        """Open the loggers, and log where the run starts and the notices."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.loggers.open(self.path, info)
-        verb = "going on from" if self.resumed else "starting at"
+        verb = "resuming from" if self.resumed else "starting at"
         log.info("%s step %d, episode %d in %s", verb, step, episode, self.path)
         for notice in self.notices:
             log.warning("%s", notice)
 
-    def save(self, state: State, step: int, names: Sequence[str], set_best_aside: str | None = None) -> None:
-        """Begin to write a checkpoint, as latest.pt and under `names`."""
+    def save(self, state: State, step: int, names: Sequence[str], previous_best: str | None = None) -> None:
+        """Start writing a checkpoint as latest.pt and under `names`, as `Checkpointer.save` does."""
         payload = {"source": self._source, "state": state}
-        self.checkpoints.save(payload, step, [*names, LATEST], set_best_aside)
+        self.checkpoints.save(payload, step, [*names, LATEST], previous_best)
+
+    def wait_for_checkpoint(self) -> None:
+        """Wait until no checkpoint is being written."""
+        self.checkpoints.wait()
 
     def write_report(self, document: Mapping[str, Any]) -> None:
-        """metrics.json and the curves; a full disk or a missing font must not cost the run its end."""
+        """Write metrics.json and the curves; errors, such as a full disk, are logged and not raised."""
         from dqn_runner.run import plots
 
         try:
@@ -100,17 +134,17 @@ class RunDirectory:
             log.exception("metrics.json or training_curves.png could not be written")
 
     def close(self, failed: bool) -> None:
-        """Finish what is being written and let go; `failed` when an exception ended the run."""
+        """Finish writing, close the loggers and unlock; `failed` means that an exception ended the run."""
         self.checkpoints.close()
         self.loggers.close(failed)
-        self.release()
+        self.unlock()
 
-    def _refuse_another_run(self, document: State) -> None:
-        if why := self._of_another_run(document):
+    def _reject_another_run(self, document: State) -> None:
+        if reason := self._mismatch(document):
             raise UserError(
-                f"{self.path} already holds another run ({why}); choose another output directory, "
-                "or go on with it all the same by Trainer.resume"
+                f"{self.path} already holds another run ({reason}); choose another output directory, "
+                "or call Trainer.resume to continue that run nevertheless"
             )
 
-    def _of_another_run(self, document: State) -> str | None:
+    def _mismatch(self, document: State) -> str | None:
         return mismatch(document["source"], self._source)

@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn from its files; `python -m dqn_runner.plots RUN_DIR` draws them again."""
+"""Plots of a run, drawn from its metrics.json; `python -m dqn_runner.run.plots RUN_DIR` draws them again."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 
 CURVES = "training_curves.png"
+"""File name of the plots."""
 MAX_POINTS = 3_000
-"""Points that a curve is drawn with; a panel is some 500 pixels wide."""
+"""Maximum number of points of a curve; a panel is about 500 pixels wide."""
 MARKED_POINTS = 50
-"""A curve of so few points shows each of them; a single one would be invisible otherwise."""
+"""Curves of at most this many points mark each one; a single point would otherwise be invisible."""
 
 BLUE, ORANGE, GREEN, PURPLE, GOLD = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#F0B400"
-"""Colours that colour-blind people can tell apart (after Okabe and Ito)."""
+"""Colours that are distinguishable with colour blindness (after Okabe and Ito)."""
 RETURN = "return (undiscounted reward)"
 
 Values = NDArray[np.float64]
@@ -36,7 +37,7 @@ Table = Mapping[str, Sequence[Any]]
 
 
 def draw_training_curves(run_dir: Path) -> None:
-    """Draw the metrics.json of a run directory as training_curves.png beside it."""
+    """Draw training_curves.png from metrics.json, both in `run_dir`."""
     figure = training_figure(json_io.read_json(run_dir / json_io.METRICS), run_dir.resolve().name)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
@@ -44,7 +45,7 @@ def draw_training_curves(run_dir: Path) -> None:
 
 
 def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:
-    """The six panels of run `name` with these contents of metrics.json; needs no display."""
+    """Draw the six panels of the run `name` from the content of its metrics.json; needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -75,18 +76,18 @@ def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:
 
 
 def columns(table: Table, *names: str) -> list[Values]:
-    """Columns of a history as numbers, without the rows where one of them is null."""
+    """Return columns of a table as arrays [rows], without rows where one of them is null or infinite."""
     values = np.array([table[name] for name in names], dtype=np.float64)
     return list(values[:, np.isfinite(values).all(axis=0)])
 
 
 def average_window(count: int) -> int:
-    """How many values the moving average of `count` values covers."""
+    """Window of the moving average over `count` values."""
     return min(100, max(5, count // 20))
 
 
 def moving_average(values: Values, window: int) -> Values:
-    """Mean of each value and those before it, `window` in all; of fewer at the start."""
+    """Mean of the last `window` values at each position of `values` [n]; of fewer at the start."""
     if not len(values):
         return values
     sums = np.convolve(values, np.ones(window))[: len(values)]
@@ -94,7 +95,7 @@ def moving_average(values: Values, window: int) -> Values:
 
 
 def thin(values: Values, limit: int) -> NDArray[np.intp]:
-    """Positions of at most `limit` values that draw the same curve: both ends and the extremes."""
+    """Indices of at most `limit` of the `values` [n] that preserve the curve: its ends and local extremes."""
     count = len(values)
     if count <= limit:
         return np.arange(count)
@@ -106,7 +107,7 @@ def thin(values: Values, limit: int) -> NDArray[np.intp]:
 
 
 def _draw(panel: Axes, step: Values, value: Values, **style: Any) -> None:
-    """A line through the points, if there are any."""
+    """Draw a line through the points, if there are any."""
     if len(step):
         shown = thin(value, MAX_POINTS)
         marker = "o" if len(step) <= MARKED_POINTS else ""
@@ -115,7 +116,7 @@ def _draw(panel: Axes, step: Values, value: Values, **style: Any) -> None:
 
 
 def _draw_range(panel: Axes, step: Values, low: Values, high: Values, **style: Any) -> None:
-    """A shaded band; a bar at a single step."""
+    """Draw a shaded band, or a bar if there is only one step."""
     if len(step) > 1:
         panel.fill_between(step, low, high, linewidth=0, **style)
     else:
@@ -123,7 +124,7 @@ def _draw_range(panel: Axes, step: Values, low: Values, high: Values, **style: A
 
 
 def _draw_smoothed(panel: Axes, step: Values, value: Values, each: str) -> None:
-    """Every value faintly, and the moving average."""
+    """Draw every value faintly, and the moving average."""
     window = average_window(len(value))
     average = moving_average(value, window)
     _draw(panel, step, value, color=BLUE, alpha=0.4, linewidth=0.7, label=f"each {each}")
@@ -131,7 +132,7 @@ def _draw_smoothed(panel: Axes, step: Values, value: Values, each: str) -> None:
 
 
 def _draw_evaluations(panel: Axes, evaluations: Table) -> None:
-    """Mean return over the episodes of each evaluation, its spread, and the best."""
+    """Draw the mean return of each evaluation, its spread over the episodes, and the best one."""
     names = ("return_mean", "return_std", "return_min", "return_max")
     step, mean, std, low, high = columns(evaluations, "step", *names)
     if not len(step):
@@ -145,7 +146,7 @@ def _draw_evaluations(panel: Axes, evaluations: Table) -> None:
 
 
 def _draw_loss(panel: Axes, step: Values, loss: Values) -> None:
-    """The loss; on a logarithmic axis when it spans orders of magnitude."""
+    """Draw the loss, on a logarithmic axis if it spans orders of magnitude."""
     _draw_smoothed(panel, step, loss, each="log interval")
     if len(loss) and 0 < 100 * loss.min() < loss.max():
         panel.set_yscale("log")
@@ -153,7 +154,7 @@ def _draw_loss(panel: Axes, step: Values, loss: Values) -> None:
 
 
 def _headline(metrics: Mapping[str, Any], name: str) -> str:
-    """Name, size and best evaluation of the run."""
+    """Title of the figure: name, size and best evaluation of the run."""
     best, episodes = metrics["best"], len(metrics["episodes"]["step"])
     result = (
         "not evaluated yet"
@@ -170,7 +171,7 @@ def _label(panel: Axes, title: str, unit: str) -> None:
 
 
 def _finish(panel: Axes, steps: int) -> None:
-    """The axis of env steps, the grid, and the legend above the curves or a word on missing data."""
+    """Draw the axis of env steps, the grid, and the legend, or a note if the panel has no data."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     panel.set_xlim(0, max(1, steps) * 1.02)
@@ -189,8 +190,8 @@ def _finish(panel: Axes, steps: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the curves of a run again from its metrics.json."""
-    parser = argparse.ArgumentParser(prog="python -m dqn_runner.plots", description=main.__doc__)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="where metrics.json lies")
+    parser = argparse.ArgumentParser(prog="python -m dqn_runner.run.plots", description=main.__doc__)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="directory that contains metrics.json")
     run_dir: Path = parser.parse_args(arguments).run_dir
     if not (run_dir / json_io.METRICS).is_file():
         parser.error(f"there is no {run_dir / json_io.METRICS}")

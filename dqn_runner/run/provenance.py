@@ -1,4 +1,4 @@
-"""run.json: what produced a run, so that it can be understood and repeated years later."""
+"""run.json: the configuration, software and hardware of a run, so that it can be repeated later."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dqn_runner.core.lazy_imports import torch
 from dqn_runner.io import json_io
 
 RUN = "run.json"
+"""File name of the provenance of a run."""
 
 
 def record_session(
@@ -28,9 +29,14 @@ def record_session(
     changes: Sequence[str],
     notices: Sequence[str],
 ) -> None:
-    """Append this process to the sessions of `run_dir`/run.json; each resume adds one.
+    """Append the current process to the sessions in run.json; each resume adds a session.
 
-    `changes` are the settings that a resume changed, `notices` what it could not bring back as it was.
+    Args:
+        run_dir: Directory of the run.
+        config: Plain configuration of the run.
+        overrides: Overrides of the command line.
+        changes: Settings that the resume changed.
+        notices: Warnings about the resume, such as state that could not be restored exactly.
     """
     path = run_dir / RUN
     sessions: list[Any] = json_io.read_json(path)["sessions"] if path.exists() else []
@@ -53,18 +59,18 @@ def record_session(
 
 
 def recorded_config(run_dir: Path) -> dict[str, Any] | None:
-    """The configuration of the last session in `run_dir`; None where none was recorded."""
+    """Configuration of the last session recorded in `run_dir`; None if there is no run.json."""
     path = run_dir / RUN
     return json_io.read_json(path)["config"] if path.exists() else None
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """SHA-256 of the configuration; equal for equal settings, whatever their order."""
+    """SHA-256 of the configuration, independent of the order of its settings."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def git_state(directory: Path) -> dict[str, Any] | None:
-    """Commit, and the diff of tracked files against it; null outside a repository or without git."""
+    """Commit, diff and untracked files of the repository of `directory`; None without one or without git."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(directory), *arguments]
@@ -82,7 +88,7 @@ def git_state(directory: Path) -> dict[str, Any] | None:
 
 
 def _packages() -> dict[str, str]:
-    """The versions of what is installed; each file of metadata is parsed once."""
+    """Versions of the installed packages; the metadata of each package is parsed once."""
     found = [(each["Name"], each["Version"]) for each in (d.metadata for d in distributions())]
     return dict(sorted(found, key=lambda package: package[0].lower()))
 
@@ -101,6 +107,7 @@ def _hardware() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Model name of the processor, which neither psutil nor, on Linux, `platform` provides."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST, best_name, numbered_name
+from dqn_runner.checkpointing.checkpointer import BEST, best_name, numbered_name
 from dqn_runner.core.exceptions import DivergedError, NoRoomError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
@@ -124,7 +124,7 @@ class Trainer:
                 self.directory.close(failed)
                 self.collector.envs.close()
                 self.evaluator.close()
-        if self.directory.checkpoints.failed:
+        if self.directory.checkpoint_failed:
             raise NoRoomError(
                 f"the end of the run could not be saved to {self.output_dir}; its log says why. Free disk "
                 "space, and run the same command to continue"
@@ -134,10 +134,10 @@ class Trainer:
 
     def prepare(self, checkpoint: Path | None = None) -> None:
         """Lock the output directory, and load `checkpoint`, or else the run that the directory holds."""
-        self.directory.claim()
+        self.directory.lock()
         if checkpoint is not None:
             self.resume(checkpoint)
-        elif self.directory.holds_own_run():
+        elif self.directory.has_resumable_run():
             self.resume(self.output_dir)
         self._prepared = True
 
@@ -150,7 +150,7 @@ class Trainer:
         file = directory.resume(Path(path), self.load_state_dict)
         lost = self.collector.envs.truncated_episodes
         directory.notices += [f"{episode.reason}; the episode is truncated there" for episode in lost]
-        directory.checkpoints.take_up(file, self.stopping.early_stopping.best_step)
+        directory.restore_checkpoints(file, self.stopping.early_stopping.best_step)
         self._prepared = True
 
     def state_dict(self) -> State:
@@ -226,7 +226,7 @@ class Trainer:
             received = self._signals.received
             self._save(Event.SAVE in due, bool(stop or received), previous_best)
             if stop:
-                self.directory.checkpoints.wait()
+                self.directory.wait_for_checkpoint()
                 log.info("at step %d, episode %d: %s", self.step, self.episode, stop.text)
                 return stop.text
             if received:
@@ -279,15 +279,15 @@ class Trainer:
             return
         try:
             self._write_checkpoint([])
-            self.directory.checkpoints.wait()
-            if not self.directory.checkpoints.failed:
-                log.info("the state was saved to %s", self.directory.checkpoints.directory / LATEST)
+            self.directory.wait_for_checkpoint()
+            if not self.directory.checkpoint_failed:
+                log.info("the state was saved to %s", self.directory.latest_checkpoint)
         except Exception:
             log.exception("the state could not be saved")
 
     def _stop_for(self, number: signal.Signals) -> None:
         """Write what a run leaves, and let the signal take effect, which usually ends the process."""
-        self.directory.checkpoints.wait()
+        self.directory.wait_for_checkpoint()
         self._write_report()
         where = (self.step, self.episode, number.name, self.output_dir)
         log.info("at step %d, episode %d: stopped by %s; continue with resume=%s", *where)

@@ -1,8 +1,8 @@
-"""Whatever operation on the disk a crash comes after, the directory holds the old state or the new one.
+"""After a crash between any two disk operations, the directory holds the old state or the new one.
 
-The operations of several saves, of going on and of going back are written down as they happen. For each
-of them a directory is made of what may be on the disk when the process (`kill -9`) or the machine (power)
-stops there: what was not synced may be there, missing or in part, and so may each change of a name.
+A recorder replaces `os` while a run saves several checkpoints and resumes from some. After each operation it
+computes what the disk may contain if the process is killed there or the machine loses power: data that was
+not synced may be complete, missing or partial, and each change of a name that was not synced may be missing.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from dqn_runner.checkpointing.checkpointer import LATEST, numbered_name
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.checkpointing.recovery import load_newest_valid
 from dqn_runner.io import files
-from tests.checkpointing.test_history import SEGMENT, Model, UnsyncedDisk, value_of
+from tests.checkpointing.test_history import SEGMENT, Model, UnsyncedDisk, values_of
 
 Names = dict[Path, int]
-"""From the path of a file to the number of its inode."""
+"""Path of a file to the number of its inode."""
 
 
 @dataclass
 class Contents:
-    """What a disk holds: the names, and what is in the files; each as seen, and as it survives a crash."""
+    """Content of a disk: names and data, each as programs see it and as it is durable."""
 
     names: Names = field(default_factory=Names)
     durable_names: Names = field(default_factory=Names)
@@ -39,19 +39,20 @@ class Contents:
     durable_data: dict[int, bytes] = field(default_factory=dict[int, bytes])
 
     def rename(self, change: Callable[[Names], None]) -> None:
-        """A change of names, which is durable when the directory is synced."""
+        """Apply a change of names, which becomes durable when the directory is synced."""
         change(self.names)
         self.pending.append(change)
 
     def sync_names(self) -> None:
-        """Directories are synced as one: the order within each is what matters here."""
+        """Make the names in all directories durable; their order within a directory matters here."""
         self.durable_names, self.pending = dict(self.names), []
 
     def after_kill(self) -> dict[Path, tuple[int, bytes]]:
+        """Files after SIGKILL: path to inode and data."""
         return {path: (inode, self.data[inode]) for path, inode in self.names.items()}
 
     def after_power_loss(self, rng: random.Random) -> Iterator[dict[Path, tuple[int, bytes]]]:
-        """No change of a name since the last sync, all of them, or some; and some of what was not synced."""
+        """Files after a power loss: none, all or some of the unsynced names, and part of unsynced data."""
         for share in (0.0, 1.0, 0.5, 0.5):
             names = dict(self.durable_names)
             for change in self.pending:
@@ -66,11 +67,11 @@ class Contents:
 
 
 class Recorder:
-    """Stands in for `os` in `files`: does what it is asked for, and tells what the disk may hold then."""
+    """Replaces `os` in `files`: executes each operation and reports what a crash may leave on the disk."""
 
-    def __init__(self, seen: Callable[[dict[Path, tuple[int, bytes]]], None], links: bool) -> None:
+    def __init__(self, report: Callable[[dict[Path, tuple[int, bytes]]], None], links: bool) -> None:
         self.contents = Contents()
-        self._seen, self._links = seen, links
+        self._report, self._links = report, links
         self._open: dict[int, Path] = {}
         self._inodes = 0
         self._rng = random.Random(0)
@@ -82,7 +83,7 @@ class Recorder:
         descriptor = os.open(path, flags, mode)
         self._open[descriptor] = path
         if flags & os.O_CREAT:
-            assert flags & os.O_EXCL, "a file that has a name is never written"
+            assert flags & os.O_EXCL, "an existing file is never written to"
             self._inodes += 1
             inode = self._inodes
             self.contents.data[inode] = b""
@@ -92,9 +93,9 @@ class Recorder:
     def write(self, descriptor: int, content: Any) -> int:
         inode, half = self.contents.names[self._open[descriptor]], len(content) // 2
         self.contents.data[inode] += bytes(content[:half])
-        self._look()
+        self._report_crashes()
         self.contents.data[inode] += bytes(content[half:])
-        self._look()
+        self._report_crashes()
         return os.write(descriptor, content)
 
     def fsync(self, descriptor: int) -> None:
@@ -104,7 +105,7 @@ class Recorder:
         else:
             inode = self.contents.names[path]
             self.contents.durable_data[inode] = self.contents.data[inode]
-        self._look()
+        self._report_crashes()
 
     def link(self, source: Path, target: Path) -> None:
         if not self._links:
@@ -114,7 +115,9 @@ class Recorder:
         self._change(lambda names: names.__setitem__(target, inode))
 
     def replace(self, source: Path, target: Path) -> None:
-        assert not (target.exists() and target.samefile(source)), "such a rename leaves both names"
+        assert not (target.exists() and target.samefile(source)), (
+            "a rename between two links to the same file leaves both"
+        )
         os.replace(source, target)  # noqa: PTH105
         inode = self.contents.names[source]
 
@@ -130,21 +133,21 @@ class Recorder:
 
     def _change(self, change: Callable[[Names], Any]) -> None:
         self.contents.rename(change)
-        self._look()
+        self._report_crashes()
 
-    def _look(self) -> None:
-        self._seen(self.contents.after_kill())
+    def _report_crashes(self) -> None:
+        self._report(self.contents.after_kill())
         for content in self.contents.after_power_loss(self._rng):
-            self._seen(content)
+            self._report(content)
 
 
 class Crashes:
-    """Every state of a disk that a crash may leave behind, each once, and what may be gone on from there."""
+    """Every disk content after a crash, each once, and the saved states from which a run may resume."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.allowed: set[int | None] = {None}
-        """Numbers of the saves that the run may go on from; None where it may begin anew."""
+        """Indices of the saved states from which the run may resume; None if it may start from scratch."""
         self.found: dict[Any, set[int | None]] = {}
 
     def __call__(self, content: dict[Path, tuple[int, bytes]]) -> None:
@@ -153,7 +156,7 @@ class Crashes:
 
 
 def lay_out(state: frozenset[tuple[Path, int, bytes]], directory: Path) -> None:
-    """Make the files of `state`; names of one inode are links."""
+    """Create the files of `state`; names of the same inode are hard links."""
     first: dict[int, Path] = {}
     for name, inode, content in state:
         path = directory / name
@@ -165,42 +168,42 @@ def lay_out(state: frozenset[tuple[Path, int, bytes]], directory: Path) -> None:
             path.write_bytes(content)
 
 
-def goes_on(model: Model, directory: Path, allowed: set[int | None]) -> None:
-    """`directory` holds one of `allowed`, and a run that goes on from there saves and keeps as usual."""
+def check_resume(model: Model, directory: Path, allowed: set[int | None]) -> None:
+    """`directory` contains one of the `allowed` states, and a run that resumes from it saves as usual."""
     present = {path.name: load_checkpoint(path) for path in directory.glob("*.pt")}
     for document in present.values():
         rows = document["state"]["replay"]
-        held = [(value_of(rows[key]), rows[key].start) for key in ("rows", "frames")]
+        held = [(values_of(rows[key]), rows[key].start) for key in ("rows", "frames")]
         assert held == model.saved[document["id"]]["held"]
     if not present:
         assert None in allowed
         return
-    taken: list[Any] = []
-    told: list[str] = []
-    load_newest_valid(directory / LATEST, taken.append, told.append)
-    assert told == [], "nothing is damaged"
-    assert taken[-1]["id"] in allowed
+    accepted: list[Any] = []
+    reported: list[str] = []
+    load_newest_valid(directory / LATEST, accepted.append, reported.append)
+    assert reported == [], "no file is damaged"
+    assert accepted[-1]["id"] in allowed
 
     resumed = Model(directory, (5, 9), keep_last=1)
     resumed.saved, resumed.values = list(model.saved), 10_000
-    of_interest = {n: d["id"] for n, d in present.items() if n == LATEST or n.startswith("checkpoint_")}
-    resumed.files = of_interest | {
-        n: taken[-1]["id"] for n in taken[-1]["names"] if n.startswith("checkpoint_")
+    counted = {n: d["id"] for n, d in present.items() if n == LATEST or n.startswith("checkpoint_")}
+    resumed.files = counted | {
+        n: accepted[-1]["id"] for n in accepted[-1]["names"] if n.startswith("checkpoint_")
     }
-    resumed.go_back(LATEST, anew=False)
+    resumed.resume(LATEST, new_process=False)
     resumed.check()
     resumed.add(3, forget=0)
-    resumed.save(numbered=True, best=False, aside=False)
+    resumed.save(numbered=True, best=False, keep_previous_best=False)
     resumed.check()
     resumed.checkpointer.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
-def test_every_crash_leaves_the_old_state_or_the_new_one(
+def test_a_crash_after_any_disk_operation_leaves_the_old_state_or_the_new_one(
     links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "length", lambda _: SEGMENT)
+    monkeypatch.setattr(segments, "rows_per_segment", lambda _: SEGMENT)
     directory = tmp_path / "run"
     directory.mkdir()
     crashes = Crashes(directory)
@@ -208,25 +211,25 @@ def test_every_crash_leaves_the_old_state_or_the_new_one(
     with monkeypatch.context() as patch:
         patch.setattr(files, "os", Recorder(crashes, links))
 
-        def save(numbered: bool, best: bool, aside: bool = False) -> None:
+        def save(numbered: bool, best: bool, keep_previous_best: bool = False) -> None:
             model.add(4, forget=0)
             crashes.allowed |= {len(model.saved)}
-            model.save(numbered, best, aside)
+            model.save(numbered, best, keep_previous_best)
             model.checkpointer.wait()
             crashes.allowed = {len(model.saved) - 1}
 
-        def go_back(name: str, number: int) -> None:
+        def resume(name: str, number: int) -> None:
             crashes.allowed |= {number}
-            model.go_back(name, anew=True)
+            model.resume(name, new_process=True)
             crashes.allowed = {number}
 
         save(numbered=True, best=True)
         save(numbered=False, best=False)
-        save(numbered=True, best=True, aside=True)
+        save(numbered=True, best=True, keep_previous_best=True)
         save(numbered=True, best=False)
-        go_back(numbered_name(16), 3)
+        resume(numbered_name(16), 3)
         save(numbered=False, best=True)
-        go_back(numbered_name(16), 3)
+        resume(numbered_name(16), 3)
         save(numbered=True, best=False)
         save(numbered=True, best=False)
         model.check()
@@ -236,5 +239,5 @@ def test_every_crash_leaves_the_old_state_or_the_new_one(
         crashed = tmp_path / str(number)
         crashed.mkdir()
         lay_out(state, crashed)
-        goes_on(model, crashed, allowed)
+        check_resume(model, crashed, allowed)
     assert len(crashes.found) > 100

@@ -1,4 +1,4 @@
-"""Files that were cut, altered, swapped or forged: what is taken up is what was saved, or nothing."""
+"""Truncated, altered, swapped or forged files: a run resumes from exactly what was saved, or not at all."""
 
 from __future__ import annotations
 
@@ -23,21 +23,29 @@ from dqn_runner.agent.exploration import EpsilonGreedy
 from dqn_runner.agent.schedules import Constant
 from dqn_runner.checkpointing import segments
 from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, numbered_name
-from dqn_runner.checkpointing.format import ROWS, checksum, encode, load_checkpoint, read_document
+from dqn_runner.checkpointing.format import (
+    FORMAT,
+    SNAPSHOT,
+    VERSION,
+    checksum,
+    encode,
+    load_checkpoint,
+    read_document,
+)
 from dqn_runner.checkpointing.recovery import load_newest_valid
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import ReplaySnapshot
 from dqn_runner.run import plots
 from dqn_runner.training.config import FrequencyUnit
-from tests.checkpointing.test_checkpointer import Bomb
 from tests.conftest import BUDGET, Outcome
 from tests.support import crash
+from tests.support.checkpoints import Bomb
 
 STEPS = (100, 200, 300, 400)
 
 
 def payload(step: int) -> dict[str, Any]:
-    """A state like those of a run: nested plain values, arrays, and rows of which most are in segments."""
+    """A state like that of a run: nested plain values, arrays, and rows, most of which are in segments."""
     rng = np.random.default_rng(step)
 
     def read(start: int, stop: int) -> dict[str, Any]:
@@ -55,7 +63,7 @@ def payload(step: int) -> dict[str, Any]:
 
 
 def content(document: dict[str, Any]) -> str:
-    """What a checkpoint says, rows included."""
+    """Checksum of the whole content of a checkpoint, including its rows."""
     replay = document["state"]["replay"]
     rows = {name: column.tolist() for name, column in replay["rows"].all().items()}
     rest = {**document["state"], "replay": replay["windows"]}
@@ -64,10 +72,10 @@ def content(document: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints at STEPS, the second of them the best; look at them, but damage a copy."""
+    """Checkpoints at STEPS, of which the second is the best; tests damage copies only."""
     directory = tmp_path_factory.mktemp("saved")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "length", lambda _: 32)
+        patch.setattr(segments, "rows_per_segment", lambda _: 32)
         checkpointer = Checkpointer(directory, keep_last=3)
         for step in STEPS:
             best = [BEST] if step == 200 else []
@@ -78,14 +86,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @st.composite
 def damages(draw: st.DrawFn) -> tuple[str, float, float, int]:
-    """What is done to a file, and where: shares of the directory, of the file, and a number."""
+    """Kind of damage, which file and where in it (both as fractions), and a number."""
     kind = draw(st.sampled_from(["cut", "flip", "blank", "insert", "swap", "remove", "empty"]))
     share = st.floats(0, 1, exclude_max=True)
     return kind, draw(share), draw(share), draw(st.integers(0, 2**16))
 
 
 def damage(directory: Path, kind: str, which: float, where: float, number: int) -> None:
-    """Do it to one file of `directory`, under all of its names."""
+    """Damage one file in `directory`, under all of its names."""
     files = sorted(path for path in directory.rglob("*.*") if path.is_file())
     path = files[int(which * len(files))]
     data = bytearray(path.read_bytes())
@@ -116,7 +124,7 @@ def damage(directory: Path, kind: str, which: float, where: float, number: int) 
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(happened=st.lists(damages(), min_size=1, max_size=4))
-def test_what_is_taken_up_is_what_was_saved(
+def test_a_run_never_resumes_from_anything_but_what_was_saved(
     saved: Path, happened: list[tuple[str, float, float, int]]
 ) -> None:
     written = {step: load_checkpoint(saved / name) for name, step in names().items()}
@@ -127,28 +135,28 @@ def test_what_is_taken_up_is_what_was_saved(
         for each in happened:
             damage(directory, *each)
         intact = [step for name, step in names().items() if valid(directory / name, contents)]
-        taken: list[tuple[int, str]] = []
-        told: list[str] = []
+        accepted: list[tuple[int, str]] = []
+        reported: list[str] = []
 
         def accept(document: dict[str, Any]) -> None:
-            taken.append((document["step"], content(document)))
+            accepted.append((document["step"], content(document)))
 
         used = directory
         try:
-            used = load_newest_valid(directory / LATEST, accept, told.append)
+            used = load_newest_valid(directory / LATEST, accept, reported.append)
         except UserError as error:
-            told.append(str(error))
+            reported.append(str(error))
             assert not intact
-        assert all("\n" not in line for line in told)
-        if not taken:
+        assert all("\n" not in line for line in reported)
+        if not accepted:
             return
-        step, what = taken[-1]
-        assert contents[step] == what, "exactly what was saved at the step that it claims"
+        step, found = accepted[-1]
+        assert contents[step] == found, "exactly what was saved at that step"
         if used.name == LATEST:
-            assert told == []
+            assert reported == []
             return
-        assert step == max(intact), "the newest that is left"
-        (line,) = told
+        assert step == max(intact), "the newest valid one"
+        (line,) = reported
         assert line.endswith(f"; {used.name} is used instead")
 
 
@@ -157,7 +165,7 @@ def names() -> dict[str, int]:
 
 
 def valid(path: Path, contents: dict[int, str]) -> bool:
-    """Whether a file still says what was saved under its name."""
+    """Whether a file contains what was saved under its name."""
     try:
         document = load_checkpoint(path)
         return content(document) == contents[names()[path.name]]
@@ -170,35 +178,35 @@ def valid(path: Path, contents: dict[int, str]) -> bool:
 
 class TestForgeries:
     def forged(self, directory: Path, segment: bytes) -> Path:
-        """A checkpoint with the right checksum that names a segment with the right name."""
+        """A checkpoint with a valid checksum that names a segment with a valid name."""
         digest = hashlib.blake2b(segment, digest_size=16).hexdigest()
         name = f"{0:012d}-{32:012d}-{digest}.npz"
         (directory / segments.FOLDER).mkdir()
         (directory / segments.FOLDER / name).write_bytes(segment)
         place = {"start": 0, "stop": 32, "row_bytes": 8, "segments": [[0, 32, name]]}
-        rows = {ROWS: True, **place, "tail": {"x": torch.zeros(0)}}
+        rows = {SNAPSHOT: True, **place, "tail": {"x": torch.zeros(0)}}
         path = directory / LATEST
         path.write_bytes(encode({"step": 1, "names": [], "source": {}, "state": {"replay": {"rows": rows}}}))
         return path
 
-    def test_a_pickle_within_a_segment_is_not_loaded(self, tmp_path: Path):
+    def test_a_forged_segment_with_a_pickle_inside_is_not_loaded(self, tmp_path: Path):
         victim, buffer = tmp_path / "victim", io.BytesIO()
         np.savez(buffer, x=np.array([Bomb(victim)] * 32, dtype=object), allow_pickle=True)
         document = load_checkpoint(self.forged(tmp_path, buffer.getvalue()))
-        with pytest.raises(DamagedError, match="holds something else than arrays"):
+        with pytest.raises(DamagedError, match="contains something other than arrays"):
             document["state"]["replay"]["rows"].all()
         assert not victim.exists()
 
-    def test_a_segment_that_is_a_pickle_is_not_loaded(self, tmp_path: Path):
+    def test_a_forged_segment_that_is_a_pickle_is_not_loaded(self, tmp_path: Path):
         victim = tmp_path / "victim"
         document = load_checkpoint(self.forged(tmp_path, pickle.dumps(Bomb(victim))))
-        with pytest.raises(DamagedError, match="holds something else than arrays"):
+        with pytest.raises(DamagedError, match="contains something other than arrays"):
             document["state"]["replay"]["rows"].all()
         assert not victim.exists()
 
-    def test_a_tensor_of_a_kind_that_is_never_written(self, tmp_path: Path):
+    def test_a_forged_checkpoint_with_a_sparse_tensor_is_reported_as_damaged(self, tmp_path: Path):
         path = tmp_path / LATEST
-        document = {"format": "dqn_runner checkpoint", "version": 1, "state": torch.eye(3).to_sparse()}
+        document = {"format": FORMAT, "version": VERSION, "state": torch.eye(3).to_sparse()}
         torch.save({**document, "checksum": "0" * 32}, path)
         with pytest.raises(DamagedError, match="is damaged"):
             read_document(path)
@@ -215,7 +223,7 @@ COMMAND = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run, and one of another seed."""
+    """An uninterrupted run, and one with another seed."""
     cwd = tmp_path_factory.mktemp("runs")
     for name, more in (("whole", []), ("other", ["seed=1"])):
         folder = cwd / name
@@ -225,39 +233,41 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-class TestTheProgram:
-    """A run with checkpoints at 400 and 800 goes on to 1200."""
+class TestProgramWithDamagedCheckpoints:
+    """A run with checkpoints at steps 400 and 800 continues to step 1200."""
 
     @pytest.fixture
     def half(self, runs: Path, tmp_path: Path) -> Path:
-        """As it was when it had just saved step 800."""
+        """The checkpoints of the run just after it saved step 800."""
         shutil.copytree(runs / "whole" / "run", tmp_path / "run")
         checkpoints = tmp_path / "run" / "checkpoints"
         (checkpoints / numbered_name(1200)).unlink()
         shutil.copy(checkpoints / numbered_name(800), checkpoints / LATEST)
         return checkpoints
 
-    @pytest.mark.parametrize("kind", ["cut", "altered", "gone", "another step's"])
-    def test_ends_as_if_nothing_had_happened(
+    @pytest.mark.parametrize("kind", ["truncated", "altered", "missing", "of another step"])
+    def test_a_run_with_a_damaged_checkpoint_ends_like_an_uninterrupted_one(
         self, runs: Path, half: Path, program: Callable[..., Outcome], kind: str
     ):
-        """The state of step 800 is damaged under all of its names."""
+        """The checkpoint of step 800 is damaged under all of its names."""
         data, older = bytearray((half / LATEST).read_bytes()), (half / numbered_name(400)).read_bytes()
         data[len(data) // 2] ^= 1
         for path in (half / LATEST, half / numbered_name(800)):
             path.unlink()
-            if kind != "gone":
-                new = {"cut": bytes(data[:-100]), "altered": bytes(data), "another step's": older}[kind]
+            if kind != "missing":
+                new = {"truncated": bytes(data[:-100]), "altered": bytes(data), "of another step": older}[
+                    kind
+                ]
                 path.write_bytes(new)
         done = program(*COMMAND)
         assert done.status == 0, done.err
         assert "Traceback" not in done.err
-        if kind != "another step's":
+        if kind != "of another step":
             assert "checkpoint_0000000400.pt is used instead" in done.err
         found = crash.differences(runs / "whole" / "run", half.parent)
         assert [line for line in found if not line.startswith("the checkpoints are")] == []
 
-    def test_the_latest_of_another_run_is_refused(
+    def test_a_latest_checkpoint_of_another_run_is_rejected(
         self, runs: Path, half: Path, program: Callable[..., Outcome]
     ):
         shutil.copy(runs / "other" / "run" / "checkpoints" / LATEST, half / LATEST)
@@ -267,7 +277,7 @@ class TestTheProgram:
         unchanged = {path: path.read_bytes() == data for path, data in before.items()}
         assert all(unchanged.values()), unchanged
 
-    def test_those_of_another_run_are_passed_over(
+    def test_older_checkpoints_of_another_run_are_skipped(
         self, runs: Path, half: Path, program: Callable[..., Outcome]
     ):
         (half / LATEST).unlink()
@@ -277,17 +287,18 @@ class TestTheProgram:
         shutil.copy(foreign, half)
         done = program(*COMMAND)
         assert done.status == 0, done.err
-        (told,) = (line for line in done.err.splitlines() if "used instead" in line)
-        assert (
-            f"{numbered_name(800)} is of another run: going on from it would change seed from 1 to 0" in told
-        )
-        assert told.endswith(f"; {numbered_name(400)} is used instead")
+        (reported,) = (line for line in done.err.splitlines() if "used instead" in line)
+        reason = "resuming from it would change seed from 1 to 0"
+        assert f"{numbered_name(800)} is of another run: {reason}" in reported
+        assert reported.endswith(f"; {numbered_name(400)} is used instead")
         found = crash.differences(runs / "whole" / "run", half.parent)
         assert [line for line in found if not line.startswith("the checkpoints are")] == []
-        aside = half / f"superseded_{numbered_name(800)}"
-        assert aside.read_bytes() == foreign.read_bytes(), "nothing is deleted"
+        renamed = half / f"superseded_{numbered_name(800)}"
+        assert renamed.read_bytes() == foreign.read_bytes(), "the file of the other run is kept"
 
-    def test_nothing_but_another_run_is_left(self, runs: Path, half: Path, program: Callable[..., Outcome]):
+    def test_the_error_lists_the_damaged_checkpoint_and_those_of_another_run(
+        self, runs: Path, half: Path, program: Callable[..., Outcome]
+    ):
         for path in half.glob("*.pt"):
             path.unlink()
         (half / LATEST).write_bytes(b"damage")
@@ -297,27 +308,29 @@ class TestTheProgram:
         assert "latest.pt: the file is cut short" in error
         assert error.count("is of another run") == 2
 
-    def test_a_run_json_is_named_that_cannot_be_read(
+    def test_a_damaged_run_json_is_reported_and_may_be_removed(
         self, runs: Path, half: Path, program: Callable[..., Outcome]
     ):
-        """It says where a run came from; moved away, it does not keep the run from going on."""
+        """It records the provenance of the run; the run resumes without it."""
         run_json = half.parent / "run.json"
         run_json.write_text("{")
         assert crash.run(COMMAND, half.parent.parent) == 2
-        assert "error: " in (said := (half.parent.parent / "output").read_text())
-        assert f"{run_json.name} is damaged: " in said.partition("error: ")[2]
+        output = (half.parent.parent / "output").read_text()
+        assert f"{run_json.name} is damaged: " in output.partition("error: ")[2]
         run_json.unlink()
         assert program(*COMMAND).status == 0
         assert crash.differences(runs / "whole" / "run", half.parent) == []
 
-    def test_nothing_that_is_left_is_one_line(self, half: Path, program: Callable[..., Outcome]):
+    def test_the_error_is_one_line_if_every_checkpoint_is_damaged(
+        self, half: Path, program: Callable[..., Outcome]
+    ):
         for path in half.glob("*.pt"):
             path.write_bytes(b"damage")
         assert "cut short or not a checkpoint" in program(*COMMAND).error
 
 
-class TestAScript:
-    """The same of a run that Python made, whose checkpoints know the agent but no configuration."""
+class TestScriptWithDamagedCheckpoints:
+    """A run of the Python API, whose checkpoints contain the agent instead of a configuration."""
 
     def trainer(self, run_dir: Path, learning_rate: float, steps: int = 20) -> Trainer:
         exploration = EpsilonGreedy(schedule=Constant(value=1.0))
@@ -342,7 +355,7 @@ class TestAScript:
 
     @pytest.fixture
     def damaged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A latest.pt that is damaged, and one before it of another agent."""
+        """A run directory whose latest.pt is damaged and whose checkpoint before it is of another agent."""
         monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
         for name, learning_rate in (("run", 1e-3), ("other", 1e-4)):
             self.trainer(tmp_path / name, learning_rate).train()
@@ -354,15 +367,16 @@ class TestAScript:
         shutil.copy(tmp_path / "other" / "checkpoints" / numbered_name(16), checkpoints)
         return tmp_path / "run"
 
-    def test_another_agent_is_passed_over(self, damaged: Path):
+    def test_an_older_checkpoint_of_another_agent_is_skipped(self, damaged: Path):
         trainer = self.trainer(damaged, 1e-3, steps=30)
         assert trainer.train().steps == 30
         (notice,) = trainer.directory.notices
-        assert f"{numbered_name(16)} is of another run: its agent is another one" in notice
+        assert f"{numbered_name(16)} is of another run: its agent differs: " in notice
+        assert "agent.learning_rate: 0.0001 -> 0.001" in notice
         assert notice.endswith(f"; {numbered_name(8)} is used instead")
 
-    def test_but_not_where_it_is_asked_for(self, damaged: Path):
+    def test_a_requested_checkpoint_of_another_agent_is_loaded(self, damaged: Path):
         trainer = self.trainer(damaged, 1e-3)
         trainer.resume(damaged / "checkpoints" / numbered_name(16))
         assert trainer.step == 16
-        trainer.directory.release()
+        trainer.directory.unlock()

@@ -1,4 +1,4 @@
-"""Checkpoints of a growing memory against a plain list, whatever is saved, kept and gone back to."""
+"""Random sequences of saving and resuming, compared with a model that keeps every saved state in memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 
 from dqn_runner.checkpointing import segments
 from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, best_name, numbered_name
-from dqn_runner.checkpointing.format import load_checkpoint, read_document, stored_segments
+from dqn_runner.checkpointing.format import load_checkpoint, read_document, segments_in
 from dqn_runner.core.state import ReplaySnapshot
 from dqn_runner.io import files
 
 SEGMENT = 4
-"""ReplaySnapshot of a segment in these tests, so that few rows make many."""
+"""Rows per segment in these tests, so that a few rows fill many segments."""
 
 
 class UnsyncedDisk:
-    """`os` for `files`, but `fsync` returns at once: nobody pulls the plug here."""
+    """Replaces `os` in `files`: `fsync` does nothing, since no power loss happens here."""
 
     def __getattr__(self, name: str) -> Any:
         return (lambda _: None) if name == "fsync" else getattr(os, name)
@@ -34,27 +34,27 @@ class UnsyncedDisk:
 
 @contextmanager
 def small_segments() -> Iterator[Path]:
-    """A directory for checkpoints whose segments are small."""
+    """A temporary directory for checkpoints, while segments have SEGMENT rows."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(segments, "length", lambda _: SEGMENT)
+        patch.setattr(segments, "rows_per_segment", lambda _: SEGMENT)
         patch.setattr(files, "os", UnsyncedDisk())
         yield Path(folder)
 
 
 class Memory:
-    """Numbered rows of which the newest `capacity` are held, and each once said what it holds."""
+    """A model of a replay: the values of the newest `capacity` rows, and the number of the oldest one."""
 
     def __init__(self, capacity: int, held: list[int], start: int) -> None:
         self.capacity, self.held, self.start = capacity, held, start
 
     def add(self, value: int, forget: int) -> None:
-        """One row more; `forget` older ones go though there would be room for them."""
+        """Add a row, and drop the `forget` oldest rows even if the capacity is not reached."""
         self.held = [*self.held, value]
         surplus = max(0, len(self.held) - self.capacity)
-        gone = max(surplus, min(forget, len(self.held)))
-        self.held, self.start = self.held[gone:], self.start + gone
+        dropped = max(surplus, min(forget, len(self.held)))
+        self.held, self.start = self.held[dropped:], self.start + dropped
 
-    def rows(self) -> ReplaySnapshot:
+    def snapshot(self) -> ReplaySnapshot:
         held, first = list(self.held), self.start
 
         def read(start: int, stop: int) -> dict[str, Any]:
@@ -68,24 +68,25 @@ class Memory:
         return ReplaySnapshot(first, first + len(held), 8, read)
 
 
-def value_of(rows: ReplaySnapshot) -> list[int]:
-    columns = {name: np.asarray(column).tolist() for name, column in rows.all().items()}
+def values_of(snapshot: ReplaySnapshot) -> list[int]:
+    """The values in a snapshot whose columns are consistent."""
+    columns = {name: np.asarray(column).tolist() for name, column in snapshot.all().items()}
     assert columns["pair"] == [[v, -v] for v in columns["value"]]
-    assert len(columns["value"]) == rows.stop - rows.start
+    assert len(columns["value"]) == snapshot.stop - snapshot.start
     return columns["value"]
 
 
 class Model:
-    """A run that saves and goes back, and what must then be in its directory."""
+    """A run that saves and resumes, and what its directory must contain."""
 
     def __init__(self, directory: Path, capacities: tuple[int, int], keep_last: int) -> None:
         self.directory, self.keep_last = directory, keep_last
         self.memories = [Memory(capacity, [], 0) for capacity in capacities]
         self.step = self.best_step = self.values = 0
         self.saved: list[dict[str, Any]] = []
-        """Everything that was ever saved."""
+        """Every state that was saved."""
         self.files: dict[str, int] = {}
-        """Which of them latest.pt and the numbered files hold."""
+        """Index into `saved` of the content of latest.pt and of each numbered file."""
         self.checkpointer = Checkpointer(directory, keep_last)
 
     def add(self, count: int, forget: int) -> None:
@@ -95,27 +96,27 @@ class Model:
                 self.values += 1
                 memory.add(self.values, forget)
 
-    def save(self, numbered: bool, best: bool, aside: bool) -> None:
+    def save(self, numbered: bool, best: bool, keep_previous_best: bool) -> None:
         names = [numbered_name(self.step)] * numbered + [BEST] * best
-        set_aside = best_name(self.best_step) if best and aside else None
+        previous_best = best_name(self.best_step) if best and keep_previous_best else None
         self.best_step = self.step if best else self.best_step
         held = [(list(memory.held), memory.start) for memory in self.memories]
-        memories = dict(zip(("rows", "frames"), [m.rows() for m in self.memories], strict=True))
+        memories = dict(zip(("rows", "frames"), [m.snapshot() for m in self.memories], strict=True))
         payload = {"id": len(self.saved), "state": {"replay": memories}}
-        self.checkpointer.save(payload, self.step, [*names, LATEST], set_aside)
+        self.checkpointer.save(payload, self.step, [*names, LATEST], previous_best)
         self.files |= dict.fromkeys([n for n in (*names, LATEST) if n != BEST], len(self.saved))
         self.saved.append({"step": self.step, "best_step": self.best_step, "held": held})
         self._retain()
 
-    def go_back(self, name: str, anew: bool) -> None:
-        """Take up the file `name`, in a new process or in the same object."""
+    def resume(self, name: str, new_process: bool) -> None:
+        """Resume from the file `name`, with a new Checkpointer as in a new process, or with the same one."""
         self.checkpointer.wait()
-        if anew:
+        if new_process:
             self.checkpointer.close()
             self.checkpointer = Checkpointer(self.directory, self.keep_last)
         number: int = load_checkpoint(self.directory / name)["id"]
         state = self.saved[number]
-        self.checkpointer.take_up(self.directory / name, state["best_step"])
+        self.checkpointer.resume_from(self.directory / name, state["best_step"])
         self.step, self.best_step = state["step"], state["best_step"]
         for memory, (held, start) in zip(self.memories, state["held"], strict=True):
             memory.held, memory.start = list(held), start
@@ -131,7 +132,7 @@ class Model:
             del self.files[name]
 
     def check(self) -> None:
-        """Every file there loads to exactly what was saved, under a name that says what it is."""
+        """Every file contains exactly what was saved under its name, and no other file exists."""
         self.checkpointer.wait()
         assert not self.checkpointer.failed
         present = {path.name: load_checkpoint(path) for path in self.directory.glob("*.pt")}
@@ -139,25 +140,27 @@ class Model:
         assert {n: i for n, i in held.items() if n == LATEST or n.startswith("checkpoint_")} == self.files
         for name, document in present.items():
             state, rows = self.saved[document["id"]], document["state"]["replay"]
-            assert [(value_of(rows[key]), rows[key].start) for key in ("rows", "frames")] == state["held"]
+            assert [(values_of(rows[key]), rows[key].start) for key in ("rows", "frames")] == state["held"]
             assert document["step"] == state["step"] == int(re.sub(r"\D", "", name) or state["step"])
         if BEST in present:
             assert present[BEST]["step"] == self.best_step
         assert not list(self.directory.rglob("*.tmp"))
         named = {
-            piece.name
+            segment.name
             for name in present
-            for pieces in stored_segments(read_document(self.directory / name)).values()
-            for piece in pieces
+            for found in segments_in(read_document(self.directory / name)).values()
+            for segment in found
         }
-        assert {path.name for path in self.directory.rglob("*.npz")} == named, "no more segments than named"
+        assert {path.name for path in self.directory.rglob("*.npz")} == named, (
+            "only segments that a checkpoint names"
+        )
 
 
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(0, 9), st.integers(0, 3)),
         st.tuples(st.just("save"), st.booleans(), st.booleans(), st.booleans()),
-        st.tuples(st.just("go_back"), st.integers(0, 5), st.booleans()),
+        st.tuples(st.just("resume"), st.integers(0, 5), st.booleans()),
     ),
     max_size=25,
 )
@@ -184,6 +187,6 @@ def test_every_kept_checkpoint_holds_what_was_saved(
                 model.checkpointer.wait()
                 pattern = re.compile(r"(latest|best|checkpoint_\d+)\.pt")
                 names = sorted(p.name for p in directory.glob("*.pt") if pattern.fullmatch(p.name))
-                model.go_back(names[arguments[0] % len(names)], arguments[1])
+                model.resume(names[arguments[0] % len(names)], arguments[1])
             model.check()
         model.checkpointer.close()

@@ -294,7 +294,7 @@ class TestResume:
         done = program(f"resume={run_copy / checkpoint}", "trainer.max_steps=1600")
         assert done.status == 0, done.err
         assert done.out.startswith("changed for this session:\ntrainer.max_steps: 1200 -> 1600\nbest ")
-        assert f"going on from step {start}, " in done.err
+        assert f"resuming from step {start}, " in done.err
         assert present(tmp_path) == {"run"}
         assert read(run_copy / "metrics.json")["evaluations"]["step"] == [400, 800, 1200, 1600]
         assert records(run_copy)[: len(before)] == before, "what was trained again came out the same"

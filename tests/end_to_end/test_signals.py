@@ -223,7 +223,7 @@ class TestExceptions:
         (tmp_path / "broken").unlink()
         done = program("resume=run")
         assert done.status == 0, done.err
-        assert f" from step {failed_at}, " in done.err
+        assert f"resuming from step {failed_at}, " in done.err
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert metrics["finished"] == "trainer.max_steps=1200 reached"
         assert metrics["evaluations"]["step"] == [400, 800, 1200]

@@ -1,4 +1,4 @@
-"""Which configurations are of one run."""
+"""Which settings may change when a run resumes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from dqn_runner.config.schema import CONF, to_plain_config
 from dqn_runner.io.json_io import as_json, read_json, write_json
-from dqn_runner.run.compatibility import another_run
+from dqn_runner.run.compatibility import IMMUTABLE, SESSION_KEYS, THRESHOLD, leaves, mismatch
 
 CONFIG: dict[str, Any] = {
     "seed": 0,
     "resume": "auto",
     "agent": {"seed": 0, "learning_rate": 1e-3, "network": {"hidden": [8, 8]}, "replay": {"capacity": 10}},
     "env": {"id": "A-v0", "kwargs": {"high": math.inf}, "reward_threshold": None},
-    "trainer": {"unit": "steps", "max_steps": 10},
+    "trainer": {"frequency_unit": "steps", "max_steps": 10},
 }
 
 
@@ -29,24 +31,36 @@ CONFIG: dict[str, Any] = {
             "agent.network.hidden from [9] to [8, 8]",
         ),
         ({"env": {**CONFIG["env"], "kwargs": {}}}, "env.kwargs.high from (absent) to inf"),
+        ({"trainer": {"frequency_unit": "episodes"}}, "trainer.frequency_unit from episodes to steps"),
         ({"env": {**CONFIG["env"], "reward_threshold": 1.0}}, None),
         ({"agent": {**CONFIG["agent"], "learning_rate": 1.0}}, None),
-        ({"resume": "never", "trainer": {"unit": "steps", "max_steps": 20}}, None),
+        ({"resume": "never", "trainer": {"frequency_unit": "steps", "max_steps": 20}}, None),
     ],
 )
-def test_another_run_differs_in_what_cannot_change(changed: dict[str, Any], why: str | None) -> None:
-    found = another_run({"config": CONFIG | changed}, {"config": CONFIG})
-    assert found == (why and f"going on from it would change {why}")
+def test_a_run_cannot_resume_from_a_checkpoint_with_another_immutable_setting(
+    changed: dict[str, Any], why: str | None
+) -> None:
+    found = mismatch({"config": CONFIG | changed}, {"config": CONFIG})
+    assert found == (why and f"resuming from it would change {why}")
 
 
-def test_run_json_knows_the_run_though_json_knows_no_infinity(tmp_path: Path) -> None:
+def test_immutable_settings_exist() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = leaves(to_plain_config(compose("config")))
+    for path in (*(path for path, _ in IMMUTABLE), THRESHOLD, *((key,) for key in SESSION_KEYS)):
+        assert any(leaf[: len(path)] == path for leaf in settings), path
+
+
+def test_run_json_identifies_a_run_with_infinite_settings(tmp_path: Path) -> None:
+    """JSON has no infinity, so that run.json contains null instead."""
     write_json(tmp_path / "run.json", CONFIG)
-    assert another_run({"config": as_json(CONFIG)}, {"config": read_json(tmp_path / "run.json")}) is None
+    assert mismatch({"config": as_json(CONFIG)}, {"config": read_json(tmp_path / "run.json")}) is None
 
 
-def test_a_script_and_the_program_never_make_the_same_run() -> None:
-    script = {"agent": "DQNConfig()", "trainer": "TrainingConfig()"}
-    assert another_run(script, script | {"trainer": "longer"}) is None
-    assert another_run(script, script | {"agent": "another"}) == "its agent is another one"
-    assert another_run(script, {"config": CONFIG}) == "its agent is another one"
-    assert another_run({"config": CONFIG}, script) == "its agent is another one"
+def test_a_run_of_a_script_and_one_of_the_program_are_different_runs() -> None:
+    script = {"agent": {"learning_rate": 1e-3}, "trainer": {"max_steps": 10}}
+    assert mismatch(script, script | {"trainer": {"max_steps": 20}}) is None
+    changed = mismatch(script, script | {"agent": {"learning_rate": 1e-4}})
+    assert changed == "its agent differs: agent.learning_rate: 0.001 -> 0.0001"
+    for theirs, ours in ((script, {"config": CONFIG}), ({"config": CONFIG}, script)):
+        assert mismatch(theirs, ours) == "one was written by the command line, the other by the Python API"

@@ -1,3 +1,5 @@
+"""Plots of a run: every run gives a picture, and the picture shows what metrics.json contains."""
+
 from __future__ import annotations
 
 import math
@@ -30,7 +32,7 @@ def document(
     evaluations: list[list[float]] = [],  # noqa: B006
     losses: list[float | None] = [],  # noqa: B006
 ) -> dict[str, Any]:
-    """What the trainer writes after episodes of 10 steps, an evaluation every 100 and a log every 50.
+    """The metrics.json of a run with episodes of 10 steps, an evaluation every 100 and a log line every 50.
 
     A loss of None is a log interval without an update.
     """
@@ -53,7 +55,7 @@ def document(
 
 
 def draw(run_dir: Path, content: dict[str, Any]) -> Image.Image:
-    """The decoded picture of a run with this metrics.json."""
+    """Draw the picture of a run with this metrics.json, and decode it."""
     json_io.write_json(run_dir / json_io.METRICS, content)
     plots.draw_training_curves(run_dir)
     with Image.open(run_dir / plots.CURVES) as image:
@@ -62,7 +64,7 @@ def draw(run_dir: Path, content: dict[str, Any]) -> Image.Image:
 
 
 def build(tmp_path: Path, content: dict[str, Any], name: str = "run") -> Figure:
-    """The figure of this metrics.json, laid out; nulls take the way over the file."""
+    """The figure of this metrics.json after writing and reading it, which turns NaN into null; laid out."""
     json_io.write_json(tmp_path / json_io.METRICS, content)
     figure = plots.training_figure(json_io.read_json(tmp_path / json_io.METRICS), name)
     figure.canvas.draw()
@@ -86,7 +88,7 @@ def full() -> dict[str, Any]:
 
 
 EDGE_CASES = {
-    "nothing happened": document(),
+    "no episode yet": document(),
     "no evaluation yet": document([1.0, 2.0, 3.0], [], [None, 0.5]),
     "no update yet": document([1.0], [], [None]),
     "one episode": document([5.0]),
@@ -100,14 +102,14 @@ EDGE_CASES = {
 
 
 @pytest.mark.parametrize("content", EDGE_CASES.values(), ids=EDGE_CASES.keys())
-def test_every_run_gives_a_picture(tmp_path: Path, content: dict[str, Any]):
+def test_every_run_can_be_plotted(tmp_path: Path, content: dict[str, Any]):
     image = draw(tmp_path, content)
     assert image.size == (1600, 900)
     assert len(image.getcolors(maxcolors=1 << 24) or []) > 50  # not blank
     assert [file.name for file in tmp_path.glob("*.tmp")] == []
 
 
-def test_panels_say_what_they_show_and_in_what_unit(tmp_path: Path, full: dict[str, Any]):
+def test_panels_have_titles_and_axis_labels_with_units(tmp_path: Path, full: dict[str, Any]):
     panels = build(tmp_path, full).axes
     assert [(panel.get_title(), panel.get_ylabel()) for panel in panels] == [
         ("Training return", "return (undiscounted reward)"),
@@ -121,7 +123,7 @@ def test_panels_say_what_they_show_and_in_what_unit(tmp_path: Path, full: dict[s
     assert [text for panel in panels for text in texts(panel)] == []
 
 
-def test_all_panels_share_the_range_of_env_steps_in_readable_numbers(tmp_path: Path):
+def test_all_panels_share_the_axis_of_env_steps_with_readable_numbers(tmp_path: Path):
     panels = build(tmp_path, document([1.0] * 4000)).axes
     assert {panel.get_xlim() for panel in panels} == {(0.0, 40_800.0)}
     for panel in panels:
@@ -129,7 +131,7 @@ def test_all_panels_share_the_range_of_env_steps_in_readable_numbers(tmp_path: P
         assert ticks[:5] == ["0", "10k", "20k", "30k", "40k"]
 
 
-def test_the_headline_names_the_run_and_its_best_evaluation(tmp_path: Path):
+def test_the_figure_title_names_the_run_and_its_best_evaluation(tmp_path: Path):
     content = document([1.0] * 130, [[1.0, 2.0], [8.0, 9.0], [3.0, 4.0]])
     assert build(tmp_path, content, "my $run_$").get_suptitle() == (
         "my $run_$\nbest evaluation 8.5 at env step 200  ·  1,300 env steps, 130 episodes"
@@ -137,7 +139,7 @@ def test_the_headline_names_the_run_and_its_best_evaluation(tmp_path: Path):
     assert "not evaluated yet" in build(tmp_path, document([1.0])).get_suptitle()
 
 
-def test_a_panel_without_data_says_so(tmp_path: Path):
+def test_a_panel_without_data_shows_a_note(tmp_path: Path):
     panels = build(tmp_path, document([1.0, 2.0], [], [None])).axes
     empty = [index for index, panel in enumerate(panels) if texts(panel) == ["no data yet"]]
     assert empty == [EVALUATION, LOSS, Q]
@@ -153,7 +155,7 @@ def test_training_panels_show_each_episode_and_its_moving_average(tmp_path: Path
     assert legend(panel) == ["each episode", "mean of the last 10"]
 
 
-def test_evaluations_show_mean_spread_and_best(tmp_path: Path):
+def test_the_evaluation_panel_shows_mean_spread_and_best(tmp_path: Path):
     evaluations = [[0.0, 2.0, 4.0], [10.0, 20.0, 30.0], [5.0, 5.0, 5.0]]
     panel = build(tmp_path, document([1.0], evaluations)).axes[EVALUATION]
     extremes, std, best = panel.collections
@@ -168,7 +170,7 @@ def test_evaluations_show_mean_spread_and_best(tmp_path: Path):
     assert legend(panel) == ["min to max", "±1 std", "mean", "best: 20"]
 
 
-def test_a_single_evaluation_is_visible(tmp_path: Path):
+def test_a_single_evaluation_is_drawn_as_a_bar_with_a_marker(tmp_path: Path):
     panel = build(tmp_path, document([1.0], [[1.0, 3.0]])).axes[EVALUATION]
     extremes = panel.collections[0]
     assert isinstance(extremes, LineCollection)
@@ -176,7 +178,7 @@ def test_a_single_evaluation_is_visible(tmp_path: Path):
     assert panel.lines[0].get_marker() == "o"
 
 
-def test_missing_losses_leave_no_holes(tmp_path: Path):
+def test_the_loss_curve_skips_missing_values(tmp_path: Path):
     panel = build(tmp_path, document([1.0], [], [None, 3.0, NAN, 4.0])).axes[LOSS]
     assert np.asarray(panel.lines[0].get_xydata()).tolist() == [[100.0, 3.0], [200.0, 4.0]]
 
@@ -185,31 +187,33 @@ def test_missing_losses_leave_no_holes(tmp_path: Path):
     ("losses", "scale"),
     [([1.0, 50.0], "linear"), ([1.0, 500.0], "log"), ([0.0, 500.0], "linear")],
 )
-def test_the_loss_axis_is_logarithmic_when_needed(tmp_path: Path, losses: list[float | None], scale: str):
+def test_the_loss_axis_is_logarithmic_if_the_loss_spans_orders_of_magnitude(
+    tmp_path: Path, losses: list[float | None], scale: str
+):
     panel = build(tmp_path, document([1.0], [], losses)).axes[LOSS]
     assert panel.get_yscale() == scale
     assert panel.get_title() == ("TD loss (log scale)" if scale == "log" else "TD loss")
 
 
 @pytest.mark.parametrize(("count", "window"), [(0, 5), (1, 5), (7, 5), (400, 20), (50_000, 100)])
-def test_the_window_of_the_average_grows_with_the_run(count: int, window: int):
+def test_the_window_of_the_moving_average_grows_with_the_run(count: int, window: int):
     assert plots.average_window(count) == window
 
 
 @pytest.mark.parametrize("window", [1, 3, 100])
 @pytest.mark.parametrize("count", [0, 1, 3, 250])
-def test_moving_average_is_the_mean_of_the_last_values(count: int, window: int):
+def test_the_moving_average_is_the_mean_of_the_last_values(count: int, window: int):
     values = np.random.default_rng(count).normal(size=count)
     naive = [values[max(0, stop - window) : stop].mean() for stop in range(1, count + 1)]
     np.testing.assert_allclose(plots.moving_average(values, window), naive, atol=1e-12)
 
 
-def test_moving_average_forgets_a_spike():
+def test_the_moving_average_is_not_affected_by_earlier_large_values():
     assert plots.moving_average(np.array([1e30, 1.0, 2.0, 3.0]), 2).tolist()[2:] == [1.5, 2.5]
 
 
 @pytest.mark.parametrize("count", [101, 150, 1000, 12_345])
-def test_thinning_keeps_ends_and_extremes(count: int):
+def test_thinning_a_curve_keeps_its_ends_and_extremes(count: int):
     values = np.random.default_rng(count).normal(size=count)
     kept = plots.thin(values, 100)
     assert 50 < len(kept) <= 100
@@ -220,11 +224,11 @@ def test_thinning_keeps_ends_and_extremes(count: int):
 
 
 @pytest.mark.parametrize("count", [0, 1, 100])
-def test_thinning_leaves_short_curves_alone(count: int):
+def test_thinning_does_not_change_short_curves(count: int):
     assert plots.thin(np.zeros(count), 100).tolist() == list(range(count))
 
 
-def test_a_huge_run_is_drawn_with_few_points(tmp_path: Path):
+def test_a_long_run_is_drawn_with_few_points(tmp_path: Path):
     returns = [0.0] * 50_000
     returns[31_415] = -1.0
     figure = build(tmp_path, document(returns, [[1.0, 2.0]] * 10, [0.1] * 100))
@@ -235,7 +239,7 @@ def test_a_huge_run_is_drawn_with_few_points(tmp_path: Path):
     assert raw[-1].tolist() == [500_000.0, 0.0]
 
 
-def test_drawing_works_in_a_thread(tmp_path: Path, full: dict[str, Any]):
+def test_plots_can_be_drawn_in_a_thread(tmp_path: Path, full: dict[str, Any]):
     json_io.write_json(tmp_path / json_io.METRICS, full)
     thread = threading.Thread(target=plots.draw_training_curves, args=(tmp_path,))
     thread.start()
@@ -243,7 +247,7 @@ def test_drawing_works_in_a_thread(tmp_path: Path, full: dict[str, Any]):
     assert (tmp_path / plots.CURVES).stat().st_size > 10_000
 
 
-def test_a_failure_leaves_the_old_picture(
+def test_an_error_while_plotting_keeps_the_old_picture(
     tmp_path: Path, full: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     draw(tmp_path, full)
@@ -260,12 +264,12 @@ def test_a_failure_leaves_the_old_picture(
     assert list(tmp_path.glob("*.tmp")) == []
 
 
-def test_the_module_imports_matplotlib_late_and_never_pyplot(tmp_path: Path, full: dict[str, Any]):
+def test_plots_import_matplotlib_only_when_drawing_and_never_pyplot(tmp_path: Path, full: dict[str, Any]):
     json_io.write_json(tmp_path / json_io.METRICS, full)
     script = """if True:
         import sys
         from pathlib import Path
-        from dqn_runner import plots
+        from dqn_runner.run import plots
         assert "matplotlib" not in sys.modules
         plots.draw_training_curves(Path(sys.argv[1]))
         assert "matplotlib" in sys.modules
@@ -275,7 +279,7 @@ def test_the_module_imports_matplotlib_late_and_never_pyplot(tmp_path: Path, ful
     assert (tmp_path / plots.CURVES).exists()
 
 
-def test_main_draws_the_picture_again(
+def test_the_plots_command_draws_the_picture_again(
     tmp_path: Path, full: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ):
     json_io.write_json(tmp_path / json_io.METRICS, full)
@@ -284,7 +288,7 @@ def test_main_draws_the_picture_again(
     assert (tmp_path / plots.CURVES).read_bytes().startswith(b"\x89PNG")
 
 
-def test_main_tells_when_there_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_plots_command_reports_a_missing_metrics_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         plots.main([str(tmp_path)])
     assert ended.value.code == 2

@@ -1,10 +1,10 @@
-"""Kills the real program at random moments, and counts the runs that end exactly all the same.
+"""Kills the program at random moments, and counts the runs that resume exactly.
 
     python -m tests.soak.runs --kills 200 --seed 0
 
-Each kill is one run: it dies by SIGKILL at a random moment (of wall-clock time, between operations on the
-disk, in the middle of a write, or between env steps), the same command goes on, and what it leaves is held
-against a run that was never interrupted. Exit status 1 if any differs.
+Each run is killed once by SIGKILL at a random moment (of wall-clock time, between disk operations, in the
+middle of a write, or between env steps). The same command then resumes it, and its directory is compared
+with that of an uninterrupted run. Exit code 1 if any run differs.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from tests.support.probes import agent_options, short_schedule
 DELAY = "delay"
 
 
-class Whole:
-    """A run that nobody interrupts, and what it took."""
+class UninterruptedRun:
+    """A run that is not killed, with its duration and its number of disk operations."""
 
     def __init__(self, command: list[str], cwd: Path) -> None:
         cwd.mkdir(parents=True)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         assert crash.run(command, cwd) == 0, (cwd / "output").read_text()
-        self.seconds = time.perf_counter() - begun
+        self.seconds = time.perf_counter() - start
         self.run_dir = cwd / "run"
         self.operations = crash.operations(cwd)
 
 
-def killed(command: list[str], cwd: Path, whole: Whole, rng: random.Random) -> str:
-    """Run `command` until it is killed at a random moment, which is returned; a faster one runs again."""
+def run_killed(command: list[str], cwd: Path, reference: UninterruptedRun, rng: random.Random) -> str:
+    """Run `command`, and kill it at a random moment, which is returned; repeat if it ends before that."""
     while True:
         cwd.mkdir(parents=True)
         what = rng.choice([DELAY, DELAY, "operation", "write", "checkpoint", "step"])
         if what == DELAY:
-            seconds = rng.uniform(0.1, 1.0) * whole.seconds
+            seconds = rng.uniform(0.1, 1.0) * reference.seconds
             process = crash.start(command, cwd)
             process.join(seconds)
             if process.is_alive() and process.pid is not None:
@@ -53,7 +53,7 @@ def killed(command: list[str], cwd: Path, whole: Whole, rng: random.Random) -> s
             process.join()
             moment, status = f"after {seconds:.2f} s", process.exitcode
         else:
-            number = rng.randrange(1, STEPS if what == "step" else whole.operations)
+            number = rng.randrange(1, STEPS if what == "step" else reference.operations)
             moment, status = f"at {what} {number}", crash.run(command, cwd, Kill(what, number))
         if status == -signal.SIGKILL:
             return moment
@@ -71,18 +71,18 @@ def main() -> int:
     rng = random.Random(arguments.seed)
     exact = 0
     with tempfile.TemporaryDirectory() as folder:
-        wholes: dict[str, Whole] = {}
+        references: dict[str, UninterruptedRun] = {}
         for number in range(1, arguments.kills + 1):
             option, env = rng.choice(agent_options()), rng.choice(list(ENVS))
             name = f"{option} on {env}"
             command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, EXPLORATION)]
-            if name not in wholes:
-                wholes[name] = Whole(command, Path(folder) / "whole" / name)
+            if name not in references:
+                references[name] = UninterruptedRun(command, Path(folder) / "uninterrupted" / name)
             cwd = Path(folder) / "killed"
-            moment = killed(command, cwd, wholes[name], rng)
+            moment = run_killed(command, cwd, references[name], rng)
             status = crash.run(command, cwd)
             found = [f"exit status {status}: {(cwd / 'output').read_text()[-500:]}"] if status else []
-            found = found or crash.differences(wholes[name].run_dir, cwd / "run")
+            found = found or crash.differences(references[name].run_dir, cwd / "run")
             exact += not found
             print(f"{number}/{arguments.kills} {name}, killed {moment}: {found or 'exact'}", flush=True)
             shutil.rmtree(cwd)

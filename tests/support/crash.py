@@ -1,8 +1,8 @@
-"""The real program, killed where a test wants it, and what runs must then have in common.
+"""Runs the program, kills it at a chosen point, and compares the directories of two runs.
 
-A process of a fork server that has imported the heavy libraries runs `python -m dqn_runner` as it is; only
-the place of the kill is put in from here: before the n-th operation on the disk, in the middle of the n-th
-write, or before the n-th step of the environments.
+A fork server that has imported the heavy libraries starts `python -m dqn_runner` unchanged, except that it
+kills itself: before the n-th disk operation, in the middle of a write at or after the n-th operation, or
+before the n-th step of the environments.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ _context.set_forkserver_preload(
 
 
 class Kill(NamedTuple):
-    """Where a process dies."""
+    """The point at which a process is killed."""
 
     what: str
-    """`operation`, `write`, `checkpoint` (a write of one, at or after that operation) or `step`."""
+    """`operation`, `step`, or at or after an operation: `write`, `checkpoint` (the write of a checkpoint)."""
     number: int
 
 
 @dataclass
 class Disk:
-    """Stands in for the module `os` in `files`, and counts; `at(number, name, arguments)` sees each call.
+    """Replaces the module `os` in `files`; calls `at(number, name, arguments)` before each operation.
 
-    Nobody pulls the plug here: what `fsync` would wait for outlives a process that is killed.
+    `fsync` does nothing: data that was written survives the process, and no power loss happens here.
     """
 
     at: Callable[[int, str, tuple[Any, ...]], None]
@@ -77,14 +77,14 @@ class Disk:
 def start(
     args: Iterable[str], cwd: Path, kill: Kill | None = None, curves: bool = False
 ) -> ForkServerProcess:
-    """`python -m dqn_runner ARGS` in directory `cwd`, on its way; `curves` take a short run's time."""
+    """Start `python -m dqn_runner ARGS` in `cwd`; plots are drawn with `curves` only, since that is slow."""
     process = _context.Process(target=_run, args=(list(args), str(cwd), kill, curves))
     process.start()
     return process
 
 
 def run(args: Iterable[str], cwd: Path, kill: Kill | None = None, curves: bool = False) -> int:
-    """`python -m dqn_runner ARGS` to its end; the exit status, -9 if it was killed."""
+    """Run `python -m dqn_runner ARGS`; returns the exit code, -9 if the process was killed."""
     process = start(args, cwd, kill, curves)
     process.join()
     assert process.exitcode is not None
@@ -92,7 +92,7 @@ def run(args: Iterable[str], cwd: Path, kill: Kill | None = None, curves: bool =
 
 
 def operations(cwd: Path) -> int:
-    """How many operations on the disk the last process in `cwd` made."""
+    """Number of disk operations of the last process in `cwd`."""
     return int((cwd / "operations").read_text())
 
 
@@ -104,10 +104,10 @@ def _run(args: list[str], cwd: str, kill: Kill | None, curves: bool) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     torch.set_num_threads(1)
-    disk = Disk(lambda number, name, arguments: _die_at(kill, number, name, arguments))
+    disk = Disk(lambda number, name, arguments: _kill_at(kill, number, name, arguments))
     files.os = disk  # pyright: ignore[reportAttributeAccessIssue]
     if kill and kill.what == "step":
-        _die_at_step(kill.number)
+        _kill_at_step(kill.number)
     sys.argv = ["dqn_runner", *args]
     try:
         runpy.run_module("dqn_runner", run_name="__main__")
@@ -116,7 +116,7 @@ def _run(args: list[str], cwd: str, kill: Kill | None, curves: bool) -> None:
         sys.stderr.flush()
 
 
-def _die_at(kill: Kill | None, number: int, name: str, arguments: tuple[Any, ...]) -> None:
+def _kill_at(kill: Kill | None, number: int, name: str, arguments: tuple[Any, ...]) -> None:
     if kill is None or kill.what == "step" or number < kill.number:
         return
     if kill.what == "operation":
@@ -129,7 +129,7 @@ def _die_at(kill: Kill | None, number: int, name: str, arguments: tuple[Any, ...
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _die_at_step(number: int) -> None:
+def _kill_at_step(number: int) -> None:
     left = iter(range(number))
     step = vector_env.VectorEnv.step
 
@@ -141,11 +141,11 @@ def _die_at_step(number: int) -> None:
     vector_env.VectorEnv.step = fragile  # type: ignore[method-assign]
 
 
-# What equal runs have in common
+# Comparison of runs
 
 
 def differences(one: Path, two: Path) -> list[str]:
-    """What differs between two run directories that hold the same run, but for times."""
+    """Differences between two run directories, except for times; empty if they hold the same run."""
     found = [
         f"{name} differs"
         for name in ("training_curves.png", "metrics.csv")
@@ -160,12 +160,12 @@ def differences(one: Path, two: Path) -> list[str]:
     for path in sorted((one / "checkpoints").glob("*.pt")):
         other = two / "checkpoints" / path.name
         if other.exists():
-            found += [f"{path.name}: {what}" for what in _unequal(checkpoint_of(path), checkpoint_of(other))]
+            found += [f"{path.name}: {line}" for line in _unequal(checkpoint_of(path), checkpoint_of(other))]
     return found
 
 
 def checkpoint_of(path: Path) -> State:
-    """The content of a checkpoint and of the segments that it names, without times and places in files."""
+    """The content of a checkpoint and its segments, without times and positions in log files."""
     document = read_document(path)
     document["rows"] = load_checkpoint(path)["state"]["replay"]["rows"].all()
     del document["state"]["elapsed"], document["state"]["sinks"]
@@ -202,7 +202,7 @@ def _metrics(path: Path) -> Any:
 
 
 def _without_times(path: Path) -> Any:
-    """Bytes of a file; of a table the columns that are no times."""
+    """Content of a file, or None if it does not exist; columns of times are left out of a table."""
     if path.suffix != ".csv" or not path.exists():
         return path.read_bytes() if path.exists() else None
     rows = [line.split(",") for line in path.read_text().splitlines()]

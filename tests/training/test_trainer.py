@@ -128,9 +128,9 @@ def test_order_of_events_with_frequencies_in_env_steps(tmp_path: Path) -> None:
     spy(tape, agent, "sync_target", "sync")
     save = trainer.directory.checkpoints.save
 
-    def recorded_save(payload: State, step: int, names: list[str], set_best_aside: str | None) -> None:
+    def recorded_save(payload: State, step: int, names: list[str], previous_best: str | None) -> None:
         tape.events.append(f"save {' '.join(names)}")
-        save(payload, step, names, set_best_aside)
+        save(payload, step, names, previous_best)
 
     trainer.directory.checkpoints.save = recorded_save  # pyright: ignore[reportAttributeAccessIssue]
     trainer.train()

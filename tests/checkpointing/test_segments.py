@@ -1,0 +1,51 @@
+"""Replay segments: content, and which of them are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dqn_runner.checkpointing import segments
+from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer
+from dqn_runner.core.state import ReplaySnapshot
+from tests.support.checkpoints import names, save
+
+
+class TestSegments:
+    def test_a_damaged_segment_is_written_again(self, tmp_path: Path):
+        """A run that resumes from before a segment adds the same rows, and must not use the damaged file."""
+        columns = {"x": np.arange(10)}
+        segment = segments.write_segment(tmp_path, 0, columns)
+        (path,) = tmp_path.iterdir()
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        assert segments.write_segment(tmp_path, 0, columns) == segment
+        assert segments.read_segment(tmp_path, segment)["x"].tolist() == list(range(10))
+
+    def test_segments_that_an_unreadable_checkpoint_may_need_are_kept_but_no_later_ones(self, tmp_path: Path):
+        def rows(start: int) -> dict[str, Any]:
+            def read(first: int, last: int) -> dict[str, Any]:
+                return {"x": np.arange(first, last)}
+
+            return {"state": {"replay": {"rows": ReplaySnapshot(start, start + 65_536, 16, read)}}}
+
+        checkpointer = Checkpointer(tmp_path, keep_last=0)
+        save(checkpointer, rows(0), 1, [BEST, LATEST])
+        (tmp_path / BEST).unlink()
+        (tmp_path / BEST).write_bytes(b"damage")
+        kept = names(tmp_path / "replay")
+        for step in (2, 3, 4):
+            save(checkpointer, rows(65_536 * step), step, [LATEST])
+        assert kept < names(tmp_path / "replay")
+        assert len(names(tmp_path / "replay")) == 3, (
+            "one from before the damage, one present when it was found, and the newest"
+        )
+
+    def test_a_replay_snapshot_within_a_list_is_rejected(self, tmp_path: Path):
+        state = {"replay": [ReplaySnapshot(0, 0, 8, lambda *_: {"x": np.zeros(0)})]}
+        with pytest.raises(TypeError, match=r"state.state.replay\[0\] is a ReplaySnapshot within a list"):
+            save(Checkpointer(tmp_path, keep_last=0), {"state": state}, 1, [LATEST])
