@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-# What the tests need. A package that one test needs and .venv cannot hold gets a target of its own: list it here.
+# What the tests need. A package that .venv cannot contain gets a separate directory and target: list it here.
 TEST_SETUP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help

@@ -3,8 +3,9 @@
     python benchmarks/speed_vs_sb3.py --workload W1 --repeats 5 --json w1.json
 
 Both train on the same environment with the same settings, on the CPU with one thread. The runs alternate
-(dqn_runner, sb3, dqn_runner, ...), each in a separate process. The time is measured between two env steps of a
-run: it includes learning, exploration and logging, but not imports, construction, warm-up and the end of the run.
+(dqn_runner, sb3, dqn_runner, ...), each in a separate process. The time is measured between two env steps of
+a run: it includes learning, exploration and logging, but not imports, construction, warm-up and the end of the
+run.
 README.md in this folder explains what is measured and how to read the table.
 """
 
@@ -55,7 +56,7 @@ class Workload:
     steady_from: int
     """Env step at which the measurement starts; learning is on."""
     log_every: int = 1_000
-    """Steps between log lines of dqn_runner; divides `steady_from` and `steps`, because log lines read the clock."""
+    """Steps between log lines of dqn_runner, which read the clock; divides `steady_from` and `steps`."""
 
 
 WORKLOADS = {
