@@ -4,8 +4,7 @@
 
 Both train on the same environment with the same settings, on the CPU with one thread. The runs alternate
 (dqn_runner, sb3, dqn_runner, ...), each in a separate process. The time is measured between two env steps of
-a run: it includes learning, exploration and logging, but not imports, construction, warm-up and the end of the
-run.
+a run: it includes learning, exploration and logging, but not imports, construction, warm-up and the end.
 README.md in this folder explains what is measured and how to read the table.
 """
 
