@@ -1,65 +1,85 @@
-# `make train` and `make test` each set up all they need in .venv on a machine with Python >= 3.11.
+# Every target sets up what it needs in .venv, on a machine with Python >= 3.11. A `##` line describes the target
+# below it; `make help` prints these lines.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test quick optuna4 soak sweep-soak check format lint types docs clean
+# What the tests need. A package that .venv cannot contain gets a separate directory and target: list it here.
+TEST_SETUP := $(VENV)/.installed-dev
 
-$(VENV)/bin/python:
+.DEFAULT_GOAL := help
+.PHONY: help train check format lint types test quick optuna4 soak sweep-soak docs docs-check clean
+.NOTPARALLEL:
+
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# A user's installation, and a developer's; the stamps make them happen once.
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+# A user's installation and a developer's; the stamp files make each of them happen once.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable ".[dev]"
 	touch $@ $(VENV)/.installed
 
-## Train the default agent on CartPole-v1 until it is solved; ARGS adds overrides.
+## List the targets.
+help:
+	@awk '/^## /  { text = substr($$0, 4) } \
+	      /^[a-z][a-z0-9-]*:/ && text { sub(":.*", ""); printf "make %-11s %s\n", $$0, text; text = "" }' \
+	  $(firstword $(MAKEFILE_LIST))
+
+## Train the default agent on CartPole-v1 until it is solved; ARGS="seed=1 ..." adds overrides.
 train: $(VENV)/.installed
 	$(BIN)/python -m dqn_runner $(ARGS)
 
-## All tests, some six minutes on 2 cores.
-test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+## Run every check of CI: lint, types, docs-check, test, optuna4. Stops at the first failure.
+check: lint types docs-check test optuna4
 
-## The quick tests, two minutes on 2 cores.
-quick: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(ARGS)
-
-## The tests of studies once more, with the newest Optuna 4.
-optuna4: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/optuna4 optuna==4.9.0
-	PYTHONPATH=$(VENV)/optuna4 $(BIN)/python -m pytest --numprocesses 2 tests/sweep/test_study.py tests/sweep/test_runner.py
-
-## 200 runs killed at random moments: how many end as if they had not been? A quarter of an hour.
-soak: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.soak.runs $(ARGS)
-
-## A sweep killed at 15 random moments, and what it comes to all the same. Five minutes.
-sweep-soak: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.soak.sweeps $(ARGS)
-
-## Everything that CI checks.
-check: lint types test
-
+## Format the code and fix what the linter can fix.
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+## Check the format and run the linter; changes nothing.
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
+## Run the type checker.
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-## Write docs/reference.md anew from the dataclasses.
+## Run all tests, about six minutes on 2 cores; ARGS="tests/replay -x" adds arguments of pytest.
+test: $(TEST_SETUP)
+	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+
+## Run the tests that are not marked slow, about two minutes on 2 cores.
+quick: $(TEST_SETUP)
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(ARGS)
+
+## Run the tests of studies again with the newest Optuna 4.
+optuna4: $(TEST_SETUP)
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/optuna4 optuna==4.9.0
+	PYTHONPATH=$(VENV)/optuna4 $(BIN)/python -m pytest --numprocesses 2 tests/sweep/test_study.py tests/sweep/test_runner.py
+
+## Kill 200 runs at random moments, resume them, and compare the results; about 15 minutes.
+soak: $(TEST_SETUP)
+	$(BIN)/python -m tests.soak.runs $(ARGS)
+
+## Kill a sweep at 15 random moments, resume it, and compare the results; about 5 minutes.
+sweep-soak: $(TEST_SETUP)
+	$(BIN)/python -m tests.soak.sweeps $(ARGS)
+
+## Generate docs/reference.md from the source.
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/make_reference.py
 
+## Check that docs/reference.md is up to date.
+docs-check: $(VENV)/.installed-dev
+	$(BIN)/python docs/make_reference.py --check
+
+## Delete the virtual environment and the caches.
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

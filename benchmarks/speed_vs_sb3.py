@@ -3,9 +3,9 @@
     python benchmarks/speed_vs_sb3.py --workload W1 --repeats 5 --json w1.json
 
 Both train on the same environment with the same settings, on the CPU with one thread. The runs alternate
-(dqn_runner, sb3, dqn_runner, ...), each in a process of its own. The clock runs between two env steps of a
-run, so imports, building, warm-up and the end of the run do not count; learning, exploration and logging do.
-See README.md in this folder for what is measured and how to read the table.
+(dqn_runner, sb3, dqn_runner, ...), each in a separate process. The time is measured between two env steps of
+a run: it includes learning, exploration and logging, but not imports, construction, warm-up and the end.
+README.md in this folder explains what is measured and how to read the table.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Workload:
     epsilon_end: float = 0.05
     epsilon_steps: int
     steps: int
-    """The clock stops here."""
+    """Env step at which the measurement ends."""
     steady_from: int
-    """The clock starts here: learning is on."""
+    """Env step at which the measurement starts; learning is on."""
     log_every: int = 1_000
-    """Log lines of dqn_runner; divides `steady_from` and `steps`, where the clock is read."""
+    """Steps between log lines of dqn_runner, which read the clock; divides `steady_from` and `steps`."""
 
 
 WORKLOADS = {
@@ -103,7 +103,7 @@ WORKLOADS = {
 
 
 class Reading(NamedTuple):
-    """Seconds on three clocks, and the episodes ended so far."""
+    """Seconds on three clocks, and the number of finished episodes."""
 
     episode: int
     wall: float
@@ -115,22 +115,22 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """What one run came to."""
+    """The measurement of one run."""
 
     library: str
     seed: int
     seconds: float
     steps_per_second: float
     steps_per_cpu_second: float
-    """Per second of CPU time of the run; what others take of its core does not count."""
+    """Per second of CPU time of the run; other processes do not affect it."""
     episodes: int
-    """Ended in the stretch; where learning fails they are short, and each end costs a reset."""
+    """Finished during the measurement; without learning they are short, and each one needs a reset."""
     core_share: float
-    """CPU time of the run per second of its stretch; clearly below 1, others took its core."""
+    """CPU time of the run per second of wall time; clearly below 1 if other processes used its core."""
     others_cores: float | None
-    """Cores that other processes kept busy meanwhile; None without psutil."""
+    """Cores that other processes used during the measurement; None without psutil."""
     load_average: float
-    """Of the machine over the last minute, this run included."""
+    """Of the machine over the last minute, including this run."""
 
 
 @dataclass
@@ -175,7 +175,7 @@ def machine_cpu_seconds() -> float | None:
 
 
 class StopwatchLogger:
-    """A logger of dqn_runner, and its own part, that passes the steps of log lines to a stopwatch."""
+    """A logger of dqn_runner, and its configuration, that passes the steps of log lines to a stopwatch."""
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
@@ -195,7 +195,7 @@ class StopwatchLogger:
 
 
 def make_env(workload: Workload) -> Any:
-    """The environment of both, without gymnasium's checker."""
+    """The environment for both libraries, without gymnasium's checker."""
     import gymnasium
 
     return gymnasium.make(workload.env, disable_env_checker=True)
@@ -204,10 +204,11 @@ def make_env(workload: Workload) -> Any:
 def train_ours(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
     """Train with the loggers that dqn_runner has by default: console, text log and JSON lines."""
     from dqn_runner import DQNAgent, Trainer, TrainingConfig
-    from dqn_runner.training.trainer import default_loggers
+    from dqn_runner.loggers.logger_group import default_loggers
+    from dqn_runner.training.config import FrequencyUnit
 
     training = TrainingConfig(
-        unit="steps",
+        frequency_unit=FrequencyUnit.steps,
         max_episodes=None,
         max_steps=workload.steps + 1,  # the log line at `steps` comes before the end and its evaluation
         eval_frequency=10**9,
@@ -249,7 +250,7 @@ def our_config(workload: Workload, seed: int) -> Any:
 
 
 def train_sb3(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
-    """Train with SB3's Huber loss and Adam, which are its defaults; it logs to no sink."""
+    """Train with SB3's defaults, Huber loss and Adam, and without loggers."""
     from stable_baselines3 import DQN
 
     model = DQN(
@@ -305,7 +306,7 @@ def run_fresh(library: str, name: str, seed: int) -> Run:
 
 
 def compare(name: str, repeats: int) -> dict[str, Any]:
-    """All runs, alternating, with a line of the table after each pair."""
+    """Make all runs, alternating, and print a line of the table after each pair."""
     print(HEADER)
     runs: list[Run] = []
     for seed in range(repeats):
@@ -376,7 +377,7 @@ def row(repeat: int, ours: Run, theirs: Run) -> str:
 
 
 def others(run: Run) -> str:
-    """What other processes did: cores they kept busy, or the load average (marked ~) without psutil."""
+    """Cores that other processes used; without psutil the load average, marked with ~."""
     return f"~{run.load_average:.2f}" if run.others_cores is None else f"{run.others_cores:.2f}"
 
 

@@ -27,15 +27,14 @@ TARGET = Path(__file__).parent / "reference.md"
 CONF = Path(__file__).parent.parent / "conf"
 HEAD = """# Quick reference
 
-Every option, with its default. `group=name` chooses a part, `group.key=value` sets a value
-(the dots are those of the configuration tree: `agent/loss=q_learning agent.loss.error=squared`).
-This page is made from the source by `make docs`.
+Every setting and its default. `group=option` chooses a part, `key=value` sets a value, as in
+`agent/loss=q_learning agent.loss.error=squared`. `make docs` generates this page from the source.
 """
 ROOT_KEYS = ("agent", "env", "trainer", "evaluator", "logging")
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, its bases' included."""
+    """The docstring under each field of a dataclass, including inherited fields."""
     body = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     found: dict[str, str] = {}
@@ -51,7 +50,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def default_of(field: dataclasses.Field[Any], parts: dict[str, type]) -> str:
-    """The default of a field, as one would type it."""
+    """The default of a field, as on the command line."""
     if field.name in parts:
         return options()[parts[field.name]][1]
     if field.default == MISSING:  # Hydra's sweeper names the choice of its parts itself
@@ -67,7 +66,7 @@ def default_of(field: dataclasses.Field[Any], parts: dict[str, type]) -> str:
 
 
 def section(cls: type, title: str, prefix: str) -> list[str]:
-    """A heading, the class's own words, and a table of its fields."""
+    """A heading, the docstring of the class, and a table of its fields."""
     summary = inspect.getdoc(cls) or ""
     lines = [f"{'###' if prefix else '##'} {title}", "", summary.replace("\n\n", "\n"), ""]
     docs, parts = field_docs(cls), slots(cls)
@@ -103,7 +102,7 @@ def reference() -> str:
 
 
 def sweeps() -> list[str]:
-    """What is under `hydra.sweeper`; docs/sweeps.md explains it."""
+    """The settings under `hydra.sweeper`, which docs/sweeps.md explains."""
     lines = [
         "## Sweeps",
         "",
