@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
-from dqn_runner.checkpointing.checkpointer import BEST, best_name, numbered_name
+from dqn_runner.checkpointing.checkpointer import best_name
 from dqn_runner.core.exceptions import DivergedError, NoRoomError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
@@ -21,7 +21,6 @@ from dqn_runner.io.signals import StopSignals
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.run.directory import RunDirectory
-from dqn_runner.training import divergence
 from dqn_runner.training.assembly import make_collector, make_evaluator, make_replay
 from dqn_runner.training.checks import check
 from dqn_runner.training.config import FrequencyUnit, TrainingConfig
@@ -30,6 +29,7 @@ from dqn_runner.training.experience_loop import ExperienceLoop
 from dqn_runner.training.metrics import METRIC_KEYS
 from dqn_runner.training.recorder import Recorder
 from dqn_runner.training.resources import check_disk, estimate_resources
+from dqn_runner.training.saving import StateSaver
 from dqn_runner.training.stats import TrainingStats
 from dqn_runner.training.stopping import FinishedRun, ProgressState, StopCallback, Stopping, StopReason
 
@@ -78,9 +78,9 @@ class Trainer:
         self.stopping = Stopping(config, stop_callback)
         self.loop = ExperienceLoop(agent, self.collector, self.replay, self.recorder, self.output_dir)
         self._schedule = EventSchedule(config)
+        self._saver = StateSaver(self.directory, agent, self.state_dict)
         self._group = group
         self._prepared = False
-        self._improved = False
         self._finished: FinishedRun | None = None
         self._signals = StopSignals()
 
@@ -199,7 +199,10 @@ class Trainer:
             raise
         except Exception:
             log.exception("training failed at step %d, episode %d", self.step, self.episode)
-            self._save_after_error()
+            if self.loop.is_learning:
+                log.info("no state is saved in the middle of an iteration; the last checkpoint stays")
+            else:
+                self._saver.save_after_error(self.step)
             self._write_report()
             raise
         self._write_report()
@@ -224,7 +227,7 @@ class Trainer:
                 self._schedule.last_position = position
             previous_best = self._finish(stop, due) if stop else None
             received = self._signals.received
-            self._save(Event.SAVE in due, bool(stop or received), previous_best)
+            self._saver.save(self.step, Event.SAVE in due, bool(stop or received), previous_best)
             if stop:
                 self.directory.wait_for_checkpoint()
                 log.info("at step %d, episode %d: %s", self.step, self.episode, stop.text)
@@ -245,7 +248,7 @@ class Trainer:
         if Event.LOG not in due:
             self._log()
         self._finished = self.stopping.finish(reason, before)
-        replaced = self._improved and Event.EVALUATE not in due and math.isfinite(previous_mean)
+        replaced = self._saver.improved and Event.EVALUATE not in due and math.isfinite(previous_mean)
         return best_name(previous_step) if replaced else None
 
     def _evaluate(self) -> float:
@@ -253,37 +256,11 @@ class Trainer:
         evaluation = self.evaluator.run(self.agent.greedy, self.config.eval_episodes)
         self.recorder.add_evaluation(self.step, evaluation)
         if self.stopping.early_stopping.update(evaluation.mean, self.step, self.config.min_delta):
-            self._improved = True
+            self._saver.improved = True
         return evaluation.mean
 
     def _log(self) -> None:
         self.recorder.log(self.step, self.agent.epsilon(self.step), self._fraction_done())
-
-    def _save(self, numbered: bool, last: bool, previous_best: str | None) -> None:
-        """Write the checkpoint that is due, under all its names: numbered, best, latest."""
-        names = [numbered_name(self.step)] if numbered else []
-        names += [BEST] if self._improved else []
-        self._improved = False
-        if names or last:
-            self._write_checkpoint(names, previous_best)
-
-    def _write_checkpoint(self, names: list[str], previous_best: str | None = None) -> None:
-        if not self.agent.is_finite():
-            raise DivergedError(f"the weights are not finite at step {self.step}; {divergence.ADVICE}")
-        self.directory.save(self.state_dict(), self.step, names, previous_best)
-
-    def _save_after_error(self) -> None:
-        """Save the state after an exception; a second failure must not hide the first."""
-        if self.loop.is_learning:
-            log.info("no state is saved in the middle of an iteration; the last checkpoint stays")
-            return
-        try:
-            self._write_checkpoint([])
-            self.directory.wait_for_checkpoint()
-            if not self.directory.checkpoint_failed:
-                log.info("the state was saved to %s", self.directory.latest_checkpoint)
-        except Exception:
-            log.exception("the state could not be saved")
 
     def _stop_for(self, number: signal.Signals) -> None:
         """Write what a run leaves, and let the signal take effect, which usually ends the process."""

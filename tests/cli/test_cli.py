@@ -111,9 +111,7 @@ class TestWhatARunLeaves:
     def test_training_log_has_the_same_with_the_time(self, finished_run: Path):
         logged = (finished_run / "logs" / "training.log").read_text().splitlines()
         shown = (finished_run.parent / "stderr").read_text().splitlines()
-        matches = [
-            re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO +(.*)", line) for line in logged
-        ]
+        matches = [re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO +(.*)", line) for line in logged]
         assert [match[1] for match in matches if match] == shown
 
     def test_metrics_json_has_the_whole_history(self, finished_run: Path):
@@ -366,10 +364,7 @@ class TestResume:
     def test_a_choice_can_be_taken_back(self, run_copy: Path, program: Callable[..., Outcome]):
         assert program("resume=run", "agent=double_dqn", "trainer.max_steps=1300").status == 0
         done = program("resume=run", "agent=dqn", "trainer.max_steps=1400")
-        assert (
-            "agent.loss.target._target_: agent/loss/target=double -> agent/loss/target=max"
-            in done.out
-        )
+        assert "agent.loss.target._target_: agent/loss/target=double -> agent/loss/target=max" in done.out
 
     def test_a_forced_override_replaces_the_stored_one(self, run_copy: Path, program: Callable[..., Outcome]):
         assert program("resume=run", "++trainer.max_steps=1300").status == 0

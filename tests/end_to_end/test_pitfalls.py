@@ -162,7 +162,7 @@ def test_pitfall_03_every_episode_starts_at_its_reset_observation(num_envs: int,
     trainer = train(tmp_path, envs, 66)
     starts = [t.episode for t in stored_transitions(trainer) if t.obs[2] == 0]
     assert sorted(starts) == sorted([d.copy, e] for d in envs.training for e in range(d.episode + 1))
-    lengths = sorted(trainer.metrics.episodes["length"])
+    lengths = sorted(trainer.recorder.metrics.episodes["length"])
     assert lengths == sorted(Diary.LENGTHS[e % 3] for d in envs.training for e in range(d.episode))
 
 
@@ -258,8 +258,8 @@ def test_pitfall_11_every_evaluation_is_greedy_and_uses_the_same_seeds(tmp_path:
 def test_pitfall_11_max_steps_per_episode_truncates_evaluation_episodes_too(tmp_path: Path) -> None:
     envs = Diaries(ends=("never",))
     trainer = train(tmp_path, envs, 20, max_steps_per_episode=6, eval_frequency=20, eval_episodes=2)
-    assert trainer.metrics.eval["length_mean"] == [6.0]
-    assert trainer.metrics.eval["returns"] == [[21.0, 21.0]]
+    assert trainer.recorder.metrics.eval["length_mean"] == [6.0]
+    assert trainer.recorder.metrics.eval["returns"] == [[21.0, 21.0]]
 
 
 @one_env_and_several

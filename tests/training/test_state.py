@@ -30,7 +30,7 @@ DERIVED = {
     ".directory.resumed": "whether this process resumed",
     ".directory.loggers": "open files; their offsets are in the state",
     ".directory.checkpoints": "derived from the files on disk",
-    "._improved": "set and cleared within one step",
+    "._saver.improved": "set and cleared within one step",
 }
 """Attributes that may differ, and why."""
 
@@ -120,7 +120,7 @@ def test_all_attributes_that_change_during_a_run_are_restored(
 ) -> None:
     trainer = make(option, env, tmp_path)
     advance(trainer, 60)
-    trainer._write_checkpoint([])  # pyright: ignore[reportPrivateUsage]
+    trainer.directory.save(trainer.state_dict(), trainer.step, [])
     trainer.directory.checkpoints.close()
     before = fingerprints(trainer)
     advance(trainer, 43)
