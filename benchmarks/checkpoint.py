@@ -117,16 +117,16 @@ def fill(trainer: Any, transitions: int) -> None:
 
 def watch(trainer: Any, timeline: Timeline) -> None:
     """Record the time when the trainer starts and ends its loop, and the duration of each checkpoint."""
-    loop, conclude, collect = trainer._loop, trainer._conclude, trainer.collector.collect
-    write = trainer._write_checkpoint
+    loop, finish, collect = trainer._event_loop, trainer._finish, trainer.collector.collect
+    write = trainer._saver._write
 
     def timed_loop() -> str:
         timeline.started, timeline.started_cpu = time.perf_counter(), time.process_time()
         return loop()
 
-    def timed_conclude(*args: Any) -> Any:
+    def timed_finish(*args: Any) -> Any:
         timeline.ended, timeline.ended_cpu = time.perf_counter(), time.process_time()
-        return conclude(*args)
+        return finish(*args)
 
     def timed_collect(*args: Any) -> None:
         collect(*args)
@@ -138,8 +138,8 @@ def watch(trainer: Any, timeline: Timeline) -> None:
         write(*args)
         timeline.stalls.append(time.perf_counter() - start)
 
-    trainer._loop, trainer._conclude = timed_loop, timed_conclude
-    trainer._write_checkpoint, trainer.collector.collect = timed_write, timed_collect
+    trainer._event_loop, trainer._finish = timed_loop, timed_finish
+    trainer._saver._write, trainer.collector.collect = timed_write, timed_collect
 
 
 # Code that runs in the measuring process
