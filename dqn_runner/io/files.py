@@ -53,11 +53,21 @@ def make_directory(directory: Path) -> None:
     sync_directory(directory.parent)
 
 
+def write_part(descriptor: int, content: bytes | memoryview) -> int:
+    """Write the start of `content` to an open file; returns the number of bytes that the disk accepted."""
+    return os.write(descriptor, content)
+
+
+def sync(descriptor: int) -> None:
+    """Make the content of an open file durable."""
+    os.fsync(descriptor)
+
+
 def sync_directory(directory: Path) -> None:
     """Make the file names in `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -85,9 +95,9 @@ def _write(path: Path, content: bytes) -> None:
     remove(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(descriptor, left) :]
-        os.fsync(descriptor)
+        remaining = memoryview(content)
+        while remaining:
+            remaining = remaining[write_part(descriptor, remaining) :]
+        sync(descriptor)
     finally:
         os.close(descriptor)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dqn_runner.core.log import log
 from dqn_runner.core.state import State
+from dqn_runner.io import files
 
 
 class AppendedFile:
@@ -30,13 +31,13 @@ class AppendedFile:
         """Append `text`, after any text kept in memory; raises OSError if the disk rejects it."""
         self._unwritten += text.encode()
         while self._unwritten:
-            written = os.write(self._file.fileno(), self._unwritten)
+            written = files.write_part(self._file.fileno(), self._unwritten)
             self._offset += written
             self._unwritten = self._unwritten[written:]
 
     def sync(self) -> None:
         """Make durable what was written."""
-        os.fsync(self._file.fileno())
+        files.sync(self._file.fileno())
 
     def state_dict(self) -> State:
         """Return the length of the file and the text that is not written yet."""
