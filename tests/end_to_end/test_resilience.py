@@ -27,6 +27,7 @@ from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.core.exceptions import DivergedError
 from dqn_runner.core.log import log
 from dqn_runner.io import files
+from dqn_runner.loggers import appended_file
 from dqn_runner.loggers.files import JsonLines
 from dqn_runner.training import resources
 from dqn_runner.training.config import FrequencyUnit
@@ -387,7 +388,9 @@ class TestDisk:
             if name == operation and full[0]:
                 raise OSError(code, os.strerror(code))
 
-        monkeypatch.setattr(files, "os", crash.Disk(at))
+        disk = crash.Disk(at)
+        for module in (files, appended_file):
+            monkeypatch.setattr(module, "os", disk)
         disturbed.train()
         assert records(tmp_path / "full") == records(tmp_path / "whole")
         failures = [message for message in warnings if "could not be written" in message]
