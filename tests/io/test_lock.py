@@ -1,11 +1,14 @@
-"""One process writes a run directory; the others are told which, and it is free when that one is gone."""
+"""One process at a time writes a run directory; the error of a second one names the first."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
@@ -16,7 +19,7 @@ import pytest
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.resume import expand_arguments
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.io.lock import RunLock, reject_if_locked
+from dqn_runner.io.lock import LockUnsupportedError, RunLock, exclusive_lock, reject_if_locked
 from tests.conftest import BUDGET, Outcome
 from tests.support import crash
 
@@ -26,7 +29,7 @@ RUN = [*COMMAND, "trainer.max_steps=100000000", "trainer.patience=1000000", "hyd
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[ForkServerProcess]:
-    """A process that trains in `run`, and has written a checkpoint."""
+    """A process that trains in `run` and has written its first checkpoint."""
     process = crash.start(RUN, tmp_path)
     try:
         while not (tmp_path / "run" / "checkpoints" / "best.pt").exists():
@@ -39,7 +42,7 @@ def running(tmp_path: Path) -> Iterator[ForkServerProcess]:
 
 
 @pytest.mark.slow
-def test_a_second_process_is_told_who_has_it(
+def test_the_error_of_a_second_process_names_the_one_that_writes_the_directory(
     running: ForkServerProcess, program: Callable[..., Outcome], tmp_path: Path
 ):
     holder = f"(pid {running.pid} on host {socket.gethostname()})"
@@ -51,18 +54,18 @@ def test_a_second_process_is_told_who_has_it(
         error = program(*command).error
         assert f"run is being written by another run {holder}" in error
         assert "wait for it, stop it, or choose another output directory" in error
-    judged = program("mode=eval", "checkpoint=run/checkpoints/best.pt", "evaluator.episodes=1")
-    assert judged.status == 0, "reading needs no lock"
+    evaluation = program("mode=eval", "checkpoint=run/checkpoints/best.pt", "evaluator.episodes=1")
+    assert evaluation.status == 0, "reading needs no lock"
 
     step, deadline = step_of(tmp_path / "run"), 1000
     while step_of(tmp_path / "run") == step:
-        assert running.is_alive(), "the first one was disturbed"
+        assert running.is_alive(), "the second process stopped the first one"
         assert (deadline := deadline - 1)
         time.sleep(0.05)
 
     os.kill(running.pid or 0, signal.SIGKILL)
     running.join()
-    assert program(*RUN, "trainer.max_steps=1000").status == 0, "the lock of a dead process is free"
+    assert program(*RUN, "trainer.max_steps=1000").status == 0, "the lock of a killed process is released"
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]) == 2
 
 
@@ -74,18 +77,18 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-class TestACommand:
-    """On a directory whose lock is held; what Hydra would write there comes after."""
+class TestCommandOnALockedDirectory:
+    """The lock is checked before Hydra writes anything into the directory."""
 
     @pytest.fixture
     def held(self, tmp_path: Path) -> Iterator[Path]:
-        """One whose name Hydra takes only in quotes."""
+        """A locked directory whose name must be quoted for Hydra."""
         lock = RunLock(tmp_path / "my run, 2")
         lock.acquire()
         yield tmp_path / "my run, 2"
         lock.release()
 
-    def test_that_would_train_there_is_refused_before_anything_is_written(
+    def test_training_in_a_locked_directory_is_rejected_before_anything_is_written(
         self, held: Path, program: Callable[..., Outcome]
     ):
         for key in ("hydra.run.dir", "++hydra.run.dir"):
@@ -104,20 +107,21 @@ class TestACommand:
         ],
         ids=str,
     )
-    def test_that_does_not_train_there_is_not(self, held: Path, others: list[str]):
+    def test_a_command_that_does_not_train_ignores_the_lock(self, held: Path, others: list[str]):
         command = [*others, f"hydra.run.dir='{held}'"]
         assert expand_arguments(command) == command
 
-    def test_that_begins_anew_is_not(self, held: Path):
-        """It goes to another directory, as one does whose name is not known yet."""
+    def test_resume_never_ignores_the_lock_and_uses_a_new_directory(self, held: Path):
         free = f"hydra.run.dir='{held}-2'"
         assert expand_arguments(["resume=never", f"hydra.run.dir='{held}'"]) == ["resume=never", free]
-        later = ["hydra.run.dir=my/${seed}"]
-        assert expand_arguments(later) == later
+
+    def test_a_directory_whose_name_is_interpolated_is_not_checked_before_hydra_starts(self):
+        command = ["hydra.run.dir=my/${seed}"]
+        assert expand_arguments(command) == command
 
 
 class TestRunLock:
-    def test_is_held_once_and_can_be_released(self, tmp_path: Path):
+    def test_only_one_run_lock_of_a_directory_is_held_at_a_time(self, tmp_path: Path):
         first, second = RunLock(tmp_path / "new"), RunLock(tmp_path / "new")
         first.acquire()
         first.acquire()
@@ -127,7 +131,7 @@ class TestRunLock:
         second.acquire()
         second.release()
 
-    def test_who_asks_takes_nothing(self, tmp_path: Path):
+    def test_checking_a_run_lock_does_not_acquire_it(self, tmp_path: Path):
         reject_if_locked(tmp_path / "nowhere")
         lock = RunLock(tmp_path)
         lock.acquire()
@@ -137,3 +141,73 @@ class TestRunLock:
         reject_if_locked(tmp_path)
         lock.acquire()
         lock.release()
+
+
+class TestExclusiveLock:
+    @pytest.fixture(params=["file", "directory"])
+    def path(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        if request.param == "directory":
+            return tmp_path
+        (tmp_path / "file").touch()
+        return tmp_path / "file"
+
+    def test_an_exclusive_lock_is_released_after_the_block_and_after_an_error(self, path: Path):
+        def hold_and_raise() -> None:
+            with exclusive_lock(path):
+                assert is_locked(path)
+                raise ZeroDivisionError
+
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                hold_and_raise()
+            assert not is_locked(path)
+
+    def test_an_exclusive_lock_waits_for_the_holder_in_another_thread(self, path: Path):
+        events: list[str] = []
+        started = threading.Event()
+
+        def wait() -> None:
+            started.set()
+            with exclusive_lock(path):
+                events.append("second")
+
+        thread = threading.Thread(target=wait)
+        with exclusive_lock(path):
+            thread.start()
+            assert started.wait(10)
+            time.sleep(0.1)
+            events.append("first")
+        thread.join(10)
+        assert events == ["first", "second"]
+
+    def test_an_exclusive_lock_of_a_descriptor_leaves_it_open(self, tmp_path: Path):
+        path = tmp_path / "file"
+        with path.open("wb") as file:
+            with exclusive_lock(file.fileno()):
+                assert is_locked(path)
+                file.write(b"content")
+            assert not is_locked(path)
+            file.write(b", and more")
+        assert path.read_bytes() == b"content, and more"
+
+    def test_a_file_system_without_locks_is_reported_by_its_own_error(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def unsupported(*_: object) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(fcntl, "flock", unsupported)
+        with pytest.raises(LockUnsupportedError, match="No locks available"), exclusive_lock(path):
+            pass
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another open descriptor of `path` holds an exclusive lock."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
