@@ -15,7 +15,7 @@ from pathlib import Path
 
 import optuna
 
-from dqn_runner.sweep.storages.opening import open_storage
+from dqn_runner.sweep.storages.factory import open_storage
 
 SLEEPY = '''
 import time

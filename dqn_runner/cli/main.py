@@ -18,7 +18,9 @@ from dqn_runner.config import resume
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.schema import CONF
 from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
-from dqn_runner.sweep.jobs import NO_ROOM, stop_with_stdin
+from dqn_runner.core.exit_codes import DISK_FULL
+from dqn_runner.sweep.hydra_sweeper import register_sweeper
+from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
 if TYPE_CHECKING:
     pass
@@ -42,6 +44,7 @@ def main() -> None:
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed by Hydra
     try:
+        register_sweeper()
         sys.argv[1:] = resume.expand_arguments(sys.argv[1:])
         compose_and_run()
         if _failures:
@@ -52,8 +55,8 @@ def main() -> None:
         message = explain(error)
         if debug or message is None:
             traceback.print_exc()
-        kind = "pruned" if isinstance(error, PrunedError) else "error"
-        print(f"{kind}: {' '.join(str(message or error).split())}", file=sys.stderr)
+        prefix = PRUNED_PREFIX if isinstance(error, PrunedError) else ERROR_PREFIX
+        print(f"{prefix}{' '.join(str(message or error).split())}", file=sys.stderr)
         sys.exit(_status(error, message))
 
 
@@ -63,7 +66,7 @@ def _status(error: Exception, message: str | None) -> int:
     if isinstance(error, PrunedError):
         return PRUNED
     if isinstance(error, NoRoomError):
-        return NO_ROOM
+        return DISK_FULL
     return RUN_FAILED if message is None or isinstance(error, RunFailedError) else USAGE_ERROR
 
 

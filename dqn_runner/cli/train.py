@@ -17,6 +17,7 @@ from dqn_runner.config.schema import Mode, RunConfig, apply_env_target, check_pa
 from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.sweep.objectives import run_metrics
+from dqn_runner.sweep.trial_record import RunState
 
 if TYPE_CHECKING:
     from dqn_runner.sweep.reporter import Reporter
@@ -80,7 +81,7 @@ def _train(
         stats = trainer.train()
     except DivergedError as error:
         if reporter:
-            reporter.finish("diverged", str(error), run.seed, {}, run_dir)
+            reporter.finish(RunState.DIVERGED, str(error), run.seed, {}, run_dir)
         raise error
     except UserError:
         raise
@@ -92,7 +93,7 @@ def _train(
     print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {run_dir}")
     if reporter:
         metrics = run_metrics(stats, trainer.agent.num_parameters())
-        state = "pruned" if stats.pruned else "finished"
+        state = RunState.PRUNED if stats.pruned else RunState.FINISHED
         reporter.finish(state, stats.reason, run.seed, metrics, run_dir)
     if stats.pruned:
         raise PrunedError(stats.reason)
@@ -104,10 +105,10 @@ def _reporter(run: RunConfig) -> Reporter | None:
     study, trainer = run.study, run.trainer
     if study.storage is None or study.name is None or study.trial is None:
         return None
-    from dqn_runner.sweep.reporter import Place, Reporter
+    from dqn_runner.sweep.reporter import JobLink, Reporter
 
-    place = Place(study.storage, study.name, study.trial, study.seed_index)
-    return Reporter(place, trainer.eval_frequency, trainer.total)
+    link = JobLink(study.storage, study.name, study.trial, study.seed_index)
+    return Reporter(link, trainer.eval_frequency, trainer.total)
 
 
 def _evaluate(run: RunConfig, stored: resume.Stored | None, run_dir: Path, changes: Sequence[str]) -> float:

@@ -21,6 +21,12 @@ from yaml import YAMLError
 from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
 from dqn_runner.core.registry import options
 
+REPLACED_KEYS = {
+    "hydra.sweeper.search_space": "the search space is hydra.sweeper.params in YAML, or ranges on the "
+    "command line, as in 'agent.gamma=interval(0.9,0.99)'",
+}
+"""Keys of other programs that users try, and what to write instead."""
+
 
 def explain(error: BaseException) -> str | None:
     """One message for an error that the user can put right; None for a bug."""
@@ -47,6 +53,11 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def unknown_key(key: str, root: Any) -> str:
+    """The message for a key that the configuration `root` does not have."""
+    return f"unknown key '{key}'{_suggestion(key, root)}"
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that `word` was most probably meant to be."""
     names = list(candidates)
@@ -65,11 +76,13 @@ def _chain(error: BaseException) -> Iterable[BaseException]:
 def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
     key = str(error.full_key)
     root: Any = error.parent_node._get_root() if error.parent_node is not None else None  # pyright: ignore[reportPrivateUsage]
-    return f"unknown key '{key}'{_suggestion(key, root)}"
+    return unknown_key(key, root)
 
 
 def _suggestion(key: str, root: Any) -> str:
     """The nearest key, first among those beside it, then in the whole tree."""
+    if key in REPLACED_KEYS:
+        return f"; {REPLACED_KEYS[key]}"
     logger = re.match(r"logging\.(\w+)", key)
     if logger and isinstance(root, DictConfig) and logger[1] not in root.logging:
         used = ", ".join(str(name) for name in root.logging)

@@ -85,20 +85,6 @@ def store_root(name: str, cls: type) -> None:
     _store.store(name=name, node=_schema(cls), provider=PROVIDER)
 
 
-def store_plugin(group: str, name: str, cls: type, target: str, parts: Mapping[str, str]) -> None:
-    """Register `cls` as the settings of the Hydra plugin `target`, which has open `parts` of its own.
-
-    Hydra passes a plugin the settings of its parts, not objects.
-    """
-    entries = [*({part: choice} for part, choice in parts.items()), "_self_"]
-    fields: list[Any] = [
-        (TARGET, str, dataclasses.field(default=target)),
-        ("_recursive_", bool, dataclasses.field(default=False)),
-        ("defaults", list[Any], dataclasses.field(default_factory=lambda: entries)),
-    ]
-    _store.store(group=group, name=name, node=_open_mappings(_subclass(cls, fields)), provider=PROVIDER)
-
-
 def options() -> dict[type, tuple[str, str]]:
     """Every registered class with its (group, name)."""
     return dict(_OPTIONS)

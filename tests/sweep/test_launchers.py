@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from dqn_runner.sweep.storages.opening import open_storage
+from dqn_runner.sweep.storages.factory import open_storage
 from tests.conftest import BUDGET, run_cli
 
 SWEEP = ("-m", "hydra/sweeper=optuna", "hydra.sweep.dir=sweep", *BUDGET, "logging=[file,jsonl]")

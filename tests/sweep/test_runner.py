@@ -19,18 +19,20 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import NoRoomError, RunFailedError, UserError
 from dqn_runner.io.lock import RunLock
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.config import SweepConfig
-from dqn_runner.sweep.jobs import CLAIM, NO_ROOM, Command, Jobs, Outcome
+from dqn_runner.sweep.jobs import SWEEP_LOCK, Command, JobExit, Jobs
 from dqn_runner.sweep.plan import Plan, absolute_storage
-from dqn_runner.sweep.reporter import Place, Reporter
+from dqn_runner.sweep.reporter import JobLink, Reporter
 from dqn_runner.sweep.runner import SweepRunner
 from dqn_runner.sweep.search_space.space import search_space
 from dqn_runner.sweep.slots import Slots
 from dqn_runner.sweep.storages.journal import Journal
 from dqn_runner.sweep.trial_queue import TrialQueue
+from dqn_runner.sweep.trial_record import RunState, TrialRecord, validation_of
 from tests.conftest import BUDGET
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": None}
@@ -134,7 +136,7 @@ def test_processes_that_share_a_study_validate_each_seed_once(tmp_path: Path, jo
 def test_a_run_that_another_sweep_has_is_waited_for(
     tmp_path: Path, jobs: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep, other = SweepRunner(a_plan(tmp_path, n_trials=1)), RunLock(tmp_path / "0", CLAIM)
+    sweep, other = SweepRunner(a_plan(tmp_path, n_trials=1)), RunLock(tmp_path / "0", SWEEP_LOCK)
     other.acquire()
     sweep._jobs.stopping.wait = lambda _: other.release()  # type: ignore[method-assign,assignment]
     sweep.run()
@@ -175,7 +177,7 @@ def test_a_failure_rate_of_zero_stops_at_the_first_failure(tmp_path: Path, jobs:
 
 
 def test_a_full_disk_fails_no_trial(tmp_path: Path, jobs: Played) -> None:
-    jobs.ends = {(1, 0): [NO_ROOM]}
+    jobs.ends = {(1, 0): [exit_codes.DISK_FULL]}
     with pytest.raises(NoRoomError, match="trial 1 waits for room, and the sweep ends: it broke"):
         SweepRunner(a_plan(tmp_path)).run()
     sweep = SweepRunner(a_plan(tmp_path))
@@ -189,7 +191,7 @@ def test_a_run_without_room_has_an_exit_status_of_its_own(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
     done = program(*BUDGET)
-    assert done.status == NO_ROOM
+    assert done.status == exit_codes.DISK_FULL
     assert "where 0.0 MiB are free; make room" in done.err.splitlines()[-1]
 
 

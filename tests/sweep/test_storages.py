@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.sweep.storages import opening, rdb
-from dqn_runner.sweep.storages.opening import open_storage, without_password
+from dqn_runner.sweep.storages import factory, rdb
+from dqn_runner.sweep.storages.factory import open_storage, without_password
 from tests.support.servers import ENCODED, PASSWORD, Server, mysql, postgresql
 
 __all__ = ["mysql", "postgresql"]
@@ -29,7 +29,7 @@ NAME = "a study"
 WRITER = """
 import sys
 import optuna
-from dqn_runner.sweep.storage import open_storage
+from dqn_runner.sweep.storages.factory import open_storage
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 study = optuna.load_study(
     storage=open_storage(sys.argv[1]), study_name="a study", sampler=optuna.samplers.RandomSampler()
@@ -98,12 +98,12 @@ def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process leaves its connections to the operating system; here drivers would complain."""
     opened: list[RDBStorage] = []
 
-    class Recorded(rdb.RetryingRDBStorage):
+    class Recorded(RDBStorage):
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments)  # type: ignore[arg-type]
             opened.append(self)
 
-    monkeypatch.setattr(opening, "RetryingRDBStorage", Recorded)
+    monkeypatch.setattr(factory, "RDBStorage", Recorded)
     yield
     for each in opened:
         each.engine.dispose()
@@ -283,8 +283,8 @@ def test_a_trial_that_was_finished_before_the_answer_was_lost_is_finished(
 
 def test_a_database_that_stays_away_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = new_study(f"sqlite:///{tmp_path}/study.db")
-    monkeypatch.setattr(rdb, "PATIENCE", 0.0)
-    monkeypatch.setattr(study._storage._backend, "scoped_session", lost)
+    monkeypatch.setattr(rdb, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(study._storage.storage._backend, "scoped_session", lost)
     with pytest.raises(UserError, match="did not answer for 0 seconds: server closed the connection"):
         study.set_user_attr("a", 1)
 
@@ -296,13 +296,13 @@ def test_what_is_wrong_with_a_value_is_said_at_once(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "redis://host/0": "there is no storage redis://",
-    "postgresql+other://host/name": "there is no driver postgresql\\+other",
+    "redis://host/0": "unknown storage redis://",
+    "postgresql+other://host/name": "unknown driver postgresql\\+other",
     "sqlite://": "in memory",
     "sqlite:///:memory:": "in memory",
     "sqlite:////nowhere/study.db": "unable to open database file",
     "/nowhere/study.journal": "No such file or directory",
-    "postgresql://me:secret@host:port/name": "is no URL",
+    "postgresql://me:secret@host:port/name": "is not a URL",
     "postgresql://me:secret@127.0.0.1:1/name": "[Cc]onnection refused",
     "mysql://me:secret@127.0.0.1:1/name": "Can't connect",
 }
@@ -311,7 +311,7 @@ WRONG = {
 @pytest.mark.parametrize("url", WRONG)
 def test_a_storage_that_cannot_be_opened_is_explained_without_its_password(url: str) -> None:
     with pytest.raises(UserError, match=WRONG[url]) as caught:
-        open_storage(url, patience=0.0)
+        open_storage(url, retry_seconds=0.0)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -327,17 +327,17 @@ def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, serv
 def test_a_wrong_password_or_name_is_said(postgresql: Server) -> None:
     url = postgresql.new_database()
     with pytest.raises(UserError, match="password authentication failed") as caught:
-        open_storage(url.replace(ENCODED, "guess"), patience=0.0)
+        open_storage(url.replace(ENCODED, "guess"), retry_seconds=0.0)
     assert "guess" not in str(caught.value)
     with pytest.raises(UserError, match="does not exist") as caught:
-        open_storage(f"{url}_more", patience=0.0)
+        open_storage(f"{url}_more", retry_seconds=0.0)
     assert PASSWORD not in str(caught.value)
     assert ENCODED not in str(caught.value)
 
 
 def test_a_journal_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("one\ntwo\n")
-    with pytest.raises(UserError, match="no journal of a sweep"):
+    with pytest.raises(UserError, match="is not a journal of a sweep"):
         open_storage(str(tmp_path / "notes"))
     with pytest.raises(UserError, match="Is a directory"):
         open_storage(str(tmp_path))
