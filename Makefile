@@ -9,6 +9,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# hydra-optuna-sweeper and the Optuna that it requires, which is too old for this program; for tests/sweep.
+$(VENV)/optuna_sweeper: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ hydra-optuna-sweeper==1.3.0 optuna==2.10.1
+
 # A user's installation, and a developer's; the stamps make them happen once.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) --editable .
@@ -23,7 +27,7 @@ train: $(VENV)/.installed
 	$(BIN)/python -m dqn_runner $(ARGS)
 
 ## All tests, some six minutes on 2 cores.
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/optuna_sweeper
 	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 ## The quick tests, two minutes on 2 cores.

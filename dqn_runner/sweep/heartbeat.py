@@ -97,8 +97,8 @@ def _start_time(pid: int) -> str | None:
     """The start time of a process, in clock ticks since boot; it distinguishes a reused number.
 
     None if the process is dead, including a zombie: the first process of a container may not collect its
-    children. Ticks since boot never change. `psutil.Process.create_time` is no substitute: it adds the
-    boot time by the system clock, so that setting the clock would make a living process look dead.
+    children. Ticks since boot never change. `psutil.Process.create_time` is not used because it adds
+    the boot time by the system clock: after a change of the clock, a running process would look dead.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

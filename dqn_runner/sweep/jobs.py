@@ -99,7 +99,7 @@ class Jobs:
 
         Sweeps that share a study may select the same run: each of them validates the best trial, and two may
         requeue the same trial of a third. The second one waits here, and then finds the outcome in the study.
-        A job whose sweep has died is waited for as well; it stops by itself (see `stop_with_stdin`).
+        The second one also waits for a job whose sweep has died, which stops soon (see `stop_with_stdin`).
         """
         sweep, job = RunLock(directory, SWEEP_LOCK), RunLock(directory)
         try:

@@ -38,7 +38,7 @@ class JobLink:
 
 
 class Reporter:
-    """Reports each evaluation of a job and its outcome to the study; prunes the job if the pruner says so."""
+    """Reports each evaluation of a job and its outcome to the study; returns the decisions of the pruner."""
 
     def __init__(self, link: JobLink, eval_frequency: int, budget: int | None) -> None:
         """Open the study. `eval_frequency` and `budget` are in the unit of the run, steps or episodes."""

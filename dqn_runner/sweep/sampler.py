@@ -1,4 +1,4 @@
-"""A sampler whose proposals do not depend on the process that asks for them."""
+"""A sampler whose proposals do not depend on the process that uses it."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def _heading(study: Study, best: Sequence[FrozenTrial], settings: SweepConfig) -
     )
     total = len(completed(study))
     if len(settings.objectives) > 1:
-        which = f"No other trial dominates these {len(best)} of {total}"
+        which = f"The Pareto front, {len(best)} of {total}"
     else:
         which = f"The best {min(MAX_ROWS, len(best))} of {total}"
     more = f"; {MAX_ROWS} are shown" if len(settings.objectives) > 1 and len(best) > MAX_ROWS else ""

@@ -40,7 +40,7 @@ def _forward_public_methods(cls: type[RetryingStorage]) -> type[RetryingStorage]
 def _forwarded(method: Callable[..., Any]) -> Callable[..., Any]:
     name = method.__name__
 
-    @wraps(method)
+    @wraps(method, updated=())  # without the mark of an abstract method
     def call(self: RetryingStorage, *arguments: Any, **keywords: Any) -> Any:
         return retry(partial(getattr(self.storage, name), *arguments, **keywords), RETRY_SECONDS)
 
