@@ -25,7 +25,6 @@ from dqn_runner.cli.main import CONF
 from dqn_runner.config.build import build_agent
 from dqn_runner.config.overrides import format_value, normalize_value
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.search_space.space import SearchSpace, search_space
 from dqn_runner.training import checks
 from tests.conftest import Outcome
@@ -504,7 +503,6 @@ def test_mistake_in_a_search_space_is_named(
 
 
 def composed(*overrides: str, hydra: bool = False) -> DictConfig:
-    register_sweeper()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=list(overrides), return_hydra_config=hydra)
 
