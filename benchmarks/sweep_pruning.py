@@ -1,10 +1,10 @@
-"""Env steps that pruning saves, and whether it costs the best trial.
+"""Measures the env steps that pruning saves, and whether it loses the best trial.
 
     python benchmarks/sweep_pruning.py --out results/pruning
 
-Sweeps of the same random points, with and without a pruner: what one finds the other could have found. Each
-is `python -m dqn_runner -m hydra/sweeper=optuna ...`, which goes on where it was interrupted. Further
-arguments are overrides for all of them.
+All sweeps sample the same random points, with and without a pruner. Each is a command
+`python -m dqn_runner -m hydra/sweeper=optuna ...`, so that an interrupted benchmark can be resumed. Further
+arguments are overrides for all sweeps.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ SWEEP = (
 
 
 def sweep(pruner: str, seed: int, out: Path, overrides: list[str]) -> Any:
-    """The results of a sweep, run if it was not yet."""
+    """The results of a sweep, which is run unless it has finished already."""
     directory = out / f"{pruner}-{seed}"
     results = directory / "optimization_results.yaml"
     command = [sys.executable, "-m", "dqn_runner", *SWEEP, *SPACE, *overrides]
-    places = [f"hydra.sweep.dir={directory}", f"hydra.sweeper.pruner={pruner}", f"seed={seed}"]
-    subprocess.run([*command, *places], check=True, stdout=subprocess.DEVNULL)
+    overrides_of_sweep = [f"hydra.sweep.dir={directory}", f"hydra.sweeper.pruner={pruner}", f"seed={seed}"]
+    subprocess.run([*command, *overrides_of_sweep], check=True, stdout=subprocess.DEVNULL)
     return OmegaConf.load(results)
 
 

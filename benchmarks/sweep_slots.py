@@ -1,9 +1,9 @@
-"""How much of their time the slots of a sweep stand idle when the jobs are unequally long.
+"""Measures the share of time that the slots of a sweep are idle if the jobs have different lengths.
 
     python benchmarks/sweep_slots.py --out results/slots
 
-The jobs mostly wait (an environment that sleeps), so that the figure is about the sweeper and not about the
-number of cores. Beside it: what batches that wait for their slowest job would have made of the same jobs.
+The environment of the jobs sleeps, so that the result depends on the sweeper and not on the number of cores.
+For comparison, the script prints the idle share of the same jobs in batches that wait for the slowest job.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import optuna
 
-from dqn_runner.sweep.storages.opening import open_storage
+from dqn_runner.sweep.storages.factory import open_storage
 
 SLEEPY = '''
 import time
@@ -67,9 +67,9 @@ def main() -> None:
     storage = open_storage(str(options.out / "sweep" / "study.journal"))
     trials = optuna.load_study(study_name="sweep", storage=storage).trials
     seconds = [trial.duration.total_seconds() for trial in trials if trial.duration]
-    begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
-    ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
-    took = (ended - begun).total_seconds()
+    start = min(trial.datetime_start for trial in trials if trial.datetime_start)
+    end = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
+    took = (end - start).total_seconds()
     batches = [seconds[i : i + options.jobs] for i in range(0, len(seconds), options.jobs)]
     barrier = sum(max(batch) for batch in batches)
     lengths = f"{min(seconds):.0f} to {max(seconds):.0f} s"

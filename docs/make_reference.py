@@ -19,9 +19,9 @@ from omegaconf import MISSING
 
 from dqn_runner.config import schema
 from dqn_runner.core.registry import options, slots
+from dqn_runner.sweep import hydra_sweeper
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.objectives import OBJECTIVES
-from hydra_plugins.dqn_runner_sweeper import sweeper
 
 TARGET = Path(__file__).parent / "reference.md"
 CONF = Path(__file__).parent.parent / "conf"
@@ -54,7 +54,7 @@ def default_of(field: dataclasses.Field[Any], parts: dict[str, type]) -> str:
     if field.name in parts:
         return options()[parts[field.name]][1]
     if field.default == MISSING:  # Hydra's sweeper names the choice of its parts itself
-        return sweeper.DEFAULTS.get(field.name, MISSING)
+        return hydra_sweeper.DEFAULTS.get(field.name, MISSING)
     made = field.default_factory is not dataclasses.MISSING
     value = field.default_factory() if made else field.default
     if isinstance(value, Enum):
@@ -112,7 +112,7 @@ def sweeps() -> list[str]:
     lines += section(SweepConfig, "`hydra/sweeper=optuna`", "hydra.sweeper.")
     lines += ["| objective | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in OBJECTIVES.items()]
-    for part, choices in {"sampler": sweeper.SAMPLERS, "pruner": sweeper.PRUNERS}.items():
+    for part, choices in {"sampler": hydra_sweeper.SAMPLERS, "pruner": hydra_sweeper.PRUNERS}.items():
         lines += ["", f"| `hydra.sweeper.{part}` | class | set to |", "|---|---|---|"]
         for name, node in choices.items():
             given = [f"`{k}={json.dumps(v).strip(chr(34))}`" for k, v in node.items() if k != "_target_"]

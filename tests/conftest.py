@@ -18,7 +18,9 @@ import torch
 
 from dqn_runner.cli.main import main
 from dqn_runner.run import plots
+from dqn_runner.sweep.hydra_sweeper import register_sweeper
 
+register_sweeper()  # for tests that compose a configuration without running the program
 torch.set_num_threads(1)  # threads that wait for each other cost more than these small networks
 
 # A shell lets what it runs in the background ignore Ctrl-C, and so would the programs under test.

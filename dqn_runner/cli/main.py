@@ -20,7 +20,8 @@ from dqn_runner.config.error_messages import explain
 from dqn_runner.config.schema import CONF
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
-from dqn_runner.sweep.jobs import stop_with_stdin
+from dqn_runner.sweep.hydra_sweeper import register_sweeper
+from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
     try:
+        register_sweeper()
         sys.argv[1:] = expand_arguments(sys.argv[1:])
         compose_and_run()
     except KeyboardInterrupt:
@@ -40,8 +42,8 @@ def main() -> None:
         message = explain(error)
         if debug or message is None:
             traceback.print_exc()
-        kind = "pruned" if isinstance(error, PrunedError) else "error"
-        print(f"{kind}: {' '.join(str(message or error).split())}", file=sys.stderr)
+        prefix = PRUNED_PREFIX if isinstance(error, PrunedError) else ERROR_PREFIX
+        print(f"{prefix}{' '.join(str(message or error).split())}", file=sys.stderr)
         sys.exit(_status(error, message))
 
 

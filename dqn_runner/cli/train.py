@@ -13,6 +13,7 @@ from dqn_runner.config.resume import check_compatible
 from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
 from dqn_runner.run import provenance
 from dqn_runner.sweep.objectives import run_metrics
+from dqn_runner.sweep.trial_record import RunState
 from dqn_runner.training.stats import TrainingStats
 from dqn_runner.training.trainer import Trainer
 
@@ -75,7 +76,7 @@ def _reported(reporter: Reporter | None, job: Job) -> Generator[None]:
         yield
     except DivergedError as error:
         if reporter:
-            reporter.finish("diverged", str(error), job.run.seed, {}, job.run_dir)
+            reporter.finish(RunState.DIVERGED, str(error), job.run.seed, {}, job.run_dir)
         raise
     except UserError:
         raise
@@ -89,7 +90,7 @@ def _reported(reporter: Reporter | None, job: Job) -> Generator[None]:
 
 
 def _report_end(reporter: Reporter, job: Job, stats: TrainingStats, num_parameters: int) -> None:
-    state = "pruned" if stats.pruned else "finished"
+    state = RunState.PRUNED if stats.pruned else RunState.FINISHED
     metrics = run_metrics(stats, num_parameters)
     reporter.finish(state, stats.reason, job.run.seed, metrics, job.run_dir)
 
@@ -99,7 +100,7 @@ def _make_reporter(job: Job) -> Reporter | None:
     study, trainer = job.run.study, job.run.trainer
     if study.storage is None or study.name is None or study.trial is None:
         return None
-    from dqn_runner.sweep.reporter import Place, Reporter
+    from dqn_runner.sweep.reporter import JobLink, Reporter
 
-    place = Place(study.storage, study.name, study.trial, study.seed_index)
-    return Reporter(place, trainer.eval_frequency, trainer.total)
+    link = JobLink(study.storage, study.name, study.trial, study.seed_index)
+    return Reporter(link, trainer.eval_frequency, trainer.total)

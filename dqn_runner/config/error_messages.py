@@ -52,6 +52,11 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def unknown_key(key: str, root: Any) -> str:
+    """The message for a key that the configuration `root` does not have, with what to write instead."""
+    return f"unknown key '{key}'{_hint(key, root) or _suggestion(key, root)}"
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that is most similar to `word`; None if no candidate is."""
     names = list(candidates)
@@ -72,7 +77,7 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
     root: Any = error.parent_node
     while root is not None and (parent := root._get_parent()) is not None:  # pyright: ignore[reportPrivateUsage]
         root = parent
-    return f"unknown key '{key}'{_hint(key, root) or _suggestion(key, root)}"
+    return unknown_key(key, root)
 
 
 def _hint(key: str, root: Any) -> str:

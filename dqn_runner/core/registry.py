@@ -85,26 +85,6 @@ def store_root(name: str, cls: type) -> None:
     _store.store(name=name, node=_schema(cls), provider=PROVIDER)
 
 
-def plugin_schema(cls: type, target: str, parts: Mapping[str, str], module: str) -> type:
-    """The schema of the Hydra plugin with the import path `target`, whose settings are `cls`.
-
-    `parts` are its exchangeable parts: config group to default option. The plugin receives the settings of
-    its parts instead of objects. The schema becomes an attribute of `module`, the name of a loaded module.
-    """
-    entries = [*({part: choice} for part, choice in parts.items()), "_self_"]
-    fields: list[Any] = [
-        (TARGET, str, dataclasses.field(default=target)),
-        ("_recursive_", bool, dataclasses.field(default=False)),
-        ("defaults", list[Any], dataclasses.field(default_factory=lambda: entries)),
-    ]
-    return _subclass(cls, fields, module)
-
-
-def store_plugin(group: str, name: str, schema: type) -> None:
-    """Register a plugin schema as the choice `name` of the Hydra config group `group`."""
-    _store.store(group=group, name=name, node=_open_mappings(schema), provider=PROVIDER)
-
-
 def options() -> dict[type, tuple[str, str]]:
     """Return every registered class with its (group, name)."""
     return dict(_OPTIONS)
@@ -229,16 +209,16 @@ def _schema(cls: type) -> type:
     if parts:
         entries = [*({name: _OPTIONS[part][1]} for name, part in parts.items()), "_self_"]
         fields.append(("defaults", list[Any], dataclasses.field(default_factory=lambda: entries)))
-    return _subclass(cls, fields, cls.__module__)
+    return _subclass(cls, fields)
 
 
-def _subclass(cls: type, fields: list[Any], module: str) -> type:
-    """Create a dataclass that adds `fields` to `cls`, as an attribute of `module`.
+def _subclass(cls: type, fields: list[Any]) -> type:
+    """Create a dataclass that adds `fields` to `cls`, as an attribute of the module of `cls`.
 
     A composed configuration contains the type of each node, and pickle (Hydra's PickleJobInfoCallback,
     launchers) finds a type by its module and name.
     """
     schema = dataclasses.make_dataclass(f"{cls.__name__}Schema", fields, bases=(cls,), kw_only=True)
-    schema.__module__ = module
-    setattr(sys.modules[module], schema.__name__, schema)
+    schema.__module__ = cls.__module__
+    setattr(sys.modules[cls.__module__], schema.__name__, schema)
     return schema

@@ -1,4 +1,4 @@
-"""What a sweep would take: how many runs, how long, how much memory and disk."""
+"""Estimates a sweep: the number of runs, their time, memory and disk space."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.training.resources import ResourceEstimate, estimate_resources, format_bytes
 
-CALIBRATION = 60.0
-"""Seconds after which the calibration run has said enough, however slow it is."""
+CALIBRATION_SECONDS = 60.0
+"""The calibration run is stopped after this time."""
 RECORDS = 3
-"""So many log records from the time when the agent learns are enough earlier."""
+"""The calibration run is stopped earlier after this many log records since learning started."""
 
 
 class Calibration(NamedTuple):
-    """What one run takes."""
+    """Time and memory of one run."""
 
     seconds: float
-    """From its start to the end of its budget; a run that reaches its target earlier takes less."""
+    """Until its budget is used up; a run that reaches its target takes less."""
     resident: int
-    """Bytes of memory of its process, as the run begins."""
+    """Memory of its process at the start, in bytes."""
 
 
 def estimate(plan: Plan) -> str:
-    """A text that says what `plan` would take, after a short run of its first proposal."""
+    """The estimate as a text, after a short run of the example trial of `plan`."""
     settings = plan.settings
     runs = settings.n_trials * settings.seeds + settings.validate
     with tempfile.TemporaryDirectory() as folder:
@@ -49,16 +49,16 @@ def estimate(plan: Plan) -> str:
     time_each, memory, disk = _duration(one.seconds), one.resident + size.memory, size.disk
     trials = f"{settings.n_trials} trials of {settings.seeds} seed(s)"
     validation = f" and {settings.validate} to validate the best" if settings.validate else ""
-    less = "; pruning makes it less" if settings.prunes else ""
+    less = "; less with pruning" if settings.prunes else ""
     return "\n".join(
         [
-            f"runs    {runs}: {trials}{validation}, {at_once} at once on {os.cpu_count()} cores",
+            f"runs    {runs}: {trials}{validation}, {at_once} at a time on {os.cpu_count()} cores",
             f"time    {_duration(runs / at_once * one.seconds)} at most: {time_each} for a run that uses up "
-            f"its budget, measured with one alone{less}",
+            f"its budget, measured with a single job{less}",
             f"memory  {format_bytes(at_once * memory)}: {at_once} times {format_bytes(one.resident)} and a "
             f"replay of up to {format_bytes(size.memory)}",
             f"disk    {format_bytes(runs * disk)} at most: {runs} times {format_bytes(disk)} of checkpoints",
-            "nothing was started; without dry_run it is",
+            "dry run: nothing was started",
         ]
     )
 
@@ -71,7 +71,7 @@ def _footprint(job: DictConfig, directory: Path) -> ResourceEstimate:
 
 
 def _calibrate(plan: Plan, directory: Path) -> Calibration:
-    """Run a job of the plan until it has logged what its pace is."""
+    """Run a job of the plan until its log shows how fast it is."""
     fixed = [override for override in plan.command.fixed if not override.startswith("logging")]
     command = Command(plan.command.flags, tuple(fixed), plan.command.hydra, "basic")
     arguments = command.job([*plan.proposal, "logging=[jsonl]"], directory)
@@ -80,31 +80,31 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
         process = subprocess.Popen(
             [sys.executable, "-m", "dqn_runner", *arguments], stdout=file, stderr=subprocess.STDOUT
         )
-        begun, starting = time.monotonic(), 0.0
+        start, startup = time.monotonic(), 0.0
         try:
-            while process.poll() is None and time.monotonic() - begun < CALIBRATION:
+            while process.poll() is None and time.monotonic() - start < CALIBRATION_SECONDS:
                 progress = _progress(directory, plan.job.agent.learning_starts)
-                if progress and not starting:
-                    starting = time.monotonic() - begun - progress[-1][0]
+                if progress and not startup:
+                    startup = time.monotonic() - start - progress[-1][0]
                 if len(progress) >= RECORDS:
                     break
                 time.sleep(0.2)
-        finally:  # Ctrl-C must not leave it behind
+        finally:  # also after Ctrl-C
             process.send_signal(signal.SIGTERM)
             process.wait()
     progress = _progress(directory, plan.job.agent.learning_starts)
     if len(progress) < 2:
         raise UserError(
-            f"the calibration run logged too little in {CALIBRATION:g} s to tell its pace; choose a smaller "
-            f"trainer.log_frequency. It said: {output.read_text().strip()[-500:]}"
+            f"the calibration run logged too little in {CALIBRATION_SECONDS:g} s to measure its speed; "
+            f"choose a smaller trainer.log_frequency. Its output: {output.read_text().strip()[-500:]}"
         )
     (early, first), (late, last) = progress[0], progress[-1]
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return Calibration(starting + (late - early) / (last - first), memory)
+    return Calibration(startup + (late - early) / (last - first), memory)
 
 
 def _progress(directory: Path, learning_starts: int) -> list[tuple[float, float]]:
-    """Elapsed seconds and the share of the budget used up, of each log record since learning began."""
+    """Elapsed seconds and the share of the budget used, for each log record since learning started."""
     path = directory / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     records: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,4 +1,4 @@
-"""Which of the processes that share a study are alive, so that the trials of dead ones can be taken over."""
+"""Which of the processes that share a study are alive; the trials of dead ones are run by others."""
 
 from __future__ import annotations
 
@@ -8,95 +8,97 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dqn_runner.sweep.trial_record import store_worker, workers_of
 
 if TYPE_CHECKING:
     import optuna
 
-
-BEAT_EVERY = 20.0
-"""Seconds between two signs of life."""
-GRACE = 120.0
-"""Seconds without a sign of life after which a process on another machine counts as dead."""
-
-_PREFIX = "worker:"
+INTERVAL = 20.0
+"""Seconds between two heartbeats."""
+GRACE_PERIOD = 120.0
+"""Seconds without a heartbeat after which a process on another machine counts as dead."""
 
 
 class Heartbeat:
-    """The processes at work on a study, this one among them.
+    """The heartbeat of this process, and those of the other processes that work on a study.
 
-    Each leaves a counter in the study that goes on as long as it lives. A process on this machine is looked
-    up instead; of one on another machine only the change of its counter matters, as seen by the clock here.
+    Each process increments a counter in the study while it is alive. A process on this machine is looked up
+    by its number instead. For a process on another machine only the change of its counter matters, measured
+    by the clock of this machine.
     """
 
     def __init__(self, study: optuna.Study, clock: Callable[[], float] = time.monotonic) -> None:
-        """Join those at work on `study`."""
-        self.me = uuid.uuid4().hex[:12]
+        """Store the first heartbeat of this process."""
+        self.worker = uuid.uuid4().hex[:12]
+        """The identifier of this process in the study."""
         self._study = study
         self._clock = clock
         self._beats = 0
-        self._seen: dict[str, tuple[int | None, float]] = {}
+        self._last_change: dict[str, tuple[int | None, float]] = {}
         self._write(ended=False)
         self._last = clock()
 
     def record(self) -> None:
-        """Give a sign of life, where one is due."""
-        if self._clock() - self._last >= BEAT_EVERY:
+        """Store a heartbeat, if one is due."""
+        if self._clock() - self._last >= INTERVAL:
             self._last = self._clock()
             self._beats += 1
             self._write(ended=False)
 
     def leave(self) -> None:
-        """Say that this process works no more."""
+        """Store that this process has ended."""
         self._write(ended=True)
 
-    def abandoned(self, trial: int) -> bool:
-        """Whether nobody will finish a trial that bears no name: who creates one gives it a name at once."""
-        others = [key.removeprefix(_PREFIX) for key in self._study.user_attrs if key.startswith(_PREFIX)]
-        everybody_else = all(self.is_stale(other) for other in others if other != self.me)
-        return everybody_else or self._unchanged(f"trial {trial}", None)
+    def is_unclaimed(self, trial: int) -> bool:
+        """Whether the process that created a trial died before it stored its identifier in it."""
+        others = [worker for worker in workers_of(self._study) if worker != self.worker]
+        return all(map(self.is_stale, others)) or self._is_unchanged(f"trial {trial}", None)
 
     def is_stale(self, worker: str) -> bool:
-        """Whether nobody will finish what `worker` began."""
-        entry: dict[str, Any] | None = self._study.user_attrs.get(_PREFIX + worker)
-        if worker == self.me or entry is None:
+        """Whether the process `worker` has ended or died, and will not finish its trials."""
+        entry = workers_of(self._study).get(worker)
+        if worker == self.worker or entry is None:
             return entry is None
         if entry["ended"]:
             return True
-        if entry["host"] == _machine():
-            return _started(entry["pid"]) != entry["started"]
-        return self._unchanged(worker, entry["beats"])
+        if entry["host"] == _host():
+            return _start_time(entry["pid"]) != entry["started"]
+        return self._is_unchanged(worker, entry["beats"])
 
-    def _unchanged(self, what: str, value: int | None) -> bool:
-        """Whether `what` has had this value for long, as seen from here."""
-        before, since = self._seen.get(what, (..., 0.0))
+    def _is_unchanged(self, name: str, value: int | None) -> bool:
+        """Whether `name` has had this value for longer than the grace period."""
+        before, since = self._last_change.get(name, (..., 0.0))
         if before != value:
-            self._seen[what] = (value, self._clock())
+            self._last_change[name] = (value, self._clock())
             return False
-        return self._clock() - since > GRACE
+        return self._clock() - since > GRACE_PERIOD
 
     def _write(self, ended: bool) -> None:
         pid = os.getpid()
         entry = {
-            "host": _machine(),
+            "host": _host(),
             "pid": pid,
-            "started": _started(pid),
+            "started": _start_time(pid),
             "beats": self._beats,
             "ended": ended,
         }
-        self._study.set_user_attr(_PREFIX + self.me, entry)
+        store_worker(self._study, self.worker, entry)
 
 
-def _machine() -> str:
-    """Where the numbers of processes mean the same: a host, or a container on it."""
+def _host() -> str:
+    """The scope of process numbers: a host, or a container on it."""
     namespace = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()} {namespace.readlink()}" if namespace.exists() else socket.gethostname()
 
 
-def _started(pid: int) -> str | None:
-    """When a process of this machine was started, which tells it from a later one of the same number.
+def _start_time(pid: int) -> str | None:
+    """The start time of a process, in clock ticks since boot; it distinguishes a reused number.
 
-    None if it is dead, though its parent, such as the first process of a container, may not have noticed.
+    None if the process is dead, including a zombie: the first process of a container may not collect its
+    children. Ticks since boot never change. `psutil.Process.create_time` is not used because it adds
+    the boot time by the system clock: after a change of the clock, a running process would look dead.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: what their commands are, and running them as processes of their own."""
+"""The jobs of a sweep: their command lines, and their processes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.lock import RunLock
 
 OUTPUT = "job.log"
-"""What a job prints, in its directory."""
-CLAIM = ".sweep.lock"
-"""Says in the directory of a job which sweep runs it."""
-NO_ROOM = 5
-"""Exit status of a job that cannot go on until there is room on the disk."""
-PARENT = "DQN_RUNNER_STOP_WITH_STDIN"
-"""Set for a job that shall stop when its standard input ends, which it does when the sweep dies."""
+"""The output of a job, in its directory."""
+SWEEP_LOCK = ".sweep.lock"
+"""The lock file in the directory of a job that names the sweep which runs it."""
+ERROR_PREFIX = "error: "
+PRUNED_PREFIX = "pruned: "
+"""The last line of a job that fails begins with one of these prefixes; the sweep reads the reason from it."""
+STOP_WITH_STDIN = "DQN_RUNNER_STOP_WITH_STDIN"
+"""The environment variable of a job that stops when its standard input is closed: its sweep has ended."""
 
-_OWN = (
+_SWEEP_SETTINGS = (
     "hydra.run.dir",
     "hydra.sweep.",
     "hydra/sweeper",
@@ -33,94 +34,102 @@ _OWN = (
     "hydra.mode",
     "hydra.output_subdir",
 )
-"""Settings of Hydra that belong to the sweep and not to its jobs."""
+"""Settings of Hydra that belong to the sweep and are not passed to its jobs."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """The command line of the sweep, from which those of its jobs follow."""
+    """The command line of the sweep, from which those of its jobs are made."""
 
     flags: tuple[str, ...]
     """--config-name, --config-dir."""
     fixed: tuple[str, ...]
-    """The overrides of the program's own settings that are the same in all jobs."""
+    """The overrides of the program's own settings that all jobs share."""
     hydra: tuple[str, ...]
     """Overrides of Hydra's settings."""
     launcher: str
-    """`basic` where jobs are processes of this machine, else that of Hydra that starts them."""
+    """`basic` for processes on this machine, or the launcher of Hydra that starts the jobs."""
 
     def job(self, overrides: Sequence[str], directory: Path) -> list[str]:
         """The arguments of a job that writes `directory`."""
-        mine = [o for o in self.hydra if not o.lstrip("+~").startswith(_OWN)]
-        where = directory.absolute()
+        hydra = [o for o in self.hydra if not o.lstrip("+~").startswith(_SWEEP_SETTINGS)]
+        absolute = directory.absolute()
         if self.launcher == "basic":
-            mine = [o for o in mine if not o.startswith(("hydra/launcher", "hydra.launcher"))]
-            place = ["hydra.mode=RUN", f"hydra.run.dir={quote(where)}"]
+            hydra = [o for o in hydra if not o.startswith(("hydra/launcher", "hydra.launcher"))]
+            output = ["hydra.mode=RUN", f"hydra.run.dir={quote(absolute)}"]
         else:
-            place = [
+            output = [
                 "hydra.mode=MULTIRUN",
                 "hydra/sweeper=optuna",
-                f"hydra.sweep.dir={quote(where.parent)}",
-                f"hydra.sweep.subdir={quote(where.name)}",
+                f"hydra.sweep.dir={quote(absolute.parent)}",
+                f"hydra.sweep.subdir={quote(absolute.name)}",
             ]
-        return [*self.flags, *self.fixed, *mine, *overrides, *place]
+        return [*self.flags, *self.fixed, *hydra, *overrides, *output]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a job ended."""
+class JobExit:
+    """How the process of a job ended."""
 
     status: int
     """Exit status; negative for a signal."""
     message: str
-    """The last thing it said."""
+    """The last line that explains it in the output of the job."""
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that killed the job, directly or through its handler (status 128 + n), if one did."""
+        if 0 <= self.status < 128:
+            return None
+        return self.status % 128 if self.status > 0 else -self.status
 
 
 class Jobs:
-    """The jobs that run now; `stop` ends them all, from whichever thread."""
+    """The running jobs; `stop` ends all of them and can be called from any thread."""
 
     def __init__(self) -> None:
+        """No job runs yet."""
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self.stopping = threading.Event()
 
     @contextmanager
-    def alone(self, directory: Path) -> Generator[None]:
-        """While entered, no other sweep runs jobs in `directory`.
+    def exclusive(self, directory: Path) -> Generator[None]:
+        """Within the block, no other sweep runs jobs in `directory`.
 
-        Sweeps that share a study may come by the same run: all of them validate, and two may take over what
-        a third left. The second waits here, and finds the outcome in the study. A job whose sweep died is
-        waited for too; it knows how to end.
+        Sweeps that share a study may select the same run: each of them validates the best trial, and two may
+        requeue the same trial of a third. The second one waits here, and then finds the outcome in the study.
+        The second one also waits for a job whose sweep has died, which stops soon (see `stop_with_stdin`).
         """
-        claim, job = RunLock(directory, CLAIM), RunLock(directory)
+        sweep, job = RunLock(directory, SWEEP_LOCK), RunLock(directory)
         try:
-            self._take(claim)
-            self._take(job)
+            self._wait_for(sweep)
+            self._wait_for(job)
             job.release()
             yield
         finally:
-            claim.release()
+            sweep.release()
 
-    def run(self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> Outcome:
-        """Run `python -m dqn_runner ARGUMENTS` to its end; its output is appended to `directory`/job.log."""
+    def run(self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> JobExit:
+        """Run `python -m dqn_runner ARGUMENTS` until it exits; append its output to `directory`/job.log."""
         output = directory / OUTPUT
         begin = output.stat().st_size if output.exists() else 0
         with output.open("ab") as file:
             process = self._start(arguments, file.fileno(), environment)
             if process is None:
-                return Outcome(-signal.SIGTERM, "the sweep was stopped")
+                return JobExit(-signal.SIGTERM, "the sweep was stopped")
             try:
                 status = process.wait()
             finally:
                 assert process.stdin is not None
                 process.stdin.close()
-                with self._guard:
+                with self._lock:
                     self._running.discard(process)
-        return Outcome(status, _last_line(output, begin))
+        return JobExit(status, _message(output, begin))
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Start no more jobs, and send the running ones a signal."""
-        with self._guard:
+        """Start no more jobs, and send a signal to the running ones."""
+        with self._lock:
             self.stopping.set()
             for process in self._running:
                 process.send_signal(number)
@@ -128,7 +137,7 @@ class Jobs:
     def _start(
         self, arguments: Sequence[str], output: int, environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes] | None:
-        with self._guard:  # no job may slip through between a stop and its signal
+        with self._lock:  # a job started between a stop and its signal would miss the signal
             if self.stopping.is_set():
                 return None
             process = subprocess.Popen(
@@ -136,14 +145,14 @@ class Jobs:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment, PARENT: "1"},
-                start_new_session=True,  # Ctrl-C is for the sweep, which passes it on
+                env={**os.environ, **environment, STOP_WITH_STDIN: "1"},
+                start_new_session=True,  # Ctrl-C reaches the sweep, which forwards it
             )
             self._running.add(process)
         return process
 
-    def _take(self, lock: RunLock) -> None:
-        """Wait for a lock, and say so; it is not held where the sweep is stopped meanwhile."""
+    def _wait_for(self, lock: RunLock) -> None:
+        """Acquire a lock, waiting while another process holds it; not acquired if the sweep is stopped."""
         waiting = False
         while not self.stopping.is_set():
             try:
@@ -151,14 +160,14 @@ class Jobs:
                 return
             except UserError as error:
                 if not waiting:
-                    say(f"waiting: {error}")
+                    print_status(f"waiting: {error}")
                 waiting = True
                 self.stopping.wait(1.0)
 
 
 def stop_with_stdin() -> None:
-    """In a job: stop as after SIGTERM when the sweep that started it is gone."""
-    if os.environ.pop(PARENT, None) is None:
+    """In a job: stop as after SIGTERM when the sweep that started the job has ended."""
+    if os.environ.pop(STOP_WITH_STDIN, None) is None:
         return
 
     def watch() -> None:
@@ -169,16 +178,17 @@ def stop_with_stdin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def say(text: str) -> None:
-    """Tell the user how a sweep stands; it goes on without a terminal or pipe that is gone, or a full log."""
+def print_status(text: str) -> None:
+    """Print a line about the progress of a sweep; a closed terminal or pipe, or a full disk, is ignored."""
     with suppress(OSError):
         print(text, flush=True)
 
 
-def _last_line(output: Path, begin: int) -> str:
+def _message(output: Path, begin: int) -> str:
+    """The last line with the reason of an exit in the output since `begin`; else its last line."""
     with output.open("rb") as file:
         file.seek(begin)
         lines = file.read().decode(errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    verdicts = [line.partition(": ")[2] for line in said if line.startswith(("error: ", "pruned: "))]
-    return (verdicts or said or ["it said nothing"])[-1]
+    lines = [line.strip() for line in lines if line.strip()]
+    reasons = [line.partition(": ")[2] for line in lines if line.startswith((ERROR_PREFIX, PRUNED_PREFIX))]
+    return (reasons or lines or ["no output"])[-1]

@@ -1,4 +1,4 @@
-"""What a run comes to as numbers that a sweep can optimise, and what several seeds come to together."""
+"""The objectives of a sweep: numbers of a run, and their aggregate over several seeds."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ OBJECTIVES: Mapping[str, str] = {
     "seconds": "training time until the run ended",
     "parameters": "number of weights of the network",
 }
-"""Every number that a sweep may optimise or bound, by name."""
+"""The numbers that a sweep can optimise or constrain, by name."""
 
 DIRECTIONS = ("maximize", "minimize")
 
 
 class Aggregate(Enum):
-    """How the numbers of several seeds become one."""
+    """How the numbers of several seeds are combined."""
 
     mean = "mean"
     iqm = "iqm"
 
 
 def run_metrics(stats: TrainingStats, parameters: int) -> dict[str, float]:
-    """The objectives of a run whose network has `parameters` weights; NaN where it evaluated nothing."""
+    """The objectives of a run whose network has `parameters` weights; NaN if there was no evaluation."""
     returns: Sequence[float] = stats.history["evaluations"]["return_mean"]
     return {
         "return": stats.objective,
@@ -44,29 +44,29 @@ def run_metrics(stats: TrainingStats, parameters: int) -> dict[str, float]:
 
 
 def aggregate(values: Sequence[float], how: Aggregate) -> float:
-    """One number for the values of several seeds, of which there is at least one; NaN if one is NaN."""
+    """Combine the values of at least one seed; NaN if one of them is NaN."""
     if any(math.isnan(value) for value in values):
         return math.nan
     return _mean(values) if how is Aggregate.mean else _interquartile_mean(values)
 
 
 def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
-    """Raise UserError for an objective or a direction that does not exist, or if they do not pair up."""
+    """Raise UserError for an unknown objective or direction, or if their numbers differ."""
     for name in names:
         if name not in OBJECTIVES:
             hint = nearest(str(name), OBJECTIVES)
             guess = f"; did you mean {hint}?" if hint else ""
-            raise UserError(f"there is no objective '{name}'{guess} (there are: {', '.join(OBJECTIVES)})")
+            raise UserError(f"unknown objective '{name}'{guess} (available: {', '.join(OBJECTIVES)})")
         if list(names).count(name) > 1:
-            raise UserError(f"the objective {name} is named twice")
+            raise UserError(f"the objective {name} is given twice")
     if directions and not names:
-        raise UserError(f"hydra.sweeper.objective names nothing (there are: {', '.join(OBJECTIVES)})")
+        raise UserError(f"hydra.sweeper.objective is empty (available: {', '.join(OBJECTIVES)})")
     for direction in directions:
         if direction not in DIRECTIONS:
-            raise UserError(f"a direction is {' or '.join(DIRECTIONS)}, not '{direction}'")
+            raise UserError(f"a direction must be {' or '.join(DIRECTIONS)}, got '{direction}'")
     if len(names) != len(directions):
         raise UserError(
-            f"{len(names)} objective(s) ({', '.join(names)}) need as many directions, but there are "
+            f"{len(names)} objective(s) ({', '.join(names)}) need as many directions, got "
             f"{len(directions)}; set hydra.sweeper.direction=[{','.join(['maximize'] * len(names))}], each "
             "maximize or minimize"
         )
@@ -79,14 +79,14 @@ def _mean(values: Sequence[float]) -> float:
 def _interquartile_mean(values: Sequence[float]) -> float:
     """Mean of the middle half (Agarwal et al. 2021).
 
-    A quarter of the weight is cut off at each end. Where that is not a whole number of values, the outermost
-    that stay count in part, so that each value matters with any number of seeds.
+    A quarter of the weight is removed at each end. If that is not a whole number of values, the outermost
+    values that remain are weighted by the part that remains of them.
     """
     count = len(values)
     cut = count / 4
     total = 0.0
     for rank, value in enumerate(sorted(values)):
         weight = min(rank + 1, count - cut) - max(rank, cut)
-        if weight > 0:  # an infinite value that is cut off must not count
+        if weight > 0:  # 0 * inf is NaN
             total += weight * value
     return total / (count / 2)

@@ -1,4 +1,4 @@
-"""What a sweep is, before anything runs: settings, search space, commands, places."""
+"""The plan of a sweep, made before anything runs: settings, search space, commands, directories."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from dqn_runner.sweep.study import CONFIGURATION, default_storage
 
 DEFAULT_CONFIG = "config"
 PER_JOB = ("seed=", "resume=")
-"""Each job has its own seed, and goes on where it was; the sweep has a fresh directory by resume=never."""
-OWN_SUBDIR = "hydra.sweep.subdir"
+"""Overrides that are not passed to jobs: each has its own seed, and resumes its own run."""
+SUBDIR = "hydra.sweep.subdir"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a sweep is a function of."""
+    """Everything that defines a sweep."""
 
     settings: SweepConfig
     command: Command
     space: SearchSpace
     config: DictConfig
-    """What the command line composes without the parameters of the search."""
+    """The configuration of the command line, without the parameters of the search."""
     proposal: tuple[str, ...]
-    """Overrides of some trial, which no study knows of."""
+    """The overrides of an example trial, which is not part of the study."""
     job: DictConfig
-    """What they compose."""
+    """The configuration that these overrides compose."""
     directory: Path
     storage: str
-    """Where the study lives, for this process."""
+    """The storage of the study, for this process."""
     storage_for_jobs: str
-    """The same with interpolations as they were written: secrets in variables stay out of command lines."""
+    """The same with unresolved interpolations, which keeps secrets in variables off the command lines."""
     name: str
     seed: int
-    """Of the first run of each trial."""
+    """The seed of the first run of each trial."""
 
     def definition(self) -> dict[str, Any]:
-        """What makes the study the study that it is, as plain values."""
+        """The plain values that must be the same whenever the study is resumed."""
         settings = self.settings
         return {
             "parameters": self.space.definition(),
@@ -65,18 +65,18 @@ class Plan:
 def make_plan(
     settings: SweepConfig, config: DictConfig, arguments: Sequence[str], context: HydraContext
 ) -> Plan:
-    """The plan of a command line, after a first job of it was composed: raises for what no job could take."""
+    """The plan of a command line. Composes an example job; raises if its configuration is not valid."""
     space = search_space(arguments, settings.params, settings.custom_search_space)
     hydra = config.hydra
-    if any(str(override).startswith(OWN_SUBDIR) for override in hydra.overrides.hydra):
-        raise UserError(f"{OWN_SUBDIR} cannot be set: trials are numbered, and found again by their numbers")
-    proposal = space.suggest(_any_trial(), config)
+    if any(str(override).startswith(SUBDIR) for override in hydra.overrides.hydra):
+        raise UserError(f"{SUBDIR} cannot be set: the directory of a trial is its number")
+    proposal = space.suggest(_example_trial(), config)
     chosen = [argument for argument in arguments if argument.startswith(f"{CHOSEN_BY}=")]
     loader = context.config_loader
     job = loader.load_sweep_config(config, [*chosen, *space.fixed, *proposal])
     if chosen:
         without = loader.load_configuration(hydra.job.config_name, [*space.fixed, *proposal], RunMode.RUN)
-        _refuse_settings_beside(chosen[0], job, without)
+        _reject_settings_of_search(chosen[0], job, without)
     trainer = job.trainer
     settings.check_budget(
         trainer.max_steps if trainer.frequency_unit.name == "steps" else trainer.max_episodes
@@ -105,17 +105,17 @@ def make_plan(
 
 
 def _configuration(job: DictConfig) -> dict[str, Any]:
-    """What a job composes, setting by setting: it may change while the command that names a file stays."""
-    asked = ("hydra", "seed", *SESSION_KEYS)
+    """The settings of a job, by dotted key; a file can change them while the command stays the same."""
+    excluded = ("hydra", "seed", *SESSION_KEYS)
     return {
         ".".join(key): value
         for key, value in leaves(to_plain_config(job, resolve=False)).items()
-        if key[0] not in asked
+        if key[0] not in excluded
     }
 
 
 def absolute_storage(storage: str) -> str:
-    """A storage that means the same in a job that works in another directory (hydra.job.chdir=true)."""
+    """The storage with absolute paths, for jobs in another working directory (hydra.job.chdir=true)."""
     server, separator, path = storage.rpartition(":///")
     is_file = server.startswith("sqlite") if separator else "://" not in storage
     if not is_file or "${" in storage:
@@ -123,29 +123,29 @@ def absolute_storage(storage: str) -> str:
     return f"{server}{separator}{Path(path).absolute()}"
 
 
-def _refuse_settings_beside(chosen: str, job: DictConfig, without: DictConfig) -> None:
-    """Raise where a file with a search space sets more than Hydra's settings: jobs do not read that file."""
-    seen = leaves(to_plain_config(without, resolve=False))
+def _reject_settings_of_search(chosen: str, job: DictConfig, without: DictConfig) -> None:
+    """Raise UserError if a file of the group `search` sets more than Hydra's settings, unseen by jobs."""
+    expected = leaves(to_plain_config(without, resolve=False))
     given = leaves(to_plain_config(job, resolve=False))
-    lost = [".".join(key) for key in given if key[0] != "hydra" and given[key] != seen.get(key, ...)]
+    lost = [".".join(key) for key in given if key[0] != "hydra" and given[key] != expected.get(key, ...)]
     if lost:
         raise UserError(
-            f"{chosen} sets {', '.join(lost)}, but its jobs do not read that file; move what is the same in "
-            "all of them to hydra.sweeper.params, where a single value is fixed, or to an experiment"
+            f"{chosen} sets {', '.join(lost)}, but the jobs do not read that file; move these settings to "
+            "hydra.sweeper.params, where a single value is the same for all jobs, or to an experiment"
         )
 
 
 def _flags(hydra: DictConfig) -> tuple[str, ...]:
     paths = {source.provider: source.path for source in hydra.runtime.config_sources}
     if Path(paths["main"]) != CONF:
-        raise UserError("the jobs of a sweep know no --config-path; add options with --config-dir instead")
+        raise UserError("a sweep does not support --config-path; add options with --config-dir instead")
     given = paths.get("command-line")
     name: str = hydra.job.config_name
     named = [f"--config-name={name}"] if name != DEFAULT_CONFIG else []
     return (*named, *([f"--config-dir={given}"] if given else []))
 
 
-def _any_trial() -> optuna.Trial:
-    """A trial of no study, to see what the search space makes of it."""
+def _example_trial() -> optuna.Trial:
+    """A trial outside of the study, for the example job."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()

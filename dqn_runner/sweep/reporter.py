@@ -1,4 +1,4 @@
-"""A run's line to the study of the sweep that it is a job of."""
+"""Reports a job to the study of its sweep."""
 
 from __future__ import annotations
 
@@ -11,89 +11,101 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from dqn_runner.core.log import log
 from dqn_runner.sweep.objectives import Aggregate, aggregate
-from dqn_runner.sweep.study import DEFINITION, PRUNED, load_study, take_up, validation_key
-
-LONGEST_TRACE = 10_000
-"""Characters of a traceback that go into a study; the end says most."""
+from dqn_runner.sweep.optuna_parts import is_pruner
+from dqn_runner.sweep.study import load_study, running_trial
+from dqn_runner.sweep.trial_record import (
+    RunOutcome,
+    RunState,
+    TrialRecord,
+    definition_of,
+    pruner_of,
+    store_reason,
+    store_run,
+    store_traceback,
+    store_validation,
+)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which run of a sweep this is."""
+class JobLink:
+    """Which run of which sweep a job is."""
 
     storage: str
     study: str
     trial: int
-    run: int
-    """The how manyth seed; beyond those of the trial it is a run that validates it."""
+    seed_index: int
+    """Index of the seed within the trial; later indices are validation runs."""
 
 
 class Reporter:
-    """Tells the study each evaluation and the outcome, and asks it whether to go on."""
+    """Reports each evaluation of a job and its outcome to the study; returns the decisions of the pruner."""
 
-    def __init__(self, place: Place, every: int, budget: int | None) -> None:
-        """Of a run that evaluates `every` so many steps or episodes, up to `budget` of them."""
-        self._place = place
-        self._every = every
-        self._study = load_study(place.storage, place.study)
-        self._sweep: dict[str, Any] = self._study.user_attrs[DEFINITION]
-        self._trial = take_up(self._study, place.trial)
-        self._validates = place.run >= self._sweep["seeds"]
-        pruner = str(self._study.user_attrs["pruner"]["_target_"])
-        self._reports = len(self._sweep["objective"]) == 1 and not pruner.endswith(".WilcoxonPruner")
-        self._offset = place.run * (budget // every + 1) if budget else 0
+    def __init__(self, link: JobLink, eval_frequency: int, budget: int | None) -> None:
+        """Open the study. `eval_frequency` and `budget` are in the unit of the run, steps or episodes."""
+        self._link = link
+        self._eval_frequency = eval_frequency
+        self._study = load_study(link.storage, link.study)
+        definition = definition_of(self._study)
+        assert definition is not None, "the sweep stores it before it starts a job"
+        self._definition: dict[str, Any] = definition
+        self._trial = running_trial(self._study, link.trial)
+        self._validates = link.seed_index >= definition["seeds"]
+        self._reports = len(definition["objective"]) == 1 and not is_pruner(
+            pruner_of(self._study), "WilcoxonPruner"
+        )
+        self._offset = link.seed_index * (budget // eval_frequency + 1) if budget else 0
 
     def __call__(self, position: int, mean: float) -> str | None:
-        """Report an evaluation's mean return at this point of the run; why to stop, if it should.
+        """Report the mean return of an evaluation at this point of the run; the reason if it is pruned.
 
-        A run that was killed and goes on evaluates again what it reported before. The pruner's answers of
-        then hold: it judges a trial by its last report, and some pruners answer only once.
+        A resumed run repeats evaluations that it has reported before. The stored answers of the pruner are
+        used for these: a pruner decides by the last report of a trial, and some answer only once.
         """
         if self._validates or not self._reports:
             return None
-        step = self._offset + position // self._every
+        step = self._offset + position // self._eval_frequency
         trial = self._study.get_trials(deepcopy=False)[self._trial.number]
-        known = trial.intermediate_values
-        if step not in known:
-            together = aggregate([*self._finished(), mean], Aggregate(self._sweep["aggregate"]))
-            self._trial.report(together, step)
-        elif step < max(known):
+        reported = trial.intermediate_values
+        pruned = TrialRecord(trial).reason(RunState.PRUNED)
+        if step not in reported:
+            values = [*self._earlier_seeds(), mean]
+            self._trial.report(aggregate(values, Aggregate(self._definition["aggregate"])), step)
+        elif step < max(reported):
             return None
-        elif PRUNED in trial.user_attrs:
-            return trial.user_attrs[PRUNED]
+        elif pruned is not None:
+            return pruned
         if not self._trial.should_prune():
             return None
-        why = f"pruned by the sweep's {type(self._study.pruner).__name__} after evaluation {step}"
-        self._trial.set_user_attr(PRUNED, why)
-        return why
+        reason = f"pruned by the sweep's {type(self._study.pruner).__name__} after evaluation {step}"
+        store_reason(self._trial, RunState.PRUNED, reason)
+        return reason
 
     def finish(
-        self, state: str, reason: str, seed: int, metrics: Mapping[str, float], directory: Path
+        self, state: RunState, reason: str, seed: int, metrics: Mapping[str, float], directory: Path
     ) -> None:
-        """Tell the outcome: `finished`, `pruned` or `diverged`, and why."""
-        outcome = {
-            "seed": seed,
-            "state": state,
-            "reason": reason,
-            "metrics": dict(metrics),
-            "directory": str(directory.absolute()),
-        }
+        """Store the outcome of the run."""
+        outcome = RunOutcome(state, reason, seed, dict(metrics), str(directory.absolute()))
         try:
             if self._validates:
-                self._study.set_user_attr(validation_key(self._place.trial, self._place.run), outcome)
+                store_validation(self._study, self._link.trial, self._link.seed_index, outcome)
             else:
-                self._trial.set_user_attr(f"run_{self._place.run}", outcome)
+                store_run(self._trial, self._link.seed_index, outcome)
         except UpdateFinishedTrialError:
-            log.warning("trial %s was finished by somebody else in the meantime", self._place.trial)
+            log.warning("trial %s has been finished by another process", self._link.trial)
 
-    def failed(self, trace: str) -> None:
-        """Leave the traceback of an error in the study; one that cannot be left there hides none."""
+    def failed(self, traceback: str) -> None:
+        """Store the traceback of an error; if that fails it is logged, so that the error is not hidden."""
         try:
-            self._trial.set_user_attr("traceback", trace[-LONGEST_TRACE:])
+            store_traceback(self._trial, traceback)
         except Exception:
-            log.exception("the study could not be told of the error")
+            log.exception("the traceback could not be stored in the study")
 
-    def _finished(self) -> list[float]:
-        """The objective of the seeds that ran before."""
-        runs = (self._trial.user_attrs[f"run_{k}"] for k in range(self._place.run))
-        return [run["metrics"][self._sweep["objective"][0]] for run in runs]
+    def _earlier_seeds(self) -> list[float]:
+        """The objective of the seeds of the trial that have finished before this one."""
+        record, objective = TrialRecord(self._trial), self._definition["objective"][0]
+        values: list[float] = []
+        for index in range(self._link.seed_index):
+            run = record.run(index)
+            assert run is not None, "the sweep runs the seeds of a trial in order"
+            values.append(run.metrics[objective])
+        return values

@@ -1,4 +1,4 @@
-"""A sweep: takes trials, runs their seeds as jobs, and tells the study what came of them."""
+"""Runs a sweep: takes trials from the queue, runs their seeds as jobs, and stores the results."""
 
 from __future__ import annotations
 
@@ -9,65 +9,70 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial
 
 from dqn_runner.config.overrides import quote
+from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import NoRoomError, RunFailedError, UserError
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.heartbeat import Heartbeat
-from dqn_runner.sweep.jobs import NO_ROOM, OUTPUT, Jobs, say
+from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
 from dqn_runner.sweep.objectives import aggregate
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results import summary
 from dqn_runner.sweep.results.ranking import ranked
 from dqn_runner.sweep.slots import Slots
-from dqn_runner.sweep.study import create_study, names_of_studies, set_sampler_and_pruner, validation_key
-from dqn_runner.sweep.trial_queue import DIRECTORY, OVERRIDES, TrialQueue
-
-FAILED, STOPPED = "failed", "stopped"
-TRIAL_STATES = {"pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED, FAILED: TrialState.FAIL}
-"""What a run that did not finish makes of its trial."""
+from dqn_runner.sweep.study import create_study, set_sampler_and_pruner, study_names
+from dqn_runner.sweep.trial_queue import TrialQueue
+from dqn_runner.sweep.trial_record import (
+    RunOutcome,
+    RunState,
+    TrialRecord,
+    store_metrics,
+    store_reason,
+    validation_of,
+)
 
 SAME_FAILURES = 3
-"""So many trials that fail for one reason, before any does not, stop the sweep."""
+"""The sweep stops if this many trials fail for the same reason before any other trial finishes."""
 
 
 class SweepRunner:
-    """Runs a plan to its end, or goes on with it."""
+    """Runs a plan, or resumes it."""
 
     def __init__(self, plan: Plan) -> None:
-        """Open the study; raises UserError where it was made for another plan."""
+        """Open the study; raises UserError if it was created for another plan."""
         self.plan = plan
         settings = plan.settings
         plan.directory.mkdir(parents=True, exist_ok=True)
         self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition())
-        _refuse_foreign(plan, self.study)
+        _reject_other_studies(plan, self.study)
         set_sampler_and_pruner(self.study, settings, plan.space, plan.seed)
         self._jobs = Jobs()
         self._waiting = False
-        self._workers = Heartbeat(self.study)
+        self._heartbeat = Heartbeat(self.study)
         self._trials = TrialQueue(
-            self.study, plan.space, plan.config, settings.n_trials, self._workers, plan.directory
+            self.study, plan.space, plan.config, settings.n_trials, self._heartbeat, plan.directory
         )
 
     def run(self) -> None:
-        """Run all trials, then the validation; prints the results and leaves them in the directory.
+        """Run all trials and the validation, write the results, and print them.
 
-        SIGINT and SIGTERM let the jobs save and end; the same command goes on.
+        SIGINT and SIGTERM let the jobs save their state and end; the same command resumes the sweep.
         """
-        slots = Slots(self.plan.settings.n_jobs, self._jobs, self._workers.record)
+        slots = Slots(self.plan.settings.n_jobs, self._jobs, self._heartbeat.record)
         with StopSignals() as signals:
             try:
-                slots.run(self._work, signals)
+                slots.run(self._run_trials, signals)
                 self._validate(slots, signals)
             finally:
-                self._workers.leave()
+                self._heartbeat.leave()
                 summary.write_results(self.study, self.plan)
             signals.pass_on()
-        say(summary.table(self.study, self.plan))
+        print_status(summary.table(self.study, self.plan))
 
-    def _work(self, slot: int) -> None:
-        """One slot: trial after trial, and those that other processes leave behind."""
+    def _run_trials(self, slot: int) -> None:
+        """Run trials in one slot until none is left, also those that other processes abandon."""
         while not self._jobs.stopping.is_set():
             trial = self._trials.next()
             if trial is not None:
@@ -76,114 +81,131 @@ class SweepRunner:
                 return
 
     def _wait_for_others(self) -> bool:
-        """Wait a moment for trials that other processes run; False if there are none."""
+        """Wait a second for trials that other processes run; False if there are none."""
         elsewhere = self._trials.elsewhere()
         if elsewhere and not self._waiting:
             self._waiting = True
-            say(f"waiting for {len(elsewhere)} trial(s) of other processes: {elsewhere}")
+            print_status(f"waiting for {len(elsewhere)} trial(s) of other processes: {elsewhere}")
         return bool(elsewhere) and not self._jobs.stopping.wait(1.0)
 
     def _run_trial(self, trial: Trial, slot: int) -> None:
-        """Run the seeds of a trial one after the other, and finish it, unless the sweep is stopped."""
+        """Run the seeds of a trial one after the other, and finish the trial, unless the sweep is stopped."""
         settings, number = self.plan.settings, trial.number
-        found: list[dict[str, float]] = []
+        runs: list[RunOutcome] = []
         for index in range(settings.seeds):
-            state, message = self._run_seed(self._trials.get(number), index, slot)
-            if state == STOPPED:
+            run = self._run_seed(self._trials.get(number), index, slot)
+            if run is None:
                 return
-            if state in TRIAL_STATES:
-                self._give_up(trial, state, message)
+            if run.state is not RunState.FINISHED:
+                self._abort_trial(trial, run.state, run.reason)
                 return
-            found.append(self._trials.get(number).user_attrs[f"run_{index}"]["metrics"])
-            if settings.prunes_between_seeds and self._is_worse(trial, index, found[-1]):
-                self._finish(number, TrialState.PRUNED, f"pruned after {index + 1} seeds")
+            runs.append(run)
+            if settings.prunes_between_seeds and self._is_worse(trial, index, run):
+                self._finish(number, RunState.PRUNED, f"pruned after {index + 1} seeds")
                 return
-        metrics = {name: aggregate([run[name] for run in found], settings.aggregate) for name in found[0]}
-        if lost := [n for n in (*settings.objectives, *settings.constraints) if math.isnan(metrics[n])]:
-            self._give_up(trial, FAILED, f"{' and '.join(lost)} came to no number")
+        metrics = {
+            name: aggregate([run.metrics[name] for run in runs], settings.aggregate)
+            for name in runs[0].metrics
+        }
+        nan = [name for name in (*settings.objectives, *settings.constraints) if math.isnan(metrics[name])]
+        if nan:
+            self._abort_trial(trial, RunState.FAILED, f"{' and '.join(nan)} is NaN")
             return
-        trial.set_user_attr("metrics", metrics)
+        store_metrics(trial, metrics)
         values = [metrics[name] for name in settings.objectives]
-        said = ", ".join(f"{name} {metrics[name]:g}" for name in settings.objectives)
-        self._finish(number, TrialState.COMPLETE, said, values)
+        text = ", ".join(f"{name} {metrics[name]:g}" for name in settings.objectives)
+        self._finish(number, RunState.FINISHED, text, values)
 
-    def _give_up(self, trial: Trial, state: str, why: str) -> None:
+    def _abort_trial(self, trial: Trial, state: RunState, reason: str) -> None:
         """Finish a trial that did not complete."""
-        trial.set_user_attr("error" if state == FAILED else state, why)
-        self._finish(trial.number, TRIAL_STATES[state], why)
+        store_reason(trial, state, reason)
+        self._finish(trial.number, state, reason)
 
-    def _is_worse(self, trial: Trial, index: int, metrics: dict[str, float]) -> bool:
-        """Whether the pruner gives a trial up after the seed of this index, if there are more."""
+    def _is_worse(self, trial: Trial, index: int, run: RunOutcome) -> bool:
+        """Whether the pruner stops a trial after the seed of this index; False after the last seed."""
         if index not in self._trials.get(trial.number).intermediate_values:
-            trial.report(metrics[self.plan.settings.objectives[0]], index)
+            trial.report(run.metrics[self.plan.settings.objectives[0]], index)
         return index + 1 < self.plan.settings.seeds and trial.should_prune()
 
-    def _run_seed(self, trial: FrozenTrial, index: int, slot: int) -> tuple[str, str]:
-        """Run a seed of a trial, again where a signal killed it; how it ended, and why.
+    def _run_seed(self, trial: FrozenTrial, index: int, slot: int) -> RunOutcome | None:
+        """Run a seed of a trial, again if a signal kills it; None if the sweep is stopped.
 
-        One whose outcome the study knows already is not run again.
+        A run whose outcome is in the study already is not repeated.
         """
-        settings, seed = self.plan.settings, self.plan.seed + index
-        only = settings.seeds == 1 and index == 0
-        directory = Path(trial.user_attrs[DIRECTORY], *([] if only else [f"seed_{seed}"]))
+        seed, directory = self.plan.seed + index, self._run_directory(trial, index)
+        arguments = self._arguments(trial, index, directory)
+        message = ""
+        with self._jobs.exclusive(directory):
+            for _ in range(self.plan.settings.max_restarts + 1):
+                if (outcome := self._stored_outcome(trial.number, index)) is not None:
+                    return outcome
+                if self._jobs.stopping.is_set():
+                    return None
+                job = self._jobs.run(arguments, directory, self._environment(slot))
+                message = job.message
+                if job.status == exit_codes.DISK_FULL:
+                    raise NoRoomError(
+                        f"trial {trial.number} needs free disk space; the sweep ends: {message}"
+                    )
+                if job.signal is None:
+                    break
+                message = f"killed by signal {job.signal}"
+                if not self._jobs.stopping.is_set():
+                    print_status(f"trial {trial.number}, seed {seed}: {message}")
+            if (outcome := self._stored_outcome(trial.number, index)) is not None:
+                return outcome
+            if self._jobs.stopping.is_set():
+                return None
+            return RunOutcome(RunState.FAILED, message, seed, {}, str(directory))
+
+    def _run_directory(self, trial: FrozenTrial, index: int) -> Path:
+        """The directory of the trial if it has a single run, else one directory per seed in it."""
+        directory = TrialRecord(trial).directory
+        assert directory is not None, "the queue stores it"
+        single = self.plan.settings.seeds == 1 and index == 0
+        return Path(directory) if single else Path(directory, f"seed_{self.plan.seed + index}")
+
+    def _arguments(self, trial: FrozenTrial, index: int, directory: Path) -> list[str]:
+        """The command line of the job that runs a seed of a trial."""
         link = {
             "storage": quote(self.plan.storage_for_jobs),
             "name": quote(self.plan.name),
             "trial": trial.number,
             "seed_index": index,
         }
-        own = [f"seed={seed}", *(f"study.{key}={value}" for key, value in link.items())]
-        arguments = self.plan.command.job([*trial.user_attrs[OVERRIDES], *own], directory)
-        said = ""
-        with self._jobs.alone(directory):
-            for _ in range(settings.max_restarts + 1):
-                if (known := self._outcome(trial.number, index)) is not None:
-                    return known
-                if self._jobs.stopping.is_set():
-                    return STOPPED, ""
-                outcome = self._jobs.run(arguments, directory, self._environment(slot))
-                said = outcome.message
-                if outcome.status == NO_ROOM:
-                    raise NoRoomError(f"trial {trial.number} waits for room, and the sweep ends: {said}")
-                if 0 <= outcome.status < 128:
-                    break
-                said = f"killed by signal {outcome.status % 128 if outcome.status > 0 else -outcome.status}"
-                if not self._jobs.stopping.is_set():
-                    say(f"trial {trial.number}, seed {seed}: {said}")
-            if (known := self._outcome(trial.number, index)) is not None:
-                return known
-            return (STOPPED, "") if self._jobs.stopping.is_set() else (FAILED, said)
+        study = [f"study.{key}={value}" for key, value in link.items()]
+        overrides = [*TrialRecord(trial).overrides, f"seed={self.plan.seed + index}", *study]
+        return self.plan.command.job(overrides, directory)
 
-    def _outcome(self, number: int, index: int) -> tuple[str, str] | None:
-        """How a run told the study that it ended, and why."""
-        run = self._trials.get(number).user_attrs.get(f"run_{index}")
-        run = run or self.study.user_attrs.get(validation_key(number, index))
-        return run and (run["state"], run["reason"])
+    def _stored_outcome(self, number: int, index: int) -> RunOutcome | None:
+        """The outcome that a run has stored in the study."""
+        run = TrialRecord(self._trials.get(number)).run(index)
+        return run or validation_of(self.study, number, index)
 
     def _environment(self, slot: int) -> dict[str, str]:
-        """Environment variables of the jobs in a slot: one thread, and one device where there are some."""
+        """Environment variables of the jobs in a slot: one thread, and one of the devices if any are set."""
         variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         if gpus := self.plan.settings.gpus:
             variables["CUDA_VISIBLE_DEVICES"] = str(gpus[slot % len(gpus)])
         return variables
 
-    def _finish(
-        self, number: int, state: TrialState, said: str, values: Sequence[float] | None = None
-    ) -> None:
-        """Tell the study how a trial ended, and the user how the sweep stands; raises if it is hopeless."""
-        if not self._trials.tell(number, state, values):
+    def _finish(self, number: int, state: RunState, text: str, values: Sequence[float] | None = None) -> None:
+        """Finish a trial in the study and print the progress; raises if the sweep cannot succeed."""
+        if not self._trials.tell(number, state.trial_state, values):
             return
         trials = self._trials.all()
-        finished = sum(trial.state.is_finished() for trial in trials)
-        standing = f"{finished} of {self.plan.settings.n_trials} finished"
-        ending = said if said.startswith("pruned") else f"{state.name.lower()}: {said}"
-        say(f"trial {number} {ending} | {standing}")
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        label = "complete" if state is RunState.FINISHED else state.value
+        ending = text if state is RunState.PRUNED else f"{label}: {text}"
+        progress = f"{len(finished)} of {self.plan.settings.n_trials} finished"
+        print_status(f"trial {number} {ending} | {progress}")
         summary.write_results(self.study, self.plan)
-        if state is TrialState.FAIL:
-            self._stop_if_hopeless([trial for trial in trials if trial.state.is_finished()])
+        if state is RunState.FAILED:
+            self._stop_if_hopeless(finished)
 
     def _stop_if_hopeless(self, finished: Sequence[FrozenTrial]) -> None:
-        limit, failed = self.plan.settings.max_failure_rate, _errors(finished)
+        """Raise RunFailedError if too many trials have failed."""
+        limit, failed = self.plan.settings.max_failure_rate, _failure_reasons(finished)
         if limit is not None:
             if len(failed) > limit * self.plan.settings.n_trials:
                 raise RunFailedError(
@@ -193,13 +215,13 @@ class SweepRunner:
         elif len(failed) == len(finished) >= SAME_FAILURES and len(set(failed)) == 1:
             raise RunFailedError(
                 f"the first {len(failed)} trials all failed for the same reason: {failed[0]} "
-                f"(each {OUTPUT} in {self.plan.directory} has the whole story)"
+                f"(see {OUTPUT} of each trial in {self.plan.directory})"
             )
 
     def _validate(self, slots: Slots, signals: StopSignals) -> None:
         """Run the best trial on fresh seeds, in all slots.
 
-        In any order, so that processes that share the study share this work too.
+        The order is random, so that processes that share the study share this work too.
         """
         settings = self.plan.settings
         best = ranked(self.study, settings)
@@ -209,31 +231,29 @@ class SweepRunner:
 
         def work(slot: int) -> None:
             while pending and not self._jobs.stopping.is_set():
-                state, message = self._run_seed(best[0], pending.pop(0), slot)
-                if state == FAILED:
-                    raise RunFailedError(f"the validation of trial {best[0].number} failed: {message}")
+                run = self._run_seed(best[0], pending.pop(0), slot)
+                if run is not None and run.state is RunState.FAILED:
+                    raise RunFailedError(f"the validation of trial {best[0].number} failed: {run.reason}")
 
         slots.run(work, signals)
 
 
-def _refuse_foreign(plan: Plan, study: Study) -> None:
-    """Raise where the directory holds trials of another study: jobs would take their runs for their own."""
-    there = {int(path.name) for path in plan.directory.iterdir() if path.is_dir() and path.name.isdecimal()}
-    known = {trial.number for trial in study.get_trials(deepcopy=False) if DIRECTORY in trial.user_attrs}
-    if there <= known:
+def _reject_other_studies(plan: Plan, study: Study) -> None:
+    """Raise UserError if the directory holds trials of another study; jobs would resume their runs."""
+    present = {int(path.name) for path in plan.directory.iterdir() if path.is_dir() and path.name.isdecimal()}
+    trials = study.get_trials(deepcopy=False)
+    known = {trial.number for trial in trials if TrialRecord(trial).directory is not None}
+    if present <= known:
         return
-    others = [name for name in names_of_studies(study) if name != plan.name]
-    hint = f", or go on with it by hydra.sweeper.study_name={' or '.join(others)}" if others else ""
+    others = [name for name in study_names(study) if name != plan.name]
+    hint = f", or continue it with hydra.sweeper.study_name={' or '.join(others)}" if others else ""
     raise UserError(
-        f"{plan.directory} holds runs that the study {plan.name} does not know, such as "
-        f"{min(there - known)}; choose another hydra.sweep.dir{hint}"
+        f"{plan.directory} holds runs that are not in the study {plan.name}, such as "
+        f"{min(present - known)}; choose another hydra.sweep.dir{hint}"
     )
 
 
-def _errors(trials: Sequence[FrozenTrial]) -> list[str]:
-    """Why trials failed, without what names only one of them."""
-    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
-    return [
-        str(trial.user_attrs.get("error")).replace(str(trial.user_attrs.get(DIRECTORY)), "…")
-        for trial in failed
-    ]
+def _failure_reasons(trials: Sequence[FrozenTrial]) -> list[str]:
+    """Why trials failed, without their directories, so that equal reasons are equal texts."""
+    records = [TrialRecord(trial) for trial in trials if trial.state is RunState.FAILED.trial_state]
+    return [str(r.reason(RunState.FAILED)).replace(str(r.directory), "…") for r in records]

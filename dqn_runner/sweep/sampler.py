@@ -1,4 +1,4 @@
-"""The study of a sweep: opening it, proposing trials, and taking over those that nobody finishes."""
+"""A sampler whose proposals do not depend on the process that uses it."""
 
 from __future__ import annotations
 
@@ -12,57 +12,58 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class PerTrialSampler(BaseSampler):
-    """Proposes trial n by a sampler that is made for it, with a seed of its own.
+    """Creates a sampler for each trial, with a seed that depends on the number of the trial.
 
-    So the proposals depend on the seed, the trial's number and the results so far, and on nothing that a
-    killed process would take with it; and processes that share a study never propose the same.
+    The proposals depend only on the seed of the sweep, the number of the trial and the results so far. A
+    resumed sweep therefore proposes the same values, and processes that share a study propose different ones.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler]) -> None:
+        """`make` creates the sampler for the trial of this number."""
         self._make = make
-        self._inner = make(0)
+        self._sampler = make(0)
 
     def __str__(self) -> str:
-        return str(self._inner)
+        return str(self._sampler)
 
     @property
-    def inner(self) -> BaseSampler:
-        """The sampler of the trial that was asked for last."""
-        return self._inner
+    def current(self) -> BaseSampler:
+        """The sampler of the latest trial."""
+        return self._sampler
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Make the sampler of this trial."""
-        self._inner = self._make(trial.number)
-        self._inner.before_trial(study, trial)
+        """Create the sampler of this trial."""
+        self._sampler = self._make(trial.number)
+        self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As the sampler does."""
-        return self._inner.infer_relative_search_space(study, trial)
+        """Forwarded to the sampler of the trial."""
+        return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As the sampler does."""
-        return self._inner.sample_relative(study, trial, search_space)
+        """Forwarded to the sampler of the trial."""
+        return self._sampler.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """As the sampler does."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+        """Forwarded to the sampler of the trial."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """As the sampler does, but for the grid's, which would stop a loop that there is none of here."""
-        if not isinstance(self._inner, GridSampler):
-            self._inner.after_trial(study, trial, state, values)
+        """Forwarded, but not to a GridSampler, which would stop `Study.optimize`; it does not run here."""
+        if not isinstance(self._sampler, GridSampler):
+            self._sampler.after_trial(study, trial, state, values)
 
 
 def grid_is_exhausted(study: Study) -> bool:
-    """Whether every point of a grid has its trial, which may still run; Optuna would propose it again."""
+    """Whether every point of a grid has a trial, finished or running; Optuna would propose it again."""
     sampler = study.sampler
-    grid = sampler.inner if isinstance(sampler, PerTrialSampler) else sampler
+    grid = sampler.current if isinstance(sampler, PerTrialSampler) else sampler
     if not isinstance(grid, GridSampler):
         return False
     return len(study.get_trials(deepcopy=False)) >= grid._n_min_trials  # pyright: ignore[reportPrivateUsage]

@@ -1,4 +1,4 @@
-"""Which trial is next: those that nobody finishes first, then new ones, until the asked number is there."""
+"""The next trial to run: orphaned ones first, then new ones up to n_trials."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.sampler import grid_is_exhausted
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.study import requeue
-
-WORKER = "worker"
-OVERRIDES = "overrides"
-DIRECTORY = "directory"
+from dqn_runner.sweep.trial_record import (
+    RunState,
+    TrialRecord,
+    store_claim,
+    store_directory,
+    store_overrides,
+    store_reason,
+)
 
 
 class TrialQueue:
-    """Hands each slot its next trial; several processes may do so for one study."""
+    """Gives each slot its next trial; several processes may use the same study."""
 
     def __init__(
         self,
@@ -30,41 +34,42 @@ class TrialQueue:
         space: SearchSpace,
         config: DictConfig,
         n_trials: int,
-        workers: Heartbeat,
+        heartbeat: Heartbeat,
         sweep_dir: Path,
     ) -> None:
-        """`config` is what the command line composed, for spaces that look at it."""
+        """`config` is the configuration of the sweep, which a custom search space may read."""
         self._study = study
         self._space = space
         self._config = config
         self._n_trials = n_trials
-        self._workers = workers
+        self._heartbeat = heartbeat
         self._sweep_dir = sweep_dir
-        self._guard = threading.RLock()
+        self._lock = threading.RLock()
 
     def next(self) -> Trial | None:
-        """A trial to run; None when there is none at the moment."""
-        with self._guard:
-            self._requeue_lost()
+        """A trial to run; None if there is none at the moment."""
+        with self._lock:
+            self._requeue_orphans()
             trials = self.all()
             waiting = any(trial.state is TrialState.WAITING for trial in trials)
             if not waiting and (len(trials) >= self._n_trials or grid_is_exhausted(self._study)):
                 return None
             trial = self._study.ask()
             if trial.number >= self._n_trials:
-                trial.set_user_attr("error", "none was asked for: another process was quicker with the last")
+                reason = "surplus trial: another process created the last one first"
+                store_reason(trial, RunState.FAILED, reason)
                 self._study.tell(trial, state=TrialState.FAIL)
                 return None
-            trial.set_user_attr(WORKER, self._workers.me)
-            trial.set_user_attr(OVERRIDES, self._space.suggest(trial, self._config))
-            begun = trial.user_attrs.get(DIRECTORY)
-            if begun is None or not Path(begun).is_dir():  # the sweep may have been moved
-                trial.set_user_attr(DIRECTORY, str(self._sweep_dir.absolute() / str(trial.number)))
+            store_claim(trial, self._heartbeat.worker)
+            store_overrides(trial, self._space.suggest(trial, self._config))
+            directory = TrialRecord(trial).directory
+            if directory is None or not Path(directory).is_dir():  # the sweep may have been moved
+                store_directory(trial, self._sweep_dir / str(trial.number))
             return trial
 
     def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """Finish a trial; False if another process had done so."""
-        with self._guard:
+        """Finish a trial; False if another process has finished it already."""
+        with self._lock:
             try:
                 self._study.tell(number, values, state)
             except (UpdateFinishedTrialError, ValueError):
@@ -74,23 +79,25 @@ class TrialQueue:
             return True
 
     def all(self) -> list[FrozenTrial]:
-        """Every trial of the study; not to be changed."""
+        """Every trial of the study; not to be modified."""
         return self._study.get_trials(deepcopy=False)
 
     def get(self, number: int) -> FrozenTrial:
-        """One trial as the study has it now."""
+        """The current state of a trial."""
         return self.all()[number]
 
     def elsewhere(self) -> list[int]:
-        """The trials that other processes run; they come back to the queue if those die."""
+        """The trials that other processes run; they are queued again if those processes die."""
         running = (trial for trial in self.all() if trial.state is TrialState.RUNNING)
-        return [trial.number for trial in running if trial.user_attrs.get(WORKER) != self._workers.me]
+        return [trial.number for trial in running if TrialRecord(trial).worker != self._heartbeat.worker]
 
-    def _requeue_lost(self) -> None:
+    def _requeue_orphans(self) -> None:
         for trial in self.all():
-            if trial.state is TrialState.RUNNING and self._is_lost(trial):
+            if trial.state is TrialState.RUNNING and self._is_orphan(trial):
                 requeue(self._study, trial)
 
-    def _is_lost(self, trial: FrozenTrial) -> bool:
-        worker: str | None = trial.user_attrs.get(WORKER)
-        return self._workers.abandoned(trial.number) if worker is None else self._workers.is_stale(worker)
+    def _is_orphan(self, trial: FrozenTrial) -> bool:
+        worker = TrialRecord(trial).worker
+        if worker is None:
+            return self._heartbeat.is_unclaimed(trial.number)
+        return self._heartbeat.is_stale(worker)

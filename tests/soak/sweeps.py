@@ -1,12 +1,12 @@
-"""Kills a sweep at random moments until it ends, and holds it against one that nobody interrupted.
+"""Kills a sweep at random moments until it ends, and compares it with an uninterrupted one.
 
     python -m tests.soak.sweeps --kills 15 --seed 0
 
-A sweep of 6 trials with 2 seeds each and a pruner runs one job at a time. At random moments of wall-clock
-time SIGKILL hits the sweep, whose command is then given again, or the job that it runs, which it starts again
-by itself. When it has ended, its study (numbers, settings, states, values, reports) and all that its runs
-left (records, weights, replay, checkpoints) must be those of the uninterrupted sweep. Sweeps follow each
-other until enough kills were made. Exit status 1 if any differs.
+A sweep of 6 trials with 2 seeds each and a pruner runs one job at a time. At random times it gets SIGKILL,
+and its command is repeated; or its job gets SIGKILL, and the sweep restarts the job. At the end, its study
+(numbers, settings, states, values, reports) and the files of its runs (records, weights, replay, checkpoints)
+must equal those of the uninterrupted sweep. Sweeps are repeated until the number of kills is reached. The
+exit status is 1 if any sweep differs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from dqn_runner.sweep.storages.opening import open_storage
+from dqn_runner.sweep.storages.factory import open_storage
+from dqn_runner.sweep.trial_record import RunState, TrialRecord
 from tests.conftest import BUDGET, environment
 from tests.support import crash
 
@@ -58,7 +59,7 @@ def start(cwd: Path) -> subprocess.Popen[bytes]:
 
 
 def job_of(sweep: int) -> int | None:
-    """The process that a sweep waits for."""
+    """The process of the running job of a sweep."""
     threads = Path(f"/proc/{sweep}/task").iterdir()
     found = [pid for thread in threads for pid in _read(thread / "children").split()]
     assert len(found) <= 1, f"one job at a time, not {found}"
@@ -68,12 +69,12 @@ def job_of(sweep: int) -> int | None:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except FileNotFoundError:  # a thread that has ended meanwhile
+    except FileNotFoundError:  # the thread has ended
         return ""
 
 
 def killed(cwd: Path, kills: int, longest: float, rng: random.Random) -> int:
-    """Run the sweep to its end under so many kills; how many there were before it ended."""
+    """Run the sweep until it ends, with at most this number of kills; returns their number."""
     process, made = start(cwd), 0
     while made < kills:
         try:
@@ -101,9 +102,10 @@ def trials_of(cwd: Path) -> list[FrozenTrial]:
 
 
 def content(trial: FrozenTrial) -> dict[str, Any]:
-    """What a study knows of a trial, without times and the names of processes."""
-    runs = {key: dict(run) for key, run in trial.user_attrs.items() if key.startswith("run_")}
-    for run in runs.values():
+    """The content of a trial in a study, without times and identifiers of processes."""
+    record = TrialRecord(trial)
+    runs = [run.to_json() for run in record.runs]
+    for run in runs:
         run["metrics"].pop("seconds", None)
         del run["directory"]
     return {
@@ -112,14 +114,14 @@ def content(trial: FrozenTrial) -> dict[str, Any]:
         "params": trial.params,
         "values": trial.values,
         "reports": dict(sorted(trial.intermediate_values.items())),
-        "pruned": trial.user_attrs.get("pruned"),
-        "overrides": trial.user_attrs["overrides"],
-        "runs": dict(sorted(runs.items())),
+        "pruned": record.reason(RunState.PRUNED),
+        "overrides": record.overrides,
+        "runs": runs,
     }
 
 
 def differences(one: Path, two: Path) -> list[str]:
-    """What differs between the sweeps in two directories."""
+    """The differences between the sweeps in two directories."""
     a, b = ([content(trial) for trial in trials_of(cwd)] for cwd in (one, two))
     if len(a) != len(b):
         return [f"{len(a)} and {len(b)} trials"]
@@ -144,9 +146,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         whole, again = Path(folder, "whole"), Path(folder, "killed")
         whole.mkdir()
-        begun = time.monotonic()
+        started = time.monotonic()
         assert start(whole).wait() == 0, (whole / "output").read_text()
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         states = [trial.state.name for trial in trials_of(whole)]
         print(f"uninterrupted: {seconds:.0f} s, {states}", flush=True)
         while made < arguments.kills:

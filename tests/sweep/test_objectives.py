@@ -1,4 +1,4 @@
-"""What a run comes to as numbers, and how those of several seeds become one."""
+"""The objectives of a run, and their aggregate over several seeds."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def stats_with(returns: list[float], objective: float) -> TrainingStats:
     )
 
 
-class TestMetrics:
-    def test_each_objective_has_its_number(self):
+class TestRunMetrics:
+    def test_run_metrics_come_from_the_training_stats(self):
         assert run_metrics(stats_with([1.0, 9.0, 5.0], 9.0), 4610) == {
             "return": 9.0,
             "final_return": 5.0,
@@ -42,10 +42,10 @@ class TestMetrics:
             "parameters": 4610.0,
         }
 
-    def test_there_is_one_for_each_documented_name(self):
+    def test_run_metrics_have_every_documented_objective(self):
         assert list(run_metrics(stats_with([1.0], 1.0), 1)) == list(OBJECTIVES)
 
-    def test_without_an_evaluation_only_what_is_about_training_is_known(self):
+    def test_run_without_evaluations_has_nan_for_evaluation_objectives(self):
         metrics = run_metrics(stats_with([], 17.0), 1)
         assert metrics["return"] == 17.0
         assert math.isnan(metrics["final_return"])
@@ -54,11 +54,11 @@ class TestMetrics:
 
 class TestAggregate:
     @given(VALUES)
-    def test_mean(self, values: list[float]):
+    def test_aggregate_mean_is_the_arithmetic_mean(self, values: list[float]):
         assert aggregate(values, Aggregate.mean) == pytest.approx(statistics.fmean(values), abs=1e-6)
 
     @given(VALUES)
-    def test_iqm_is_the_middle_half_when_each_value_is_there_four_times(self, values: list[float]):
+    def test_iqm_of_values_repeated_four_times_is_the_mean_of_the_middle_half(self, values: list[float]):
         fourfold = sorted(values * 4)
         middle = fourfold[len(values) : 3 * len(values)]
         assert aggregate(values, Aggregate.iqm) == pytest.approx(statistics.fmean(middle), abs=1e-6)
@@ -66,42 +66,44 @@ class TestAggregate:
     @given(
         st.sampled_from([4, 8, 12]).flatmap(lambda n: st.lists(st.floats(-1e6, 1e6), min_size=n, max_size=n))
     )
-    def test_iqm_is_that_of_rliable_where_quarters_are_whole(self, values: list[float]):
+    def test_iqm_equals_the_trimmed_mean_of_rliable_for_multiples_of_four(self, values: list[float]):
         assert aggregate(values, Aggregate.iqm) == pytest.approx(trim_mean(values, 0.25), abs=1e-6)
 
-    def test_iqm_of_few_values_and_of_fractions(self):
+    def test_iqm_weights_the_outermost_values_by_their_remaining_part(self):
         assert aggregate([3.0], Aggregate.iqm) == 3.0
         assert aggregate([3.0, 5.0], Aggregate.iqm) == 4.0
         assert aggregate([9.0, 0.0, 3.0], Aggregate.iqm) == pytest.approx((0.25 * 0 + 3 + 0.25 * 9) / 1.5)
 
-    def test_iqm_does_not_see_an_outlier_that_is_cut_off(self):
+    def test_iqm_ignores_infinite_outliers(self):
         assert aggregate([-math.inf, 1.0, 3.0, 1e9], Aggregate.iqm) == 2.0
 
     @pytest.mark.parametrize("how", Aggregate)
-    def test_a_run_without_a_number_leaves_none(self, how: Aggregate):
+    def test_aggregate_with_a_nan_is_nan(self, how: Aggregate):
         assert math.isnan(aggregate([1.0, 2.0, 3.0, 4.0, math.nan], how))
 
 
-class TestCheck:
+class TestCheckObjectives:
     @pytest.mark.parametrize(
         ("names", "directions"),
         [(["return"], ["maximize"]), (["return", "seconds"], ["maximize", "minimize"]), ([], [])],
     )
-    def test_good_ones_pass(self, names: list[str], directions: list[str]):
+    def test_valid_objectives_and_directions_are_accepted(self, names: list[str], directions: list[str]):
         check_objectives(names, directions)
 
     @pytest.mark.parametrize(
-        ("names", "directions", "said"),
+        ("names", "directions", "message"),
         [
-            (["retrun"], ["maximize"], "no objective 'retrun'; did you mean return?"),
-            (["xyz"], ["maximize"], "no objective 'xyz' (there are: return, final_return"),
-            (["return"], ["up"], "a direction is maximize or minimize, not 'up'"),
+            (["retrun"], ["maximize"], "unknown objective 'retrun'; did you mean return?"),
+            (["xyz"], ["maximize"], "unknown objective 'xyz' (available: return, final_return"),
+            (["return"], ["up"], "a direction must be maximize or minimize, got 'up'"),
             (["return", "seconds"], ["maximize"], "hydra.sweeper.direction=[maximize,maximize]"),
-            (["return", "return"], ["maximize", "minimize"], "return is named twice"),
-            ([], ["maximize"], "hydra.sweeper.objective names nothing"),
+            (["return", "return"], ["maximize", "minimize"], "return is given twice"),
+            ([], ["maximize"], "hydra.sweeper.objective is empty"),
         ],
     )
-    def test_bad_ones_are_refused(self, names: list[str], directions: list[str], said: str):
+    def test_invalid_objectives_and_directions_are_rejected(
+        self, names: list[str], directions: list[str], message: str
+    ):
         with pytest.raises(UserError) as caught:
             check_objectives(names, directions)
-        assert said in str(caught.value)
+        assert message in str(caught.value)

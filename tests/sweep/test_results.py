@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: the best trials, their files, and the configuration that runs again."""
+"""The results of a sweep: the best trials, their files, and the configuration that runs again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results import summary as results_summary
 from dqn_runner.sweep.results.best_config import write_best_config
 from dqn_runner.sweep.results.ranking import ranked
-from dqn_runner.sweep.study import validation_key
+from dqn_runner.sweep.trial_record import RunOutcome, RunState, store_validation
 from tests.conftest import BUDGET, Outcome, records
 
 NO_PRUNER = {"_target_": "optuna.pruners.NopPruner"}
@@ -46,7 +46,7 @@ NO_PRUNER = {"_target_": "optuna.pruners.NopPruner"}
 
 @contextmanager
 def hydra_run(config_dir: Path | None = None) -> Iterator[None]:
-    """What holds within a run of the program, with this --config-dir."""
+    """The state of Hydra within a run of the program, with this --config-dir."""
     version.setbase("1.3")
     path = create_config_search_path(str(CONF))
     if config_dir:
@@ -60,12 +60,12 @@ def hydra_run(config_dir: Path | None = None) -> Iterator[None]:
 
 
 def run_config(overrides: Sequence[str], name: str = "config") -> tuple[dict[str, Any], Any]:
-    """The configuration of a run of the program, plain and as an object, but for what a session asks."""
+    """The configuration of a run, plain and as an object, without the settings of a session."""
     overrides = expand_arguments(overrides)
     cfg = compose(name, overrides=overrides)
     apply_env_target(cfg, {override.key_or_group for override in parse_overrides(overrides)})
-    run, unasked = instantiate(cfg, _convert_="object"), RunConfig()
-    run = replace(run, **{key: getattr(unasked, key) for key in SESSION_KEYS})
+    run, default = instantiate(cfg, _convert_="object"), RunConfig()
+    run = replace(run, **{key: getattr(default, key) for key in SESSION_KEYS})
     return {key: value for key, value in to_plain_config(cfg).items() if key not in SESSION_KEYS}, run
 
 
@@ -88,17 +88,14 @@ def add(
     overrides: Sequence[str] | None = None,
     **attributes: Any,
 ) -> None:
-    """Add a trial whose seeds 0, 1, ... came to these returns, with 1,000 env steps each."""
+    """Add a trial with these returns of seeds 0, 1, ..., and 1,000 env steps each."""
     params = params or {}
     directory = f"/sweeps/mine/{len(study.trials)}"
     mean = {"return": sum(returns) / len(returns), "env_steps": 1000.0, "parameters": 50.0} if returns else {}
     runs = {
-        f"run_{seed}": {
-            "seed": seed,
-            "state": "finished",
-            "metrics": {**mean, "return": value},
-            "directory": f"{directory}/seed_{seed}",
-        }
+        f"run_{seed}": RunOutcome(
+            RunState.FINISHED, "its budget", seed, {**mean, "return": value}, f"{directory}/seed_{seed}"
+        ).to_json()
         for seed, value in enumerate(returns)
     }
     study.add_trial(
@@ -118,6 +115,13 @@ def add(
     )
 
 
+DIVERGED = RunOutcome(RunState.DIVERGED, "the loss is nan", 5, {}, "x")
+
+
+def validation_run(seed: int, value: float) -> RunOutcome:
+    return RunOutcome(RunState.FINISHED, "its budget", seed, {"return": value}, "x")
+
+
 def summary(study: optuna.Study, plan: Plan) -> dict[str, Any]:
     with hydra_run():
         results_summary.write_results(study, plan)
@@ -127,7 +131,7 @@ def summary(study: optuna.Study, plan: Plan) -> dict[str, Any]:
 
 @pytest.fixture
 def study() -> optuna.Study:
-    """Four trials of three seeds, the best of which is number 1; and what else happens to trials."""
+    """Four trials of three seeds, the best of which is number 1, and trials in other states."""
     study = optuna.create_study(direction="maximize")
     add(study, [-100.0, -90.0, -80.0], {"agent.gamma": 0.9})
     add(study, [-70.0, -72.0, -74.0], {"agent.gamma": 0.95, "agent.learning_rate": 0.001})
@@ -147,7 +151,9 @@ class TestRanking:
         directions=st.lists(st.sampled_from(["maximize", "minimize"]), min_size=1, max_size=3),
         bound=st.integers(0, 4),
     )
-    def test_agrees_with_optuna(self, values: list[tuple[int, ...]], directions: list[str], bound: int):
+    def test_ranking_agrees_with_optuna(
+        self, values: list[tuple[int, ...]], directions: list[str], bound: int
+    ):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(directions=directions)
         for row in values:
@@ -171,7 +177,7 @@ class TestRanking:
 
 
 class TestResultsFile:
-    def test_one_objective(self, study: optuna.Study, tmp_path: Path):
+    def test_results_file_with_one_objective(self, study: optuna.Study, tmp_path: Path):
         assert summary(study, a_plan(tmp_path, seeds=3)) == {
             "name": "optuna",
             "best_params": {"agent.gamma": 0.95, "agent.learning_rate": 0.001},
@@ -185,12 +191,12 @@ class TestResultsFile:
             "env_steps": 13_000,
         }
 
-    def test_validation_of_the_best_trial_and_of_no_other(self, study: optuna.Study, tmp_path: Path):
+    def test_results_file_has_the_validation_of_the_best_trial_only(
+        self, study: optuna.Study, tmp_path: Path
+    ):
         for number, run, value in ((1, 3, -80.0), (1, 4, -90.0), (2, 3, -10.0), (1, 6, -10.0)):
-            outcome = {"seed": run, "state": "finished", "metrics": {"return": value}, "directory": "x"}
-            study.set_user_attr(validation_key(number, run), outcome)
-        lost = {"seed": 5, "state": "diverged", "metrics": {}, "directory": "x"}
-        study.set_user_attr(validation_key(1, 5), lost)
+            store_validation(study, number, run, validation_run(run, value))
+        store_validation(study, 1, 5, DIVERGED)
         assert summary(study, a_plan(tmp_path, seeds=3, validate=3))["validation"] == {
             "seeds": [3, 4, 5],
             "values": [-80.0, -90.0, None],
@@ -198,7 +204,7 @@ class TestResultsFile:
             "std": pytest.approx(50**0.5),
         }
 
-    def test_several_objectives(self, tmp_path: Path):
+    def test_results_file_with_several_objectives_has_the_pareto_front(self, tmp_path: Path):
         study = optuna.create_study(directions=["maximize", "minimize"])
         add(study, [10.0], {"x": 1.0}, values=[10.0, 50.0])
         add(study, [20.0], {"x": 2.0}, values=[20.0, 60.0])
@@ -211,7 +217,7 @@ class TestResultsFile:
         ]
         assert not (tmp_path / "experiment").exists()
 
-    def test_without_a_completed_trial_it_says_so(self, tmp_path: Path):
+    def test_results_file_without_a_completed_trial_has_a_note(self, tmp_path: Path):
         study = optuna.create_study()
         add(study, [], {"agent.gamma": 0.3}, TrialState.FAIL, error="the env is broken")
         written = summary(study, a_plan(tmp_path / "new"))
@@ -219,12 +225,12 @@ class TestResultsFile:
         assert written["best_params"] is written["best_value"] is written["best_trial"] is None
         assert written["trials"]["failed"] == 1
 
-    def test_without_a_trial_within_the_constraints_it_says_so(self, study: optuna.Study, tmp_path: Path):
+    def test_results_file_without_a_feasible_trial_has_a_note(self, study: optuna.Study, tmp_path: Path):
         written = summary(study, a_plan(tmp_path, constraints={"parameters": 49}))
-        assert written["note"] == "no trial that completed keeps to hydra.sweeper.constraints"
+        assert written["note"] == "no completed trial satisfies hydra.sweeper.constraints"
         assert written["best_value"] is None
 
-    def test_trouble_is_logged_and_ends_no_sweep(
+    def test_error_while_writing_results_is_logged_and_not_raised(
         self,
         study: optuna.Study,
         tmp_path: Path,
@@ -240,15 +246,17 @@ class TestResultsFile:
         assert "agent/mine.yaml is gone" in caplog.text
         assert (tmp_path / "optimization_results.yaml").exists()
 
-    def test_one_writes_at_a_time(self, study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        inside, met = threading.Barrier(2), []
+    def test_threads_write_the_results_one_after_the_other(
+        self, study: optuna.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        barrier, overlaps = threading.Barrier(2), []
 
         def write(*_: Any) -> None:
             try:
-                inside.wait(timeout=0.3)
+                barrier.wait(timeout=0.3)
             except threading.BrokenBarrierError:
                 return
-            met.append(1)
+            overlaps.append(1)
 
         monkeypatch.setattr(results_summary, "_write", write)
         threads = [
@@ -259,14 +267,13 @@ class TestResultsFile:
             thread.start()
         for thread in threads:
             thread.join()
-        assert not met
+        assert not overlaps
 
 
 class TestTable:
-    def test_says_it_all(self, study: optuna.Study, tmp_path: Path):
+    def test_table_lists_trials_with_commands_and_the_result(self, study: optuna.Study, tmp_path: Path):
         for run, value in ((3, -80.0), (4, -90.0)):
-            outcome = {"seed": run, "state": "finished", "metrics": {"return": value}, "directory": "x"}
-            study.set_user_attr(validation_key(1, run), outcome)
+            store_validation(study, 1, run, validation_run(run, value))
         text = results_summary.table(study, a_plan(tmp_path / "a sweep", seeds=3, validate=2))
         where = tmp_path / "a sweep"
         assert (
@@ -304,7 +311,7 @@ The best configuration:
   python -m dqn_runner --config-dir '{where}' experiment=best_config"""
         )
 
-    def test_ten_trials_are_enough_and_the_screen_is_80_wide(self, tmp_path: Path):
+    def test_table_has_at_most_ten_trials_and_80_columns(self, tmp_path: Path):
         study = optuna.create_study(direction="maximize")
         for number in range(12):
             add(
@@ -314,27 +321,26 @@ The best configuration:
         assert [int(line.split()[1]) for line in lines if line.startswith("trial ")] == list(range(11, 1, -1))
         assert all(len(line) <= 80 for line in lines if "python -m" not in line)
 
-    def test_several_objectives(self, tmp_path: Path):
+    def test_table_with_several_objectives_has_the_pareto_front(self, tmp_path: Path):
         study = optuna.create_study(directions=["maximize", "minimize"])
         add(study, [10.0], {"x": 1.0}, values=[10.0, 50.0])
         add(study, [9.0], {"x": 2.0}, values=[9.0, 60.0])
         pareto = {"objective": ["return", "parameters"], "direction": ["maximize", "minimize"]}
         text = results_summary.table(study, a_plan(tmp_path, **pareto))
-        assert "No other trial beats these 1 of 2 by return (maximize), parameters (minimize)." in text
+        assert "The Pareto front, 1 of 2 by return (maximize), parameters (minimize)." in text
         assert "trial 0    return 10, parameters 50\n" in text
         assert "best configuration" not in text
 
-    def test_without_a_best_trial(self, tmp_path: Path):
+    def test_table_without_a_best_trial_says_why(self, tmp_path: Path):
         text = results_summary.table(optuna.create_study(), a_plan(tmp_path))
         assert text == "my_study: no trials; 0 env steps\n\nThere is no best trial: no trial has completed."
 
-    def test_a_validation_of_which_nothing_is_left_is_no_result(self, study: optuna.Study, tmp_path: Path):
-        lost = {"seed": 3, "state": "diverged", "metrics": {}, "directory": "x"}
-        study.set_user_attr(validation_key(1, 3), lost)
+    def test_table_without_a_finished_validation_run_has_no_result(self, study: optuna.Study, tmp_path: Path):
+        store_validation(study, 1, 3, DIVERGED)
         text = results_summary.table(study, a_plan(tmp_path, seeds=3, validate=1))
-        assert "RESULT: none; all 1 runs that validate trial 1 diverged" in text
+        assert "RESULT: none; all 1 validation runs of trial 1 diverged" in text
 
-    def test_the_command_says_only_what_makes_the_run(self):
+    def test_command_of_a_trial_has_only_the_overrides_of_its_run(self):
         command = Command(
             ("--config-name=mine", "--config-dir=/my dir"),
             ("resume=never", "seed=5", "mode=train", "env.id='a b'"),
@@ -369,22 +375,24 @@ class TestBestConfig:
         ],
         ids=lambda overrides: " ".join(overrides) or "nothing",
     )
-    def test_composes_what_the_trial_was(self, fixed: list[str], overrides: list[str], tmp_path: Path):
+    def test_best_config_composes_the_configuration_of_the_trial(
+        self, fixed: list[str], overrides: list[str], tmp_path: Path
+    ):
         with hydra_run():
             expected = run_config([*fixed, *overrides])
             assert write_best_config(Command((), tuple(fixed), (), "basic"), overrides, tmp_path, []) == []
         with hydra_run(tmp_path):
             assert run_config(["experiment=best_config"]) == expected
 
-    def test_an_interpolation_stays_one(self, tmp_path: Path):
+    def test_best_config_keeps_interpolations(self, tmp_path: Path):
         with hydra_run():
             write_best_config(Command((), (), (), "basic"), ["env.reward_threshold=12"], tmp_path, [])
         with hydra_run(tmp_path):
             cfg = compose("config", overrides=["experiment=best_config", "seed=9", "env.reward_threshold=13"])
         assert (cfg.agent.seed, cfg.trainer.target_return) == (9, 13)
 
-    def test_options_of_the_user_come_along(self, tmp_path: Path):
-        """Also those that theirs are made of, from --config-dir and hydra.searchpath; recipes dissolve."""
+    def test_best_config_copies_the_options_of_the_user(self, tmp_path: Path):
+        """Also the options that they include, from --config-dir and hydra.searchpath, but no recipes."""
         mine, more, sweep = tmp_path / "mine", tmp_path / "more", tmp_path / "sweep"
         files = {
             mine / "agent/my_base.yaml": "defaults: [c51, _self_]\nn_step: 4\n",
@@ -417,7 +425,7 @@ class TestBestConfig:
             *("agent/my_base.yaml", "agent/my_agent.yaml", "env/my_env.yaml", "experiment/best_config.yaml")
         }
 
-    def test_what_yaml_cannot_say_is_told(self, tmp_path: Path):
+    def test_settings_that_the_best_config_cannot_express_are_returned(self, tmp_path: Path):
         mine = tmp_path / "mine"
         (mine / "env").mkdir(parents=True)
         (mine / "env/my_env.yaml").write_text("defaults: [gym, _self_]\nkwargs: {size: 3}\n")
@@ -426,7 +434,7 @@ class TestBestConfig:
             lines = write_best_config(command, ["~env.kwargs.size"], tmp_path, [])
         assert "env.kwargs.size: (absent) -> 3" in lines
 
-    def test_is_written_again_for_another_trial_only(self, tmp_path: Path):
+    def test_best_config_is_rewritten_only_for_another_trial(self, tmp_path: Path):
         command, file = Command((), (), (), "basic"), tmp_path / "experiment/best_config.yaml"
         with hydra_run():
             write_best_config(command, ["seed=1"], tmp_path, ["Trial 1", "a\nb"])
@@ -438,8 +446,10 @@ class TestBestConfig:
             write_best_config(command, ["seed=1"], tmp_path, ["Trial 2", "a\nb"])
             assert "# mine" not in file.read_text()
 
-    def test_the_program_runs_it(self, program: Callable[..., Outcome], tmp_path: Path):
-        """The same run, to the last number; as the results of a study have it."""
+    def test_command_of_the_best_config_repeats_the_run_exactly(
+        self, program: Callable[..., Outcome], tmp_path: Path
+    ):
+        """The records are equal, to the last digit."""
         fixed = (*BUDGET, "env=acrobot", "logging=[jsonl]")
         overrides = [
             "agent.batch_size=16",

@@ -1,4 +1,4 @@
-"""Search spaces: what a command or YAML says is what Optuna draws from, and what is drawn reaches the run."""
+"""Search spaces: Optuna samples from what is written, and the samples reach the run unchanged."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def study(seed: int = 0, storage: BaseStorage | None = None) -> optuna.Study:
 
 
 def suggestions(searched: SearchSpace, count: int = 20) -> list[dict[str, Any]]:
-    """The values that trials get, as Hydra reads their overrides."""
-    asked = study()
-    return [read(searched.suggest(asked.ask(), NO_CONFIG)) for _ in range(count)]
+    """The values of trials, as Hydra reads their overrides."""
+    trials = study()
+    return [read(searched.suggest(trials.ask(), NO_CONFIG)) for _ in range(count)]
 
 
 def read(overrides: list[str]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def read(overrides: list[str]) -> dict[str, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and of equal types all the way down."""
+    """Whether values are equal and have equal types, including those in lists and mappings."""
     return repr(one) == repr(other)
 
 
@@ -95,7 +95,7 @@ DISTRIBUTIONS = [
     ("int(tag(log,interval(1,8)))", IntDistribution(1, 8, log=True)),
     ("interval(2,2)", FloatDistribution(2, 2)),
 ]
-"""What hydra-optuna-sweeper makes of them, but for lists, and for the `log` of a range, which it forgets."""
+"""As in hydra-optuna-sweeper, except for lists, and for the `log` of a range, which it ignores."""
 
 EXPLICIT = [
     ({"type": "float", "low": "1e-5", "high": 1, "log": True}, FloatDistribution(1e-5, 1, log=True)),
@@ -109,25 +109,25 @@ EXPLICIT = [
 ]
 
 
-class TestEachTextHasItsDistribution:
+class TestDistributions:
     @pytest.mark.parametrize(("text", "distribution"), DISTRIBUTIONS)
-    def test_on_the_command_line(self, text: str, distribution: Any):
+    def test_distribution_of_a_text_on_the_command_line(self, text: str, distribution: Any):
         (parameter,) = space(f"x={text}").parameters
         assert (parameter.name, parameter.distribution) == ("x", distribution)
 
     @pytest.mark.parametrize(("text", "distribution"), DISTRIBUTIONS)
-    def test_in_yaml(self, text: str, distribution: Any):
+    def test_distribution_of_a_text_in_yaml(self, text: str, distribution: Any):
         for written in (text, {"space": text}):
             (parameter,) = space(x=written).parameters
             assert parameter.distribution == distribution
 
     @pytest.mark.parametrize(("fields", "distribution"), EXPLICIT)
-    def test_spelt_out(self, fields: dict[str, Any], distribution: Any):
+    def test_distribution_of_a_mapping_in_yaml(self, fields: dict[str, Any], distribution: Any):
         (parameter,) = space(x=fields).parameters
         assert parameter.distribution == distribution
 
     @pytest.mark.parametrize("key", ["agent/loss", "+x", "++x.y", "a@b"])
-    def test_the_name_is_the_key_with_what_says_to_add_it(self, key: str):
+    def test_parameter_name_is_the_key_with_its_plus_signs(self, key: str):
         (parameter,) = space(f"{key}=1,2").parameters
         assert parameter.name == key
         assert set(itertools.chain(*suggestions(space(f"{key}=1,2")))) == {key}
@@ -144,10 +144,10 @@ VALUES = st.recursive(
 )
 
 
-class TestWhatIsDrawnReachesTheRun:
+class TestSampledValues:
     @settings(deadline=None, max_examples=150)
     @given(VALUES)
-    def test_any_value_comes_back_from_its_text(self, value: Any):
+    def test_hydra_reads_the_text_of_any_value_as_that_value(self, value: Any):
         (override,) = OverridesParser.create().parse_overrides([f"x={format_value(value)}"])
         assert same(override.value(), value)
 
@@ -171,13 +171,13 @@ class TestWhatIsDrawnReachesTheRun:
             "\\",
         ],
     )
-    def test_a_string_that_reads_like_something_else_stays_a_string(self, word: str):
+    def test_string_that_looks_like_another_type_remains_a_string(self, word: str):
         (override,) = OverridesParser.create().parse_overrides([f"x={format_value(word)}"])
         assert override.value() == word
 
     @settings(deadline=None, max_examples=60)
     @given(VALUES)
-    def test_any_choice_is_suggested_as_it_was_written(self, value: Any):
+    def test_suggested_choice_equals_the_written_value(self, value: Any):
         searched = space(f"x={format_value(value)},{format_value('another one')}")
         (parameter,) = searched.parameters
         assert isinstance(parameter.distribution, CategoricalDistribution)
@@ -189,13 +189,15 @@ class TestWhatIsDrawnReachesTheRun:
 
     @settings(deadline=None, max_examples=60)
     @given(st.floats(1e-12, 1e12), st.floats(1, 1e6), st.booleans(), st.integers(0, 99))
-    def test_numbers_arrive_to_the_last_bit(self, low: float, factor: float, log: bool, seed: int):
+    def test_sampled_number_reaches_the_run_to_the_last_bit(
+        self, low: float, factor: float, log: bool, seed: int
+    ):
         interval = f"interval({low!r},{low * factor!r})"
         trial = study(seed).ask()
         overrides = space(f"x=tag(log,{interval})" if log else f"x={interval}").suggest(trial, NO_CONFIG)
         assert same(read(overrides)["x"], trial.params["x"])
 
-    def test_steps_reach_both_ends_and_nothing_else(self):
+    def test_range_samples_its_steps_and_both_ends(self):
         drawn = {values["x"] for values in suggestions(space("x=range(1,8,3)"), 60)}
         assert drawn == {1, 4, 7}
 
@@ -210,17 +212,15 @@ class TestWhatIsDrawnReachesTheRun:
             ("~", "~"),
         ],
     )
-    def test_strings_of_yaml_and_python_mean_what_they_mean_on_the_command_line(
-        self, written: str, read_as: Any
-    ):
+    def test_strings_of_yaml_and_python_are_read_as_on_the_command_line(self, written: str, read_as: Any):
         assert same(read([f"x={normalize_value(written)}"])["x"], read_as)
 
-    def test_a_key_that_no_text_gives_is_refused(self):
+    def test_mapping_with_a_key_that_hydra_cannot_read_is_rejected(self):
         with pytest.raises(UserError, match="cannot be written as the value of an override"):
             format_value({"1": 2})
 
 
-class TestTheSameTrialAgainHasTheSameOverrides:
+class TestRepeatedSuggestions:
     SPACE = (
         "agent=dqn,c51",
         "agent.learning_rate=tag(log,interval(1e-5,1e-2))",
@@ -231,7 +231,7 @@ class TestTheSameTrialAgainHasTheSameOverrides:
     )
     PARAMS = {"agent.loss.num_atoms": {"space": "choice(21,51)", "when": {"agent": "c51"}}}  # noqa: RUF012
 
-    def test_when_it_is_put_into_the_queue_of_another_process(self, tmp_path: Path):
+    def test_trial_queued_in_another_study_gets_the_same_overrides(self, tmp_path: Path):
         storages = [JournalStorage(JournalFileBackend(str(tmp_path / "journal"))) for _ in range(2)]
         searched = search_space(self.SPACE, self.PARAMS, None)
         before, after = study(1, storages[0]), study(2, storages[1])
@@ -241,7 +241,7 @@ class TestTheSameTrialAgainHasTheSameOverrides:
             after.enqueue_trial(trial.params)
             assert searched.suggest(after.ask(), NO_CONFIG) == overrides
 
-    def test_when_its_values_are_in_the_storage(self, tmp_path: Path):
+    def test_trial_loaded_from_the_storage_gets_the_same_overrides(self, tmp_path: Path):
         storages = [JournalStorage(JournalFileBackend(str(tmp_path / "journal"))) for _ in range(2)]
         searched = search_space(self.SPACE, self.PARAMS, None)
         trial = study(1, storages[0]).ask()
@@ -258,7 +258,7 @@ class TestConditions:
         "agent.loss.kappa": {"type": "float", "low": 0.5, "high": 2, "when": {"agent": "iqn"}},
     }
 
-    def test_a_parameter_is_there_exactly_where_its_conditions_hold(self):
+    def test_parameter_is_suggested_exactly_if_its_conditions_hold(self):
         seen: set[str] = set()
         for values in suggestions(search_space([], self.PARAMS, None), 60):
             assert ("agent.loss.num_atoms" in values) == (values["agent"] in ("c51", "rainbow"))
@@ -267,24 +267,24 @@ class TestConditions:
             seen |= set(values)
         assert seen == set(self.PARAMS)
 
-    def test_what_the_command_fixes_decides_them(self):
+    def test_fixed_setting_of_the_command_decides_conditions(self):
         fixed = search_space(["agent=c51"], self.PARAMS, None)
         assert [p.name for p in fixed.parameters] == ["agent.loss.num_atoms", "agent.loss.v_max"]
         assert fixed.parameters[0].when == {}
         assert fixed.fixed == ("agent=c51",)
 
-    def test_what_the_command_narrows_leaves_the_rest_without_use(self):
+    def test_parameters_without_a_possible_value_of_their_condition_are_dropped(self):
         narrowed = search_space(["agent=dqn,rainbow"], self.PARAMS, None)
         assert [p.name for p in narrowed.parameters] == ["agent", "agent.loss.num_atoms", "agent.loss.v_max"]
         assert narrowed.parameters[1].when == {"agent": ("rainbow",)}
 
-    def test_all_conditions_must_hold(self):
+    def test_parameter_with_several_conditions_needs_all_of_them(self):
         when = {"a": [1, 2], "b": "x"}
         searched = search_space([], {"a": "1,2,3", "+b": "x,y", "c": {"space": "5,6", "when": when}}, None)
         for values in suggestions(searched, 40):
             assert ("c" in values) == (values["a"] in (1, 2) and values["+b"] == "x")
 
-    def test_a_range_and_a_list_can_be_conditions(self):
+    def test_condition_can_be_on_a_range_and_on_a_list(self):
         params = {
             "n": "range(1,3)",
             "hidden": "choice([64],[64,64])",
@@ -296,8 +296,8 @@ class TestConditions:
             assert ("b" in values) == (values["hidden"] == [64])
 
 
-class TestWhereAKeyIsGiven:
-    def test_the_command_line_wins_over_yaml(self):
+class TestPrecedence:
+    def test_command_line_replaces_parameters_of_yaml(self):
         params = {"agent": {"gamma": "choice(0.9,0.99)", "n_step": "1,3"}, "agent.tau": "choice(0.5,1.0)"}
         searched = search_space(["agent.gamma=interval(0.9,1)", "agent.n_step=2"], params, None)
         distributions = {p.name: p.distribution for p in searched.parameters}
@@ -307,14 +307,14 @@ class TestWhereAKeyIsGiven:
         }
         assert searched.fixed == ("agent.n_step=2",)
 
-    def test_with_or_without_the_sign_that_adds_it(self):
+    def test_command_line_replaces_parameters_of_yaml_with_a_plus_sign(self):
         assert search_space(["+x=3", "y=1,2"], {"x": "1,2"}, None).fixed == ("+x=3",)
 
-    def test_the_last_one_in_yaml_wins(self):
+    def test_last_of_equal_keys_in_yaml_is_used(self):
         params = {"agent.gamma": "0.9,0.99", "agent": {"gamma": 0.5}, "x": "1,2"}
         assert search_space([], params, None).fixed == ("agent.gamma=0.5",)
 
-    def test_yaml_may_be_nested_and_hold_fixed_values(self):
+    def test_yaml_can_be_nested_and_have_fixed_values(self):
         params = OmegaConf.create(
             {
                 "agent": {"gamma": "choice(0.9,0.99)", "loss": {"kappa": 2.0}, "network.hidden": [64, "a b"]},
@@ -331,15 +331,15 @@ class TestWhereAKeyIsGiven:
             "~env.kwargs",
         )
 
-    def test_a_job_is_no_search(self):
+    def test_search_is_not_passed_to_jobs(self):
         assert search_space(["search=dqn", "x=1,2", "mode=train"], {}, None).fixed == ("mode=train",)
 
 
 class TestGrid:
-    def test_it_is_every_combination_ends_included(self):
+    def test_grid_has_every_combination_with_both_ends_of_ranges(self):
         searched = space("a=range(1,5,2)", "b=x,y", "c=range(0,0.3,0.1)")
-        asked = optuna.create_study(sampler=GridSampler(searched.grid()))
-        drawn = [tuple(read(searched.suggest(asked.ask(), NO_CONFIG)).values()) for _ in range(24)]
+        trials = optuna.create_study(sampler=GridSampler(searched.grid()))
+        drawn = [tuple(read(searched.suggest(trials.ask(), NO_CONFIG)).values()) for _ in range(24)]
         assert set(drawn) == set(itertools.product((1, 3, 5), "xy", (0.0, 0.1, 0.2, 0.3)))
         assert len(set(drawn)) == 24
 
@@ -351,7 +351,7 @@ class TestGrid:
             (space("x=1,2", custom="os.getcwd"), "custom_search_space=os.getcwd"),
         ],
     )
-    def test_what_has_no_grid_is_named(self, searched: SearchSpace, answer: str):
+    def test_parameter_that_cannot_be_in_a_grid_is_named(self, searched: SearchSpace, answer: str):
         with pytest.raises(UserError, match=answer):
             searched.grid()
 
@@ -359,7 +359,7 @@ class TestGrid:
 class TestDefinition:
     PARAMS = {"a": "1,2", "b": {"space": "interval(0,1)", "when": {"a": 1}}}  # noqa: RUF012
 
-    def test_it_is_json_and_the_order_of_keys_does_not_count(self):
+    def test_definition_is_json_and_independent_of_the_order_of_keys(self):
         made = search_space(["c=range(3)"], self.PARAMS, None).definition()
         assert json.loads(json.dumps(made)) == made
         other = {"c": "range(3)", **self.PARAMS}
@@ -375,13 +375,13 @@ class TestDefinition:
             {"a": "1,2", "b": "interval(0,1)"},
         ],
     )
-    def test_another_space_has_another(self, other: dict[str, Any]):
+    def test_different_spaces_have_different_definitions(self, other: dict[str, Any]):
         assert search_space([], other, None).definition() != search_space([], self.PARAMS, None).definition()
 
 
 CUSTOM = '''
 def suggest(cfg, trial):
-    """What no YAML can say: the second layer is no wider than the first."""
+    """A constraint that YAML cannot express: the second layer is not wider than the first."""
     first = trial.suggest_int("first", 1, cfg.widest)
     trial.suggest_int("second", 1, first)
     trial.suggest_categorical("hidden", ["[64,64]", "null", "a b"])
@@ -398,17 +398,17 @@ class TestCustomFunction:
         (tmp_path / "my_space.py").write_text(CUSTOM)
         monkeypatch.syspath_prepend(tmp_path)
 
-    def test_what_it_suggests_is_overridden_too(self):
+    def test_suggestions_of_a_custom_function_become_overrides(self):
         searched = space("x=1,2", custom="my_space.suggest")
-        asked, seen = study(), []
+        trials, seen = study(), []
         for _ in range(30):
-            values = read(searched.suggest(asked.ask(), OmegaConf.create({"widest": 5})))
+            values = read(searched.suggest(trials.ask(), OmegaConf.create({"widest": 5})))
             assert list(values) == ["x", "first", "hidden", "second"]
             assert values["second"] <= values["first"] <= 5
             seen.append(values["hidden"])
         assert all(value in seen for value in ([64, 64], None, "a b"))
 
-    def test_it_may_be_all_there_is(self):
+    def test_custom_function_can_be_the_whole_search_space(self):
         assert space(custom="my_space.suggest").parameters == ()
 
     @pytest.mark.parametrize(
@@ -418,12 +418,14 @@ class TestCustomFunction:
             ([], "my_space.breaks", "hydra.sweeper.seeds"),
         ],
     )
-    def test_what_it_may_not_suggest_is_named(self, arguments: list[str], custom: str, answer: str):
+    def test_reserved_or_fixed_key_of_a_custom_function_is_named(
+        self, arguments: list[str], custom: str, answer: str
+    ):
         with pytest.raises(UserError, match=answer):
             space(*arguments, custom=custom).suggest(study().ask(), OmegaConf.create({"widest": 5}))
 
     @pytest.mark.parametrize("path", ["no_pkg.suggest", "my_space.no_such", "my_space"])
-    def test_one_that_cannot_be_imported_is_named(self, path: str):
+    def test_custom_function_that_cannot_be_imported_is_named(self, path: str):
         with pytest.raises(UserError, match=f"custom_search_space={path} cannot be imported"):
             space("x=1,2", custom=path)
 
@@ -436,7 +438,7 @@ MISTAKES = [
     (["search=dqn,family"], {}, "search cannot be part"),
     ([], {"hydra": {"run": {"dir": "a"}}}, "hydra.run.dir cannot be part"),
     ([], {"seed": 3}, "seed cannot be part"),
-    (["x=1"], {}, "nothing to search.*search=dqn"),
+    (["x=1"], {}, "search space is empty.*search=dqn"),
     (["x=interval(5,1)"], {}, "x: `low <= high`"),
     (["x=range(5,1)"], {}, "x: `low <= high`"),
     (["x=tag(log,interval(0,1))"], {}, "x: `low > 0`"),
@@ -445,34 +447,34 @@ MISTAKES = [
     (["x=range(1,5,0)"], {}, "x: the step must be positive"),
     (["x=range(5,1,-1)"], {}, "x: the step must be positive"),
     (["x=interval(0,inf)"], {}, "x: the bounds must be finite"),
-    (["x=tag(logg,interval(1,2))"], {}, "x: the tag logg has no meaning.* only log"),
-    (["x=tag(log,choice(1,2))"], {}, "x: the tag log has no meaning.*choice"),
-    (["x=choice(1,2,1)"], {}, "x: a study cannot tell the choices 1 and 1 apart"),
-    (["x=choice(1,true)"], {}, "x: a study cannot tell the choices 1 and true apart"),
-    (["x=choice([1],'[1]')"], {}, "cannot tell the choices"),
+    (["x=tag(logg,interval(1,2))"], {}, "x: the tag logg is not supported.* allowed: log"),
+    (["x=tag(log,choice(1,2))"], {}, "x: the tag log is not supported.*choice"),
+    (["x=choice(1,2,1)"], {}, "x: a study cannot distinguish the choices 1 and 1"),
+    (["x=choice(1,true)"], {}, "x: a study cannot distinguish the choices 1 and true"),
+    (["x=choice([1],'[1]')"], {}, "cannot distinguish the choices"),
     (["x=glob(*)"], {}, "glob"),
     (["~x=1,2"], {}, "deleted"),
     (["x=1,2", "x=3,4"], {}, "x is given more than once"),
     (["x=1,2", "+x=3"], {}, "x is given more than once"),
     ([], {"x": "choice()"}, "hydra.sweeper.params: 'x=choice.*empty choice"),
     ([], {"x": "choice(1"}, "hydra.sweeper.params: 'x=choice"),
-    ([], {"x": {"type": "categorical", "choices": []}}, "x: there is nothing to choose from"),
+    ([], {"x": {"type": "categorical", "choices": []}}, "x: the list of choices is empty"),
     (
         [],
         {"x": {"type": "flaot", "low": 1, "high": 2}},
         "x: type must be one of categorical, float, int, got 'flaot'",
     ),
     ([], {"x": {"type": "float", "high": 2}}, "x: low must be a number, got None"),
-    ([], {"x": {"type": "int", "low": 1.5, "high": 2}}, "x: low must be a whole number, got 1.5"),
-    ([], {"x": {"space": "1,2", "wen": {"a": 1}}}, "x has no field wen; there are space, when"),
-    ([], {"x": {"when": {"a": 1}}}, "x lacks `space`"),
-    ([], {"x": {"space": "1,2", "when": "a"}}, "x: `when` takes settings with their values"),
+    ([], {"x": {"type": "int", "low": 1.5, "high": 2}}, "x: low must be an integer, got 1.5"),
+    ([], {"x": {"space": "1,2", "wen": {"a": 1}}}, "x has no field wen; available: space, when"),
+    ([], {"x": {"when": {"a": 1}}}, "x has no `space`"),
+    ([], {"x": {"space": "1,2", "when": "a"}}, "x: `when` must be a mapping of settings to values"),
     (
         [],
         {"x": {"space": "1,2", "when": {"a": 1}}},
         "x depends on a, which is neither searched nor fixed.*a=...",
     ),
-    ([], {"x": {"space": "1,2", "when": {"a": 1}}, "a": "1,2"}, "x depends on a, which comes after it"),
+    ([], {"x": {"space": "1,2", "when": {"a": 1}}, "a": "1,2"}, "x depends on a, which is defined after it"),
     (
         [],
         {"x": {"space": "1,2", "when": {"a": 1}}, "a": {"space": "1,2", "when": {"x": 1}}},
@@ -482,7 +484,7 @@ MISTAKES = [
     (
         [],
         {"a": "dqn,c51", "x": {"space": "1,2", "when": {"a": ["c51", "c52"]}}},
-        "a being c52, which it never is",
+        "a being c52, which it cannot be",
     ),
     (
         [],
@@ -493,7 +495,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "params", "answer"), MISTAKES, ids=lambda case: str(case)[:40])
-def test_a_mistake_is_named(arguments: list[str], params: dict[str, Any], answer: str) -> None:
+def test_mistake_in_a_search_space_is_named(
+    arguments: list[str], params: dict[str, Any], answer: str
+) -> None:
     with pytest.raises(UserError, match=answer):
         search_space(arguments, params, None)
 
@@ -503,8 +507,8 @@ def composed(*overrides: str, hydra: bool = False) -> DictConfig:
         return compose("config", overrides=list(overrides), return_hydra_config=hydra)
 
 
-class TestFilesOfTheGroup:
-    def test_settings_that_no_job_would_see_are_refused(
+class TestSearchFiles:
+    def test_search_file_with_settings_of_jobs_is_rejected(
         self, program: Callable[..., Outcome], tmp_path: Path
     ):
         file = tmp_path / "mine" / "search" / "own.yaml"
@@ -512,15 +516,15 @@ class TestFilesOfTheGroup:
         text = SEARCHES[0].read_text()
         file.write_text(f"{text}\ntrainer:\n  max_steps: 2000\n")
         answer = program("--config-dir=mine", "search=own").error
-        assert answer.startswith("search=own sets trainer.max_steps, but its jobs do not read that file")
+        assert answer.startswith("search=own sets trainer.max_steps, but the jobs do not read that file")
 
-    def test_a_mistake_in_a_space_is_one_line(self, program: Callable[..., Outcome]):
+    def test_mistake_in_a_search_space_is_an_error_of_one_line(self, program: Callable[..., Outcome]):
         answer = program("search=dqn", "agent.gamma=interval(1,0.9)").error
         assert answer == "agent.gamma: `low <= high` must hold, but got (low=1.0, high=0.9)."
 
     @pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
     @pytest.mark.parametrize("recipe", ["lunarlander", "minatar_breakout"])
-    def test_each_makes_a_sweep_of_any_recipe(self, path: Path, recipe: str):
+    def test_search_file_composes_a_sweep_with_any_recipe(self, path: Path, recipe: str):
         for overrides in itertools.permutations((f"search={path.stem}", f"experiment={recipe}")):
             cfg = composed(*overrides, "hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=3", hydra=True)
             assert cfg.hydra.mode.name == "MULTIRUN"
@@ -530,13 +534,13 @@ class TestFilesOfTheGroup:
             assert search_space([], cfg.hydra.sweeper.params, None).parameters
 
     @pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
-    def test_each_point_is_a_run(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_every_point_of_a_search_file_is_a_valid_run(self, path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(checks, "available_memory", lambda: 2**40)
         params: Any = OmegaConf.load(path).hydra.sweeper.params
-        searched, asked = search_space([], params, None), study()
+        searched, trials = search_space([], params, None), study()
         seen: set[str] = set()
         for _ in range(8):
-            overrides = searched.suggest(asked.ask(), NO_CONFIG)
+            overrides = searched.suggest(trials.ask(), NO_CONFIG)
             run = instantiate(composed(*overrides), _convert_="object")
             spec = build_agent(run.agent, run.env).spec
             checks.check(run.agent, spec, run.trainer, spec)

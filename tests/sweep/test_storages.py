@@ -1,7 +1,8 @@
-"""Studies survive whoever writes them: journals with torn lines, databases that go away."""
+"""Studies survive killed writers: incomplete lines of a journal, lost connections to a database."""
 
 from __future__ import annotations
 
+import inspect
 import random
 import subprocess
 import sys
@@ -11,14 +12,15 @@ from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.sweep.storages import opening, rdb
-from dqn_runner.sweep.storages.opening import open_storage, without_password
+from dqn_runner.sweep.storages import factory, rdb
+from dqn_runner.sweep.storages.factory import open_storage, without_password
 from tests.support.servers import ENCODED, PASSWORD, Server, mysql, postgresql
 
 __all__ = ["mysql", "postgresql"]
@@ -29,7 +31,7 @@ NAME = "a study"
 WRITER = """
 import sys
 import optuna
-from dqn_runner.sweep.storage import open_storage
+from dqn_runner.sweep.storages.factory import open_storage
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 study = optuna.load_study(
     storage=open_storage(sys.argv[1]), study_name="a study", sampler=optuna.samplers.RandomSampler()
@@ -46,64 +48,64 @@ for _ in range(int(sys.argv[2])):
 
 
 class Writer:
-    """A process that makes trials; says what it knows to be stored."""
+    """A process that runs trials, and prints what has been stored."""
 
     def __init__(self, url: str, trials: int, before: str = "") -> None:
-        """`before` is run first."""
+        """`before` is code that runs first."""
         command = [sys.executable, "-c", before + WRITER, url, str(trials)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
-    def hear(self, lines: int) -> None:
-        """Wait until it has said so many lines more."""
+    def read(self, lines: int) -> None:
+        """Wait for this number of further lines."""
         assert self.process.stdout is not None
         for _ in range(lines):
             line = self.process.stdout.readline()
             assert line.endswith("\n"), self.end()
-            self.said.append(line)
+            self.lines.append(line)
 
     def end(self) -> str:
-        """Wait for its end; what it wrote to standard error."""
+        """Wait until it exits; returns what it wrote to standard error."""
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         with self.process.stdout as out, self.process.stderr as err:
-            self.said += out.readlines()
+            self.lines += out.readlines()
             self.process.wait()
             return err.read()
 
     def kill(self) -> None:
-        """As `kill -9`."""
+        """Kill the process with SIGKILL."""
         self.process.kill()
         self.end()
 
     def check(self, trials: list[optuna.trial.FrozenTrial]) -> None:
-        """All it was told to be stored is."""
-        assert self.said
-        for line in self.said:
+        """Check that everything it printed is stored."""
+        assert self.lines
+        for line in self.lines:
             if line.endswith("\n"):
-                number, what = line.split()
+                number, event = line.split()
                 trial = trials[int(number)]
                 assert trial.number == int(number)
-                if what == "told":
+                if event == "told":
                     assert trial.state is TrialState.COMPLETE
                     assert trial.value == float(number)
                 else:
-                    assert trial.intermediate_values[int(what)] == float(what)
+                    assert trial.intermediate_values[int(event)] == float(event)
 
 
 @pytest.fixture(autouse=True)
 def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process leaves its connections to the operating system; here drivers would complain."""
+    """Close the connections; in production the operating system does, here the drivers would warn."""
     opened: list[RDBStorage] = []
 
-    class Recorded(rdb.RetryingRDBStorage):
+    class Recorded(RDBStorage):
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments)  # type: ignore[arg-type]
             opened.append(self)
 
-    monkeypatch.setattr(opening, "RetryingRDBStorage", Recorded)
+    monkeypatch.setattr(factory, "RDBStorage", Recorded)
     yield
     for each in opened:
         each.engine.dispose()
@@ -129,7 +131,7 @@ def trials_of(url: str) -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.mark.slow
-def test_processes_that_share_a_study_lose_nothing_and_make_no_trial_twice(url: str) -> None:
+def test_processes_that_share_a_study_store_every_trial_once(url: str) -> None:
     new_study(url)
     writers = [Writer(url, 5) for _ in range(3)]
     for writer in writers:
@@ -139,44 +141,46 @@ def test_processes_that_share_a_study_lose_nothing_and_make_no_trial_twice(url: 
     assert [trial.number for trial in trials] == list(range(15))
     for writer in writers:
         writer.check(trials)
-    assert sorted(number for w in writers for number in w.said if "told" in number) == sorted(
+    assert sorted(number for w in writers for number in w.lines if "told" in number) == sorted(
         f"{number} told\n" for number in range(15)
     )
 
 
 @pytest.mark.slow
-def test_writers_of_a_journal_that_are_killed_leave_it_to_the_others(tmp_path: Path) -> None:
-    url, dice = str(tmp_path / "study.journal"), random.Random(3)
+def test_journal_remains_usable_when_writers_are_killed_at_random_moments(tmp_path: Path) -> None:
+    url, rng = str(tmp_path / "study.journal"), random.Random(3)
     new_study(url)
-    everyone = [Writer(url, 10**6) for _ in range(3)]
-    writing = list(everyone)
+    writers = [Writer(url, 10**6) for _ in range(3)]
+    writing = list(writers)
     for _ in range(3):
         for writer in writing:
-            writer.hear(dice.randrange(1, 20))
-        writing.pop(dice.randrange(3)).kill()
+            writer.read(rng.randrange(1, 20))
+        writing.pop(rng.randrange(3)).kill()
         writing.append(Writer(url, 10**6))
-        everyone.append(writing[-1])
+        writers.append(writing[-1])
     for writer in writing:
-        writer.hear(1)
+        writer.read(1)
         writer.kill()
     trials = trials_of(url)
-    for writer in everyone:
+    for writer in writers:
         writer.check(trials)
-    assert new_study_goes_on(url)
+    assert study_is_usable(url)
 
 
-KILLED = "import io, os, signal; from dqn_runner.sweep.storages import journal; die = lambda *_: os.kill(os.getpid(), 9)\n"
+KILLED = """
+import fcntl, io, os
+from dqn_runner.sweep.storages import journal
+die = lambda *_: os.kill(os.getpid(), 9)
+"""
 MOMENTS = {
-    "with the lock": (
-        "flock = journal.fcntl.flock\njournal.fcntl.flock = lambda *args: (flock(*args), left or die())\n"
-    ),
+    "with the lock": "flock = fcntl.flock\nfcntl.flock = lambda *args: (flock(*args), left or die())\n",
     "within a line": (
         "class Half(io.FileIO):\n"
         "    def write(self, line):\n"
         "        return super().write(line) if left else (super().write(line[: len(line) // 2]), die())\n"
         "journal.Path.open = lambda self, mode='r', *_, **__: Half(self, mode)\n"
     ),
-    "before it knows that the line is stored": (
+    "before the write is confirmed": (
         "fsync = os.fsync\njournal.os.fsync = lambda file: fsync(file) if left else die()\n"
     ),
 }
@@ -193,19 +197,19 @@ journal.Journal.append_logs = counted
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_writer_of_a_journal_that_is_killed(tmp_path: Path, moment: str) -> None:
+def test_journal_remains_usable_when_a_writer_is_killed_at_one_moment(tmp_path: Path, moment: str) -> None:
     url = str(tmp_path / "study.journal")
     new_study(url)
     killed = Writer(url, 10**6, KILLED + COUNTDOWN + MOMENTS[moment])
     killed.end()
     assert killed.process.returncode == -9
     assert (Path(url).read_bytes()[-1:] != b"\n") == (moment == "within a line")
-    assert new_study_goes_on(url)
+    assert study_is_usable(url)
     killed.check(trials_of(url))
 
 
-def new_study_goes_on(url: str) -> bool:
-    """Two processes one after the other can read all and write; Optuna's own backend reads it too."""
+def study_is_usable(url: str) -> bool:
+    """Whether two processes in turn can read and write the study, and Optuna's own backend can read it."""
     for _ in range(2):
         study = optuna.load_study(storage=open_storage(url), study_name=NAME)
         trial = study.ask()
@@ -214,7 +218,7 @@ def new_study_goes_on(url: str) -> bool:
     return stock.trials[-1].value == 1.0 and len(stock.trials) == len(study.trials)
 
 
-def test_a_line_longer_than_what_is_read_at_once_is_kept(tmp_path: Path) -> None:
+def test_journal_keeps_lines_longer_than_a_block(tmp_path: Path) -> None:
     url = str(tmp_path / "study.journal")
     study = new_study(url)
     study.set_user_attr("long", "x" * 200_000)
@@ -225,18 +229,18 @@ def test_a_line_longer_than_what_is_read_at_once_is_kept(tmp_path: Path) -> None
     assert attributes == {"long": "x" * 200_000, "short": "z"}
 
 
-def test_a_journal_may_be_given_as_a_url(tmp_path: Path) -> None:
+def test_journal_can_be_given_as_a_url(tmp_path: Path) -> None:
     new_study(f"journal://{tmp_path}/study.journal")
     assert trials_of(str(tmp_path / "study.journal")) == []
 
 
 @pytest.mark.slow
-def test_jobs_outlast_a_restart_of_their_database(postgresql: Server) -> None:
+def test_jobs_survive_a_restart_of_the_database(postgresql: Server) -> None:
     url = postgresql.new_database()
     new_study(url)
     writers = [Writer(url, 10**6) for _ in range(2)]
     for writer in writers:
-        writer.hear(8)
+        writer.read(8)
     postgresql.stop()
     try:
         for writer in writers:
@@ -247,7 +251,7 @@ def test_jobs_outlast_a_restart_of_their_database(postgresql: Server) -> None:
     for writer in writers:
         assert writer.process.stderr is not None
         assert "answers again" in writer.process.stderr.readline()
-        writer.hear(20)
+        writer.read(20)
         writer.kill()
     trials = trials_of(url)
     for writer in writers:
@@ -258,16 +262,16 @@ def lost(*_: object) -> None:
     raise OperationalError("SELECT 1", {}, Exception("server closed the connection"))
 
 
-def test_a_trial_that_was_finished_before_the_answer_was_lost_is_finished(
+def test_finishing_a_trial_succeeds_when_the_answer_of_the_database_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = new_study(f"sqlite:///{tmp_path}/study.db")
     store, calls = RDBStorage.set_trial_state_values, 0
 
-    def store_and_lose(*arguments: object) -> bool:
+    def store_and_lose(*arguments: object, **keywords: object) -> bool:
         nonlocal calls
         calls += 1
-        stored = store(*arguments)  # type: ignore[arg-type]
+        stored = store(*arguments, **keywords)  # type: ignore[arg-type]
         if calls == 1:
             lost()
         return stored
@@ -281,74 +285,95 @@ def test_a_trial_that_was_finished_before_the_answer_was_lost_is_finished(
         open_storage(f"sqlite:///{tmp_path}/study.db").set_trial_state_values(1, TrialState.FAIL)
 
 
-def test_a_database_that_stays_away_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retrying_storage_forwards_every_public_method_of_optuna() -> None:
+    public = {name for name, _ in inspect.getmembers(BaseStorage, inspect.isfunction) if name[0] != "_"}
+    assert len(public) > 20
+    assert public <= vars(rdb.RetryingStorage).keys()
+
+
+def test_retrying_storage_reads_finished_trials_from_the_cache(tmp_path: Path) -> None:
     study = new_study(f"sqlite:///{tmp_path}/study.db")
-    monkeypatch.setattr(rdb, "PATIENCE", 0.0)
-    monkeypatch.setattr(study._storage._backend, "scoped_session", lost)
+    trial = study.ask()
+    study.tell(trial, 2.0)
+    assert study.trials[0].value == 2.0
+    statements: list[str] = []
+    engine = study._storage.storage._backend.engine  # type: ignore[attr-defined]
+    event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    assert study._storage.get_trial(trial._trial_id).value == 2.0
+    assert study._storage.get_study_directions(study._study_id) == study.directions
+    assert statements == []
+
+
+def test_unreachable_database_raises_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    monkeypatch.setattr(rdb, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(study._storage.storage._backend, "scoped_session", lost)
     with pytest.raises(UserError, match="did not answer for 0 seconds: server closed the connection"):
         study.set_user_attr("a", 1)
 
 
-def test_what_is_wrong_with_a_value_is_said_at_once(tmp_path: Path) -> None:
+def test_value_that_cannot_be_stored_raises_without_retries(tmp_path: Path) -> None:
     study = new_study(f"sqlite:///{tmp_path}/study.db")
     with pytest.raises(TypeError):
         study.set_user_attr("a", object())
 
 
-WRONG = {
-    "redis://host/0": "there is no storage redis://",
-    "postgresql+other://host/name": "there is no driver postgresql\\+other",
+INVALID = {
+    "redis://host/0": "unknown storage redis://",
+    "postgresql+other://host/name": "unknown driver postgresql\\+other",
     "sqlite://": "in memory",
     "sqlite:///:memory:": "in memory",
     "sqlite:////nowhere/study.db": "unable to open database file",
     "/nowhere/study.journal": "No such file or directory",
-    "postgresql://me:secret@host:port/name": "is no URL",
+    "postgresql://me:secret@host:port/name": "is not a URL",
     "postgresql://me:secret@127.0.0.1:1/name": "[Cc]onnection refused",
     "mysql://me:secret@127.0.0.1:1/name": "Can't connect",
 }
 
 
-@pytest.mark.parametrize("url", WRONG)
-def test_a_storage_that_cannot_be_opened_is_explained_without_its_password(url: str) -> None:
-    with pytest.raises(UserError, match=WRONG[url]) as caught:
-        open_storage(url, patience=0.0)
+@pytest.mark.parametrize("url", INVALID)
+def test_error_of_a_storage_that_cannot_be_opened_hides_the_password(url: str) -> None:
+    with pytest.raises(UserError, match=INVALID[url]) as caught:
+        open_storage(url, retry_seconds=0.0)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("server", "module"), [("postgresql", "psycopg"), ("mysql", "pymysql")])
-def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, server: str, module: str) -> None:
+def test_missing_database_driver_is_named(monkeypatch: pytest.MonkeyPatch, server: str, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"pip install 'dqn_runner\[{server}\]'"):
         open_storage(f"{server}://me:secret@127.0.0.1:1/name")
 
 
 @pytest.mark.slow
-def test_a_wrong_password_or_name_is_said(postgresql: Server) -> None:
+def test_wrong_password_or_database_name_is_named(postgresql: Server) -> None:
     url = postgresql.new_database()
     with pytest.raises(UserError, match="password authentication failed") as caught:
-        open_storage(url.replace(ENCODED, "guess"), patience=0.0)
+        open_storage(url.replace(ENCODED, "guess"), retry_seconds=0.0)
     assert "guess" not in str(caught.value)
     with pytest.raises(UserError, match="does not exist") as caught:
-        open_storage(f"{url}_more", patience=0.0)
+        open_storage(f"{url}_more", retry_seconds=0.0)
     assert PASSWORD not in str(caught.value)
     assert ENCODED not in str(caught.value)
 
 
-def test_a_journal_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_journal_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("one\ntwo\n")
-    with pytest.raises(UserError, match="no journal of a sweep"):
+    with pytest.raises(UserError, match="is not a journal of a sweep"):
         open_storage(str(tmp_path / "notes"))
     with pytest.raises(UserError, match="Is a directory"):
         open_storage(str(tmp_path))
 
 
-def test_a_password_is_not_shown() -> None:
+def test_without_password_hides_the_password() -> None:
     assert without_password("mysql://me:secret@host/name") == "mysql://me:***@host/name"
     assert without_password("/here/study.journal") == "/here/study.journal"
 
 
-def test_the_dashboard_opens_a_journal(tmp_path: Path) -> None:
+def test_optuna_dashboard_opens_a_journal(tmp_path: Path) -> None:
     from optuna_dashboard import wsgi
 
     url = str(tmp_path / "study.journal")

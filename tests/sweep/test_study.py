@@ -1,4 +1,4 @@
-"""What processes that share a study owe each other: proposals, claims, signs of life, reports."""
+"""Processes that share a study: proposals of trials, their queue, heartbeats, and reports of jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from omegaconf import OmegaConf
 from optuna.study import Study
@@ -23,11 +22,20 @@ from dqn_runner.sweep import heartbeat
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.objectives import Aggregate
-from dqn_runner.sweep.reporter import Place, Reporter
+from dqn_runner.sweep.reporter import JobLink, Reporter
 from dqn_runner.sweep.sampler import grid_is_exhausted
 from dqn_runner.sweep.search_space.space import search_space
-from dqn_runner.sweep.study import create_study, requeue, set_sampler_and_pruner, validation_key
-from dqn_runner.sweep.trial_queue import OVERRIDES, TrialQueue
+from dqn_runner.sweep.study import create_study, requeue, set_sampler_and_pruner
+from dqn_runner.sweep.trial_queue import TrialQueue
+from dqn_runner.sweep.trial_record import (
+    RunState,
+    TrialRecord,
+    store_directory,
+    store_metrics,
+    store_worker,
+    validation_of,
+    workers_of,
+)
 from tests.conftest import BUDGET, Outcome
 
 TPE = {"_target_": "optuna.samplers.TPESampler", "seed": None, "n_startup_trials": 3}
@@ -40,7 +48,7 @@ DEFINITION = {"seeds": 2, "aggregate": "mean", "objective": ["return"]}
 
 
 def a_study(path: Path, *arguments: str, **changes: Any) -> tuple[Study, TrialQueue]:
-    """The study of a sweep as one process opens it, and its queue."""
+    """The study of a sweep as one process opens it, and the queue of that process."""
     options = {"sampler": TPE, "pruner": NO_PRUNER, "n_trials": 4, **changes}
     settings = SweepConfig(**options)
     space = search_space(arguments or (LEARNING_RATE, GAMMA), {}, None)
@@ -50,12 +58,12 @@ def a_study(path: Path, *arguments: str, **changes: Any) -> tuple[Study, TrialQu
 
 
 def proposals(trials: TrialQueue, number: int) -> list[list[str]]:
-    """Take and complete so many trials; what each was asked to run."""
+    """Take and complete this number of trials; returns their overrides."""
     found: list[list[str]] = []
     for _ in range(number):
         trial = trials.next()
         assert trial is not None
-        found.append(trial.user_attrs[OVERRIDES])
+        found.append(TrialRecord(trial).overrides)
         trials.tell(trial.number, TrialState.COMPLETE, [float(trial.number)])
     return found
 
@@ -63,9 +71,7 @@ def proposals(trials: TrialQueue, number: int) -> list[list[str]]:
 @pytest.mark.parametrize(
     "kind", ["TPESampler", "RandomSampler", "GPSampler", "CmaEsSampler", "NSGAIISampler"]
 )
-def test_a_sweep_that_goes_on_proposes_what_it_would_have_and_repeats_nothing(
-    tmp_path: Path, kind: str
-) -> None:
+def test_resumed_sweep_proposes_the_trials_of_an_uninterrupted_one(tmp_path: Path, kind: str) -> None:
     sampler = {"_target_": f"optuna.samplers.{kind}", "seed": None}
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -77,7 +83,7 @@ def test_a_sweep_that_goes_on_proposes_what_it_would_have_and_repeats_nothing(
     assert len({tuple(overrides) for overrides in whole}) == 6
 
 
-def test_processes_that_share_a_study_propose_different_points_and_exactly_the_asked_number(
+def test_processes_that_share_a_study_propose_n_trials_different_points(
     tmp_path: Path,
 ) -> None:
     (_, one), (study, other) = a_study(tmp_path), a_study(tmp_path)
@@ -89,21 +95,21 @@ def test_processes_that_share_a_study_propose_different_points_and_exactly_the_a
     assert len(study.trials) == 4
 
 
-def test_a_trial_whose_process_died_is_taken_up_with_the_same_settings(tmp_path: Path) -> None:
+def test_trial_of_a_dead_process_is_run_again_with_the_same_overrides(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path; from tests.sweep.test_study import a_study; "
-        f"trial = a_study(Path({str(tmp_path)!r}))[1].next(); print(trial.user_attrs['overrides'])"
+        "from pathlib import Path; from tests.sweep.test_study import TrialRecord, a_study; "
+        f"trial = a_study(Path({str(tmp_path)!r}))[1].next(); print(TrialRecord(trial).overrides)"
     )
     lost = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     _, trials = a_study(tmp_path)
     trial = trials.next()
     assert trial is not None
     assert trial.number == 0
-    assert str(trial.user_attrs[OVERRIDES]) == lost.strip()
+    assert str(TrialRecord(trial).overrides) == lost.strip()
     assert trials.elsewhere() == []
 
 
-def test_a_trial_that_died_before_it_had_a_name_on_it_waits_while_others_live(tmp_path: Path) -> None:
+def test_unclaimed_trial_is_requeued_only_when_all_other_processes_have_ended(tmp_path: Path) -> None:
     study, trials = a_study(tmp_path)
     other = Heartbeat(study)
     study.ask()
@@ -116,17 +122,17 @@ def test_a_trial_that_died_before_it_had_a_name_on_it_waits_while_others_live(tm
     assert first.number == 0
 
 
-def test_the_last_trial_is_not_run_twice(tmp_path: Path) -> None:
+def test_surplus_trial_of_two_processes_is_not_run(tmp_path: Path) -> None:
     study, trials = a_study(tmp_path, n_trials=1)
-    hasty = a_study(tmp_path, n_trials=1)[1]
-    before = hasty.all()
-    hasty.all = lambda: before  # type: ignore[method-assign] # as if it had looked just before the other took
+    other = a_study(tmp_path, n_trials=1)[1]
+    before = other.all()
+    other.all = lambda: before  # type: ignore[method-assign] # as if read just before the first took its trial
     assert trials.next() is not None
-    assert hasty.next() is None
+    assert other.next() is None
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.FAIL]
 
 
-def test_a_trial_finished_by_somebody_else_stays_as_it_is(tmp_path: Path) -> None:
+def test_trial_finished_by_another_process_is_not_changed(tmp_path: Path) -> None:
     study, trials = a_study(tmp_path)
     trial = trials.next()
     assert trial is not None
@@ -135,7 +141,7 @@ def test_a_trial_finished_by_somebody_else_stays_as_it_is(tmp_path: Path) -> Non
     assert study.trials[0].value == 1.0
 
 
-def test_a_grid_ends_when_every_point_was_run(tmp_path: Path) -> None:
+def test_grid_ends_after_every_point(tmp_path: Path) -> None:
     sampler = {"_target_": "optuna.samplers.GridSampler", "seed": None}
     points = (GAMMA, "agent.n_step=choice(1,3)")
     study, trials = a_study(tmp_path, *points, sampler=sampler, n_trials=50)
@@ -144,7 +150,7 @@ def test_a_grid_ends_when_every_point_was_run(tmp_path: Path) -> None:
     assert trials.next() is None
 
 
-def test_the_last_points_of_a_grid_are_not_repeated_while_they_run(tmp_path: Path) -> None:
+def test_grid_does_not_repeat_points_that_are_running(tmp_path: Path) -> None:
     sampler = {"_target_": "optuna.samplers.GridSampler", "seed": None}
     _, trials = a_study(tmp_path, GAMMA, sampler=sampler, n_trials=50)
     assert [trial and trial.params for trial in (trials.next(), trials.next(), trials.next())] == [
@@ -154,43 +160,43 @@ def test_the_last_points_of_a_grid_are_not_repeated_while_they_run(tmp_path: Pat
     ]
 
 
-def test_a_trial_goes_on_where_its_directory_is_now(tmp_path: Path) -> None:
+def test_requeued_trial_keeps_its_directory_unless_that_was_moved(tmp_path: Path) -> None:
     study, trials = a_study(tmp_path)
-    for begun in (tmp_path / "elsewhere", tmp_path / "gone"):
-        study.ask().set_user_attr("directory", str(begun))
+    for directory in (tmp_path / "elsewhere", tmp_path / "missing"):
+        store_directory(study.ask(), directory)
     (tmp_path / "elsewhere").mkdir()
     taken = [trials.next(), trials.next()]
-    found = [trial and trial.user_attrs["directory"] for trial in taken]
+    found = [trial and TrialRecord(trial).directory for trial in taken]
     assert found == [str(tmp_path / "elsewhere"), str(tmp_path / "1")]
 
 
-def test_another_question_to_the_same_study_is_refused(tmp_path: Path) -> None:
+def test_study_with_another_definition_is_rejected(tmp_path: Path) -> None:
     a_study(tmp_path)
     settings = SweepConfig(sampler=TPE, pruner=NO_PRUNER)
-    with pytest.raises(UserError, match=r"begun with another seeds \(seeds: 2 -> 3\)"):
+    with pytest.raises(UserError, match=r"created with another seeds \(seeds: 2 -> 3\)"):
         create_study(str(tmp_path / "study.journal"), "it", settings, {**DEFINITION, "seeds": 3})
 
 
-def test_a_file_that_was_changed_meanwhile_is_noticed_by_what_it_sets(tmp_path: Path) -> None:
+def test_changed_setting_of_a_config_file_is_rejected_and_a_new_one_is_not(tmp_path: Path) -> None:
     settings = SweepConfig(sampler=TPE, pruner=NO_PRUNER)
-    begun, edited, upgraded = (
+    original, edited, upgraded = (
         {**DEFINITION, "configuration": {"trainer.max_steps": steps, **more}}
         for steps, more in ((100, {}), (200, {}), (100, {"agent.new": 1}))
     )
-    create_study(str(tmp_path / "study.journal"), "it", settings, begun)
+    create_study(str(tmp_path / "study.journal"), "it", settings, original)
     create_study(str(tmp_path / "study.journal"), "it", settings, upgraded)
     with pytest.raises(UserError, match=r"another trainer.max_steps \(trainer.max_steps: 100 -> 200\)"):
         create_study(str(tmp_path / "study.journal"), "it", settings, edited)
 
 
-def test_constraints_reach_the_sampler_or_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="RandomSampler cannot keep to hydra"):
+def test_constraints_are_passed_to_the_sampler_or_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="RandomSampler does not support hydra"):
         a_study(tmp_path, constraints={"seconds": 9}, sampler={"_target_": "optuna.samplers.RandomSampler"})
     study, trials = a_study(tmp_path, constraints={"parameters": 100})
     for parameters in (50.0, 200.0):
         trial = trials.next()
         assert trial is not None
-        trial.set_user_attr("metrics", {"parameters": parameters})
+        store_metrics(trial, {"parameters": parameters})
         trials.tell(trial.number, TrialState.COMPLETE, [parameters])
     assert study.best_trial.number == 0
 
@@ -203,97 +209,99 @@ def test_constraints_reach_the_sampler_or_are_refused(tmp_path: Path) -> None:
         ("pruner", {"_target_": "optuna.pruners.PercentilePruner", "percentile": 200.0}, "Percentile"),
     ],
 )
-def test_a_part_that_cannot_be_made_is_named(
+def test_sampler_or_pruner_that_cannot_be_built_is_named(
     tmp_path: Path, part: str, config: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=rf"hydra.sweeper.{part} cannot be made: .*{message}"):
+    with pytest.raises(UserError, match=rf"hydra.sweeper.{part} cannot be built: .*{message}"):
         a_study(tmp_path, **{part: config})
 
 
-class TestWorkers:
-    """Who is alive."""
+class TestHeartbeat:
+    """Which processes are alive."""
 
-    def test_a_process_of_this_machine_is_looked_up(self, tmp_path: Path) -> None:
+    def test_process_on_this_machine_is_looked_up_by_its_number(self, tmp_path: Path) -> None:
         study, _ = a_study(tmp_path)
         mine = Heartbeat(study)
-        assert not mine.is_stale(mine.me)
-        alive = {"host": heartbeat._machine(), "pid": os.getpid(), "beats": 0, "ended": False}
-        study.set_user_attr("worker:reused", {**alive, "started": "another time"})
+        assert not mine.is_stale(mine.worker)
+        alive = {"host": heartbeat._host(), "pid": os.getpid(), "beats": 0, "ended": False}
+        store_worker(study, "reused", {**alive, "started": "another time"})
         assert mine.is_stale("reused")
         other = Heartbeat(study)
-        assert not mine.is_stale(other.me)
+        assert not mine.is_stale(other.worker)
         other.leave()
-        assert mine.is_stale(other.me)
+        assert mine.is_stale(other.worker)
 
-    def test_a_process_elsewhere_is_dead_when_it_gives_no_sign_for_long(self, tmp_path: Path) -> None:
+    def test_process_on_another_machine_is_stale_after_the_grace_period(self, tmp_path: Path) -> None:
         study, _ = a_study(tmp_path)
         now = 0.0
         mine = Heartbeat(study, lambda: now)
         entry = {"host": "elsewhere", "pid": 1, "started": "1", "beats": 3, "ended": False}
-        study.set_user_attr("worker:far", entry)
+        store_worker(study, "far", entry)
         assert not mine.is_stale("far")
-        now = heartbeat.GRACE - 1
+        now = heartbeat.GRACE_PERIOD - 1
         assert not mine.is_stale("far")
-        study.set_user_attr("worker:far", {**entry, "beats": 4})
-        now = heartbeat.GRACE + 1
+        store_worker(study, "far", {**entry, "beats": 4})
+        now = heartbeat.GRACE_PERIOD + 1
         assert not mine.is_stale("far")
-        now = 2 * heartbeat.GRACE + 2
+        now = 2 * heartbeat.GRACE_PERIOD + 2
         assert mine.is_stale("far")
 
-    def test_one_that_was_killed_is_dead_though_its_parent_has_not_noticed(self) -> None:
+    def test_zombie_process_is_dead(self) -> None:
         process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-        assert heartbeat._started(process.pid) is not None
+        assert heartbeat._start_time(process.pid) is not None
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
-        assert heartbeat._started(process.pid) is None
+        assert heartbeat._start_time(process.pid) is None
         process.communicate()
 
-    def test_in_another_container_of_this_host_numbers_mean_something_else(self, tmp_path: Path) -> None:
+    def test_process_in_another_container_of_this_host_is_not_looked_up(self, tmp_path: Path) -> None:
         study, _ = a_study(tmp_path)
         host = f"{socket.gethostname()} pid:[1]"
         entry = {"host": host, "pid": os.getpid(), "started": "1", "beats": 3, "ended": False}
-        study.set_user_attr("worker:contained", entry)
+        store_worker(study, "contained", entry)
         assert not Heartbeat(study).is_stale("contained")
 
-    def test_a_trial_that_bears_no_name_for_long_is_given_up_by_all(self, tmp_path: Path) -> None:
+    def test_trial_without_a_worker_is_unclaimed_after_the_grace_period(self, tmp_path: Path) -> None:
         study, _ = a_study(tmp_path)
         now = 0.0
         one, _other = Heartbeat(study, lambda: now), Heartbeat(study)
-        assert not one.abandoned(0)
-        now = heartbeat.GRACE + 1
-        assert one.abandoned(0)
+        assert not one.is_unclaimed(0)
+        now = heartbeat.GRACE_PERIOD + 1
+        assert one.is_unclaimed(0)
 
-    def test_signs_of_life_are_rare(self, tmp_path: Path) -> None:
+    def test_heartbeats_are_stored_once_per_interval(self, tmp_path: Path) -> None:
         study, _ = a_study(tmp_path)
-        every = heartbeat.BEAT_EVERY
+        every = heartbeat.INTERVAL
         times = iter((0.0, 1.0, every, every, every + 1, 2 * every, 2 * every))
         mine = Heartbeat(study, lambda: next(times))
         for _ in range(4):
             mine.record()
-        assert study.user_attrs[f"worker:{mine.me}"]["beats"] == 2
+        assert workers_of(study)[mine.worker]["beats"] == 2
 
 
 class TestReporter:
-    """What a job tells the study, and hears from it."""
+    """What a job stores in the study, and the answers of the pruner."""
 
-    def reporter(self, path: Path, trial: int, run: int = 0) -> Reporter:
-        return Reporter(Place(str(path / "study.journal"), "it", trial, run), every=100, budget=1000)
+    def reporter(self, path: Path, trial: int, seed_index: int = 0) -> Reporter:
+        return Reporter(
+            JobLink(str(path / "study.journal"), "it", trial, seed_index), eval_frequency=100, budget=1000
+        )
 
-    def test_the_worse_half_is_pruned_at_the_same_evaluation(self, tmp_path: Path) -> None:
+    def test_median_pruner_compares_trials_at_the_same_evaluation(self, tmp_path: Path) -> None:
         study, trials = a_study(tmp_path, pruner=MEDIAN)
         good, bad = trials.next(), trials.next()
         assert good is not None
         assert bad is not None
         well = self.reporter(tmp_path, good.number)
         assert [well(100, 5.0), well(200, 9.0)] == [None, None]
-        well.finish("finished", "its budget", 5, {"return": 9.0}, tmp_path)
+        well.finish(RunState.FINISHED, "its budget", 5, {"return": 9.0}, tmp_path)
         trials.tell(good.number, TrialState.COMPLETE, [9.0])
         badly = self.reporter(tmp_path, bad.number)
         assert badly(100, 6.0) is None
         assert badly(200, 8.0) == "pruned by the sweep's MedianPruner after evaluation 2"
         assert study.trials[0].intermediate_values == {1: 5.0, 2: 9.0}
 
-    def test_a_run_that_goes_on_reports_an_evaluation_once(self, tmp_path: Path) -> None:
+    def test_resumed_run_reports_each_evaluation_once(self, tmp_path: Path) -> None:
         study, trials = a_study(tmp_path)
         trial = trials.next()
         assert trial is not None
@@ -302,7 +310,7 @@ class TestReporter:
         self.reporter(tmp_path, 0)(200, 6.0)
         assert study.trials[0].intermediate_values == {1: 5.0, 2: 6.0}
 
-    def test_evaluations_are_numbered_by_the_period_that_ended(self, tmp_path: Path) -> None:
+    def test_reports_are_numbered_by_completed_evaluation_periods(self, tmp_path: Path) -> None:
         study, trials = a_study(tmp_path)
         trials.next()
         reporter = self.reporter(tmp_path, 0)
@@ -322,7 +330,9 @@ class TestReporter:
             },
         ],
     )
-    def test_a_run_that_was_killed_hears_the_same_again(self, tmp_path: Path, pruner: dict[str, Any]) -> None:
+    def test_resumed_run_gets_the_same_answers_of_the_pruner(
+        self, tmp_path: Path, pruner: dict[str, Any]
+    ) -> None:
         _, trials = a_study(tmp_path, pruner=pruner)
         trials.next()
         well = self.reporter(tmp_path, 0)
@@ -330,44 +340,46 @@ class TestReporter:
         trials.tell(0, TrialState.COMPLETE, [9.0])
         trials.next()
         badly = self.reporter(tmp_path, 1)
-        heard = [badly(100, 6.0), badly(200, 4.0)]
-        assert heard[0] is None
-        assert heard[1] is not None
+        answers = [badly(100, 6.0), badly(200, 4.0)]
+        assert answers[0] is None
+        assert answers[1] is not None
         again = self.reporter(tmp_path, 1)
-        assert [again(100, 6.0), again(200, 4.0)] == heard
+        assert [again(100, 6.0), again(200, 4.0)] == answers
 
-    def test_later_seeds_report_the_aggregate_beyond_the_earlier_ones(self, tmp_path: Path) -> None:
+    def test_later_seed_reports_the_aggregate_after_the_steps_of_earlier_seeds(self, tmp_path: Path) -> None:
         study, trials = a_study(tmp_path)
         trials.next()
-        self.reporter(tmp_path, 0).finish("finished", "its budget", 5, {"return": 10.0}, tmp_path)
-        self.reporter(tmp_path, 0, run=1)(100, 20.0)
+        self.reporter(tmp_path, 0).finish(RunState.FINISHED, "its budget", 5, {"return": 10.0}, tmp_path)
+        self.reporter(tmp_path, 0, seed_index=1)(100, 20.0)
         assert study.trials[0].intermediate_values == {12: 15.0}
 
-    def test_validation_leaves_the_finished_trial_alone(self, tmp_path: Path) -> None:
+    def test_validation_run_is_stored_in_the_study_and_reports_no_evaluation(self, tmp_path: Path) -> None:
         study, trials = a_study(tmp_path)
         trials.next()
         trials.tell(0, TrialState.COMPLETE, [1.0])
-        stop_callback = self.reporter(tmp_path, 0, run=2)
-        assert stop_callback(100, 3.0) is None
-        stop_callback.finish("finished", "its budget", 7, {"return": 3.0}, tmp_path)
-        assert study.user_attrs[validation_key(0, 2)]["metrics"] == {"return": 3.0}
+        validation = self.reporter(tmp_path, 0, seed_index=2)
+        assert validation(100, 3.0) is None
+        validation.finish(RunState.FINISHED, "its budget", 7, {"return": 3.0}, tmp_path)
+        stored = validation_of(study, 0, 2)
+        assert stored is not None
+        assert stored.metrics == {"return": 3.0}
 
-    def test_with_wilcoxon_evaluations_are_not_reported(self, tmp_path: Path) -> None:
+    def test_evaluations_are_not_reported_to_the_wilcoxon_pruner(self, tmp_path: Path) -> None:
         study, trials = a_study(tmp_path, pruner=WILCOXON, seeds=2)
         trials.next()
         assert self.reporter(tmp_path, 0)(100, 3.0) is None
         assert study.trials[0].intermediate_values == {}
 
-    def test_the_outcome_of_a_trial_that_was_finished_meanwhile_is_no_error(self, tmp_path: Path) -> None:
+    def test_outcome_for_a_trial_finished_by_another_process_is_ignored(self, tmp_path: Path) -> None:
         study, trials = a_study(tmp_path)
         trials.next()
         reporter = self.reporter(tmp_path, 0)
         trials.tell(0, TrialState.FAIL)
-        reporter.finish("finished", "its budget", 5, {"return": 1.0}, tmp_path)
-        assert "run_0" not in study.trials[0].user_attrs
+        reporter.finish(RunState.FINISHED, "its budget", 5, {"return": 1.0}, tmp_path)
+        assert TrialRecord(study.trials[0]).runs == []
 
 
-def test_the_runs_of_a_study_are_one_group_for_trackers(
+def test_runs_of_a_study_have_its_name_as_logger_group(
     tmp_path: Path, program: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, trials = a_study(tmp_path)
@@ -376,13 +388,13 @@ def test_the_runs_of_a_study_are_one_group_for_trackers(
     groups: list[str | None] = []
     original = LoggerGroup.open
 
-    def noted(sinks: LoggerGroup, run_dir: Path, info: RunInfo) -> None:
+    def open_and_record(loggers: LoggerGroup, run_dir: Path, info: RunInfo) -> None:
         groups.append(info.group)
-        original(sinks, run_dir, info)
+        original(loggers, run_dir, info)
 
-    monkeypatch.setattr(LoggerGroup, "open", noted)
+    monkeypatch.setattr(LoggerGroup, "open", open_and_record)
     link = (f"study.storage={tmp_path}/study.journal", "study.name=it", "study.trial=0")
-    where = f"hydra.run.dir={trial.user_attrs['directory']}"
+    where = f"hydra.run.dir={TrialRecord(trial).directory}"
     done = program(*BUDGET, *link, where, "logging=[jsonl]")
     assert done.status == 0, done
     assert groups == ["it"]
@@ -393,7 +405,7 @@ def test_the_runs_of_a_study_are_one_group_for_trackers(
     [
         ({"n_trials": 0}, "n_trials must be at least 1"),
         ({"validate": -1}, "validate must not be negative"),
-        ({"max_failure_rate": 2.0}, "is a share, got 2"),
+        ({"max_failure_rate": 2.0}, "must be between 0 and 1, got 2"),
         ({"objective": ["return", "seconds"]}, "directions"),
         ({"objective": "retrun"}, "did you mean return"),
         ({"constraints": {"params": 3}}, "did you mean parameters"),
@@ -404,22 +416,22 @@ def test_the_runs_of_a_study_are_one_group_for_trackers(
         ({"objective": "seconds", "direction": "minimize", "pruner": MEDIAN}, "the objective is seconds"),
     ],
 )
-def test_settings_that_no_sweep_can_have(changes: dict[str, Any], message: str) -> None:
+def test_invalid_settings_of_a_sweep_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         SweepConfig(**{"sampler": TPE, "pruner": NO_PRUNER, **changes})
 
 
-def test_several_seeds_need_a_budget_for_a_pruner_to_compare_them() -> None:
+def test_pruner_with_several_seeds_needs_a_budget() -> None:
     settings = SweepConfig(sampler=TPE, pruner=MEDIAN, seeds=2, aggregate=Aggregate.iqm)
     settings.check_budget(100)
     with pytest.raises(UserError, match=r"set trainer\.max_steps"):
         settings.check_budget(None)
 
 
-def test_requeued_trials_can_be_asked_for(tmp_path: Path) -> None:
+def test_requeued_trial_is_the_next_of_the_study(tmp_path: Path) -> None:
     study, _ = a_study(tmp_path)
-    asked = study.ask()
+    first = study.ask()
     requeue(study, study.trials[0])
     assert study.trials[0].state is TrialState.WAITING
-    assert study.ask().number == asked.number
-    assert optuna.trial.TrialState.RUNNING is study.trials[0].state
+    assert study.ask().number == first.number
+    assert study.trials[0].state is TrialState.RUNNING

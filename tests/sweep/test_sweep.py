@@ -1,4 +1,4 @@
-"""Sweeps as a user runs them, with the real program: killed, stopped, failing, shared, validated."""
+"""Sweeps of the real program: killed, stopped, failing, shared, validated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from dqn_runner.config.schema import CONF
-from dqn_runner.sweep.storages.opening import open_storage
+from dqn_runner.sweep.storages.factory import open_storage
+from dqn_runner.sweep.trial_record import RunState, TrialRecord
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli
 
 SWEEP = ("-m", "hydra/sweeper=optuna", "hydra.sweep.dir=sweep", *BUDGET, "logging=[file,jsonl]")
@@ -50,19 +51,19 @@ def results_of(cwd: Path) -> Any:
     return OmegaConf.load(cwd / "sweep" / "optimization_results.yaml")
 
 
-def until(true: Callable[[], bool]) -> None:
-    """Wait for what must happen; the deadline is far beyond what a loaded machine needs."""
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition; the deadline is long enough for a loaded machine."""
     deadline = time.monotonic() + 120
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def pid_of(run_dir: Path) -> int:
     """The process that writes a run directory."""
-    said = re.match(r"pid (\d+)", (run_dir / ".lock").read_text())
-    assert said is not None
-    return int(said[1])
+    owner = re.match(r"pid (\d+)", (run_dir / ".lock").read_text())
+    assert owner is not None
+    return int(owner[1])
 
 
 def alive(pid: int) -> bool:
@@ -70,11 +71,11 @@ def alive(pid: int) -> bool:
 
 
 def content(trial: FrozenTrial) -> tuple[Any, ...]:
-    runs = [run["metrics"]["return"] for key, run in trial.user_attrs.items() if key.startswith("run_")]
+    runs = [run.metrics["return"] for run in TrialRecord(trial).runs]
     return (trial.number, trial.state, trial.params, trial.values, trial.intermediate_values, runs)
 
 
-def test_a_sweep_that_is_killed_goes_on_to_what_it_would_have_come_to(tmp_path: Path) -> None:
+def test_killed_sweep_resumes_to_the_results_of_an_uninterrupted_one(tmp_path: Path) -> None:
     arguments = (LEARNING_RATE, "hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=2")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for cwd in (whole, killed):
@@ -87,7 +88,7 @@ def test_a_sweep_that_is_killed_goes_on_to_what_it_would_have_come_to(tmp_path: 
     job = pid_of(first)
     sweeper.kill()
     sweeper.communicate()
-    until(lambda: not alive(job))  # nobody is there to wait for it
+    until(lambda: not alive(job))  # its parent is dead and cannot wait for it
 
     second = killed / "sweep" / "1" / "seed_1"
     sweeper = start(killed, *arguments)
@@ -105,7 +106,7 @@ def test_a_sweep_that_is_killed_goes_on_to_what_it_would_have_come_to(tmp_path: 
     assert len(trials_of(killed)) == 2
 
 
-def test_a_signal_stops_a_sweep_in_good_order(tmp_path: Path) -> None:
+def test_sweep_saves_its_runs_and_stops_after_a_signal(tmp_path: Path) -> None:
     arguments = (LEARNING_RATE, "hydra.sweeper.n_trials=2", "trainer.max_steps=100000")
     sweeper = start(tmp_path, *arguments)
     run_dir = tmp_path / "sweep" / "0"
@@ -113,23 +114,23 @@ def test_a_signal_stops_a_sweep_in_good_order(tmp_path: Path) -> None:
     sweeper.send_signal(signal.SIGTERM)
     out, _ = sweeper.communicate()
     assert sweeper.returncode == 143, out
-    assert out.splitlines()[-1] == "stopping: the jobs save their state, and the same command goes on"
+    assert out.splitlines()[-1] == "stopping: the jobs save their state; repeat the command to continue"
     assert "stopped by SIGTERM" in (run_dir / "logs" / "training.log").read_text()
     assert [trial.state.name for trial in trials_of(tmp_path)] == ["RUNNING"]
 
 
-def test_two_processes_share_a_study(tmp_path: Path) -> None:
+def test_two_sweeps_share_a_study(tmp_path: Path) -> None:
     arguments = (LEARNING_RATE, "hydra.sweeper.n_trials=4")
     both = [start(tmp_path, *arguments) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
     trials = trials_of(tmp_path)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
-    assert len({trial.user_attrs["worker"] for trial in trials}) == 2
-    assert all("4 complete" in text for text in said)
+    assert len({TrialRecord(trial).worker for trial in trials}) == 2
+    assert all("4 complete" in text for text in outputs)
 
 
-def test_failures_and_divergence_cost_only_their_own_trials(tmp_path: Path) -> None:
+def test_failures_and_divergence_end_only_their_own_trials(tmp_path: Path) -> None:
     done = run_cli(
         *SWEEP,
         "agent.batch_size=8,100000",
@@ -146,11 +147,12 @@ def test_failures_and_divergence_cost_only_their_own_trials(tmp_path: Path) -> N
         (100000, 1e-3): "FAIL",
         (100000, 1e30): "FAIL",
     }
-    assert (
-        "agent.batch_size=100000 is larger than agent.replay.capacity"
-        in found[(100000, 1e30)].user_attrs["error"]
-    )
-    assert "learning diverged" in found[(8, 1e30)].user_attrs["diverged"]
+    failed = TrialRecord(found[(100000, 1e30)]).reason(RunState.FAILED)
+    assert failed is not None
+    assert "agent.batch_size=100000 is larger than agent.replay.capacity" in failed
+    diverged = TrialRecord(found[(8, 1e30)]).reason(RunState.DIVERGED)
+    assert diverged is not None
+    assert "learning diverged" in diverged
     assert results_of(tmp_path).trials == {
         "complete": 1,
         "pruned": 0,
@@ -161,9 +163,7 @@ def test_failures_and_divergence_cost_only_their_own_trials(tmp_path: Path) -> N
     }
 
 
-def test_an_env_that_is_broken_is_named_in_the_study_and_in_the_log_of_its_job(
-    tmp_path: Path, my_env: str
-) -> None:
+def test_traceback_of_a_failed_job_is_in_the_study_and_in_its_log(tmp_path: Path, my_env: str) -> None:
     (tmp_path / "broken").touch()
     done = run_cli(*SWEEP, f"env._target_={my_env}", LEARNING_RATE, "hydra.sweeper.n_trials=1", cwd=tmp_path)
     assert done.status == 0
@@ -171,10 +171,12 @@ def test_an_env_that_is_broken_is_named_in_the_study_and_in_the_log_of_its_job(
     line = 'raise RuntimeError("the sensor is lost")'
     assert line in (tmp_path / "sweep" / "0" / "job.log").read_text()
     (trial,) = trials_of(tmp_path)
-    assert line in trial.user_attrs["traceback"]
+    traceback = TrialRecord(trial).traceback
+    assert traceback is not None
+    assert line in traceback
 
 
-def test_the_best_is_validated_on_fresh_seeds_and_runs_as_it_is(tmp_path: Path) -> None:
+def test_best_trial_is_validated_on_fresh_seeds_and_can_be_run_again(tmp_path: Path) -> None:
     settings = ("hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=2", "hydra.sweeper.validate=2", "seed=5")
     done = run_cli(*SWEEP, LEARNING_RATE, *settings, "hydra.sweeper.n_jobs=2", cwd=tmp_path)
     assert done.status == 0, done.err
@@ -189,7 +191,7 @@ def test_the_best_is_validated_on_fresh_seeds_and_runs_as_it_is(tmp_path: Path) 
     assert records(tmp_path / "again") == records(validated)
 
 
-def test_a_pruned_run_has_an_exit_status_of_its_own_and_its_artefacts(tmp_path: Path) -> None:
+def test_pruned_run_exits_with_status_4_and_has_its_artefacts(tmp_path: Path) -> None:
     pruner = (
         "hydra.sweeper.pruner._target_=optuna.pruners.ThresholdPruner",
         "hydra.sweeper.pruner.lower=1000",
@@ -199,7 +201,10 @@ def test_a_pruned_run_has_an_exit_status_of_its_own_and_its_artefacts(tmp_path: 
     assert "There is no best trial: no trial has completed." in done.out
     (trial,) = trials_of(tmp_path)
     assert trial.state.name == "PRUNED"
-    assert trial.user_attrs["pruned"] == "pruned by the sweep's ThresholdPruner after evaluation 1"
+    assert (
+        TrialRecord(trial).reason(RunState.PRUNED)
+        == "pruned by the sweep's ThresholdPruner after evaluation 1"
+    )
     run_dir = tmp_path / "sweep" / "0"
     assert (run_dir / "metrics.json").exists()
     assert (run_dir / "checkpoints" / "best.pt").exists()
@@ -211,11 +216,11 @@ def test_a_pruned_run_has_an_exit_status_of_its_own_and_its_artefacts(tmp_path: 
     assert freed.status == 0, freed.err
 
 
-def test_a_dry_run_says_what_it_would_take_and_starts_nothing(tmp_path: Path) -> None:
+def test_dry_run_prints_an_estimate_and_starts_nothing(tmp_path: Path) -> None:
     settings = ("hydra.sweeper.n_trials=6", "hydra.sweeper.seeds=2", "hydra.sweeper.validate=3")
     done = run_cli(*SWEEP, LEARNING_RATE, *settings, "hydra.sweeper.dry_run=true", cwd=tmp_path)
     assert done.status == 0, done.err
-    assert done.out.startswith("runs    15: 6 trials of 2 seed(s) and 3 to validate the best, 1 at once")
+    assert done.out.startswith("runs    15: 6 trials of 2 seed(s) and 3 to validate the best, 1 at a time")
     assert not (tmp_path / "sweep").exists()
 
 
@@ -231,24 +236,25 @@ def error(outcome: Outcome) -> str:
         ((LEARNING_RATE, "hydra.sweeper.sampler=tpee"), "did you mean hydra/sweeper/sampler=tpe"),
         ((LEARNING_RATE, "hydra.sweeper.sampler=grid"), "agent.learning_rate"),
         ((LEARNING_RATE, "hydra.sweep.subdir=x"), "hydra.sweep.subdir cannot be set"),
+        (("hydra.sweeper.search_space.x=1",), "the search space is hydra.sweeper.params"),
+        (("+hydra.sweeper.search_space.x=1",), "the search space is hydra.sweeper.params"),
+        ((LEARNING_RATE, "+hydra.sweeper.n_trial=1"), "did you mean 'hydra.sweeper.n_trials'"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused_before_it_begins(
+def test_invalid_sweep_is_rejected_before_it_starts(
     program: Callable[..., Outcome], tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     assert message in error(program(*SWEEP, *arguments))
     assert not list(tmp_path.glob("sweep/[0-9]*"))
 
 
-def test_a_configuration_that_jobs_would_not_read_is_refused(
-    program: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_sweep_with_config_path_is_rejected(program: Callable[..., Outcome], tmp_path: Path) -> None:
     shutil.copytree(CONF, tmp_path / "conf")
-    refused = program(f"--config-path={tmp_path}/conf", *SWEEP, LEARNING_RATE)
-    assert refused.error.endswith("add options with --config-dir instead")
+    outcome = program(f"--config-path={tmp_path}/conf", *SWEEP, LEARNING_RATE)
+    assert outcome.error.endswith("add options with --config-dir instead")
 
 
-def test_a_job_takes_up_no_run_of_another_trial(
+def test_job_does_not_resume_a_run_of_another_trial(
     program: Callable[..., Outcome], tmp_path: Path, finished_run: Path
 ) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
@@ -256,7 +262,7 @@ def test_a_job_takes_up_no_run_of_another_trial(
     assert "run holds a run that is not of this trial (agent.learning_rate: " in found.error
 
 
-def test_an_experiment_that_was_changed_meanwhile_is_another_question(
+def test_changed_experiment_file_is_rejected_when_the_sweep_is_repeated(
     program: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
@@ -264,5 +270,5 @@ def test_an_experiment_that_was_changed_meanwhile_is_another_question(
         file = tmp_path / "conf" / "experiment" / "mine.yaml"
         file.write_text(f"# @package _global_\nagent:\n  batch_size: {steps}\n")
         command = ("--config-dir=conf", *SWEEP, LEARNING_RATE, "experiment=mine", "agent.learning_starts=1")
-        done = program(*command, "hydra.sweeper.sampler.no_such=1")  # the study is made before its sampler
+        done = program(*command, "hydra.sweeper.sampler.no_such=1")  # the study is created before its sampler
     assert "another agent.batch_size (agent.batch_size: 150 -> 200)" in done.error

@@ -1,4 +1,4 @@
-"""The configuration of a trial as an experiment of its own, which composes without the sweep's command."""
+"""Writes the configuration of a trial as an experiment, which composes without the command of the sweep."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from dqn_runner.sweep.jobs import Command
 
 NAME = "best_config"
 PRIMARY = "config"
-"""The configuration that the program composes where the command line names no other."""
+"""The name of the configuration if the command line gives none."""
 
 Choices = dict[str, str | list[str] | None]
-"""Config groups and the names of their options."""
+"""The options chosen for config groups."""
 
 
 def write_best_config(
     command: Command, overrides: Sequence[str], directory: Path, header: Sequence[str]
 ) -> list[str]:
-    """Write `directory`/experiment/best_config.yaml: what `command` composes with the `overrides` of a trial.
+    """Write `directory`/experiment/best_config.yaml: the configuration of `command` and `overrides`.
 
-    The lines of `header` say which trial it is; where they stand in the file already, it stays as it is.
-    Options that only the command's --config-dir or hydra.searchpath has are copied into `directory`, so that
-    `--config-dir DIRECTORY experiment=best_config` composes wherever the program is installed. To be called
-    within a Hydra run. Returns what composes to something else than in the trial, as `key: trial -> file`:
-    nothing, unless the sweep removed settings or added some where YAML cannot.
+    The comment lines `header` identify the trial; a file that has them already is not written again. Options
+    from the --config-dir or hydra.searchpath of the command are copied into `directory`, so that
+    `--config-dir DIRECTORY experiment=best_config` composes on any installation. Call it within a Hydra run.
+
+    Returns the differences between the trial and the file, as `key: trial -> file`. There are none, unless
+    the sweep removed settings, or added settings that a YAML file cannot add.
     """
     file = directory / "experiment" / f"{NAME}.yaml"
     head = "".join(f"# {' '.join(line.split())}\n" for line in ("@package _global_", *header))
@@ -45,11 +46,11 @@ def write_best_config(
         return []
     ours = GlobalHydra.instance().config_loader()
     arguments = parse_arguments(list(command.flags))
-    asked = expand_arguments([o for o in (*command.fixed, *overrides) if not is_about_the_session(o)])
+    requested = expand_arguments([o for o in (*command.fixed, *overrides) if not is_session_override(o)])
     path = search_path(command)
-    trial = _Composition(ours, arguments.config_name or PRIMARY, [*asked, *path])
+    trial = _Composition(ours, arguments.config_name or PRIMARY, [*requested, *path])
     cfg = trial.compose()
-    apply_env_target(cfg, {override.key_or_group for override in parse_overrides(asked)})
+    apply_env_target(cfg, {override.key_or_group for override in parse_overrides(requested)})
     entries, base = _choose(ours, trial.choices, path)
     values = _difference(_values(cfg), _values(base.compose()))
     for option in base.options:
@@ -62,38 +63,37 @@ def write_best_config(
     return changes(leaves(_values(cfg)), leaves(_values(written)))
 
 
-def is_about_the_session(override: str) -> bool:
-    """Whether an override asks something of one command, and is no part of a run's configuration."""
+def is_session_override(override: str) -> bool:
+    """Whether an override applies to one session only, and is not part of the configuration of a run."""
     return parse_overrides([override])[0].key_or_group.partition(".")[0] in SESSION_KEYS
 
 
 def search_path(command: Command) -> list[str]:
-    """Where else than in --config-dir the command looks for options."""
+    """The overrides of hydra.searchpath."""
     return [o for o in command.hydra if o.lstrip("+").startswith("hydra.searchpath")]
 
 
 class _Composition:
-    """The options that a configuration is composed of, and what they come to."""
+    """The options that a configuration is composed of, and the configuration."""
 
     def __init__(self, loader: Any, name: str, overrides: Sequence[str]) -> None:
-        """Look the options up, without reading more than their defaults lists."""
+        """Resolve the options; reads only their defaults lists."""
         self._load: Callable[[], DictConfig] = lambda: loader.load_configuration(
             name, list(overrides), RunMode.RUN
         )
         found = loader.compute_defaults_list(name, list(overrides), RunMode.RUN)
         defaults = [d for d in found.defaults if not d.config_path.startswith("hydra/") and not d.primary]
         self.options: list[str] = [default.config_path for default in defaults]
-        """As paths below a directory of options."""
+        """As paths relative to a directory of options."""
         recipes = {default.config_path for default in defaults if default.package == ""}
         self.choices: Choices = {
             group: name
             for group, name in found.overrides.known_choices.items()
             if not group.startswith("hydra/") and f"{group.partition('@')[0]}/{name}" not in recipes
         }
-        """Recipes (options of the package _global_) are left out: they speak of other groups, and dissolve in
-        what those become."""
+        """Without recipes (options of the package _global_): the groups that they set are included."""
         lists: dict[str, list[str]] = {}
-        for default in defaults:  # Hydra knows no choice of a group that takes a list
+        for default in defaults:  # Hydra records no choice for a group with a list
             group, _, option = default.config_path.rpartition("/")
             if group and default.parent == name and default.config_path not in recipes:
                 lists.setdefault(group, []).append(option)
@@ -105,15 +105,15 @@ class _Composition:
 
 
 def _values(cfg: DictConfig) -> dict[str, Any]:
-    """What a run is a function of, with interpolations as they are written."""
+    """The settings of a run, with unresolved interpolations."""
     values: Any = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
     return {key: value for key, value in values.items() if key not in ("hydra", *SESSION_KEYS)}
 
 
 def _choose(loader: Any, wanted: Choices, path: Sequence[str]) -> tuple[list[Choices], _Composition]:
-    """The entries of a defaults list that choose what is wanted where that is not the default.
+    """The entries of a defaults list that differ from the defaults, and their composition.
 
-    An option brings options of the groups below it, so those are compared once it is chosen.
+    An option selects options of the groups below it, so these are compared after it is chosen.
     """
     entries: list[Choices] = []
     overrides: list[str] = []
@@ -134,7 +134,7 @@ def _choose(loader: Any, wanted: Choices, path: Sequence[str]) -> tuple[list[Cho
 
 
 def _difference(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be merged into `old` to make `new` of it."""
+    """The settings that must be merged into `old` to get `new`."""
     found: dict[str, Any] = {}
     known = leaves(old)
     for path, value in leaves(new).items():
@@ -147,7 +147,7 @@ def _difference(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any
 
 
 def _copy_option(option: str, cfg: DictConfig, directory: Path) -> None:
-    """Copy an option into `directory` if it comes from a directory that the user named."""
+    """Copy an option into `directory` if it comes from a directory of the user."""
     for source in cfg.hydra.runtime.config_sources:
         file = Path(source.path) / f"{option}.yaml"
         if source.schema != "file" or not file.is_file():
@@ -160,7 +160,7 @@ def _copy_option(option: str, cfg: DictConfig, directory: Path) -> None:
 
 
 def _loader(ours: Any, directory: Path) -> Any:
-    """What composes for a user who names `directory` as --config-dir."""
+    """The loader of a command with `directory` as --config-dir."""
     path = copy.deepcopy(ours.get_search_path())
     path.get_path()[:] = [entry for entry in path.get_path() if entry.provider != "command-line"]
     where = f"file://{directory.absolute()}"

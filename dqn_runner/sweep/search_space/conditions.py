@@ -1,4 +1,4 @@
-"""Parameters that have a meaning only beside certain values of others."""
+"""Conditions: parameters that are searched only for certain values of other settings."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from dqn_runner.sweep.search_space.parameters import Parameter
 def resolve_conditions(
     parameters: Sequence[Parameter], narrowed: Collection[str], fixed: Mapping[str, str]
 ) -> Iterator[Parameter]:
-    """Those of `parameters` that some trial can have, with only the conditions left that trials decide.
+    """The parameters that at least one trial can have, with the conditions that depend on the trial.
 
-    `fixed` are the texts of settings that are the same in all trials, and `narrowed` the keys whose values
-    the command line chose: both may leave a parameter of YAML without use, such as the atoms of C51 in a
-    sweep without it. Raises a UserError for a condition that YAML alone can never meet, and for one on a
-    setting that is not known where it is needed.
+    `fixed` are the values (as texts of overrides) of settings that all trials share, and `narrowed` the keys
+    that the command line gives. Either can make a parameter of the YAML file unused, such as the number of
+    atoms of C51 in a sweep without C51. Raises UserError for a condition that can never hold by the YAML file
+    alone, and for one on a setting that is neither fixed nor searched before it.
     """
-    _refuse_cycles(parameters)
+    _reject_cycles(parameters)
     earlier: dict[str, Parameter] = {}
     unused: set[str] = set()
     for number, parameter in enumerate(parameters):
         when: dict[str, tuple[str, ...]] = {}
-        useful = True
+        used = True
         for key, allowed in parameter.when.items():
             if key in fixed:
-                useful &= fixed[key] in allowed
+                used &= fixed[key] in allowed
             elif key in earlier:
                 possible = _possible(parameter, earlier[key], allowed, key in narrowed)
-                useful &= bool(possible)
+                used &= bool(possible)
                 when[earlier[key].name] = possible
             elif key in unused:
-                useful = False
+                used = False
             else:
                 raise UserError(_unknown(parameter, key, parameters[number + 1 :]))
-        if useful:
+        if used:
             earlier[bare_key(parameter.name)] = replace(parameter, when=when)
             yield earlier[bare_key(parameter.name)]
         else:
@@ -48,31 +48,31 @@ def resolve_conditions(
 def _possible(
     parameter: Parameter, other: Parameter, allowed: tuple[str, ...], narrowed: bool
 ) -> tuple[str, ...]:
-    """Those of the values `allowed` that `other` can have."""
+    """The values in `allowed` that `other` can have."""
     if other.values() is None:
         raise UserError(
             f"{parameter.name} depends on {other.name}, which is continuous; conditions can only be on "
             "choices and ranges"
         )
-    possible = tuple(text for text in allowed if other.takes(text))
+    possible = tuple(text for text in allowed if other.contains(text))
     if not narrowed and possible != allowed:
         never = ", ".join(text for text in allowed if text not in possible)
         raise UserError(
-            f"{parameter.name} depends on {other.name} being {never}, which it never is; correct one of them"
+            f"{parameter.name} depends on {other.name} being {never}, which it cannot be; correct one of them"
         )
     return possible
 
 
 def _unknown(parameter: Parameter, key: str, later: Sequence[Parameter]) -> str:
     if key in {bare_key(other.name) for other in later}:
-        return f"{parameter.name} depends on {key}, which comes after it; write {key} first"
+        return f"{parameter.name} depends on {key}, which is defined after it; write {key} first"
     return (
         f"{parameter.name} depends on {key}, which is neither searched nor fixed; add it to "
         f"hydra.sweeper.params, or give {key}=... on the command line"
     )
 
 
-def _refuse_cycles(parameters: Sequence[Parameter]) -> None:
+def _reject_cycles(parameters: Sequence[Parameter]) -> None:
     try:
         TopologicalSorter({bare_key(p.name): set(p.when) for p in parameters}).prepare()
     except CycleError as error:

@@ -1,4 +1,4 @@
-"""One swept setting: what Optuna draws it from, and the overrides that its values become."""
+"""One searched setting: the distribution that Optuna samples from, and the override for each value."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from dqn_runner.core.exceptions import UserError
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 Scalar = bool | int | float | str | None
 Conditions = Mapping[str, tuple[str, ...]]
-"""For each of some settings, the values (as texts of overrides) that it may have."""
+"""For each setting that a parameter depends on, the values (as texts of overrides) for which it is used."""
 
 TYPES = ("categorical", "float", "int")
 EXPLICIT = ("type", "choices", "low", "high", "log", "step")
-"""The fields of a distribution that is spelt out, as in hydra-optuna-sweeper."""
+"""The fields of a distribution given as a mapping, as in hydra-optuna-sweeper."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A setting in which trials differ."""
+    """A setting that differs between trials."""
 
     name: str
     """The key of the override, and its name in the study."""
     distribution: Distribution
     texts: tuple[str, ...] = ()
-    """Its choices as texts of overrides, where the distribution is categorical. A study keeps numbers,
-    strings, booleans and null as they are, and of a list only this text."""
+    """The choices of a categorical distribution as texts of overrides. A study stores numbers, strings,
+    booleans and null as they are, but only the text of a list."""
     when: Conditions = field(default_factory=dict[str, tuple[str, ...]])
-    """It is only suggested where these hold."""
+    """The parameter is suggested only if these hold."""
 
     def suggest(self, trial: optuna.Trial) -> str:
-        """This trial's value, as the text of an override."""
+        """The value for this trial, as the text of an override."""
         match self.distribution:
             case CategoricalDistribution() as d:
                 chosen = trial.suggest_categorical(self.name, d.choices)
@@ -56,7 +56,7 @@ class Parameter:
                 return format_value(trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log))
 
     def values(self) -> Sequence[Scalar] | None:
-        """Everything that can be drawn; None for a continuum."""
+        """All values of the distribution; None if it is continuous."""
         match self.distribution:
             case CategoricalDistribution() as d:
                 return d.choices
@@ -68,55 +68,55 @@ class Parameter:
                 low, high, step = (Decimal(str(number)) for number in (d.low, d.high, d.step))
                 return [float(low + i * step) for i in range(int((high - low) / step) + 1)]
 
-    def takes(self, text: str) -> bool:
-        """Whether `text` is among its values."""
+    def contains(self, text: str) -> bool:
+        """Whether one of the values has this text."""
         return text in (self.texts or map(format_value, self.values() or ()))
 
     def definition(self) -> dict[str, Any]:
-        """Plain JSON: equal where the parameters are."""
+        """Plain JSON values, which are equal if the parameters are."""
         when = {key: list(texts) for key, texts in self.when.items()}
         return {**json.loads(distribution_to_json(self.distribution)), "when": when}
 
 
 def from_override(override: Override, when: Conditions) -> Parameter | None:
-    """What an override sweeps over, in Hydra's grammar; None if it is a single value.
+    """The parameter of an override in Hydra's grammar; None if the override is a single value.
 
-    Means what it means to hydra-optuna-sweeper: `range` includes its end, and is of whole numbers where
-    all of it are; `interval` is continuous, and of whole numbers under `int(...)`.
+    The meaning is that of hydra-optuna-sweeper: `range` includes its end, and has integer values if all its
+    numbers are integers; `interval` is continuous, and has integer values within `int(...)`.
     """
     name, sweep = override.get_key_element(), override.value()
     if not override.is_sweep_override():
         return None
     if override.is_delete():
-        raise UserError(f"{override.input_line}: what is deleted cannot differ between trials")
+        raise UserError(f"{override.input_line}: a deleted setting cannot be searched")
     match sweep:
         case ChoiceSweep():
-            _refuse_tags(name, sweep.tags, ())
+            _reject_tags(name, sweep.tags, ())
             return _choice(name, [(unquote(item), format_value(unquote(item))) for item in sweep.list], when)
         case RangeSweep(shuffle=True):
-            _refuse_tags(name, sweep.tags, ())
+            _reject_tags(name, sweep.tags, ())
             return _choice(name, [(item, format_value(item)) for item in sweep.range()], when)
         case RangeSweep():
-            _refuse_tags(name, sweep.tags, ("log",))
+            _reject_tags(name, sweep.tags, ("log",))
             assert sweep.start is not None
             assert sweep.stop is not None
             return _numbers(name, sweep.start, sweep.stop, sweep.step, "log" in sweep.tags, when)
         case IntervalSweep():
-            _refuse_tags(name, sweep.tags, ("log",))
+            _reject_tags(name, sweep.tags, ("log",))
             assert sweep.start is not None
             assert sweep.end is not None
             return _numbers(name, sweep.start, sweep.end, None, "log" in sweep.tags, when)
         case _:
-            raise UserError(f"{override.input_line}: glob is not known to a search; name the options")
+            raise UserError(f"{override.input_line}: a search does not support glob; list the options")
 
 
 def from_value(name: str, value: Any, when: Conditions) -> Parameter:
-    """A single value, for a setting that only sometimes has a meaning."""
+    """A parameter with a single value, for a setting that has a condition."""
     return _choice(name, [(value, format_value(value))], when)
 
 
 def from_fields(name: str, fields: Mapping[str, Any], when: Conditions) -> Parameter:
-    """A distribution that is spelt out: `type` and either `choices`, or `low`, `high`, `log` and `step`."""
+    """A parameter given as a mapping: `type` and either `choices`, or `low`, `high`, `log` and `step`."""
     kind = fields.get("type")
     if kind not in TYPES:
         raise UserError(f"{name}: type must be one of {', '.join(TYPES)}, got {kind!r}")
@@ -130,7 +130,7 @@ def from_fields(name: str, fields: Mapping[str, Any], when: Conditions) -> Param
 
 
 def _choice(name: str, choices: Sequence[tuple[Any, str]], when: Conditions) -> Parameter:
-    """`choices` are values, each with its text."""
+    """`choices` are the values, each with its text."""
     kept: list[Scalar] = []
     texts: list[str] = []
     for value, text in choices:
@@ -138,16 +138,16 @@ def _choice(name: str, choices: Sequence[tuple[Any, str]], when: Conditions) -> 
         texts.append(text)
         first = min(kept.index(kept[-1]), texts.index(text))
         if first < len(kept) - 1:
-            raise UserError(f"{name}: a study cannot tell the choices {texts[first]} and {text} apart")
+            raise UserError(f"{name}: a study cannot distinguish the choices {texts[first]} and {text}")
     if not kept:
-        raise UserError(f"{name}: there is nothing to choose from")
+        raise UserError(f"{name}: the list of choices is empty")
     return Parameter(name, CategoricalDistribution(kept), tuple(texts), when)
 
 
 def _numbers(
     name: str, low: float, high: float, step: float | None, log: bool, when: Conditions
 ) -> Parameter:
-    """From `low` to `high`, in steps if one is given; whole numbers where all of them are."""
+    """Numbers from `low` to `high`, in steps if `step` is given; integers if all three are."""
     given = [number for number in (low, high, step) if number is not None]
     kind = int if all(isinstance(number, int) for number in given) else float
     low, high = kind(low), kind(high)
@@ -155,7 +155,7 @@ def _numbers(
         raise UserError(f"{name}: the bounds must be finite, got {low} and {high}")
     if step is not None and step <= 0:
         raise UserError(f"{name}: the step must be positive, got {step}")
-    if step is not None and low <= high:  # end on a step; Optuna would do that with a warning
+    if step is not None and low <= high:  # the last step; Optuna would warn
         start, stride = Decimal(str(low)), Decimal(str(step))
         high = kind(start + (Decimal(str(high)) - start) // stride * stride)
     try:
@@ -174,11 +174,11 @@ def _number(name: str, key: str, value: Any, kind: type[int] | type[float]) -> f
     except (TypeError, ValueError):
         raise UserError(f"{name}: {key} must be a number, got {value!r}") from None
     if kind is int and number != int(number):
-        raise UserError(f"{name}: {key} must be a whole number, got {value!r}")
+        raise UserError(f"{name}: {key} must be an integer, got {value!r}")
     return kind(number)
 
 
-def _refuse_tags(name: str, tags: set[str], known: tuple[str, ...]) -> None:
-    if strange := tags - set(known):
-        hint = f"there is only {', '.join(known)}" if known else "a choice takes none"
-        raise UserError(f"{name}: the tag {', '.join(sorted(strange))} has no meaning here; {hint}")
+def _reject_tags(name: str, tags: set[str], known: tuple[str, ...]) -> None:
+    if unknown := tags - set(known):
+        hint = f"allowed: {', '.join(known)}" if known else "a choice takes no tags"
+        raise UserError(f"{name}: the tag {', '.join(sorted(unknown))} is not supported here; {hint}")

@@ -1,4 +1,4 @@
-"""Where a study is kept: a journal file, or a database, by URL."""
+"""Opens the storage of a study by its URL: a journal file or a database."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.storages.journal import Journal
-from dqn_runner.sweep.storages.rdb import BEING_MADE, RetryingRDBStorage, retry
+from dqn_runner.sweep.storages.rdb import CREATING_TABLES, RetryingStorage, retry
 
 FORMS = (
     "give hydra.sweeper.storage the path of a journal, sqlite:///FILE, "
@@ -20,9 +20,9 @@ FORMS = (
 )
 
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
-"""What speaks to a database whose URL does not say it."""
+"""The driver for a URL that names none."""
 
-OPTIONS: dict[str, dict[str, Any]] = {
+CONNECT_ARGS: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 60},
     "postgresql": {
         "connect_timeout": 10,
@@ -34,29 +34,29 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "mysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
 }
-"""So that a server that vanished is noticed within a minute or so, where TCP alone would take hours."""
+"""Arguments of the drivers, which detect a lost server within about a minute; TCP alone takes hours."""
 
 
-def open_storage(url: str, patience: float = 3.0) -> BaseStorage:
-    """The storage at `url`: the path of a journal file, `journal:///PATH`, or a database's URL.
+def open_storage(url: str, retry_seconds: float = 3.0) -> BaseStorage:
+    """The storage at `url`: the path of a journal file, `journal:///PATH`, or the URL of a database.
 
-    A database that does not answer is waited for so many seconds here, and ten minutes afterwards. Raises
-    UserError with what to install or to check, and no password in it.
+    A database that cannot be reached is tried for `retry_seconds` here, and for ten minutes by later calls.
+    Raises UserError with what to install or to check, and without the password.
     """
     kind, separator, path = url.partition("://")
     if not separator:
-        return _journal(Path(url))
+        return _open_journal(Path(url))
     if kind == "journal":
-        return _journal(Path(path))
-    return _database(_parsed(url), patience)
+        return _open_journal(Path(path))
+    return _open_database(_parse(url), retry_seconds)
 
 
 def without_password(url: str) -> str:
-    """A storage as one may print it."""
-    return _parsed(url).render_as_string() if "://" in url else url
+    """The URL with `***` as the password, for messages."""
+    return _parse(url).render_as_string() if "://" in url else url
 
 
-def _journal(path: Path) -> BaseStorage:
+def _open_journal(path: Path) -> BaseStorage:
     try:
         backend = Journal(path)
     except OSError as error:
@@ -65,41 +65,43 @@ def _journal(path: Path) -> BaseStorage:
         return JournalStorage(backend)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is no journal of a sweep, or is damaged ({error}); choose another hydra.sweeper.storage"
+            f"{path} is not a journal of a sweep, or is damaged ({error}); choose another "
+            "hydra.sweeper.storage"
         ) from error
 
 
-def _parsed(url: str) -> URL:
+def _parse(url: str) -> URL:
     try:
         return make_url(url)
-    except (ArgumentError, ValueError):  # their messages may hold the password
+    except (ArgumentError, ValueError):  # their messages may contain the password
         raise UserError(
-            "hydra.sweeper.storage is no URL (a password's special characters are written as in "
+            "hydra.sweeper.storage is not a URL (special characters of a password are percent-encoded: "
             f"{'%40'} for @); {FORMS}"
         ) from None
 
 
-def _database(url: URL, patience: float) -> BaseStorage:
+def _open_database(url: URL, retry_seconds: float) -> BaseStorage:
     server = url.get_backend_name()
-    if server not in OPTIONS:
-        raise UserError(f"hydra.sweeper.storage: there is no storage {url.drivername}://; {FORMS}")
+    if server not in CONNECT_ARGS:
+        raise UserError(f"hydra.sweeper.storage: unknown storage {url.drivername}://; {FORMS}")
     if server == "sqlite" and url.database in (None, "", ":memory:"):
         raise UserError("hydra.sweeper.storage: jobs cannot share a database in memory; give sqlite:///FILE")
     full = url.set(drivername=DRIVERS.get(url.drivername, url.drivername)).render_as_string(False)
     options = {
-        "connect_args": OPTIONS[server],
+        "connect_args": CONNECT_ARGS[server],
         "pool_pre_ping": True,
-        "pool_size": 1,  # a connection that a process keeps; servers have a hundred or so
+        "pool_size": 1,  # idle connections that a process keeps; servers allow about a hundred in all
         "max_overflow": -1,
     }
     try:
-        return retry(partial(RetryingRDBStorage, full, options), patience, BEING_MADE)
+        database = retry(partial(RDBStorage, full, options), retry_seconds, CREATING_TABLES)
     except UserError as error:
         raise UserError(f"{url.render_as_string()}: {error}") from error
     except ImportError as error:
         hint = f"; pip install 'dqn_runner[{server}]'" if url.drivername in DRIVERS else ""
         raise UserError(f"the driver of {url.drivername}:// is not installed{hint}") from error
     except NoSuchModuleError as error:
-        raise UserError(f"hydra.sweeper.storage: there is no driver {url.drivername}") from error
-    except RuntimeError as error:  # the tables are those of another version of Optuna
+        raise UserError(f"hydra.sweeper.storage: unknown driver {url.drivername}") from error
+    except RuntimeError as error:  # the tables were created by another version of Optuna
         raise UserError(f"{url.render_as_string()}: {str(error).strip()}") from error
+    return RetryingStorage(get_storage(database))  # pyright: ignore[reportAbstractUsage], generated methods

@@ -1,0 +1,48 @@
+"""Samplers and pruners from their configurations, and which kind a configuration is of."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from dqn_runner.core.exceptions import UserError
+
+TARGET = "_target_"
+
+
+def is_sampler(config: Mapping[str, Any], *kinds: str) -> bool:
+    """Whether `config` names a class of `optuna.samplers` in `kinds`, or a subclass of one.
+
+    Raises UserError if what it names cannot be imported.
+    """
+    return _is_subclass("sampler", config, kinds)
+
+
+def is_pruner(config: Mapping[str, Any], *kinds: str) -> bool:
+    """The same for the classes of `optuna.pruners`."""
+    return _is_subclass("pruner", config, kinds)
+
+
+def make_part(part: str, config: Mapping[str, Any], **extra: Any) -> Any:
+    """Instantiate a sampler or a pruner; `part` is which of them. Raises UserError if that fails."""
+    from hydra.utils import instantiate
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Optuna 4 knows constraints only as a function
+            return instantiate(dict(config), **extra)
+    except Exception as error:
+        raise UserError(f"hydra.sweeper.{part} cannot be built: {error.__cause__ or error}") from error
+
+
+def _is_subclass(part: str, config: Mapping[str, Any], kinds: tuple[str, ...]) -> bool:
+    import optuna  # late: the settings of a sweep are part of the help
+    from hydra.utils import get_method
+
+    try:
+        named: object = get_method(str(config[TARGET]))
+    except Exception as error:  # importing the user's module can raise anything
+        raise UserError(f"hydra.sweeper.{part} cannot be built: {error}") from error
+    module = getattr(optuna, f"{part}s")
+    return isinstance(named, type) and issubclass(named, tuple(getattr(module, kind) for kind in kinds))
