@@ -19,14 +19,14 @@ RERUN = ("--experimental-rerun", "run/.hydra/config.pickle")
 def test_rerun_of_a_finished_run_has_nothing_to_do_and_without_checkpoints_trains_again(
     run_cli_here: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    done = run_cli_here(*BUDGET, "logging=[jsonl]", SAVE, "hydra.run.dir=run")
+    done = run_cli_here(*BUDGET, "logging=[console,jsonl]", SAVE, "hydra.run.dir=run")
     assert done.status == 0, done.err
     before = records(tmp_path / "run")
 
     done = run_cli_here(*RERUN)
     assert done.status == 0, done.err
     assert done.out.startswith("nothing changed\nbest evaluation ")
-    assert "nothing to do: this run has ended" in (tmp_path / "run" / "logs" / "training.log").read_text()
+    assert "nothing to do: this run has ended" in done.err
     assert records(tmp_path / "run") == before
 
     shutil.rmtree(tmp_path / "run" / "checkpoints")

@@ -24,6 +24,7 @@ from tests.support.probes import compose_run
 
 
 def option_id(value: Any) -> str | None:
+    """A test id for the group and name of an option."""
     return "/".join(value) if isinstance(value, tuple) else None
 
 
