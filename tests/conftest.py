@@ -1,4 +1,4 @@
-"""What the tests of the whole program share: ways to call it, and a user's package to call it with."""
+"""Fixtures and helpers that run the whole program, and a user package for it to import."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from dqn_runner.run import plots
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 
 register_sweeper()  # for tests that compose a configuration without running the program
-torch.set_num_threads(1)  # threads that wait for each other cost more than these small networks
+torch.set_num_threads(1)  # for small networks, threads cost more than they save
 
-# A shell lets what it runs in the background ignore Ctrl-C, and so would the programs under test.
+# A shell makes background processes ignore SIGINT, and the programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BUDGET = (
@@ -35,7 +35,7 @@ BUDGET = (
     "agent.learning_starts=100",
     "agent.exploration.schedule.steps=500",
 )
-"""A run of a fraction of a second, in which everything happens three times."""
+"""A run of a fraction of a second, with three evaluations and three checkpoints."""
 
 MY_ENV = '''
 import os
@@ -48,11 +48,11 @@ import numpy as np
 
 
 class MyEnv(gymnasium.Env):
-    """60 features, 7 actions, episodes of 20 steps; `gain` for each action 3.
+    """60 features, 7 actions, episodes of 20 steps, and a reward of `gain` for action 3.
 
-    From its step `at` on, it does in `where` (`step` or `reset`) what a file in the working directory
-    asks for: `broken` raises, `interrupt` (consumed) sends the signal it names, and `stuck` hangs after a
-    first Ctrl-C, with `hanging` to show for it.
+    Files in the working directory make it misbehave in method `where` (`step` or `reset`) from its step `at`
+    on. `broken` makes it raise. `interrupt` makes it send the signal whose number the file contains, and is
+    deleted. `stuck` makes it send SIGINT, create the file `hanging` and then block; it is deleted too.
     """
 
     def __init__(self, gain=1.0, at=0, where="step"):
@@ -62,12 +62,12 @@ class MyEnv(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self._mischief("reset")
+        self._misbehave("reset")
         self._left = 20
         return self._observation(), {}
 
     def step(self, action):
-        self._mischief("step")
+        self._misbehave("step")
         self.steps += 1
         self._left -= 1
         return self._observation(), self.gain * float(action == 3), self._left == 0, False, {}
@@ -75,7 +75,7 @@ class MyEnv(gymnasium.Env):
     def _observation(self):
         return self.np_random.uniform(-1, 1, 60).astype(np.float32)
 
-    def _mischief(self, where):
+    def _misbehave(self, where):
         if where != self.where or self.steps < self.at:
             return
         if Path("broken").exists():
@@ -100,7 +100,7 @@ gymnasium.register("MyEnv-v0", MyEnv)
 
 
 class Outcome(NamedTuple):
-    """What a call of the program came to."""
+    """Exit status and output of a call of the program."""
 
     status: int
     out: str
@@ -108,7 +108,7 @@ class Outcome(NamedTuple):
 
     @property
     def error(self) -> str:
-        """The one line that says what was wrong, on a call that the user can put right."""
+        """The one line that explains a usage error; fails if there is a traceback or more than one line."""
         assert self.status == 2, self
         assert "Traceback" not in self.err, self.err
         (line,) = (line for line in self.err.splitlines() if line.startswith("error: "))
@@ -117,13 +117,13 @@ class Outcome(NamedTuple):
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment variables of a user who has set nothing that the program looks at."""
-    mine = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_", "COLUMNS"))}
-    return {**mine, **changes}
+    """The environment variables of this process without those that change the program, and with `changes`."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_", "COLUMNS"))}
+    return {**inherited, **changes}
 
 
 def run_cli(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> Outcome:
-    """`python -m dqn_runner ARGS` in directory `cwd`, with `env` on top of the environment variables."""
+    """`python -m dqn_runner ARGS` in directory `cwd`, with `env` added to the environment variables."""
     command = [sys.executable, "-m", "dqn_runner", *args]
     variables = environment(**(env or {}))
     done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=240)
@@ -134,7 +134,7 @@ def run_cli(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> Outc
 def program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """`program(*ARGS)` is `run_cli` in `tmp_path`, but within this process and without curves: quick."""
+    """`program(*ARGS)` is `run_cli` in `tmp_path`, but faster: in this process and without curves."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -160,7 +160,7 @@ def program(
 
 @pytest.fixture(autouse=True)
 def root_logger() -> Iterator[None]:
-    """Hydra configures logging for the process; leave the next test what this one found."""
+    """Restore the handlers and level of the root logger, which Hydra changes."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -168,15 +168,15 @@ def root_logger() -> Iterator[None]:
 
 
 @pytest.fixture
-def my_env(tmp_path: Path, _forgotten: None) -> str:
-    """The package `my_pkg` of a user, in the working directory; the import path of its environment."""
+def my_env(tmp_path: Path, _unload_my_pkg: None) -> str:
+    """Write the user package `my_pkg` to the working directory; returns the import path of its env."""
     write_my_env(tmp_path)
     return "my_pkg.envs.MyEnv"
 
 
 @pytest.fixture
-def _forgotten() -> Iterator[None]:
-    """What this test imports as `my_pkg` is not what the next one finds."""
+def _unload_my_pkg() -> Iterator[None]:
+    """Remove `my_pkg` and its registered env after the test, so that the next one imports its own."""
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
         del sys.modules[name]
@@ -184,7 +184,7 @@ def _forgotten() -> Iterator[None]:
 
 
 def write_my_env(directory: Path) -> None:
-    """Write the package `my_pkg`, whose module `envs` has MyEnv, MyEnv-v0 and make()."""
+    """Write the package `my_pkg`, whose module `envs` defines MyEnv and make() and registers MyEnv-v0."""
     (directory / "my_pkg").mkdir()
     (directory / "my_pkg" / "__init__.py").touch()
     (directory / "my_pkg" / "envs.py").write_text(MY_ENV)
@@ -192,7 +192,7 @@ def write_my_env(directory: Path) -> None:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a short CartPole run; look at it, but resume only a copy."""
+    """The directory of a short CartPole run, shared by all tests; to change it, copy it first."""
     cwd = tmp_path_factory.mktemp("finished")
     done = run_cli(*BUDGET, "logging=[console,file,jsonl]", "hydra.run.dir=run", cwd=cwd)
     assert done.status == 0, done.err
@@ -202,7 +202,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what may differ between equal runs."""
+    """The records in metrics.jsonl without times, which differ between equal runs."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 

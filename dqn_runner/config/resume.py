@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.checkpointing.recovery import find_checkpoint, load_newest_valid
+from dqn_runner.config.hydra_internals import make_config_loader
 from dqn_runner.config.overrides import parse_overrides, quote
 from dqn_runner.config.schema import CONF, to_plain_config
 from dqn_runner.core.exceptions import UserError
@@ -145,11 +149,18 @@ def _stored_flags(stored: Stored, arguments: Namespace, key: str) -> list[str]:
 
 
 def _compose(stored: Stored) -> DictConfig:
-    """What the stored command composes to now."""
+    """What the stored command composes to now, with the search path of this command."""
     if GlobalHydra.instance().is_initialized():
         return compose(stored.config_name, overrides=stored.overrides)
-    with initialize_config_dir(stored.config_dir or str(CONF), version_base="1.3"):  # --experimental-rerun
-        return compose(stored.config_name, overrides=stored.overrides)
+    # --experimental-rerun loads a pickled configuration and does not initialise Hydra.
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        path = GlobalHydra.instance().config_loader().get_search_path()
+        for source in HydraConfig.get().runtime.config_sources:
+            if source.provider in ("command-line", "hydra.searchpath in command-line"):
+                where = f"{source.schema}://{source.path}"
+                path.prepend(source.provider, where, anchor=SearchPathQuery(provider="schema"))
+        cfg = make_config_loader(path).load_configuration(stored.config_name, stored.overrides, RunMode.RUN)
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def _warn(message: str) -> None:

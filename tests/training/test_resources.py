@@ -1,4 +1,4 @@
-"""What a run is said to need, against the arithmetic and against what checkpoints take."""
+"""Estimates of memory and disk: against arithmetic, and against the size of real checkpoints."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ VECTOR = EnvSpec(obs_shape=(4,), num_actions=2)
 STACK = EnvSpec((4, 8, 8), 2, "uint8", frame_stack=4)
 
 
-class TestFootprint:
-    def of(self, replay: Any = UniformReplay, **trainer: Any) -> ResourceEstimate:
-        """A replay of 48 MiB, and a MiB of everything else in each checkpoint."""
-        agent = DQNConfig(replay=replay(capacity=MIB))
-        trainer = {"frequency_unit": FrequencyUnit.steps, "checkpoint_frequency": MIB // 4, **trainer}
-        return estimate_resources(agent, TrainingConfig(**trainer), VECTOR, state=MIB)
+def estimate(replay: Any = UniformReplay, **trainer: Any) -> ResourceEstimate:
+    """For a replay of 48 MiB, and 1 MiB of everything else in each checkpoint."""
+    agent = DQNConfig(replay=replay(capacity=MIB))
+    trainer = {"frequency_unit": FrequencyUnit.steps, "checkpoint_frequency": MIB // 4, **trainer}
+    return estimate_resources(agent, TrainingConfig(**trainer), VECTOR, state=MIB)
 
+<<<<<<< HEAD:tests/training/test_checks.py
     @pytest.mark.parametrize(
         ("trainer", "shared"),
         [
@@ -56,30 +56,69 @@ class TestFootprint:
         trainer = {"max_steps_per_episode": 2**10, **trainer}
         files = 3 + trainer["keep_last"]
         assert self.of(**trainer) == ResourceEstimate(48 * MIB, int((shared + files * (1 + 0.75)) * MIB))
+=======
+>>>>>>> h/clitests:tests/training/test_resources.py
 
-    def test_priorities_are_in_each_checkpoint(self):
-        more = self.of(PrioritizedReplay, keep_last=2).disk - self.of(keep_last=2).disk
-        assert more == 5 * 8 * MIB
+@pytest.mark.parametrize(
+    ("trainer", "replay_mib"),
+    [
+        ({"keep_last": 0}, 2 * 48),  # best.pt may be old and share no segment with latest.pt
+        ({"keep_last": 2}, 48 + 48 + 2 * 12),
+        ({"keep_last": 2, "checkpoint_frequency": 4 * MIB}, 4 * 48),  # too far apart to share segments
+        (
+            {"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "checkpoint_frequency": 128},
+            48 + 48 + 2 * 6,
+        ),
+        (
+            {"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "max_steps_per_episode": None},
+            4 * 48,
+        ),
+        ({"keep_last": 2, "max_steps": MIB}, 48),  # the run ends when the replay is full
+        ({"keep_last": 2, "max_steps": 2 * MIB}, 2 * 48),
+    ],
+)
+def test_disk_estimate_counts_replay_segments_that_checkpoints_share_once(
+    trainer: dict[str, Any], replay_mib: float
+) -> None:
+    trainer = {"max_steps_per_episode": 2**10, **trainer}
+    files = 3 + trainer["keep_last"]
+    assert estimate(**trainer) == ResourceEstimate(48 * MIB, int((replay_mib + files * (1 + 0.75)) * MIB))
 
-    def test_a_short_run_fills_a_part_of_the_replay(self):
-        uniform = self.of(keep_last=0, max_steps=2**10)
-        assert uniform == ResourceEstimate(48 * 2**10, 48 * 2**10 + 3 * (MIB + 48 * 2**10))
-        assert self.of(PrioritizedReplay, keep_last=0, max_steps=2**10).disk == uniform.disk + 3 * 8 * 2**10
 
-    def test_the_log_begins_with_it(self, finished_run: Path):
-        log = (finished_run / "logs" / "training.log").read_text()
-        assert "the replay takes up to 0.1 MiB of memory, checkpoints up to " in log
+def test_disk_estimate_includes_the_priorities_in_every_checkpoint() -> None:
+    more = estimate(PrioritizedReplay, keep_last=2).disk - estimate(keep_last=2).disk
+    assert more == 5 * 8 * MIB
+
+
+def test_estimate_of_a_short_run_counts_only_the_filled_part_of_the_replay() -> None:
+    uniform = estimate(keep_last=0, max_steps=2**10)
+    assert uniform == ResourceEstimate(48 * 2**10, 48 * 2**10 + 3 * (MIB + 48 * 2**10))
+    assert estimate(PrioritizedReplay, keep_last=0, max_steps=2**10).disk == uniform.disk + 3 * 8 * 2**10
+
+
+def test_the_estimate_is_logged_when_a_run_starts(finished_run: Path) -> None:
+    log = (finished_run / "logs" / "training.log").read_text()
+    assert "the replay takes up to 0.1 MiB of memory, checkpoints up to " in log
+
+
+def test_available_memory_is_a_plausible_number_of_bytes() -> None:
+    assert 2**20 < resources.available_memory() < 2**50
 
 
 @pytest.mark.parametrize(("period", "steps"), [(3_000, 21_000), (9_000, 36_000)], ids=["often", "rarely"])
 @pytest.mark.parametrize(
     ("part", "spec"), [(UniformReplay, VECTOR), (PrioritizedReplay, VECTOR), (PrioritizedReplay, STACK)]
 )
-def test_checkpoints_take_as_much_as_was_said(
+def test_checkpoints_take_at_most_the_estimated_disk_space_and_at_least_80_percent(
     part: Any, spec: EnvSpec, period: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+<<<<<<< HEAD:tests/training/test_checks.py
     """When the best is old, a segment is sealed, and what is superseded is not removed yet."""
     monkeypatch.setattr(segments, "rows_per_segment", lambda _: 1024)
+=======
+    """The size is largest just before files are deleted, when best.pt is old and a segment was completed."""
+    monkeypatch.setattr(segments, "length", lambda _: 1024)
+>>>>>>> h/clitests:tests/training/test_resources.py
     capacity, sizes = 8_000, [0]
     delete_expired = Retention.delete_expired
 
@@ -102,14 +141,14 @@ def test_checkpoints_take_as_much_as_was_said(
             checkpointer.save({"state": {"replay": replay.state_dict()}}, step, [*names, LATEST])
     checkpointer.close()
     trainer = TrainingConfig(frequency_unit=FrequencyUnit.steps, checkpoint_frequency=period, keep_last=2)
-    said = estimate_resources(DQNConfig(replay=part(capacity=capacity)), trainer, spec, state=0).disk
-    assert 0.8 * said < max(sizes) <= said
+    estimated = estimate_resources(DQNConfig(replay=part(capacity=capacity)), trainer, spec, state=0).disk
+    assert 0.8 * estimated < max(sizes) <= estimated
 
 
-def test_room_that_the_run_has_taken_already_counts_once(
+def test_disk_check_counts_the_space_of_existing_checkpoints_of_the_run_as_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its checkpoints will be replaced; several names of one file are one file."""
+    """They will be replaced. Several names (hard links) of one file count once."""
     agent, trainer = DQNConfig(replay=UniformReplay(capacity=8_000)), TrainingConfig(keep_last=0)
     needed = estimate_resources(agent, trainer, VECTOR, state=0).disk
     latest = tmp_path / "checkpoints" / "latest.pt"

@@ -1,0 +1,62 @@
+"""Hydra's --multirun: each job of a sweep is a run with its own directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dqn_runner.io.json_io import read_json
+from tests.conftest import BUDGET, Outcome, records, run_cli
+
+pytestmark = pytest.mark.slow
+
+SHORT_BUDGET = (*BUDGET, "trainer.max_steps=600")
+
+
+def seeds_and_learning_rates(sweep: Path) -> list[tuple[int, float]]:
+    """Seed and learning rate of each job, in the order of their directories; every job has to be finished."""
+    found: list[tuple[int, float]] = []
+    for directory in sorted(path for path in sweep.iterdir() if path.is_dir()):
+        assert read_json(directory / "metrics.json")["finished"] == "trainer.max_steps=600 reached"
+        config = read_json(directory / "run.json")["config"]
+        found.append((config["seed"], config["agent"]["learning_rate"]))
+    return found
+
+
+def test_multirun_gives_every_job_its_own_directory_and_settings(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    lists = ("seed=0,1", "agent.learning_rate=1e-3,3e-4")
+    done = program("-m", *lists, *SHORT_BUDGET, "hydra.sweep.dir=sweep")
+    assert done.status == 0, done.err
+    expected = [(0, 1e-3), (0, 3e-4), (1, 1e-3), (1, 3e-4)]
+    assert seeds_and_learning_rates(tmp_path / "sweep") == expected
+    assert len({(tmp_path / f"sweep/{i}/metrics.jsonl").read_bytes() for i in range(4)}) == 4
+
+
+def test_a_job_of_a_multirun_can_be_resumed_alone(program: Callable[..., Outcome], tmp_path: Path) -> None:
+    assert program("-m", "seed=0,5", *BUDGET, "hydra.sweep.dir=sweep").status == 0
+    done = program("resume=sweep/1", "trainer.max_steps=1300")
+    assert done.status == 0, done.err
+    assert read_json(tmp_path / "sweep/1/run.json")["config"]["seed"] == 5
+    assert read_json(tmp_path / "sweep/1/metrics.json")["finished"] == "trainer.max_steps=1300 reached"
+
+
+def test_repeating_a_multirun_with_a_larger_budget_resumes_each_job(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    command = ("-m", "seed=0,1", *BUDGET, "hydra.sweep.dir=sweep")
+    assert program(*command).status == 0
+    before = records(tmp_path / "sweep" / "1")
+    done = program(*command, "trainer.max_steps=1300")
+    assert done.out.count("trainer.max_steps: 1200 -> 1300") == 2
+    assert len(records(tmp_path / "sweep" / "1")) > len(before)
+
+
+def test_multirun_jobs_run_in_parallel_with_the_joblib_launcher(tmp_path: Path) -> None:
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    done = run_cli("-m", "seed=0,1", *SHORT_BUDGET, *launcher, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert seeds_and_learning_rates(tmp_path / "sweep") == [(0, 1e-3), (1, 1e-3)]

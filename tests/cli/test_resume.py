@@ -1,0 +1,218 @@
+"""Resume: an existing run continues in its directory, with the same records as an uninterrupted run."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.io.json_io import read_json
+from dqn_runner.training.evaluator import Evaluation, Evaluator
+from tests.conftest import BUDGET, Outcome, records
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    ["", "checkpoints/latest.pt", "checkpoints/best.pt", "checkpoints/checkpoint_0000000800.pt"],
+)
+def test_resume_from_any_checkpoint_continues_in_the_same_directory_with_the_same_records(
+    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path, checkpoint: str
+) -> None:
+    start = load_checkpoint(run_copy / (checkpoint or "checkpoints/latest.pt"))["step"]
+    before = records(run_copy)
+    done = program(f"resume={run_copy / checkpoint}", "trainer.max_steps=1600")
+    assert done.status == 0, done.err
+    assert done.out.startswith("changed for this session:\ntrainer.max_steps: 1200 -> 1600\nbest ")
+    assert f" from step {start}, episode " in done.err
+    assert files_in(tmp_path) == {"run"}
+    assert read_json(run_copy / "metrics.json")["evaluations"]["step"] == [400, 800, 1200, 1600]
+    assert records(run_copy)[: len(before)] == before, "steps that are trained again give the same records"
+    first, second = read_json(run_copy / "run.json")["sessions"]
+    assert (first["changes"], second["changes"]) == ([], ["trainer.max_steps: 1200 -> 1600"])
+
+
+def test_resume_can_be_repeated_and_keeps_the_changes_of_earlier_sessions(
+    run_copy: Path, program: Callable[..., Outcome]
+) -> None:
+    for budget in (1300, 1400):
+        assert program("resume=run", f"trainer.max_steps={budget}").status == 0
+    done = program("resume=run", "agent.learning_rate=2e-3", "trainer.max_steps=1500")
+    assert "trainer.max_steps: 1400 -> 1500" in done.out
+    assert "agent.learning_rate: 0.001 -> 0.002" in done.out
+    assert len(read_json(run_copy / "run.json")["sessions"]) == 4
+    assert read_json(run_copy / "run.json")["config"]["agent"]["learning_rate"] == 0.002
+
+
+def test_resume_of_a_finished_run_reports_that_there_is_nothing_to_do(
+    run_copy: Path, program: Callable[..., Outcome]
+) -> None:
+    before = records(run_copy)
+    done = program("resume=run")
+    assert done.status == 0, done.err
+    assert done.out.startswith("nothing changed\nbest evaluation ")
+    assert "nothing to do: this run has ended (trainer.max_steps=1200 reached)" in done.err
+    assert records(run_copy) == before
+    assert read_json(run_copy / "metrics.json")["finished"] == "trainer.max_steps=1200 reached"
+
+
+def test_resume_prints_every_changed_setting_and_stores_the_new_values(
+    run_copy: Path, program: Callable[..., Outcome]
+) -> None:
+    done = program(
+        "resume=run",
+        "agent=double_dqn",
+        "agent.batch_size=64",
+        "agent.exploration.schedule.end=0.1",
+        "logging=[jsonl,csv]",
+        "trainer.max_steps=1300",
+    )
+    assert done.status == 0, done.err
+    assert set(done.out.splitlines()[1:-1]) == {
+        "agent.loss.target._target_: agent/loss/target=max -> agent/loss/target=double",
+        "agent.batch_size: 128 -> 64",
+        "agent.exploration.schedule.end: 0.05 -> 0.1",
+        "trainer.max_steps: 1200 -> 1300",
+        "logging.csv._target_: (absent) -> logging=csv",
+        "logging.console._target_: logging=console -> (absent)",
+        "logging.console.progress_bar: True -> (absent)",
+        "logging.file._target_: logging=file -> (absent)",
+    }
+    source = load_checkpoint(run_copy / "checkpoints" / "latest.pt")["source"]
+    assert source["config"]["agent"]["batch_size"] == 64
+
+
+@pytest.mark.usefixtures("run_copy")
+def test_resume_can_set_a_changed_setting_back_to_its_default(program: Callable[..., Outcome]) -> None:
+    assert program("resume=run", "agent.batch_size=64", "trainer.max_steps=1300").status == 0
+    done = program("resume=run", "agent.batch_size=128", "trainer.max_steps=1400")
+    assert "agent.batch_size: 64 -> 128" in done.out
+
+
+@pytest.mark.usefixtures("run_copy")
+def test_resume_can_change_a_chosen_option_back(program: Callable[..., Outcome]) -> None:
+    assert program("resume=run", "agent=double_dqn", "trainer.max_steps=1300").status == 0
+    done = program("resume=run", "agent=dqn", "trainer.max_steps=1400")
+    assert "agent.loss.target._target_: agent/loss/target=double -> agent/loss/target=max" in done.out
+
+
+def test_resume_from_an_earlier_checkpoint_restores_the_best_evaluation_of_that_time(
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means = iter([1.0, 2.0, 3.0, 0.0])
+    monkeypatch.setattr(Evaluator, "run", lambda *_: Evaluation([next(means)], [1]))
+    assert program(*BUDGET, "hydra.run.dir=run").status == 0
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    assert load_checkpoint(best)["step"] == 1200
+    assert program("resume=run/checkpoints/checkpoint_0000000400.pt", "trainer.max_steps=800").status == 0
+    assert read_json(tmp_path / "run" / "metrics.json")["best"] == {"return_mean": 1.0, "step": 400}
+    assert load_checkpoint(best)["step"] == 400
+    replaced = best.with_name("best_0000001200.pt")
+    assert load_checkpoint(replaced)["step"] == 1200, (
+        "the replaced best checkpoint is kept under another name"
+    )
+
+
+def test_resume_accepts_an_override_with_two_plus_signs(
+    run_copy: Path, program: Callable[..., Outcome]
+) -> None:
+    assert program("resume=run", "++trainer.max_steps=1300").status == 0
+    assert read_json(run_copy / "metrics.json")["evaluations"]["step"][-1] == 1300
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("env=acrobot", "resume cannot change env.id from CartPole-v1 to Acrobot-v1: "),
+        ("env.num_envs=2", "resume cannot change env.num_envs from 1 to 2: "),
+        ("seed=1", "resume cannot change seed from 0 to 1: "),
+        ("agent/network=mlp", "resume cannot change agent.network."),
+        ("agent/optimizer=rmsprop", "resume cannot change agent.optimizer._target_ from "),
+        ("agent.replay.capacity=9000", "resume cannot change agent.replay.capacity from 50000 to 9000: "),
+        ("agent.n_step=3", "resume cannot change agent.n_step from 1 to 3: "),
+        ("agent.gamma=0.9", "resume cannot change agent.gamma from 0.99 to 0.9: "),
+        (
+            "trainer.frequency_unit=episodes",
+            "resume cannot change trainer.frequency_unit from steps to episodes: ",
+        ),
+        ("agent.learning_rte=1", "did you mean 'agent.learning_rate'?"),
+        ("hydra.run.dir=elsewhere", "resume continues in the run's directory"),
+        ("mode=eval", "mode=eval takes checkpoint=PATH, not resume="),
+        ("--multirun", "it cannot be swept"),
+    ],
+)
+def test_resume_rejects_an_incompatible_change_in_one_line_and_keeps_the_files(
+    run_copy: Path, program: Callable[..., Outcome], change: str, message: str
+) -> None:
+    files = {path: path.read_bytes() for path in run_copy.glob("*.json*")}
+    assert message in program("resume=run", "trainer.max_steps=1300", change).error
+    assert {path: path.read_bytes() for path in files} == files
+
+
+@pytest.mark.usefixtures("run_copy")
+def test_resume_from_a_missing_checkpoint_lists_the_existing_ones(program: Callable[..., Outcome]) -> None:
+    message = program("resume=run/checkpoints/checkpoint_7.pt").error
+    assert message.startswith("resume=run/checkpoints/checkpoint_7.pt: there is no checkpoint ")
+    assert "checkpoint_0000000400.pt" in message
+    assert "there is no checkpoint" in program("resume=nowhere").error
+
+
+def test_resume_accepts_a_path_with_spaces_quotes_and_braces(
+    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    odd = tmp_path / "it's a=run, {1}"
+    run_copy.rename(odd)
+    escaped = str(odd).replace("'", "\\'")
+    done = program(f"resume='{escaped}'", "trainer.max_steps=1250")
+    assert done.status == 0, done.err
+    assert files_in(tmp_path) == {odd.name}
+
+
+def test_repeating_a_command_resumes_its_run_and_rejects_an_incompatible_change(
+    run_copy: Path, program: Callable[..., Outcome]
+) -> None:
+    before = records(run_copy)
+    done = program(*BUDGET, "hydra.run.dir=run")
+    assert done.out.startswith("nothing changed\nbest evaluation "), done
+    assert records(run_copy) == before
+    message = program(*BUDGET, "seed=1", "hydra.run.dir=run").error
+    assert "resume cannot change seed from 0 to 1" in message
+    assert records(run_copy) == before
+    done = program(*BUDGET, "trainer.max_steps=1300", "hydra.run.dir=run")
+    assert done.out.startswith("changed for this session:\ntrainer.max_steps: 1200 -> 1300\nbest ")
+    assert records(run_copy)[: len(before)] == before
+
+
+def test_resume_never_starts_over_in_a_fresh_directory(
+    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    before = records(run_copy)
+    for name in ("run-2", "run-3"):
+        done = program(*BUDGET, "resume=never", "hydra.run.dir=run")
+        assert f"run is already in use; with resume=never this run writes to {name}" in done.out
+        assert records(tmp_path / name) == before
+    assert records(run_copy) == before
+
+
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_run(
+    my_env: str, program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    command = (f"env.id={my_env}", "env.kwargs.at=650", "logging=[jsonl,csv]", *BUDGET)
+    assert program(*command, "hydra.run.dir=whole").status == 0
+    (tmp_path / "interrupt").write_text(str(int(signal.SIGINT)))
+    assert program(*command, "hydra.run.dir=parts").status == 130
+    assert len(records(tmp_path / "parts")) < len(records(tmp_path / "whole"))
+    assert program("resume=parts").status == 0
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    latest = [tmp_path / name / "checkpoints" / "latest.pt" for name in ("whole", "parts")]
+    whole, parts = (load_checkpoint(path)["state"]["agent"] for path in latest)
+    assert whole["learner"]["online"].equal(parts["learner"]["online"])
+    assert whole["learner"]["target"].equal(parts["learner"]["target"])
+
+
+def files_in(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}

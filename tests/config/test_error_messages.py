@@ -1,0 +1,155 @@
+"""Mistakes on the command line: each is answered in one line that names the setting and what to do.
+
+`Outcome.error` asserts exit status 2, no traceback and a single line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Outcome
+
+UNKNOWN_KEYS = [
+    ("agent.lr=1", "agent.learning_rate"),
+    ("learning_rate=1", "agent.learning_rate"),
+    ("agent.loss.eror=huber", "agent.loss.error"),
+    ("agent.exploration.schedule.step=3", "agent.exploration.schedule.steps"),
+    ("tariner.max_steps=3", "trainer"),
+    ("trainer.max_episdes=3", "trainer.max_episodes"),
+    ("max_steps=3", "trainer.max_steps"),
+    ("evaluator.sed=3", "evaluator.seed"),
+    ("env.reward_treshold=3", "env.reward_threshold"),
+    ("logging.console.progres_bar=false", "logging.console.progress_bar"),
+    ("hydra.run.dri=x", "hydra.run.dir"),
+    ("sed=3", "seed"),
+    ("agnt=dqn", "agent"),
+    ("agent/los=q_learning", "agent/loss"),
+]
+
+UNKNOWN_OPTIONS = [
+    ("agent=dubble_dqn", "agent=double_dqn"),
+    ("env=cartpol", "env=cartpole"),
+    ("agent/loss=qlearning", "agent/loss=q_learning"),
+    ("agent/exploration/schedule=lin", "agent/exploration/schedule=linear"),
+    ("logging=[console,wandbb]", "logging=wandb"),
+    ("experiment=acrobo", "experiment=acrobot"),
+]
+
+WRONG_VALUES = [
+    (
+        "trainer.frequency_unit=hours",
+        "trainer.frequency_unit: Invalid value 'hours', expected one of [episodes, steps]",
+    ),
+    ("agent.loss.error=hubert", "agent.loss.error: Invalid value 'hubert', expected one of [huber, squared]"),
+    ("agent.batch_size=abc", "agent.batch_size: Value 'abc' of type 'str' could not be converted to Integer"),
+    ("agent.batch_size=1.5", "agent.batch_size: Value '1.5' of type 'float'"),
+    ("agent.learning_rate=fast", "agent.learning_rate: Value 'fast'"),
+    ("env.wrappers=3", "env.wrappers: "),
+    ("seed=x", "seed: Value 'x'"),
+    ("agent.gamma=2", "agent.gamma must "),
+    ("agent.exploration.schedule.steps=0", "steps >= 1, got 0"),
+    ("trainer.keep_last=-1", "trainer.keep_last"),
+    ("trainer.max_steps=null", "set trainer.max_episodes or trainer.max_steps"),
+    ("evaluator.episodes=0", "evaluator.episodes must be at least 1, got 0"),
+    ("agent/network=custom", "agent.network.target must be given"),
+    ("env.id=NoSuchEnv-v0", "env.id=NoSuchEnv-v0: Environment `NoSuchEnv` doesn't exist"),
+    ("env.id=no_pkg.envs:MyEnv-v0", "needs the module 'no_pkg.envs'"),
+    ("env.id=no_pkg.envs.MyEnv", "env.id=no_pkg.envs.MyEnv cannot be imported"),
+    ("env.id=Pendulum-v1", "DQN needs a Discrete action space"),
+    ("env.num_envs=0", "env.num_envs must be at least 1, got 0"),
+    ("env.reward_clip=0", "env.reward_clip must be a positive number, got 0.0"),
+    ("env.reward_scale=-1", "env.reward_scale must be a positive number, got -1.0"),
+    ("env.frame_stack=0", "env.frame_stack must be at least 1, got 0"),
+    ("env.vectorization=threads", "env.vectorization: Invalid value 'threads', expected one of [sync,"),
+    ("env.observation_keys=[image]", "env.observation_keys=['image'] needs Dict observations"),
+    ("env.id=FrozenLake-v1", "FrozenLake-v1 has Discrete(16). env.flatten_observation=true makes one vector"),
+    ("env.wrappers=[no_pkg.Wrapper]", "env.wrappers=no_pkg.Wrapper cannot be imported"),
+    ("agent.state_dim=3", "the agent was built for observations (3,) and 2 actions"),
+    ("mode=eval", "mode=eval needs checkpoint=PATH"),
+    ("agent", "missing EQUAL"),
+    ("agent.gamma=[", "no viable alternative"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "right"), UNKNOWN_KEYS)
+def test_an_unknown_key_is_answered_with_the_nearest_key(
+    program: Callable[..., Outcome], wrong: str, right: str
+) -> None:
+    key = wrong.partition("=")[0]
+    message = program(wrong).error
+    assert re.match(rf"unknown key '({re.escape(key)}|{re.escape(key.partition('.')[0])})'", message)
+    assert message.endswith(f"; did you mean '{right}'?")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "owner"),
+    [("+foo=1", "foo", "of the program"), ("+agent.foo=1", "agent.foo", "in agent")],
+)
+def test_a_key_added_with_a_plus_sign_is_rejected_by_name(
+    program: Callable[..., Outcome], override: str, key: str, owner: str
+) -> None:
+    message = program(override).error
+    assert message.startswith(f"+{key} adds a key that no setting {owner} has; ")
+    assert "write KEY=VALUE without a plus sign" in message
+
+
+@pytest.mark.parametrize(("wrong", "right"), UNKNOWN_OPTIONS)
+def test_an_unknown_option_is_answered_with_the_nearest_and_a_list_of_all(
+    program: Callable[..., Outcome], wrong: str, right: str
+) -> None:
+    message = program(wrong).error
+    assert f"did you mean {right}?" in message
+    group, _, name = right.partition("=")
+    listed = re.search(r"\([a-z ]+: (.*)\)$", message)
+    assert listed
+    assert name in listed[1].split(", "), group
+
+
+@pytest.mark.parametrize(("wrong", "expected"), WRONG_VALUES)
+def test_a_wrong_value_is_answered_with_its_setting_and_the_reason(
+    program: Callable[..., Outcome], wrong: str, expected: str
+) -> None:
+    assert expected in program(wrong).error
+
+
+def test_an_environment_variable_that_is_not_set_is_named(program: Callable[..., Outcome]) -> None:
+    message = program("env.id=${oc.env:NOT_SET_ANYWHERE}").error
+    assert message.startswith("KeyError")
+    assert "'NOT_SET_ANYWHERE' not found" in message
+
+
+def test_a_setting_of_an_unused_logger_is_answered_with_how_to_use_the_logger(
+    program: Callable[..., Outcome],
+) -> None:
+    message = program("logging.wandb.mode=offline").error
+    assert "logging.wandb" in message
+    assert "logging=[" in message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["agent.loss=3", "agent.exploration.schedule=null", "~agent.network", "~agent", "agent=null", "env=3"],
+)
+def test_a_value_in_the_place_of_a_part_or_a_deleted_part_is_named(
+    program: Callable[..., Outcome], wrong: str
+) -> None:
+    assert wrong.strip("~").partition("=")[0] in program(wrong).error
+
+
+def test_a_part_that_cannot_be_imported_is_named_with_its_module(program: Callable[..., Outcome]) -> None:
+    message = program("agent.network._target_=no_pkg.Net").error
+    assert "agent.network" in message
+    assert "no_pkg" in message
+
+
+def test_a_new_process_answers_a_mistake_in_one_line(run_cli_here: Callable[..., Outcome]) -> None:
+    assert run_cli_here("agent.lr=1").error
+
+
+def test_hydra_full_error_adds_a_traceback_to_the_message(run_cli_here: Callable[..., Outcome]) -> None:
+    done = run_cli_here("agent.lr=1", env={"HYDRA_FULL_ERROR": "1"})
+    assert done.status == 2
+    assert "Traceback" in done.err
