@@ -33,31 +33,6 @@ def estimate(replay: Any = UniformReplay, **trainer: Any) -> ResourceEstimate:
     trainer = {"frequency_unit": FrequencyUnit.steps, "checkpoint_frequency": MIB // 4, **trainer}
     return estimate_resources(agent, TrainingConfig(**trainer), VECTOR, state=MIB)
 
-<<<<<<< HEAD:tests/training/test_checks.py
-    @pytest.mark.parametrize(
-        ("trainer", "shared"),
-        [
-            ({"keep_last": 0}, 2 * 48),  # best.pt may be old, and need a replay of its own
-            ({"keep_last": 2}, 48 + 48 + 2 * 12),
-            ({"keep_last": 2, "checkpoint_frequency": 4 * MIB}, 4 * 48),  # no two of them share anything
-            (
-                {"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "checkpoint_frequency": 128},
-                48 + 48 + 2 * 6,
-            ),
-            (
-                {"keep_last": 2, "frequency_unit": FrequencyUnit.episodes, "max_steps_per_episode": None},
-                4 * 48,
-            ),
-            ({"keep_last": 2, "max_steps": MIB}, 48),  # a short run fills no more
-            ({"keep_last": 2, "max_steps": 2 * MIB}, 2 * 48),
-        ],
-    )
-    def test_what_checkpoints_share(self, trainer: dict[str, Any], shared: float):
-        trainer = {"max_steps_per_episode": 2**10, **trainer}
-        files = 3 + trainer["keep_last"]
-        assert self.of(**trainer) == ResourceEstimate(48 * MIB, int((shared + files * (1 + 0.75)) * MIB))
-=======
->>>>>>> h/clitests:tests/training/test_resources.py
 
 @pytest.mark.parametrize(
     ("trainer", "replay_mib"),
@@ -112,22 +87,17 @@ def test_available_memory_is_a_plausible_number_of_bytes() -> None:
 def test_checkpoints_take_at_most_the_estimated_disk_space_and_at_least_80_percent(
     part: Any, spec: EnvSpec, period: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-<<<<<<< HEAD:tests/training/test_checks.py
-    """When the best is old, a segment is sealed, and what is superseded is not removed yet."""
-    monkeypatch.setattr(segments, "rows_per_segment", lambda _: 1024)
-=======
     """The size is largest just before files are deleted, when best.pt is old and a segment was completed."""
     monkeypatch.setattr(segments, "length", lambda _: 1024)
->>>>>>> h/clitests:tests/training/test_resources.py
     capacity, sizes = 8_000, [0]
-    delete_expired = Retention.delete_expired
+    apply = Retention.apply
 
     def measured(self: Retention) -> None:
         files = {path.stat().st_ino: path.stat().st_size for path in tmp_path.rglob("*.*") if path.is_file()}
         sizes.append(sum(files.values()))
-        delete_expired(self)
+        apply(self)
 
-    monkeypatch.setattr(Retention, "delete_expired", measured)
+    monkeypatch.setattr(Retention, "apply", measured)
     replay = part(capacity=capacity).build(spec, 1, 0.9, 1, stream(0, "replay"))
     checkpointer = Checkpointer(tmp_path, keep_last=2)
     frames = (
