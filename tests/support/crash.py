@@ -168,9 +168,9 @@ def checkpoint_of(path: Path) -> State:
     """The content of a checkpoint and its segments, without times and positions in log files."""
     document = read_document(path)
     document["rows"] = load_checkpoint(path)["state"]["replay"]["rows"].all()
-    del document["state"]["elapsed"], document["state"]["sinks"]
+    del document["state"]["elapsed"], document["state"]["progress"]["loggers"]
     if document["state"]["finished"]:
-        del document["state"]["finished"]["before"]["sinks"]
+        del document["state"]["finished"]["before"]["loggers"]
     return document
 
 
