@@ -65,7 +65,10 @@ WRONG_VALUES = [
     ("env.frame_stack=0", "env.frame_stack must be at least 1, got 0"),
     ("env.vectorization=threads", "env.vectorization: Invalid value 'threads', expected one of [sync,"),
     ("env.observation_keys=[image]", "env.observation_keys=['image'] needs Dict observations"),
-    ("env.id=FrozenLake-v1", "FrozenLake-v1 has Discrete(16). env.flatten_observation=true makes one vector"),
+    (
+        "env.id=FrozenLake-v1",
+        "FrozenLake-v1 has Discrete(16). env.flatten_observation=true flattens them into one vector",
+    ),
     ("env.wrappers=[no_pkg.Wrapper]", "env.wrappers=no_pkg.Wrapper cannot be imported"),
     ("agent.state_dim=3", "the agent was built for observations (3,) and 2 actions"),
     ("mode=eval", "mode=eval needs checkpoint=PATH"),

@@ -53,7 +53,7 @@ def results_of(cwd: Path) -> Any:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition; the deadline is long enough for a loaded machine."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
