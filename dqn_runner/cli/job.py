@@ -1,4 +1,4 @@
-"""One job: from a composed configuration to a training run or an evaluation."""
+"""One job of the program: a typed configuration, made from the composed one and a stored run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.config.resume import AUTO, NEVER, Stored, read_stored, restore
 from dqn_runner.config.schema import Mode, RunConfig, apply_env_target, check_keys, to_plain_config
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.core.lazy_imports import torch
 from dqn_runner.run.compatibility import SESSION_KEYS
 
 
@@ -37,22 +36,14 @@ class Job:
     """Shared by the runs of a sweep."""
 
 
-def run_job(cfg: DictConfig) -> float:
-    """Run what `cfg` says, and return what a sweep maximises."""
-    job = _make_job(cfg, HydraConfig.get())
-    torch.set_num_threads(job.run.threads)
-    if job.run.mode is Mode.eval:
-        from dqn_runner.cli.evaluate import evaluate
+def make_job(cfg: DictConfig) -> Job:
+    """The job that a composed configuration describes; settings that it does not change are the stored ones.
 
-        return evaluate(job)
-    from dqn_runner.cli.train import train
-
-    return train(job)
-
-
-def _make_job(cfg: DictConfig, hydra: Any) -> Job:
+    Raises UserError for unknown keys, and for a stored run that does not exist or does not fit.
+    """
     from hydra.utils import instantiate  # late: `--help` does without it
 
+    hydra = HydraConfig.get()
     overrides = list(hydra.overrides.task)
     check_keys(cfg)
     apply_env_target(cfg, {override.key_or_group for override in parse_overrides(overrides)})

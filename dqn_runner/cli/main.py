@@ -14,12 +14,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from dqn_runner.cli.job import run_job
+from dqn_runner.cli.job import make_job
 from dqn_runner.config.command_line import expand_arguments
 from dqn_runner.config.error_messages import explain
-from dqn_runner.config.schema import CONF
+from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
+from dqn_runner.core.lazy_imports import torch
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
@@ -55,7 +56,7 @@ def compose_and_run() -> None:
     def job(cfg: DictConfig) -> float:
         nonlocal failure
         try:
-            return run_job(cfg)
+            return _run_job(cfg)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise
@@ -65,6 +66,19 @@ def compose_and_run() -> None:
     job()
     if failure is not None:
         raise failure
+
+
+def _run_job(cfg: DictConfig) -> float:
+    """Train or evaluate, and return what a sweep maximises."""
+    job = make_job(cfg)
+    torch.set_num_threads(job.run.threads)
+    if job.run.mode is Mode.eval:
+        from dqn_runner.cli.evaluate import evaluate
+
+        return evaluate(job)
+    from dqn_runner.cli.train import train
+
+    return train(job)
 
 
 def _status(error: Exception, message: str | None) -> int:

@@ -88,16 +88,16 @@ def test_checkpoints_take_at_most_the_estimated_disk_space_and_at_least_80_perce
     part: Any, spec: EnvSpec, period: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The size is largest just before files are deleted, when best.pt is old and a segment was completed."""
-    monkeypatch.setattr(segments, "length", lambda _: 1024)
+    monkeypatch.setattr(segments, "rows_per_segment", lambda _: 1024)
     capacity, sizes = 8_000, [0]
-    apply = Retention.apply
+    apply = Retention.delete_expired
 
     def measured(self: Retention) -> None:
         files = {path.stat().st_ino: path.stat().st_size for path in tmp_path.rglob("*.*") if path.is_file()}
         sizes.append(sum(files.values()))
         apply(self)
 
-    monkeypatch.setattr(Retention, "apply", measured)
+    monkeypatch.setattr(Retention, "delete_expired", measured)
     replay = part(capacity=capacity).build(spec, 1, 0.9, 1, stream(0, "replay"))
     checkpointer = Checkpointer(tmp_path, keep_last=2)
     frames = (
