@@ -32,7 +32,7 @@ from dqn_runner.loggers.files import JsonLines
 from dqn_runner.training import resources
 from dqn_runner.training.config import FrequencyUnit
 from dqn_runner.training.evaluator import Evaluation, Evaluator
-from dqn_runner.training.stopping import Best
+from dqn_runner.training.stopping import EarlyStopping
 from tests.conftest import BUDGET, Outcome, records, write_my_env
 from tests.support import crash
 
@@ -296,11 +296,11 @@ class TestDivergence:
         assert "learning diverged at step" in str(caught.value)
 
     def test_evaluation_of_nan_is_never_the_best(self):
-        best = Best()
-        assert not best.take(math.nan, 100, 0.0)
-        assert best.take(1.0, 200, 0.0)
-        assert not best.take(math.nan, 300, 0.0)
-        assert (best.mean, best.step) == (1.0, 200)
+        best = EarlyStopping()
+        assert not best.update(math.nan, 100, 0.0)
+        assert best.update(1.0, 200, 0.0)
+        assert not best.update(math.nan, 300, 0.0)
+        assert (best.best_mean, best.best_step) == (1.0, 200)
 
     def test_weights_that_are_not_finite_are_not_saved(self, tmp_path: Path):
         run = trainer(tmp_path, Part(), steps=100)
