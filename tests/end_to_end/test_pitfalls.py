@@ -226,7 +226,7 @@ def test_pitfall_15_a_replay_that_is_overwritten_holds_valid_transitions(
 def test_pitfall_10_returns_are_undiscounted_sums_over_whole_episodes(num_envs: int, tmp_path: Path) -> None:
     """In training and in evaluation."""
     envs = Diaries(num_envs)
-    metrics = train(tmp_path, envs, 60, n_step=3, eval_frequency=30, eval_episodes=3).metrics
+    metrics = train(tmp_path, envs, 60, n_step=3, eval_frequency=30, eval_episodes=3).recorder.metrics
     per_length = dict(zip(metrics.episodes["length"], metrics.episodes["return"], strict=True))
     assert per_length == {3: 1 + 2 + 3, 4: 1 + 2 + 3 + 4, 5: 1 + 2 + 3 + 4 + 5}
     assert metrics.eval["returns"] == [[6, 15, 10]] * 2

@@ -244,7 +244,7 @@ class TestFailingEnvironments:
         broken.train()
         assert Drifting.made == 4, "two for training, one for evaluation, one replacement"
         assert torch.equal(whole.agent.learner.online, broken.agent.learner.online)
-        assert whole.metrics.history() == broken.metrics.history()
+        assert whole.recorder.metrics.history() == broken.recorder.metrics.history()
         (message,) = (message for message in warnings if "creating it again" in message)
         assert "RuntimeError: the simulator is gone" in message
 

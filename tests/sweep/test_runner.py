@@ -198,7 +198,7 @@ def test_run_without_free_disk_space_exits_with_the_status_disk_full(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
     done = program(*BUDGET)
     assert done.status == exit_codes.DISK_FULL
-    assert "where 0.0 MiB are free; make room" in done.err.splitlines()[-1]
+    assert "where 0.0 MiB are free; free disk space" in done.err.splitlines()[-1]
 
 
 def test_journal_on_a_full_disk_raises_an_error_of_one_line(
