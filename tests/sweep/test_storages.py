@@ -12,11 +12,12 @@ from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.storages import factory, rdb
@@ -312,6 +313,26 @@ def test_unreachable_database_raises_an_error_of_one_line(
     monkeypatch.setattr(study._storage.storage._backend, "scoped_session", lost)
     with pytest.raises(UserError, match="did not answer for 0 seconds: server closed the connection"):
         study.set_user_attr("a", 1)
+
+
+def test_query_in_a_transaction_that_lost_its_connection_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = new_study(f"sqlite:///{tmp_path}/study.db")
+    calls, get_trials = [], RDBStorage._get_trials
+
+    def lose_once(*arguments: object, **keywords: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 1:
+            try:
+                raise PendingRollbackError("Can't reconnect until invalid transaction is rolled back.")
+            except PendingRollbackError as error:
+                raise StorageInternalError from error
+        return get_trials(*arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RDBStorage, "_get_trials", lose_once)
+    assert study.trials == []
+    assert len(calls) == 2
 
 
 def test_value_that_cannot_be_stored_raises_without_retries(tmp_path: Path) -> None:

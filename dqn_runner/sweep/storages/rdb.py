@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.log import log
@@ -20,8 +27,12 @@ from dqn_runner.core.log import log
 RETRY_SECONDS = 600.0
 """How long a sweep and its jobs wait for a database that has answered before."""
 
-UNREACHABLE = (OperationalError, InterfaceError)
-"""What drivers raise if the server is down, restarts, has no free connection, or holds a lock too long."""
+UNREACHABLE = (OperationalError, InterfaceError, PendingRollbackError)
+"""What drivers raise if the server is down, restarts, has no free connection, or holds a lock too long.
+
+The last one is SQLAlchemy's: Optuna answers an OperationalError with a second query in the same transaction,
+which fails because the connection is lost.
+"""
 
 CREATING_TABLES = (*UNREACHABLE, ProgrammingError, IntegrityError)
 """Also what they raise if another process creates the same tables at the same time."""
@@ -82,7 +93,9 @@ class RetryingStorage(BaseStorage):
         return retry(call, RETRY_SECONDS)
 
 
-def retry(call: Callable[[], _T], seconds: float, errors: tuple[type[DBAPIError], ...] = UNREACHABLE) -> _T:
+def retry(
+    call: Callable[[], _T], seconds: float, errors: tuple[type[SQLAlchemyError], ...] = UNREACHABLE
+) -> _T:
     """The result of `call`, which is repeated while it raises one of `errors`.
 
     Raises UserError if it still does so `seconds` after the first error.
@@ -92,11 +105,11 @@ def retry(call: Callable[[], _T], seconds: float, errors: tuple[type[DBAPIError]
     while True:
         try:
             result = call()
-        except (DBAPIError, StorageInternalError) as error:
-            cause = error if isinstance(error, DBAPIError) else error.__cause__
+        except (SQLAlchemyError, StorageInternalError) as error:
+            cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
             if not isinstance(cause, errors):
                 raise
-            message = str(cause.orig).strip().partition("\n")[0]
+            message = str(getattr(cause, "orig", cause)).strip().partition("\n")[0]
             if end is None:
                 end = time.monotonic() + seconds
                 log.warning("the database of the sweep does not answer; retrying: %s", message)
