@@ -565,9 +565,7 @@ def problems(spec: EnvSpec, **parts: Any) -> str:
 @pytest.mark.parametrize("dtype", ["uint8", "bool"])
 def test_normalising_byte_and_bool_observations_is_rejected(dtype: str) -> None:
     spec = EnvSpec((10, 10, 4), ACTIONS, dtype)
-    assert f"are {dtype}, which networks scale to [0, 1]" in problems(
-        spec, normalize_observations=True
-    )
+    assert f"are {dtype}, which networks scale to [0, 1]" in problems(spec, normalize_observations=True)
     assert problems(spec) == problems(EnvSpec((4,), ACTIONS), normalize_observations=True) == ""
 
 

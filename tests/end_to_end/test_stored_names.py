@@ -180,5 +180,7 @@ def test_stored_files_name_no_module_of_the_package(finished_run: Path) -> None:
 
 
 def test_an_option_that_no_longer_exists_is_rejected_by_name() -> None:
-    with pytest.raises(UserError, match="uses agent/loss=forgotten, which this version of dqn_runner does not have"):
+    with pytest.raises(
+        UserError, match="uses agent/loss=forgotten, which this version of dqn_runner does not have"
+    ):
         to_import_path("agent/loss=forgotten")
