@@ -170,11 +170,19 @@ def _load(path: Path) -> Any:
         reason = str(error).partition("\n")[0]
         if isinstance(error, OSError):
             reason = error.strerror or reason
-        elif not zipfile.is_zipfile(path):
+        elif not _is_zip(path):
             reason = "the file is cut short or not a checkpoint"
         elif isinstance(error, pickle.UnpicklingError):
             reason = "it contains something other than tensors and plain values, which is never loaded"
         raise DamagedError(f"cannot read the checkpoint {path}: {reason}{_alternatives(path)}") from error
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive; a damaged end of one may raise instead of giving an answer."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
 
 
 def _with_snapshots(value: Any, directory: Path) -> Any:

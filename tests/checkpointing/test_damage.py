@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig
@@ -124,6 +124,9 @@ def damage(directory: Path, kind: str, which: float, where: float, number: int) 
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(happened=st.lists(damages(), min_size=1, max_size=4))
+@example(
+    happened=[("flip", 0.0, 0.0, 0), ("flip", 0.0, 0.990234375, 0)]
+)  # an end record that zipfile rejects
 def test_a_run_never_resumes_from_anything_but_what_was_saved(
     saved: Path, happened: list[tuple[str, float, float, int]]
 ) -> None:
