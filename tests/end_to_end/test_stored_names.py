@@ -44,7 +44,7 @@ def package(tmp_path: Path) -> Path:
 
 def run(package: Path, *arguments: str) -> Outcome:
     """`python ARGUMENTS` with the copy of the package, in the directory above it."""
-    variables = environment(PYTHONPATH=str(package), PYTHONDONTWRITEBYTECODE="1")
+    variables = environment(PYTHONPATH=str(package))
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=package.parent,
