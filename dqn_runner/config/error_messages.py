@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -89,11 +89,17 @@ def _hint(key: str, root: Any) -> str:
     if searched := re.fullmatch(r"hydra\.sweeper\.search_space(?:\.(.+))?", key):
         parameter = searched[1] or "KEY"
         return f"; search spaces are in hydra.sweeper.params: hydra.sweeper.params.{parameter}=..."
-    if key.startswith("hydra.sweeper."):
+    if key.startswith("hydra.sweeper.") and "n_trials" not in _sweeper_keys(root):
         return "; the settings of the Optuna sweeper need hydra/sweeper=optuna, or a file as in search=dqn"
     if added := re.fullmatch(r"hydra\.job\.env_set\.(\w+)", key):
         return f"; a new entry needs a plus sign: +hydra.job.env_set.{added[1]}=..."
     return ""
+
+
+def _sweeper_keys(root: Any) -> list[str]:
+    """The settings of the chosen sweeper; only those of the Optuna sweeper include `n_trials`."""
+    sweeper = OmegaConf.select(root, "hydra.sweeper") if isinstance(root, DictConfig) else None
+    return [str(key) for key in sweeper] if isinstance(sweeper, DictConfig) else []
 
 
 def _suggestion(key: str, root: Any) -> str:

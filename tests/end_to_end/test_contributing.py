@@ -146,6 +146,8 @@ def test_make_help_describes_every_target() -> None:
     text = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)
     assert targets is not None
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    ).stdout
     described = {line.split()[1] for line in shown.splitlines() if len(line.split()) > 2}
     assert described == set(targets[1].split())

@@ -203,7 +203,7 @@ def test_this_program_sweeps_beside_the_published_plugin(tmp_path: Path, publish
     listed = run_cli(
         "hydra/sweeper=optuna", "hydra/sweeper/sampler=motpe", cwd=tmp_path, env={"PYTHONPATH": path}
     )
-    assert listed.error.endswith(f"(there are: {', '.join(sorted(SAMPLERS))})")
+    assert listed.error.endswith(f"(available: {', '.join(sorted(SAMPLERS))})")
 
 
 SUBCLASSES = """

@@ -236,8 +236,8 @@ def error(outcome: Outcome) -> str:
         ((LEARNING_RATE, "hydra.sweeper.sampler=tpee"), "did you mean hydra/sweeper/sampler=tpe"),
         ((LEARNING_RATE, "hydra.sweeper.sampler=grid"), "agent.learning_rate"),
         ((LEARNING_RATE, "hydra.sweep.subdir=x"), "hydra.sweep.subdir cannot be set"),
-        (("hydra.sweeper.search_space.x=1",), "the search space is hydra.sweeper.params"),
-        (("+hydra.sweeper.search_space.x=1",), "the search space is hydra.sweeper.params"),
+        (("hydra.sweeper.search_space.x=1",), "search spaces are in hydra.sweeper.params"),
+        (("+hydra.sweeper.search_space.x=1",), "search spaces are in hydra.sweeper.params"),
         ((LEARNING_RATE, "+hydra.sweeper.n_trial=1"), "did you mean 'hydra.sweeper.n_trials'"),
     ],
 )
@@ -259,7 +259,7 @@ def test_job_does_not_resume_a_run_of_another_trial(
 ) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     found = program(*BUDGET, "hydra.run.dir=run", "agent.learning_rate=0.5", "study.trial=0")
-    assert "run holds a run that is not of this trial (agent.learning_rate: " in found.error
+    assert "run holds a run of another trial (agent.learning_rate: " in found.error
 
 
 def test_changed_experiment_file_is_rejected_when_the_sweep_is_repeated(
