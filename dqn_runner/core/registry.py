@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
@@ -65,7 +66,7 @@ def option(group: str, name: str, package: str | None = None) -> Callable[[type[
         _OPTIONS[cls] = (group, name)
         _publish(cls, f"{group}={name}")
         _store.store(
-            group=group, name=name, node=_open_mappings(_schema(cls)), package=package, provider=PROVIDER
+            group=group, name=name, node=open_mappings(_schema(cls)), package=package, provider=PROVIDER
         )
         return cls
 
@@ -124,25 +125,34 @@ def to_import_path(target: str) -> str:
     return target
 
 
-def to_plain(value: Any) -> Any:
-    """Convert a part built in Python to plain values: its public name and its settings."""
+def to_plain(value: Any, nested: bool = False) -> Any:
+    """Convert a part built in Python to plain values: its public name and its settings.
+
+    The settings of an object that is not a dataclass are its public attributes. An object within such an
+    object (`nested`) is given by its class alone: it can be a cache, an environment or the owner.
+    """
     if isinstance(value, Enum):
         return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls: type = type(value)
-        return _describe(cls, {field.name: getattr(value, field.name) for field in _fields(cls)})
+        return _describe(cls, {field.name: getattr(value, field.name) for field in _fields(cls)}, nested)
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+        return {str(key): to_plain(item, nested) for key, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in cast("list[Any]", value)]
-    if isinstance(value, np.generic):
-        return cast("Any", value).item()
+        return [to_plain(item, nested) for item in cast("list[Any]", value)]
+    if isinstance(value, (set, frozenset)):
+        return sorted((to_plain(item, nested) for item in cast("set[Any]", value)), key=repr)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return cast("Any", value).tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(cast("os.PathLike[str]", value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     kind: type = type(cast("object", value))
-    return _describe(kind, dict[str, Any](getattr(value, "__dict__", {})))
+    public = {} if nested else {k: v for k, v in getattr(value, "__dict__", {}).items() if k[:1] != "_"}
+    return _describe(kind, public, nested=True)
 
 
 def with_defaults(tree: Any) -> Any:
@@ -165,9 +175,10 @@ def _publish(cls: type, name: str) -> None:
     _CLASSES[name] = cls
 
 
-def _describe(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _describe(cls: type, settings: Mapping[str, Any], nested: bool) -> dict[str, Any]:
     path = import_path(cls)
-    return {TARGET: _PUBLIC_NAMES.get(path, path), **{key: to_plain(item) for key, item in settings.items()}}
+    name = _PUBLIC_NAMES.get(path, path)
+    return {TARGET: name, **{key: to_plain(item, nested) for key, item in settings.items()}}
 
 
 def _map_targets(tree: Any, rename: Callable[[str], str]) -> Any:
@@ -192,7 +203,7 @@ def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
 
 
-def _open_mappings(schema: type) -> DictConfig:
+def open_mappings(schema: type) -> DictConfig:
     """Return the node of a schema; its free-form mappings accept new keys without a plus sign."""
     node = OmegaConf.structured(schema)
     for field in _fields(schema):

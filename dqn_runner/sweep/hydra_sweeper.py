@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.config.error_messages import unknown_key
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.core.registry import PROVIDER
+from dqn_runner.core.registry import PROVIDER, open_mappings
 from dqn_runner.sweep.config import SweepConfig
 
 SWEEPER_CLASS = "hydra_plugins.dqn_runner_sweeper.sweeper.OptunaSweeper"
@@ -90,9 +90,7 @@ def register_sweeper() -> None:
         for name, node in options.items():
             extensible = OmegaConf.create(node, flags={"struct": False})
             store.store(group=f"hydra/sweeper/{group}", name=name, node=extensible, provider=PROVIDER)
-    sweeper = OmegaConf.structured(OptunaSweeperConfig)
-    for mapping in ("params", "constraints"):  # new keys need no plus sign
-        OmegaConf.set_struct(sweeper[mapping], False)
+    sweeper = open_mappings(OptunaSweeperConfig)
     store.store(group="hydra/sweeper", name="optuna", node=sweeper, provider=PROVIDER)
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dqn_runner.core.exceptions import UserError
-
-TARGET = "_target_"
+from dqn_runner.core.registry import TARGET
 
 
 def is_sampler(config: Mapping[str, Any], *kinds: str) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from torch import nn
 
 from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, UserError
 from dqn_runner.agent.exploration import EpsilonGreedy
 from dqn_runner.agent.schedules import Constant, Linear
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.state import State
+from dqn_runner.core.types import EnvSpec
 from dqn_runner.io.json_io import read_json
 from dqn_runner.run import plots
 from dqn_runner.training.evaluator import Evaluation
@@ -271,6 +274,44 @@ def test_running_a_script_again_resumes_its_run_and_rejects_another_agent(tmp_pa
     assert make_trainer(tmp_path, tape, max_steps=16).train().steps == 16
     assert tape.events[0].startswith("open ")
     assert tape.events[1] == "episode 16/4"
+
+
+class UserNetwork:
+    """A network of a user: no dataclass, with a cache, a path, an array and an object that refers back."""
+
+    def __init__(self, hidden: int, weights: str = "weights.pt", scale: float = 1.0) -> None:
+        self.hidden = hidden
+        self.weights = Path(weights)
+        self.scale = np.array([scale])
+        self.tags = {"b", "a"}
+        self.helper: Any = SimpleNamespace(owner=self, calls=0)
+        self._built = 0
+
+    def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
+        self._built += 1
+        self.helper.calls += 1
+        outputs = spec.num_actions * outputs_per_action
+        return nn.Sequential(nn.Linear(1, self.hidden), nn.ReLU(), nn.Linear(self.hidden, outputs))
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"hidden": 3}, "agent.network.hidden: 2 -> 3"),
+        ({"weights": "other.pt"}, "agent.network.weights: weights.pt -> other.pt"),
+        ({"scale": 2.0}, r"agent.network.scale: \[1.0\] -> \[2.0\]"),
+    ],
+)
+def test_a_script_with_an_object_of_its_own_as_a_part_resumes_and_rejects_other_settings_of_it(
+    tmp_path: Path, changed: dict[str, Any], difference: str
+) -> None:
+    make_trainer(tmp_path, Tape(), make_agent(network=UserNetwork(2))).train()
+    used = UserNetwork(2)
+    used.build(EnvSpec((1,), 2), 1)  # its cache is not a setting
+    assert make_trainer(tmp_path, Tape(), make_agent(network=used), max_steps=16).train().steps == 16
+    other = UserNetwork(**{"hidden": 2, **changed})
+    with pytest.raises(UserError, match=rf"\(its agent differs: {difference}\)"):
+        make_trainer(tmp_path, Tape(), make_agent(network=other)).train()
 
 
 def test_a_stop_callback_ends_a_run_and_without_it_the_run_continues(tmp_path: Path) -> None:
