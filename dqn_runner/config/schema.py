@@ -9,10 +9,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from dqn_runner import agent, envs, loggers, replay
 from dqn_runner.agent import losses, networks
+from dqn_runner.config.error_messages import unknown_key
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import (
     TARGET,
@@ -123,7 +124,9 @@ def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
 
 def check_keys(cfg: DictConfig) -> None:
     """Reject a plain value in the place of a part (`agent.loss=3`) and unknown keys (`+foo=1`)."""
-    _check_known(cfg, RunConfig, "")
+    _check_known(cfg, "", RunConfig)
+    _check_known(cfg, "checkpoint", Checkpoint)
+    _check_known(cfg, "study", Study)
     pending = ["agent", "env", "trainer", "evaluator", *(f"logging.{name}" for name in cfg.logging)]
     for key in pending:
         node: Any = OmegaConf.select(cfg, key)
@@ -131,17 +134,15 @@ def check_keys(cfg: DictConfig) -> None:
             raise UserError(f"{key} must be a part, chosen as in {key.replace('.', '/')}=NAME")
         cls = class_of(node[TARGET])
         if cls is not None:
-            _check_known(node, cls, f"{key}.")
+            _check_known(cfg, key, cls)
             pending += [f"{key}.{name}" for name in slots(cls)]
 
 
-def _check_known(node: DictConfig, cls: type, prefix: str) -> None:
-    """Reject keys that were added with a plus sign, and that `cls` does not have."""
-    names = {TARGET, *(field.name for field in dataclasses.fields(cls))}  # pyright: ignore[reportArgumentType]
-    for key in node:
-        if key not in names:
-            part = f"in {prefix.rstrip('.')}" if prefix else "of the program"
-            raise UserError(
-                f"+{prefix}{key} adds a key that no setting {part} has; drop it, and write KEY=VALUE without "
-                "a plus sign to change a setting (python -m dqn_runner --cfg job lists them)"
-            )
+def _check_known(cfg: DictConfig, place: str, cls: type) -> None:
+    """Reject the keys at `place` that `cls` does not have: they were added with a plus sign."""
+    known = {TARGET, *(field.name for field in dataclasses.fields(cls))}  # pyright: ignore[reportArgumentType]
+    node: Any = OmegaConf.select(cfg, place) if place else cfg
+    for key in node.keys() - known:
+        with open_dict(node):
+            node.pop(key)  # or it would be suggested itself
+        raise UserError(unknown_key(f"{place}.{key}" if place else key, cfg))
