@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checkpoint_tables import RESUMES, SHARES, STALLS, resume_row, share_row, stall_rows, table
-from speed_vs_sb3 import machine
+from machine import machine
 
 REPLAYS = ("uniform", "prioritized")
 SIZES = (50_000, 1_000_000)

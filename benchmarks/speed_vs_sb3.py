@@ -23,10 +23,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
-OURS, SB3 = "dqn_runner", "sb3"
+from machine import cpu_seconds, machine
+from speed_tables import HEADER, OURS, SB3, Run, footer, row, summarise
+
 PACKAGES = ("dqn_runner", "stable_baselines3", "torch", "numpy", "gymnasium")
 INSTALL = "stable-baselines3 is not installed: pip install -c constraints.txt -e '.[benchmark]'"
 
@@ -109,28 +110,8 @@ class Reading(NamedTuple):
     wall: float
     process: float
     """CPU time of this process."""
-    machine: float | None
-    """CPU time of everything on the machine; None without psutil."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """The measurement of one run."""
-
-    library: str
-    seed: int
-    seconds: float
-    steps_per_second: float
-    steps_per_cpu_second: float
-    """Per second of CPU time of the run; other processes do not affect it."""
-    episodes: int
-    """Finished during the measurement; without learning they are short, and each one needs a reset."""
-    core_share: float
-    """CPU time of the run per second of wall time; clearly below 1 if other processes used its core."""
-    others_cores: float | None
-    """Cores that other processes used during the measurement; None without psutil."""
-    load_average: float
-    """Of the machine over the last minute, including this run."""
+    machine: float
+    """CPU time of everything on the machine."""
 
 
 @dataclass
@@ -143,15 +124,13 @@ class Stopwatch:
 
     def at(self, step: int, episode: int) -> None:
         if step == self.start or step == self.stop:
-            times = time.perf_counter(), time.process_time(), machine_cpu_seconds()
+            times = time.perf_counter(), time.process_time(), cpu_seconds()
             self.readings[step] = Reading(episode, *times)
 
     def result(self, library: str, seed: int) -> Run:
         start, stop = self.readings[self.start], self.readings[self.stop]
         steps, wall, process = self.stop - self.start, stop.wall - start.wall, stop.process - start.process
-        others = None
-        if start.machine is not None and stop.machine is not None:
-            others = round(max(0.0, stop.machine - start.machine - process) / wall, 3)
+        others = max(0.0, stop.machine - start.machine - process)
         return Run(
             library=library,
             seed=seed,
@@ -160,18 +139,8 @@ class Stopwatch:
             steps_per_cpu_second=round(steps / process, 1),
             episodes=stop.episode - start.episode,
             core_share=round(process / wall, 3),
-            others_cores=others,
-            load_average=round(os.getloadavg()[0], 2),
+            others_cores=round(others / wall, 3),
         )
-
-
-def machine_cpu_seconds() -> float | None:
-    try:
-        import psutil
-    except ImportError:
-        return None
-    times = psutil.cpu_times()._asdict()
-    return sum(times[name] for name in ("user", "system", "nice", "irq", "softirq") if name in times)
 
 
 class StopwatchLogger:
@@ -323,78 +292,11 @@ def compare(name: str, repeats: int) -> dict[str, Any]:
     }
 
 
-def summarise(runs: list[Run]) -> dict[str, Any]:
-    return {
-        "steps_per_second": contrast(runs, lambda run: run.steps_per_second),
-        "steps_per_cpu_second": contrast(runs, lambda run: run.steps_per_cpu_second),
-    }
-
-
-def contrast(runs: list[Run], value: Callable[[Run], float]) -> dict[str, Any]:
-    """Medians, their ratio, and the smallest and largest ratio of a pair."""
-    ours = [value(run) for run in runs if run.library == OURS]
-    theirs = [value(run) for run in runs if run.library == SB3]
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return {
-        "median": {OURS: median(ours), SB3: median(theirs)},
-        "ratio_of_medians": round(median(ours) / median(theirs), 3),
-        "pairwise_ratios": [round(min(ratios), 3), round(max(ratios), 3)],
-    }
-
-
 def versions() -> dict[str, str]:
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version(), **found, "commit": commit or "unknown"}
-
-
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count()}
-
-
-HEADER = (
-    f"{'':11} {'steps per second':^28} {'CPU time':>8}"
-    f" {'core share':^13} {'others: cores':^13} {'episodes':^13}\n"
-    f"{'repeat':11} {OURS:>10} {SB3:>10} {'ratio':>6} {'ratio':>8}" + f" {'ours':>6} {SB3:>6}" * 3
-)
-
-
-def row(repeat: int, ours: Run, theirs: Run) -> str:
-    pair = (ours, theirs)
-    cells = [
-        f"{repeat:<11} {ours.steps_per_second:10,.0f} {theirs.steps_per_second:10,.0f}",
-        f"{ours.steps_per_second / theirs.steps_per_second:6.2f}",
-        f"{ours.steps_per_cpu_second / theirs.steps_per_cpu_second:8.2f}",
-        *(f"{run.core_share:6.2f}" for run in pair),
-        *(f"{others(run):>6}" for run in pair),
-        *(f"{run.episodes:6,}" for run in pair),
-    ]
-    return " ".join(cells)
-
-
-def others(run: Run) -> str:
-    """Cores that other processes used; without psutil the load average, marked with ~."""
-    return f"~{run.load_average:.2f}" if run.others_cores is None else f"{run.others_cores:.2f}"
-
-
-def footer(result: dict[str, Any]) -> str:
-    versions, machine = result["versions"], result["machine"]
-    wall, cpu = result["summary"]["steps_per_second"], result["summary"]["steps_per_cpu_second"]
-    names = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return (
-        f"{'median':11} {wall['median'][OURS]:10,.0f} {wall['median'][SB3]:10,.0f} "
-        f"{wall['ratio_of_medians']:6.2f} {cpu['ratio_of_medians']:8.2f}\n"
-        f"ratio of the pairs: {spread(wall)}; by CPU time: {spread(cpu)}\n"
-        f"{names}\n{machine['cpu']}, {machine['cores']} cores"
-    )
-
-
-def spread(figures: dict[str, Any]) -> str:
-    return "{:.2f} to {:.2f}".format(*figures["pairwise_ratios"])
 
 
 def parse_arguments() -> argparse.Namespace:
