@@ -82,7 +82,7 @@ def load_checkpoint(path: Path) -> State:
 def read_document(path: Path) -> State:
     """Read and verify a checkpoint, as `load_checkpoint` does, but return replay rows as they are stored."""
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}{_alternatives(path)}")
+        raise UserError(f"the checkpoint {path} does not exist{_alternatives(path)}")
     document = _load(path)
     if not isinstance(document, dict):
         raise DamagedError(f"{path} is not a checkpoint of dqn_runner")

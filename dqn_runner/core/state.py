@@ -1,15 +1,16 @@
-"""The state protocol: how objects save and restore what they need to continue exactly."""
+"""State that a checkpoint stores: what `state_dict` of a part returns and `load_state_dict` restores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from dqn_runner.core.types import Array
 
 State = dict[str, Any]
-"""Return type of `state_dict`: nested dicts and lists of plain values, arrays, tensors and ReplaySnapshot."""
+"""What an object needs to resume exactly. Nested dicts and lists of plain values, arrays, tensors and
+ReplaySnapshot."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,6 @@ class ReplaySnapshot:
     def all(self) -> dict[str, Array]:
         """Copy all rows, oldest first: column name to array [rows, ...]."""
         return self.read(self.start, self.stop)
-
-
-class Stateful(Protocol):
-    """An object that changes during a run and can save and restore its state."""
-
-    def state_dict(self) -> State:
-        """Return everything that is needed to continue from here."""
-        ...
-
-    def load_state_dict(self, state: State) -> None:
-        """Restore `state`, as returned by `state_dict`; raises an error if it does not fit this object."""
-        ...
 
 
 def crossed(previous: int, now: int, every: int) -> bool:

@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="directory that contains metrics.json")
     run_dir: Path = parser.parse_args(arguments).run_dir
     if not (run_dir / json_io.METRICS).is_file():
-        parser.error(f"there is no {run_dir / json_io.METRICS}")
+        parser.error(f"{run_dir / json_io.METRICS} does not exist; give the directory of a run")
     draw_training_curves(run_dir)
     print(run_dir / CURVES)
 

@@ -59,7 +59,7 @@ def record_session(
 
 
 def recorded_config(run_dir: Path) -> dict[str, Any] | None:
-    """Configuration of the last session recorded in `run_dir`; None if there is no run.json."""
+    """Configuration of the last session recorded in `run_dir`; None without a run.json."""
     path = run_dir / RUN
     return json_io.read_json(path)["config"] if path.exists() else None
 

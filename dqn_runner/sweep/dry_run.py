@@ -43,7 +43,7 @@ def estimate(plan: Plan) -> str:
     settings = plan.settings
     runs = settings.n_trials * settings.seeds + settings.validate
     with tempfile.TemporaryDirectory() as folder:
-        size = _footprint(plan.job, Path(folder) / "size")
+        size = _estimate_size(plan.job, Path(folder) / "size")
         one = _calibrate(plan, Path(folder) / "run")
     at_once = min(settings.n_jobs, runs)
     time_each, memory, disk = _duration(one.seconds), one.resident + size.memory, size.disk
@@ -63,7 +63,7 @@ def estimate(plan: Plan) -> str:
     )
 
 
-def _footprint(job: DictConfig, directory: Path) -> ResourceEstimate:
+def _estimate_size(job: DictConfig, directory: Path) -> ResourceEstimate:
     run: RunConfig = instantiate({k: v for k, v in job.items() if k != "hydra"}, _convert_="object")
     trainer = build_trainer(run, directory, {}, None)
     spec = trainer.collector.envs.spec

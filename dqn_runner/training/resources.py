@@ -25,7 +25,7 @@ class ResourceEstimate:
     def __str__(self) -> str:
         """One line for the log."""
         memory, disk = format_bytes(self.memory), format_bytes(self.disk)
-        return f"the replay takes up to {memory} of memory, checkpoints up to {disk}"
+        return f"the replay needs at most {memory} of memory, the checkpoints at most {disk} of disk space"
 
 
 def estimate_resources(

@@ -118,7 +118,7 @@ class TestInvalidFiles:
 
     def test_the_error_for_a_missing_checkpoint_lists_the_others(self, good: Path):
         message = load_error(good.parent / "checkpoint_7.pt")
-        assert "there is no checkpoint" in message
+        assert "checkpoint_7.pt does not exist; " in message
         assert message.endswith(f"; available in {good.parent}: {numbered_name(42)}, {LATEST}")
 
     @pytest.mark.parametrize("zipped", [True, False])

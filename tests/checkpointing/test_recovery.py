@@ -56,10 +56,10 @@ class TestLoadNewestValid:
         (saved / LATEST).unlink()
         name, step, (line,) = self.found(saved)
         assert (name, step) == (BEST, 250)
-        assert line == f"there is no checkpoint {saved / LATEST}; best.pt is used instead"
+        assert line == f"the checkpoint {saved / LATEST} does not exist; best.pt is used instead"
 
     def test_a_requested_checkpoint_that_never_existed_is_not_replaced(self, saved: Path):
-        with pytest.raises(UserError, match="there is no checkpoint"):
+        with pytest.raises(UserError, match=f"{numbered_name(777)} does not exist"):
             self.found(saved, numbered_name(777))
 
     def test_a_checkpoint_with_the_file_name_of_another_step_counts_as_damaged(self, saved: Path):

@@ -96,7 +96,7 @@ def test_evaluation_with_video_reports_an_env_that_does_not_render(
     ("args", "message"),
     [
         (["mode=eval"], "mode=eval needs checkpoint=PATH"),
-        (["mode=eval", "checkpoint=nowhere.pt"], "there is no checkpoint"),
+        (["mode=eval", "checkpoint=nowhere.pt"], "nowhere.pt does not exist"),
         (["checkpoint=run"], "checkpoint= is for mode=eval; use resume= to continue training"),
     ],
 )

@@ -156,9 +156,10 @@ def test_resume_rejects_an_incompatible_change_in_one_line_and_keeps_the_files(
 @pytest.mark.usefixtures("run_copy")
 def test_resume_from_a_missing_checkpoint_lists_the_existing_ones(program: Callable[..., Outcome]) -> None:
     message = program("resume=run/checkpoints/checkpoint_7.pt").error
-    assert message.startswith("resume=run/checkpoints/checkpoint_7.pt: there is no checkpoint ")
+    assert message.startswith("resume=run/checkpoints/checkpoint_7.pt: the checkpoint ")
+    assert "checkpoint_7.pt does not exist; " in message
     assert "checkpoint_0000000400.pt" in message
-    assert "there is no checkpoint" in program("resume=nowhere").error
+    assert program("resume=nowhere").error.endswith("nowhere does not exist")
 
 
 def test_resume_accepts_a_path_with_spaces_quotes_and_braces(

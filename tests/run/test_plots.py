@@ -292,4 +292,4 @@ def test_the_plots_command_reports_a_missing_metrics_file(tmp_path: Path, capsys
     with pytest.raises(SystemExit) as ended:
         plots.main([str(tmp_path)])
     assert ended.value.code == 2
-    assert f"there is no {tmp_path / json_io.METRICS}" in capsys.readouterr().err
+    assert f"{tmp_path / json_io.METRICS} does not exist" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def test_estimate_of_a_short_run_counts_only_the_filled_part_of_the_replay() -> 
 
 def test_the_estimate_is_logged_when_a_run_starts(finished_run: Path) -> None:
     log = (finished_run / "logs" / "training.log").read_text()
-    assert "the replay takes up to 0.1 MiB of memory, checkpoints up to " in log
+    assert "the replay needs at most 0.1 MiB of memory, the checkpoints at most " in log
 
 
 def test_available_memory_is_a_plausible_number_of_bytes() -> None:

@@ -48,7 +48,7 @@ def write_results(study: Study, plan: Plan) -> None:
     """Write optimization_results.yaml and, for one objective, experiment/best_config.yaml.
 
     Call it within a Hydra run, whenever a trial ends. Threads and processes write one after the other. A full
-    disk or a configuration file that is no longer valid does not end the sweep; it is logged.
+    disk or an invalid configuration file does not end the sweep; it is logged.
     """
     try:
         make_directory(plan.directory)
