@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import yaml
@@ -21,6 +22,124 @@ SECTION = "## A first change: a loss"
 SOURCES = ("dqn_runner", "hydra_plugins", "conf", "tests", "docs")
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 TIMEOUT = 240.0
+
+NEW_FILES = {
+    "agent/networks/shallow.py": """
+        from dqn_runner.core.registry import option
+        from dqn_runner.agent.networks.base import NetworkOptions
+
+        @option("agent/network", "shallow")
+        @dataclass(kw_only=True)
+        class Shallow(NetworkOptions):
+            units: int = 8
+
+            def build(self, spec, outputs_per_action):
+                from torch import nn
+
+                outputs = spec.num_actions * outputs_per_action
+                hidden = nn.Linear(spec.obs_shape[0], self.units)
+                return nn.Sequential(hidden, nn.ReLU(), nn.Linear(self.units, outputs))
+    """,
+    "agent/cyclic.py": """
+        from dqn_runner.core.registry import option
+
+        @option("agent/exploration", "cyclic")
+        @dataclass(kw_only=True)
+        class Cyclic:
+            period: int = 2
+
+            def __call__(self, q_values, shape, step, rng):
+                return np.full(shape[0], step // self.period % shape[1])
+
+            def epsilon(self, step):
+                return 0.0
+
+            @property
+            def duration(self):
+                return 0
+    """,
+    "agent/losses/mean_target.py": """
+        from dqn_runner.core.registry import option
+        from dqn_runner.agent.losses.targets import Backup
+
+        @option("agent/loss/target", "mean")
+        @dataclass(kw_only=True)
+        class MeanTarget:
+            def __call__(self, next_q, online, target, transition):
+                q = next_q()
+                return Backup(transition.reward, q.new_full(q.shape, 1 / q.shape[-1]))
+    """,
+    "replay/newest.py": """
+        from dqn_runner.core.registry import option
+        from dqn_runner.replay.buffer import build_replay
+        from dqn_runner.replay.uniform import UniformReplay, UniformSampler
+
+        @option("agent/replay", "newest")
+        @dataclass(kw_only=True)
+        class NewestReplay(UniformReplay):
+            def build(self, spec, num_envs, gamma, n_step, rng):
+                sampler = lambda ring: NewestSampler(ring, rng)
+                return build_replay(self.capacity, spec, num_envs, gamma, n_step, sampler)
+
+        class NewestSampler(UniformSampler):
+            def sample(self, batch_size, step):
+                slots, weight = super().sample(batch_size, step)
+                ring = self._ring
+                return np.full_like(slots, (ring.start + len(ring) - 1) % ring.capacity), weight
+    """,
+    "envs/corridor.py": """
+        from dqn_runner.core.registry import option
+        from dqn_runner.core.lazy_imports import gymnasium
+        from dqn_runner.envs.base import EnvConfig
+
+        @option("env", "corridor")
+        @dataclass(kw_only=True)
+        class Corridor(EnvConfig):
+            length: int = 5
+
+            def make(self, training=True, render=False):
+                class Walk(gymnasium.Env):
+                    observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+                    action_space = gymnasium.spaces.Discrete(2)
+
+                    def reset(self, *, seed=None, options=None):
+                        super().reset(seed=seed)
+                        self.at = 0
+                        return np.zeros(1, np.float32), {}
+
+                    def step(self, action):
+                        self.at += 1
+                        return np.ones(1, np.float32), 1.0, self.at == length, False, {}
+
+                length = self.length
+                return Walk()
+    """,
+    "loggers/counter.py": """
+        from dqn_runner.core.registry import option
+
+        @option("logging", "counter", package="logging.counter")
+        @dataclass(kw_only=True)
+        class Counter:
+            file: str = "count.txt"
+
+            def open(self, run_dir, info, state):
+                return Open(run_dir / self.file, state["count"] if state else 0)
+
+        class Open:
+            def __init__(self, path, count):
+                self.path, self.count = path, count
+
+            def write(self, record):
+                self.count += 1
+
+            def state_dict(self):
+                return {"count": self.count}
+
+            def close(self, failed):
+                self.path.write_text(str(self.count))
+    """,
+}
+"""One new file for each kind of part; none of the existing files changes."""
 
 
 @pytest.fixture
@@ -108,6 +227,34 @@ def test_first_change_in_contributing_can_be_followed(checkout: Path) -> None:
                 assert " passed" in run(checkout, *arguments)
     assert len(written) == 3, "a loss takes one file, one YAML file and one test"
     assert "agent/loss=log_cosh" in (checkout / "docs" / "reference.md").read_text()
+
+
+def test_a_new_part_of_each_kind_takes_one_file(checkout: Path) -> None:
+    for name, text in NEW_FILES.items():
+        path = checkout / "dqn_runner" / name
+        assert not path.exists(), f"{name} exists already"
+        path.write_text("from dataclasses import dataclass\n\nimport numpy as np\n" + dedent(text))
+    options = {
+        "agent/network": "shallow",
+        "agent/exploration": "cyclic",
+        "agent/loss/target": "mean",
+        "agent/replay": "newest",
+        "env": "corridor",
+        "logging": "[jsonl,counter]",
+    }
+    chosen = [f"{group}={name}" for group, name in options.items()]
+    short = ["trainer.max_steps=50", "agent.learning_starts=10", "agent.batch_size=4", "hydra.run.dir=run"]
+    run(checkout, "-m", "dqn_runner", *chosen, *short, "agent.network.units=4", "env.length=3")
+    stored = json.loads((checkout / "run" / "run.json").read_text())["config"]
+    parts = {"network": "shallow", "exploration": "cyclic", "replay": "newest"}
+    for part, name in parts.items():
+        assert stored["agent"][part]["_target_"] == f"agent/{part}={name}"
+    assert stored["agent"]["loss"]["target"]["_target_"] == "agent/loss/target=mean"
+    assert stored["env"]["_target_"] == "env=corridor"
+    metrics = json.loads((checkout / "run" / "metrics.json").read_text())
+    assert set(metrics["evaluations"]["return_mean"]) == {3.0}
+    records = (checkout / "run" / "metrics.jsonl").read_text().splitlines()
+    assert (checkout / "run" / "count.txt").read_text() == str(len(records))
 
 
 def test_paths_in_contributing_exist() -> None:
