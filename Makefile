@@ -57,11 +57,11 @@ types: $(VENV)/.installed-dev
 
 ## Run all tests, about six minutes on 2 cores; ARGS="tests/replay -x" adds arguments of pytest.
 test: $(TEST_SETUP)
-	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 ## Run the tests that are not marked slow, about two minutes on 2 cores.
 quick: $(TEST_SETUP)
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow" $(ARGS)
 
 ## Run the tests of studies again with the newest Optuna 4.
 optuna4: $(TEST_SETUP)

@@ -19,6 +19,7 @@ import torch
 from dqn_runner.cli.main import main
 from dqn_runner.run import plots
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
+from tests.support.fork_server import forked_python
 
 register_sweeper()  # for tests that compose a configuration without running the program
 torch.set_num_threads(1)  # for small networks, threads cost more than they save
@@ -122,9 +123,14 @@ def environment(**changes: str) -> dict[str, str]:
     return {**inherited, **changes}
 
 
-def run_cli(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> Outcome:
-    """`python -m dqn_runner ARGS` in directory `cwd`, with `env` added to the environment variables."""
-    command = [sys.executable, "-m", "dqn_runner", *args]
+def run_cli(
+    *args: str, cwd: Path, env: Mapping[str, str] | None = None, python: str | None = None
+) -> Outcome:
+    """`python -m dqn_runner ARGS` in directory `cwd`, with `env` added to the environment variables.
+
+    Unless `python` is given, it is forked from a process with the libraries imported, and draws no curves.
+    """
+    command = [python or forked_python(), "-m", "dqn_runner", *args]
     variables = environment(**(env or {}))
     done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=240)
     return Outcome(done.returncode, done.stdout, done.stderr)
@@ -156,6 +162,12 @@ def program(
         return Outcome(status, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that a sweep in this process starts are forked, as by `run_cli`."""
+    monkeypatch.setattr(sys, "executable", forked_python())
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +206,8 @@ def write_my_env(directory: Path) -> None:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a short CartPole run, shared by all tests; to change it, copy it first."""
     cwd = tmp_path_factory.mktemp("finished")
-    done = run_cli(*BUDGET, "logging=[console,file,jsonl]", "hydra.run.dir=run", cwd=cwd)
+    command = (*BUDGET, "logging=[console,file,jsonl]", "hydra.run.dir=run")
+    done = run_cli(*command, cwd=cwd, python=sys.executable)
     assert done.status == 0, done.err
     (cwd / "stdout").write_text(done.out)
     (cwd / "stderr").write_text(done.err)
@@ -211,7 +224,7 @@ def records(run_dir: Path) -> list[dict[str, Any]]:
 def run_cli_here(tmp_path: Path) -> Callable[..., Outcome]:
     """`run_cli` in `tmp_path`."""
 
-    def call(*args: str, env: Mapping[str, str] | None = None) -> Outcome:
-        return run_cli(*args, cwd=tmp_path, env=env)
+    def call(*args: str, env: Mapping[str, str] | None = None, python: str | None = None) -> Outcome:
+        return run_cli(*args, cwd=tmp_path, env=env, python=python)
 
     return call

@@ -95,7 +95,7 @@ def follow(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_unload_my_pkg")
+@pytest.mark.usefixtures("_unload_my_pkg", "forked_jobs")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_can_be_followed(
     page: Path, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

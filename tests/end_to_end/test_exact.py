@@ -39,6 +39,8 @@ ENVS = {
 }
 ONE_AGENT = {"subprocess workers": "rainbow", "stacked images": "per_dqn"}
 """Environments that are tested with one agent only, because the agent makes no difference there."""
+TURNS = ["cartpole", "lunarlander", "minatar"]
+"""Environments of which each agent takes one; tests/soak runs every agent in every environment."""
 STEPS = 600
 EXPLORATION = 250
 BUDGET = [
@@ -59,10 +61,10 @@ BUDGET = [
 
 
 def cases() -> list[tuple[str, str]]:
-    """Every agent on every environment, or only the agent in ONE_AGENT."""
-    return [
-        (env, option) for env in ENVS for option in agent_options() if ONE_AGENT.get(env, option) == option
-    ]
+    """Every agent with four environments and in one of TURNS; the agents in ONE_AGENT."""
+    agents = agent_options()
+    turns = [(TURNS[number % len(TURNS)], agent) for number, agent in enumerate(agents)]
+    return [("four cartpoles", agent) for agent in agents] + turns + list(ONE_AGENT.items())
 
 
 @pytest.mark.slow
@@ -73,7 +75,7 @@ def test_run_killed_several_times_equals_an_uninterrupted_run(env: str, option: 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for cwd in (whole, killed):
         cwd.mkdir()
-    curves = env == "cartpole" and option == "dqn"
+    curves = (env, option) == cases()[-1]
     assert crash.run(command, whole, curves=curves) == 0, (whole / "output").read_text()
     rng = random.Random(f"{env} {option}")
     kills = [

@@ -22,6 +22,7 @@ from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.run import plots
 from dqn_runner.training.config import FrequencyUnit
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli, write_my_env
+from tests.support.fork_server import forked_python
 
 ENDLESS = (*BUDGET, "trainer.max_steps=1000000", "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650")
 RUN = (
@@ -50,7 +51,9 @@ class TestSignals:
     ):
         write_my_env(tmp_path)
         (tmp_path / "interrupt").write_text(str(int(number)))
-        done = run_cli(*ENDLESS, "hydra.run.dir=run", cwd=tmp_path)
+        curves = number is signal.SIGTERM
+        python = sys.executable if curves else None
+        done = run_cli(*ENDLESS, "hydra.run.dir=run", cwd=tmp_path, python=python)
 
         assert done.status == status
         assert "Traceback" not in done.err
@@ -63,14 +66,14 @@ class TestSignals:
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert metrics["finished"] is None
         assert metrics["evaluations"]["step"] == [400], "the signal causes no evaluation"
-        assert (tmp_path / "run" / "training_curves.png").exists()
+        assert (tmp_path / "run" / "training_curves.png").exists() == curves
 
     @pytest.mark.slow
     def test_second_ctrl_c_ends_the_process_immediately(self, tmp_path: Path):
         """The environment hangs after the first Ctrl-C, so the step never ends."""
         write_my_env(tmp_path)
         (tmp_path / "stuck").touch()
-        command = [sys.executable, "-m", "dqn_runner", *ENDLESS, "hydra.run.dir=run"]
+        command = [forked_python(), "-m", "dqn_runner", *ENDLESS, "hydra.run.dir=run"]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=pipe, text=True) as process:
             try:

@@ -19,6 +19,7 @@ from dqn_runner.core.records import Record
 from dqn_runner.loggers.console import Console
 from dqn_runner.loggers.text_log import format_record
 from tests.conftest import BUDGET, Outcome, environment, write_my_env
+from tests.support.fork_server import forked_python
 from tests.support.records import EPISODE, EVAL, INFO, TRAIN, write
 
 
@@ -101,7 +102,7 @@ HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 def on_a_terminal(cwd: Path, *args: str) -> tuple[int, str]:
     """Exit code of the program, and its output on a terminal of 160 columns."""
     controller, terminal = pty.openpty()
-    command = [sys.executable, "-m", "dqn_runner", *args]
+    command = [forked_python(), "-m", "dqn_runner", *args]
     variables = environment(TERM="xterm", COLUMNS="160", LINES="40")
     with subprocess.Popen(
         command, cwd=cwd, env=variables, stdin=terminal, stdout=terminal, stderr=terminal

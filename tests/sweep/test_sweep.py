@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from dqn_runner.config.schema import CONF
 from dqn_runner.sweep.storages.factory import open_storage
 from dqn_runner.sweep.trial_record import RunState, TrialRecord
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli
+from tests.support.fork_server import forked_python
 
 SWEEP = ("-m", "hydra/sweeper=optuna", "hydra.sweep.dir=sweep", *BUDGET, "logging=[file,jsonl]")
 LEARNING_RATE = "agent.learning_rate=tag(log,interval(1e-4,1e-2))"
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
     """The command, running in the background."""
     return subprocess.Popen(
-        [sys.executable, "-m", "dqn_runner", *SWEEP, *arguments],
+        [forked_python(), "-m", "dqn_runner", *SWEEP, *arguments],
         cwd=cwd,
         env=environment(),
         stdin=subprocess.DEVNULL,

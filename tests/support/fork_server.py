@@ -1,0 +1,178 @@
+"""Starts `python -m dqn_runner` by a fork of a process that has imported its libraries, which saves seconds.
+
+`forked_python()` is the path of an executable that takes the place of Python. Given `-m dqn_runner ARGS`, it
+asks the server of this process to run them with its own directory, environment and standard streams. It
+passes signals on, ends as the program ends, and the program is killed when it is killed. Any other command,
+and one with other variables of Python, such as PYTHONPATH, is run by Python itself. The program under test
+starts its jobs in the same way. Curves are not drawn.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from ast import literal_eval
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra.core.plugins import Plugins
+
+from dqn_runner.run import plots
+
+ROOT = Path(__file__).parents[2]
+ADDRESS = "DQN_RUNNER_TEST_FORK_SERVER"
+"""The environment variable with the address of the server."""
+
+PRELOADED = (
+    "dqn_runner.cli.evaluate",
+    "dqn_runner.cli.main",
+    "dqn_runner.cli.train",
+    "dqn_runner.sweep.reporter",
+    "dqn_runner.sweep.runner",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "torch.fx.experimental.symbolic_shapes",  # torch imports it with the first gradient
+)
+
+CLIENT = """#!{python} -IS
+import os, signal, socket, sys
+
+arguments = sys.argv[1:]
+variables = {{name: value for name, value in os.environ.items() if name.startswith("PYTHON")}}
+if arguments[:2] != ["-m", "dqn_runner"] or variables != {variables!r}:
+    os.execv({python!r}, [{python!r}, *arguments])
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+request = repr((sys.argv, os.getcwd(), dict(os.environ))).encode()
+socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
+server.sendall(request)
+for number in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+    signal.signal(getattr(signal, number), lambda number, _: server.send(bytes([number])))
+status = int(server.recv(20))
+if status < 0:
+    signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
+    os.kill(os.getpid(), -status)
+os._exit(status)
+"""
+
+
+@cache
+def forked_python() -> str:
+    """Start the server, which ends with this process; returns the path of the executable."""
+    directory = Path(tempfile.mkdtemp(prefix="fork-"))
+    address, client = str(directory / "server"), directory / "python"
+    variables = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+    client.write_text(CLIENT.format(python=sys.executable, variables=variables, address=address))
+    client.chmod(0o755)
+    command = [sys.executable, "-m", "tests.support.fork_server", address, str(client)]
+    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    atexit.register(_stop, server, directory)
+    return str(client)
+
+
+def _stop(server: subprocess.Popen[bytes], directory: Path) -> None:
+    with server:  # closes its standard input
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Request(NamedTuple):
+    """A process to run: command line, working directory, environment variables, standard streams."""
+
+    argv: list[str]
+    cwd: str
+    environ: dict[str, str]
+    streams: list[int]
+
+
+def _serve(address: str) -> Request:
+    """Fork a process for each request, in which this function returns; ends with the standard input."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    print("ready", flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes below
+    while listener in select.select([listener, sys.stdin], [], [])[0]:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            return _supervise(connection)
+        connection.close()
+    os._exit(0)
+
+
+def _supervise(connection: socket.socket) -> Request:
+    """Run a request in a child, in which this function returns; pass signals to it, and its end back."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    content = b""
+    while len(content) < int.from_bytes(size, "big"):
+        content += connection.recv(1 << 16)
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        argv, cwd, environ = literal_eval(content.decode())
+        return Request(argv, cwd, environ, streams)
+    for stream in streams:
+        os.close(stream)
+    end = os.pidfd_open(child)
+    while end not in select.select([connection, end], [], [])[0]:
+        received = connection.recv(1)
+        os.kill(child, received[0] if received else signal.SIGKILL)
+        if not received:
+            break
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        connection.send(str(status).encode())
+    finally:
+        os._exit(0)
+
+
+def _become(request: Request, executable: str) -> None:
+    """Give this process the streams, directory, environment and arguments of a request."""
+    os.setsid()
+    for number, stream in enumerate(request.streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    os.chdir(request.cwd)
+    os.environ.clear()
+    os.environ.update(request.environ)
+    sys.path[0] = request.cwd
+    sys.executable = executable
+    sys.orig_argv = request.argv
+    sys.argv = ["dqn_runner", *request.argv[3:]]
+
+
+def _draw_nothing(run_dir: Path) -> None:
+    """Takes the place of `draw_training_curves`."""
+
+
+def main() -> None:
+    """Be the server; in each forked process, be the program, which draws no curves."""
+    _, address, executable = sys.argv
+    for name in PRELOADED:
+        importlib.import_module(name)
+    Plugins.instance()  # Hydra imports its plugins when it starts
+    plots.draw_training_curves = _draw_nothing  # drawing takes most of the time of a short run
+    gc.freeze()  # collections in the forked processes would copy the memory of all these objects
+    _become(_serve(address), executable)
+    runpy.run_module("dqn_runner", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
