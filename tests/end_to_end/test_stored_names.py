@@ -1,7 +1,6 @@
 """Stored runs and studies name parts by group and option, so that the package can change around them.
 
-Each test works on a copy of the package: it makes a run or a study, edits the copy as a later version
-would, and resumes.
+Each test makes a run or a study, edits a copy of the package as a later version would, and resumes with it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import dqn_runner
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import to_import_path
 from dqn_runner.io.json_io import read_json
-from tests.conftest import BUDGET, Outcome, environment, records
+from tests.conftest import BUDGET, Outcome, environment, records, run_cli
 
 ROOT = Path(dqn_runner.__file__).parent.parent
 
@@ -57,6 +56,7 @@ def run(package: Path, *arguments: str) -> Outcome:
 
 
 def program(package: Path, *arguments: str) -> Outcome:
+    """The program of the copy."""
     return run(package, "-m", "dqn_runner", *arguments)
 
 
@@ -113,9 +113,9 @@ RUN = (
 
 @pytest.mark.slow
 def test_a_run_of_the_command_line_resumes_after_its_modules_were_renamed(package: Path) -> None:
-    whole = program(package, *RUN[:-1], "hydra.run.dir=whole", "trainer.max_steps=1600")
+    whole = run_cli(*RUN[:-1], "hydra.run.dir=whole", "trainer.max_steps=1600", cwd=package.parent)
     assert whole.status == 0, whole.err
-    first = program(package, *RUN)
+    first = run_cli(*RUN, cwd=package.parent)
     assert first.status == 0, first.err
     rename_modules(package, *{module_of(package, cls) for cls in PARTS}, "training.config", "config.schema")
     resumed = program(package, "resume=run", "trainer.max_steps=1600")
@@ -134,7 +134,7 @@ def test_a_study_resumes_after_the_modules_of_its_trials_were_renamed(package: P
         "agent.learning_rate=tag(log,interval(1e-4,1e-2))",
         "hydra.sweeper.pruner=median",
     )
-    first = program(package, *command, "hydra.sweeper.n_trials=1")
+    first = run_cli(*command, "hydra.sweeper.n_trials=1", cwd=package.parent)
     assert first.status == 0, first.err
     rename_modules(package, *{module_of(package, cls) for cls in PARTS}, "training.config", "config.schema")
     resumed = program(package, *command, "hydra.sweeper.n_trials=2")
@@ -144,7 +144,7 @@ def test_a_study_resumes_after_the_modules_of_its_trials_were_renamed(package: P
 
 @pytest.mark.slow
 def test_a_run_of_the_command_line_resumes_after_settings_were_added(package: Path) -> None:
-    first = program(package, *RUN)
+    first = run_cli(*RUN, cwd=package.parent)
     assert first.status == 0, first.err
     add_fields(package)
     resumed = program(package, *RUN, "trainer.max_steps=1600")
