@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from dqn_runner.cli.main import main
+from dqn_runner.core import secrets
 from dqn_runner.run import plots
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from tests.support.fork_server import forked_python
@@ -144,6 +145,7 @@ def program(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(secrets, "_hidden", {})
 
     def call(*args: str) -> Outcome:
         monkeypatch.setenv("HYDRA_FULL_ERROR", "")

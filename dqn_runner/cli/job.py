@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.checkpointing.checkpointer import LATEST
 from dqn_runner.checkpointing.recovery import has_checkpoints
+from dqn_runner.config import trust
+from dqn_runner.config.environment import as_stored, digests, with_digests
 from dqn_runner.config.overrides import parse_overrides
-from dqn_runner.config.resume import AUTO, NEVER, Stored, read_stored, restore
+from dqn_runner.config.resume import AUTO, NEVER, Stored, changes_of, read_stored, restore
 from dqn_runner.config.schema import Mode, RunConfig, apply_env_target, check_keys, to_plain_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS
@@ -35,11 +38,17 @@ class Job:
     group: str | None
     """Shared by the runs of a sweep."""
 
+    @property
+    def comparable_config(self) -> dict[str, Any]:
+        """The configuration, as `Stored.comparable_config`."""
+        return with_digests(self.source["config"], self.source.get("environment", {}))
 
-def make_job(cfg: DictConfig) -> Job:
+
+def make_job(cfg: DictConfig, command: Sequence[str]) -> Job:
     """The job that a composed configuration describes; settings that it does not change are the stored ones.
 
-    Raises UserError for unknown keys, and for a stored run that does not exist or does not fit.
+    `command` is the command line as the user gave it, without what a stored run adds. Raises UserError for
+    unknown keys, and for a stored run that does not exist, does not fit, or asks for what is not granted.
     """
     from hydra.utils import instantiate  # late: `--help` does without it
 
@@ -49,7 +58,7 @@ def make_job(cfg: DictConfig) -> Job:
     apply_env_target(cfg, {override.key_or_group for override in parse_overrides(overrides)})
     run_dir = Path(hydra.runtime.output_dir)
     stored = _find_stored(cfg, run_dir)
-    changes = restore(cfg, stored, overrides) if stored else []
+    changes = _restore(cfg, stored, overrides, command) if stored else []
     run: RunConfig = instantiate(cfg, _convert_="object")
     source = {
         "config": {key: value for key, value in to_plain_config(cfg).items() if key != "study"},
@@ -57,8 +66,38 @@ def make_job(cfg: DictConfig) -> Job:
         "config_name": hydra.job.config_name,
         "config_dir": _config_dir(hydra),
     }
+    if hidden := as_stored(cfg).hidden:
+        source["environment"] = digests(hidden, cfg.seed)
     sweep = Path(hydra.sweep.dir).name if hydra.mode is RunMode.MULTIRUN else None
     return Job(run, run_dir, stored, changes, source, run.study.name or sweep)
+
+
+def _restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str], command: Sequence[str]) -> list[str]:
+    """Restore the stored settings; without `trust`, only what the command grants is resolved or imported."""
+    if cfg.trust:
+        restore(cfg, stored, overrides)
+        return changes_of(cfg, stored)
+    source = str(stored.path)
+    if cfg.resume in (AUTO, NEVER) and cfg.checkpoint.path is None:
+        own = trust.in_config(cfg)  # the command composes all of it
+    else:
+        own = trust.Command(command).requests()
+    texts = trust.in_overrides(_not_replaced(stored, overrides)) | trust.in_tree(_written(cfg))
+    trust.grant(source, trust.resolver_calls(texts), lambda: own)
+    restore(cfg, stored, overrides)
+    trust.grant(source, trust.resolver_calls(trust.in_tree(_written(cfg))), lambda: own)
+    trust.grant(source, trust.in_config(cfg), lambda: own)
+    return changes_of(cfg, stored)
+
+
+def _not_replaced(stored: Stored, overrides: Sequence[str]) -> list[Override]:
+    """The stored overrides that the command does not replace."""
+    ours = {o.key_or_group for o in parse_overrides(overrides) if o.input_line not in stored.overrides}
+    return [o for o in parse_overrides(stored.overrides) if o.key_or_group not in ours]
+
+
+def _written(cfg: DictConfig) -> Any:
+    return OmegaConf.to_container(cfg, enum_to_str=True)
 
 
 def _find_stored(cfg: DictConfig, run_dir: Path) -> Stored | None:
@@ -83,8 +122,8 @@ def _find_stored(cfg: DictConfig, run_dir: Path) -> Stored | None:
 
 def _without_session_keys(overrides: Sequence[str]) -> list[str]:
     """The overrides that make the configuration of the run, without those of this command only."""
-    kept = [o for o in parse_overrides(overrides) if not o.key_or_group.startswith("study.")]
-    return [o.input_line or "" for o in kept if o.key_or_group not in SESSION_KEYS]
+    parsed = parse_overrides(overrides)
+    return [o.input_line or "" for o in parsed if o.key_or_group.partition(".")[0] not in SESSION_KEYS]
 
 
 def _config_dir(hydra: Any) -> str | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -15,12 +16,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dqn_runner.cli.job import make_job
-from dqn_runner.config.command_line import expand_arguments
+from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.schema import CONF, Mode
+from dqn_runner.config.secret_arguments import move_secrets
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.secrets import redact
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
@@ -35,28 +38,32 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
     try:
         register_sweeper()
-        sys.argv[1:] = expand_arguments(sys.argv[1:])
-        compose_and_run()
+        command = long_form(move_secrets(sys.argv[1:]))
+        sys.argv[1:] = expand_arguments(command)
+        compose_and_run(command)
     except KeyboardInterrupt:
         sys.exit(exit_codes.SIGNAL_BASE + signal.SIGINT)
     except Exception as error:
         message = explain(error)
         if debug or message is None:
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr)
         prefix = PRUNED_PREFIX if isinstance(error, PrunedError) else ERROR_PREFIX
-        print(f"{prefix}{' '.join(str(message or error).split())}", file=sys.stderr)
+        print(f"{prefix}{redact(' '.join(str(message or error).split()))}", file=sys.stderr)
         sys.exit(_status(error, message))
 
 
-def compose_and_run() -> None:
-    """Let Hydra compose the command line and run the job, or the jobs of a sweep; raise what a job raised."""
+def compose_and_run(command: Sequence[str]) -> None:
+    """Let Hydra compose the command line and run the job, or the jobs of a sweep; raise what a job raised.
+
+    `command` is the command line without what a stored run adds to it.
+    """
     failure: Exception | None = None
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def job(cfg: DictConfig) -> float:
         nonlocal failure
         try:
-            return _run_job(cfg)
+            return _run_job(cfg, command)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise
@@ -68,9 +75,9 @@ def compose_and_run() -> None:
         raise failure
 
 
-def _run_job(cfg: DictConfig) -> float:
+def _run_job(cfg: DictConfig, command: Sequence[str]) -> float:
     """Train or evaluate, and return what a sweep maximises."""
-    job = make_job(cfg)
+    job = make_job(cfg, command)
     torch.set_num_threads(job.run.threads)
     if job.run.mode is Mode.eval:
         from dqn_runner.cli.evaluate import evaluate

@@ -11,6 +11,7 @@ from dqn_runner.cli.job import Job
 from dqn_runner.config.build import build_trainer
 from dqn_runner.config.resume import check_compatible
 from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
+from dqn_runner.core.secrets import redact
 from dqn_runner.run import provenance
 from dqn_runner.sweep.objectives import run_metrics
 from dqn_runner.sweep.trial_record import RunState
@@ -46,7 +47,7 @@ def train(job: Job) -> float:
 def _check_resume(job: Job) -> None:
     """Reject a change that a resumed run cannot make, and the run of another trial of the sweep."""
     assert job.stored is not None
-    check_compatible(job.stored.config, job.source["config"])
+    check_compatible(job.stored.comparable_config, job.comparable_config)
     if job.run.study.trial is not None and job.stored.overrides != job.source["overrides"]:
         raise UserError(
             f"{job.run_dir} holds a run of another trial ({'; '.join(job.changes)}); choose another "
@@ -76,13 +77,13 @@ def _reported(reporter: Reporter | None, job: Job) -> Generator[None]:
         yield
     except DivergedError as error:
         if reporter:
-            reporter.finish(RunState.DIVERGED, str(error), job.run.seed, {}, job.run_dir)
+            reporter.finish(RunState.DIVERGED, redact(str(error)), job.run.seed, {}, job.run_dir)
         raise
     except UserError:
         raise
     except Exception as error:
         if reporter:
-            reporter.failed(traceback.format_exc())
+            reporter.failed(redact(traceback.format_exc()))
         reason = f"{type(error).__name__}: {error}"
         raise RunFailedError(
             f"the run failed: {reason} (the log of {job.run_dir} has the traceback)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,27 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.checkpointing.recovery import find_checkpoint, load_newest_valid
+from dqn_runner.config import trust
+from dqn_runner.config.environment import as_stored, digests, with_digests
 from dqn_runner.config.hydra_internals import make_config_loader
 from dqn_runner.config.overrides import parse_overrides, quote
-from dqn_runner.config.schema import CONF, to_plain_config
+from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, to_plain_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import TARGET, to_import_path, with_defaults
 from dqn_runner.core.state import State
 from dqn_runner.io.json_io import as_json
-from dqn_runner.run.compatibility import SESSION_KEYS, changes, incompatible_changes, leaves, mismatch
+from dqn_runner.run.compatibility import (
+    SESSION_KEYS,
+    Leaf,
+    changes,
+    incompatible_changes,
+    leaves,
+    mismatch,
+)
 from dqn_runner.run.provenance import recorded_config
 
 AUTO, NEVER = "auto", "never"
@@ -48,6 +57,13 @@ class Stored:
     overrides: list[str]
     config_name: str
     config_dir: str | None
+    environment: dict[str, str]
+    """Hashes of the texts in `config` that come from the environment (see config/environment.py)."""
+
+    @property
+    def comparable_config(self) -> dict[str, Any]:
+        """The configuration, in which another value of an environment variable is another value."""
+        return with_digests(self.config, self.environment)
 
     @property
     def run_dir(self) -> Path:
@@ -79,7 +95,15 @@ def read_stored(path: str, key: str) -> Stored:
     source = found[-1]["source"]
     if "overrides" not in source:
         raise UserError(f"{key}={path} was written by the Python API; load it with Trainer.resume")
-    return Stored(file, source["config"], source["overrides"], source["config_name"], source["config_dir"])
+    trust.check_stored(source["config_name"], source["overrides"], f"{key}={path}")
+    return Stored(
+        file,
+        source["config"],
+        source["overrides"],
+        source["config_name"],
+        source["config_dir"],
+        source.get("environment", {}),
+    )
 
 
 def names_a_run(override: Override) -> bool:
@@ -92,7 +116,8 @@ def names_a_run(override: Override) -> bool:
 def expand(argv: Sequence[str], arguments: Namespace, naming: Override, new: Sequence[Override]) -> list[str]:
     """The command line of the stored run that the override `naming` names, followed by the new overrides.
 
-    `arguments` are the parsed `argv`, `new` its overrides. A resume also runs in the stored directory.
+    `arguments` are the parsed `argv`, `new` its overrides. A resume also runs in the stored directory. Raises
+    UserError if the stored run asks for what the command does not grant (see config/trust.py).
     """
     key = naming.key_or_group.partition(".")[0]
     if arguments.multirun:
@@ -100,6 +125,8 @@ def expand(argv: Sequence[str], arguments: Namespace, naming: Override, new: Seq
     stored = read_stored(str(naming.value()), key)
     replaced = {override.key_or_group for override in new}
     kept = [text for text in stored.overrides if parse_overrides([text])[0].key_or_group not in replaced]
+    stored_flags = _stored_flags(stored, arguments, key)
+    _check_requests(stored, kept, stored_flags, trust.Command(argv), f"{key}={naming.value()}")
     ours = [o.input_line for o in new if o is not naming and o.input_line is not None]
     flags = [token for token in argv if token not in arguments.overrides]
     extra = [f"{naming.key_or_group}={quote(stored.path)}"]
@@ -107,24 +134,63 @@ def expand(argv: Sequence[str], arguments: Namespace, naming: Override, new: Seq
         if "hydra.run.dir" in replaced:
             raise UserError(f"resume continues in the run's directory {stored.run_dir}; drop hydra.run.dir")
         extra += [f"hydra.run.dir={quote(stored.run_dir)}", "hydra.output_subdir=null"]
-    return [*flags, *_stored_flags(stored, arguments, key), *kept, *ours, *extra]
+    return [*flags, *stored_flags, *kept, *ours, *extra]
 
 
-def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> list[str]:
-    """Give `cfg` the stored value of each setting that the command does not change; return the changes.
+def _check_requests(
+    stored: Stored, kept: Sequence[str], flags: Sequence[str], command: trust.Command, source: str
+) -> None:
+    """Reject what a stored run asks for, before Hydra composes any of it.
 
-    `overrides` are those that composed `cfg`. The returned lines read `key: old -> new`.
+    `kept` are its overrides that the command does not replace, and `flags` the options that it adds.
+    """
+    decided = tuple(tuple(key.split(".")) for key in command.keys)
+    requests = trust.in_overrides(parse_overrides(kept))
+    requests |= {
+        request
+        for request in trust.in_tree(stored.config)
+        if not any(tuple(request.key.split("."))[: len(key)] == key for key in decided)
+    }
+    requests |= {
+        trust.Request(name, value)
+        for name, _, value in (flag.partition("=") for flag in flags)
+        if (name, value) != ("--config-name", DEFAULT_CONFIG)
+    }
+    if requests and not command.is_trusting:
+        trust.grant(source, requests, command.requests)
+
+
+def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> None:
+    """Give `cfg` the stored value of each setting that the command does not change.
+
+    `overrides` are those that composed `cfg`. What is restored is not resolved.
     """
     new, old = leaves(to_plain_config(cfg)), leaves(with_defaults(stored.config))
-    base = leaves(to_plain_config(_compose(stored)))
     ours = [o for o in parse_overrides(overrides) if o.input_line not in stored.overrides]
+    base = leaves(to_plain_config(_compose(stored, {o.key_or_group for o in ours if "." in o.key_or_group})))
     requested = [tuple(o.key_or_group.split(".")) for o in ours]
     for path, value in old.items():
         untouched = new.get(path) == base.get(path) and not any(path[: len(k)] == k for k in requested)
         if untouched and path[0] not in SESSION_KEYS and new.get(path) != value:
-            restored = to_import_path(value) if path[-1] == TARGET else value
-            OmegaConf.update(cfg, ".".join(path), restored, force_add=True)
-    return changes(old, leaves(to_plain_config(cfg)))
+            _set(cfg, path, to_import_path(value) if path[-1] == TARGET else value)
+
+
+def changes_of(cfg: DictConfig, stored: Stored) -> list[str]:
+    """What a restored configuration changes, as `key: old -> new`."""
+    new = with_digests(to_plain_config(cfg), digests(as_stored(cfg).hidden, cfg.seed))
+    return changes(leaves(with_defaults(stored.comparable_config)), leaves(new))
+
+
+def _set(cfg: DictConfig, path: Leaf, value: Any) -> None:
+    """Set the value at `path`, whose keys may contain dots; mappings on the way are created."""
+    node: Any = cfg
+    with open_dict(cfg):
+        for key in path[:-1]:
+            if not isinstance(node.get(key), DictConfig):
+                node[key] = {}
+            node = node[key]
+            OmegaConf.set_struct(node, False)
+        node[path[-1]] = value
 
 
 def check_compatible(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -148,10 +214,14 @@ def _stored_flags(stored: Stored, arguments: Namespace, key: str) -> list[str]:
     return flags
 
 
-def _compose(stored: Stored) -> DictConfig:
-    """What the stored command composes to now, with the search path of this command."""
+def _compose(stored: Stored, replaced: Collection[str]) -> DictConfig:
+    """What the stored command composes to now, with the search path of this command.
+
+    Overrides of the keys `replaced` are left out: this command replaces them.
+    """
+    overrides = [text for text in stored.overrides if parse_overrides([text])[0].key_or_group not in replaced]
     if GlobalHydra.instance().is_initialized():
-        return compose(stored.config_name, overrides=stored.overrides)
+        return compose(stored.config_name, overrides=overrides)
     # --experimental-rerun loads a pickled configuration and does not initialise Hydra.
     with initialize_config_dir(str(CONF), version_base="1.3"):
         path = GlobalHydra.instance().config_loader().get_search_path()
@@ -159,7 +229,7 @@ def _compose(stored: Stored) -> DictConfig:
             if source.provider in ("command-line", "hydra.searchpath in command-line"):
                 where = f"{source.schema}://{source.path}"
                 path.prepend(source.provider, where, anchor=SearchPathQuery(provider="schema"))
-        cfg = make_config_loader(path).load_configuration(stored.config_name, stored.overrides, RunMode.RUN)
+        cfg = make_config_loader(path).load_configuration(stored.config_name, overrides, RunMode.RUN)
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 

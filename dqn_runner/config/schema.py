@@ -13,6 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from dqn_runner import agent, envs, loggers, replay
 from dqn_runner.agent import losses, networks
+from dqn_runner.config.environment import as_stored
 from dqn_runner.config.error_messages import unknown_key
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import (
@@ -29,6 +30,9 @@ from dqn_runner.envs.gym import GymEnv
 _PACKAGE = Path(__file__).parent.parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 """The directory of the YAML files: inside the installed package, or next to it in a checkout."""
+
+DEFAULT_CONFIG = "config"
+"""The name of the primary configuration if a command gives none."""
 
 
 class Mode(Enum):
@@ -75,6 +79,8 @@ class RunConfig:
     resume: str = "auto"
     """`auto` resumes if the run directory already holds this run; `never` starts over in a fresh directory;
     the path of a checkpoint or a run directory resumes that run with its configuration."""
+    trust: bool = False
+    """Import and read also what only a stored run or a `best_config.yaml` names (docs/security.md)."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     study: Study = field(default_factory=Study)
     agent: Any = MISSING
@@ -103,9 +109,10 @@ store_root("base_config", RunConfig)
 def to_plain_config(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
     """The configuration as it is stored and compared: plain values, and parts by their public names.
 
-    Interpolations are replaced by their values, or kept as they are written without `resolve`.
+    Interpolations are replaced by their values, except for texts from the environment (environment.py), or
+    all kept as they are written without `resolve`.
     """
-    tree = OmegaConf.to_container(cfg, resolve=resolve, enum_to_str=True)
+    tree = as_stored(cfg).tree if resolve else OmegaConf.to_container(cfg, enum_to_str=True)
     return to_public_names(tree)
 
 

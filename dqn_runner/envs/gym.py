@@ -85,3 +85,22 @@ class GymEnv(EnvConfig):
                 raise UserError(f"env.id={self.id}: {error}") from error
 
         return make
+
+
+def is_registered(env_id: str) -> bool:
+    """Whether an id is in gymnasium's registry now, so that making it imports what is installed and known.
+
+    An id may lack its version. One with a module (`my_pkg:Env-v0`, `my_pkg.Env-v0`) never counts.
+    """
+    if ":" in env_id or "." in env_id:
+        return False
+    registry = gymnasium.registry
+    return env_id in registry or any(known.rpartition("-v")[0] == env_id for known in registry)
+
+
+def is_own_env(env_id: str) -> bool:
+    """Whether a registered environment is one of gymnasium itself, whose arguments import nothing."""
+    specs = [
+        spec for known, spec in gymnasium.registry.items() if env_id in (known, known.rpartition("-v")[0])
+    ]
+    return all(str(spec.entry_point).startswith("gymnasium.envs.") for spec in specs)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.secrets import redact_argument
 from dqn_runner.io import json_io
 
 RUN = "run.json"
@@ -43,7 +44,7 @@ def record_session(
     sessions.append(
         {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": [sys.executable, *sys.orig_argv[1:]],
+            "command": [sys.executable, *map(redact_argument, sys.orig_argv[1:])],
             "directory": str(Path.cwd()),
             "overrides": list(overrides),
             "changes": list(changes),

@@ -11,7 +11,7 @@ import optuna
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.config.schema import CONF, to_plain_config
+from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, to_plain_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS, leaves
 from dqn_runner.sweep.config import SweepConfig
@@ -19,7 +19,6 @@ from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.search_space.space import CHOSEN_BY, SearchSpace, search_space
 from dqn_runner.sweep.study import CONFIGURATION, default_storage
 
-DEFAULT_CONFIG = "config"
 PER_JOB = ("seed=", "resume=")
 """Overrides that are not passed to jobs: each has its own seed, and resumes its own run."""
 SUBDIR = "hydra.sweep.subdir"

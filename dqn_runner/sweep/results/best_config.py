@@ -15,14 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from dqn_runner.config.command_line import expand_arguments
 from dqn_runner.config.hydra_internals import make_config_loader, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, quote
-from dqn_runner.config.schema import apply_env_target
+from dqn_runner.config.schema import DEFAULT_CONFIG, apply_env_target
+from dqn_runner.config.trust import BEST_CONFIG
 from dqn_runner.io.files import make_directory, write_atomically
 from dqn_runner.run.compatibility import SESSION_KEYS, changes, leaves
 from dqn_runner.sweep.jobs import Command
-
-NAME = "best_config"
-PRIMARY = "config"
-"""The name of the configuration if the command line gives none."""
 
 Choices = dict[str, str | list[str] | None]
 """The options chosen for config groups."""
@@ -40,7 +37,7 @@ def write_best_config(
     Returns the differences between the trial and the file, as `key: trial -> file`. There are none, unless
     the sweep removed settings, or added settings that a YAML file cannot add.
     """
-    file = directory / "experiment" / f"{NAME}.yaml"
+    file = directory / "experiment" / f"{BEST_CONFIG}.yaml"
     head = "".join(f"# {' '.join(line.split())}\n" for line in ("@package _global_", *header))
     if file.exists() and file.read_text().startswith(head):
         return []
@@ -48,7 +45,7 @@ def write_best_config(
     arguments = parse_arguments(list(command.flags))
     requested = expand_arguments([o for o in (*command.fixed, *overrides) if not is_session_override(o)])
     path = search_path(command)
-    trial = _Composition(ours, arguments.config_name or PRIMARY, [*requested, *path])
+    trial = _Composition(ours, arguments.config_name or DEFAULT_CONFIG, [*requested, *path])
     cfg = trial.compose()
     apply_env_target(cfg, {override.key_or_group for override in parse_overrides(requested)})
     entries, base = _choose(ours, trial.choices, path)
@@ -59,7 +56,7 @@ def write_best_config(
     text = "\n".join([head.rstrip(), *(OmegaConf.to_yaml(OmegaConf.create(part)) for part in parts)])
     make_directory(file.parent)
     write_atomically(file, text.encode())
-    written = _Composition(_loader(ours, directory), PRIMARY, [f"experiment={NAME}"]).compose()
+    written = _Composition(_loader(ours, directory), DEFAULT_CONFIG, [f"experiment={BEST_CONFIG}"]).compose()
     return changes(leaves(_values(cfg)), leaves(_values(written)))
 
 
@@ -119,7 +116,7 @@ def _choose(loader: Any, wanted: Choices, path: Sequence[str]) -> tuple[list[Cho
     overrides: list[str] = []
     seen: set[str] = set()
     while True:
-        composition = _Composition(loader, PRIMARY, [*path, *overrides])
+        composition = _Composition(loader, DEFAULT_CONFIG, [*path, *overrides])
         given = composition.choices
         groups = {group for group in {**given, **wanted} if given.get(group) != wanted.get(group)} - seen
         if not groups:

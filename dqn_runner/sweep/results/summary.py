@@ -14,6 +14,8 @@ from optuna.trial import FrozenTrial
 
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.overrides import parse_overrides
+from dqn_runner.config.schema import DEFAULT_CONFIG
+from dqn_runner.config.trust import BEST_CONFIG
 from dqn_runner.core.log import log
 from dqn_runner.io.files import make_directory, write_atomically
 from dqn_runner.io.lock import exclusive_lock
@@ -21,8 +23,6 @@ from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results.best_config import (
-    NAME,
-    PRIMARY,
     is_session_override,
     search_path,
     write_best_config,
@@ -81,7 +81,7 @@ def rerun(trial: FrozenTrial, command: Command) -> str:
     ]
     record = TrialRecord(trial)
     overrides = [*fixed, *search_path(command), *record.overrides, f"seed={record.runs[0].seed}"]
-    flags = [flag for flag in command.flags if flag != f"--config-name={PRIMARY}"]
+    flags = [flag for flag in command.flags if flag != f"--config-name={DEFAULT_CONFIG}"]
     return shlex.join(["python", "-m", "dqn_runner", *flags, *overrides])
 
 
@@ -96,7 +96,7 @@ def _write(study: Study, plan: Plan) -> None:
     header = (title, rerun(trial, plan.command))
     different = write_best_config(plan.command, TrialRecord(trial).overrides, plan.directory, header)
     for line in different:
-        log.warning("%s.yaml differs from trial %d: %s", NAME, trial.number, line)
+        log.warning("%s.yaml differs from trial %d: %s", BEST_CONFIG, trial.number, line)
 
 
 def _summary(study: Study, best: Sequence[FrozenTrial], plan: Plan) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _result(study: Study, best: FrozenTrial, plan: Plan) -> str:
         lines.append(
             _wrapped(f"RESULT: none; all {len(runs)} validation runs of trial {best.number} diverged")
         )
-    experiment = ["--config-dir", str(plan.directory.absolute()), f"experiment={NAME}"]
+    experiment = ["--config-dir", str(plan.directory.absolute()), f"experiment={BEST_CONFIG}"]
     return "\n".join(
         [*lines, "The best configuration:", f"  {shlex.join(['python', '-m', 'dqn_runner', *experiment])}"]
     )

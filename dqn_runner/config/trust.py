@@ -1,0 +1,259 @@
+"""What a stored document may decide, and what only the command may.
+
+A checkpoint and a configuration that a sweep wrote can come from somebody else. They decide among what is
+registered in this program: its parts, and the environments in gymnasium's registry. Everything else that they
+name is a *request*: code to import, a file to read, a resolver to call. A request is granted if the command
+itself, or the user's own configuration, makes the same one, or with `trust=true`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dqn_runner.config.hydra_internals import compose_command, parse_arguments
+from dqn_runner.config.overrides import bare_key, parse_override, parse_overrides, unquote
+from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, apply_env_target
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.registry import TARGET, class_of
+from dqn_runner.envs.gym import is_own_env, is_registered
+from dqn_runner.run.compatibility import SESSION_KEYS
+
+IMPORTED = (("env", "id"), ("env", "wrappers"), ("agent", "network", "target"))
+"""Settings that are import paths, beside each `_target_`: their text, or the texts in their list."""
+KWARGS = ("env", "kwargs")
+NOT_STORED = ("hydra", "search", *SESSION_KEYS)
+"""First parts of the keys that no checkpoint stores."""
+
+BEST_CONFIG = "best_config"
+"""The name of the experiment that a sweep writes."""
+
+_PLAIN_NAME = re.compile(r"[\w-]+(/[\w-]+)*", re.ASCII)
+_WORD = re.compile(r"[\w -]*", re.ASCII)
+_LONGEST = 100
+
+Leaf = tuple[str, ...]
+
+
+@dataclass(frozen=True, order=True)
+class Request:
+    """A setting whose value names something outside of this program."""
+
+    key: str
+    value: str
+
+    def __str__(self) -> str:
+        """Return the request as an override, on one line."""
+        text = self.value.encode("unicode_escape").decode()
+        return f"{self.key}={text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}"
+
+
+def in_tree(tree: Any) -> set[Request]:
+    """The requests of a plain configuration."""
+    return _find(_scalars(tree))
+
+
+def in_overrides(overrides: Iterable[Override]) -> set[Request]:
+    """The requests of overrides, by their texts alone."""
+    return _find(leaf for o in overrides for leaf in _scalars(unquote(o.value()), _split(o.key_or_group)))
+
+
+def in_config(cfg: DictConfig) -> set[Request]:
+    """The requests of a composed configuration: as it is written, and with its interpolations resolved.
+
+    It must not contain a resolver that has not been granted. What cannot be resolved counts as it is written.
+    """
+    written: Any = OmegaConf.to_container(cfg, enum_to_str=True)
+    found = in_tree(written)
+    try:
+        resolved: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    except OmegaConfBaseException:
+        return found
+    return found | {request for request in in_tree(resolved) if not calls_resolver(request.value)}
+
+
+def resolver_calls(requests: Iterable[Request]) -> set[Request]:
+    """Those that call a resolver, as `${oc.env:X}` does."""
+    return {request for request in requests if calls_resolver(request.value)}
+
+
+def calls_resolver(text: str) -> bool:
+    """Whether a text may call a resolver when it is resolved; an escaped one counts too."""
+    _, interpolation, rest = text.partition("${")
+    return bool(interpolation) and ":" in rest
+
+
+def check_stored(config_name: str, overrides: Sequence[str], source: str) -> None:
+    """Reject what no run stores: overrides of Hydra or of a session, and a path in the place of a name."""
+    if not _PLAIN_NAME.fullmatch(config_name):
+        raise UserError(
+            f"{source} is not as it was written, do not use it: it stores --config-name={config_name!r}"
+        )
+    for text in overrides:
+        override = parse_override(text)
+        places = (override.key_or_group, override.package or "")
+        option: Any = unquote(override.value())
+        names = cast("list[Any]", option) if isinstance(option, list) else [option]
+        is_choice = "." not in override.key_or_group
+        if any(place.partition(".")[0].partition("/")[0] in NOT_STORED for place in places):
+            problem = "a run never stores such a setting"
+        elif "_global_" in places:
+            problem = "a run never stores such a package"
+        elif is_choice and any(isinstance(name, str) and not _PLAIN_NAME.fullmatch(name) for name in names):
+            problem = "its value is not the name of an option"
+        else:
+            continue
+        raise UserError(f"{source} is not as it was written, do not use it: it stores {text!r}; {problem}")
+
+
+class Command:
+    """What the command itself names, from its overrides and the configuration that it composes alone."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """`argv` is the command line without the overrides of a stored run."""
+        self._arguments = parse_arguments(argv)
+        self._overrides = parse_overrides(self._arguments.overrides)
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of its overrides."""
+        return {override.key_or_group for override in self._overrides}
+
+    @property
+    def is_trusting(self) -> bool:
+        """Whether it sets `trust=true`."""
+        given = [o.value() for o in self._overrides if o.key_or_group == "trust"]
+        return given[-1] is True if given else self.config is not None and bool(self.config.trust)
+
+    def requests(self) -> set[Request]:
+        """Its own requests."""
+        composed = set[Request]() if self.config is None else in_config(_without_hydra(self.config))
+        return in_overrides(self._overrides) | composed
+
+    @cached_property
+    def config(self) -> DictConfig | None:
+        """The configuration of the command alone; None if only the stored run makes it complete."""
+        try:
+            cfg = compose_command(self._arguments, CONF, DEFAULT_CONFIG)
+        except Exception:  # such as a setting of a part that only the stored run chooses
+            return None
+        apply_env_target(cfg, self.keys)
+        return cfg
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
+def check_best_config(argv: Sequence[str]) -> None:
+    """Check a configuration that a sweep wrote, if the command chooses it, before Hydra runs with it.
+
+    It is compared with what the same command composes without it. Raises UserError for settings that no sweep
+    writes, of Hydra or of a session, and for requests that are not granted.
+    """
+    arguments = parse_arguments(argv)
+    overrides = parse_overrides(arguments.overrides)
+    chosen = [
+        o.input_line or ""
+        for o in overrides
+        if o.key_or_group == "experiment" and BEST_CONFIG in str(o.value())
+    ]
+    command = Command([token for token in argv if token not in chosen])
+    if not chosen or command.is_trusting:
+        return
+    whole = compose_command(arguments, CONF, DEFAULT_CONFIG)
+    alone = command.config
+    if alone is None:  # it sets what only the experiment has
+        flags = [token for token in argv if token not in arguments.overrides]
+        kept = [text for text in arguments.overrides if bare_key(text).startswith(NOT_STORED)]
+        alone = compose_command(parse_arguments([*flags, *kept]), CONF, DEFAULT_CONFIG)
+    apply_env_target(whole, command.keys)
+    written, own = _sections(whole), _sections(alone)
+    if changed := [key for key in written if written[key] != own.get(key)]:
+        raise UserError(
+            f"{chosen[0]} is not as a sweep wrote it, do not use it: it sets {', '.join(changed)}"
+        )
+    requests = in_tree(OmegaConf.to_container(_without_hydra(whole), enum_to_str=True))
+    grant(chosen[0], requests, command.requests)
+
+
+def _sections(cfg: DictConfig) -> dict[str, Any]:
+    """The settings of Hydra and of a session, by which nothing that is stored decides."""
+    tree: Any = OmegaConf.to_container(cfg, enum_to_str=True)
+    hydra: dict[str, Any] = tree["hydra"]
+    chosen = {k: v for k, v in hydra["runtime"]["choices"].items() if str(k).startswith("hydra/")}
+    of_command = ("overrides", "runtime", "job")
+    job = {k: v for k, v in hydra["job"].items() if k != "override_dirname"}
+    found = {f"hydra.{key}": value for key, value in hydra.items() if key not in of_command}
+    session: dict[str, Any] = {key: tree[key] for key in SESSION_KEYS if key in tree}
+    return {**found, "hydra.job": job, "hydra.runtime.choices": chosen, **session}
+
+
+def grant(source: str, requests: set[Request], own: Callable[[], set[Request]]) -> None:
+    """Raise UserError, with one line that lists them, for requests that the command does not make itself."""
+    refused = sorted(requests - own()) if requests else []
+    if refused:
+        raise UserError(
+            f"{source} asks for {', '.join(map(str, refused))}, which is not part of dqn_runner; nothing of "
+            "it was imported or read. If you trust the origin of the file, add trust=true, or repeat these "
+            "settings in the command"
+        )
+
+
+def _find(leaves: Iterable[tuple[Leaf, Any]]) -> set[Request]:
+    items = list(leaves)
+    env_id = next((value for path, value in items if path == IMPORTED[0]), None)
+    return {_request(path, value) for path, value in items if _is_outside(path, value, env_id)}
+
+
+def _request(path: Leaf, value: Any) -> Request:
+    key = IMPORTED[0] if path == ("env", TARGET) else path  # see apply_env_target
+    return Request(".".join(key), str(value))
+
+
+def _is_outside(path: Leaf, value: Any, env_id: Any) -> bool:
+    if path[-1:] == (TARGET,):
+        return not isinstance(value, str) or class_of(value) is None
+    if not isinstance(value, str):
+        return False
+    if calls_resolver(value):
+        return True
+    if path == IMPORTED[0]:
+        return not is_registered(value)
+    if path[: len(KWARGS)] == KWARGS:
+        return not _is_harmless_argument(value, env_id)
+    place = path[:-1] if path[-1:] and path[-1].isdecimal() else path
+    return place in IMPORTED and value != "???"
+
+
+def _is_harmless_argument(value: str, env_id: Any) -> bool:
+    """Whether a text can be an argument of an environment: some of them import a module or read a file by it.
+
+    The arguments of an environment that is not registered come with the request for its id.
+    """
+    if isinstance(env_id, str) and not is_registered(env_id):
+        return True
+    return (env_id is None or is_own_env(env_id)) and _WORD.fullmatch(value) is not None
+
+
+def _scalars(value: Any, path: Leaf = ()) -> Iterator[tuple[Leaf, Any]]:
+    """The values of a nested configuration by path; a key with dots or brackets is a path."""
+    if isinstance(value, Mapping):
+        for key, item in cast("Mapping[Any, Any]", value).items():
+            yield from _scalars(item, (*path, *_split(str(key))))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(cast("Sequence[Any]", value)):
+            yield from _scalars(item, (*path, str(index)))
+    else:
+        yield path, value
+
+
+def _split(key: str) -> Leaf:
+    return tuple(part for part in re.split(r"[.\[\]]+", bare_key(key)) if part)
