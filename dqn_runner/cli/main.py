@@ -20,6 +20,7 @@ from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.config.secret_arguments import move_secrets
+from dqn_runner.config.trust import check_best_config
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
 from dqn_runner.core.lazy_imports import torch
@@ -40,6 +41,7 @@ def main() -> None:
         register_sweeper()
         command = long_form(move_secrets(sys.argv[1:]))
         sys.argv[1:] = expand_arguments(command)
+        check_best_config(command)
         compose_and_run(command)
     except KeyboardInterrupt:
         sys.exit(exit_codes.SIGNAL_BASE + signal.SIGINT)

@@ -103,5 +103,5 @@ def _make_reporter(job: Job) -> Reporter | None:
         return None
     from dqn_runner.sweep.reporter import JobLink, Reporter
 
-    link = JobLink(study.storage, study.name, study.trial, study.seed_index)
+    link = JobLink(study.storage, study.name, study.trial, study.seed_index, tuple(study.imports))
     return Reporter(link, trainer.eval_frequency, trainer.total)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from dqn_runner.config import resume, trust
+from dqn_runner.config import resume
 from dqn_runner.config.hydra_internals import parse_arguments
 from dqn_runner.config.overrides import parse_overrides, quote
 from dqn_runner.core.exceptions import UserError
@@ -50,7 +50,6 @@ def _expand(argv: Sequence[str]) -> list[str]:
         return list(argv)
     overrides = parse_overrides(arguments.overrides)
     _check_values(overrides)
-    trust.check_best_config(argv)
     if any(o.key_or_group == "resume" and o.value() == resume.NEVER for o in overrides):
         argv = [_with_fresh_directory(token) for token in argv]
     naming = next((o for o in overrides if resume.names_a_run(o)), None)

@@ -64,6 +64,8 @@ class Study:
     """The trial that the run belongs to."""
     seed_index: int = 0
     """Index of the seed within the trial; later indices are validation runs."""
+    imports: list[str] = field(default_factory=list[str])
+    """Import paths of a pruner of your own."""
 
 
 @dataclass(kw_only=True)

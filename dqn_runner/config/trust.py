@@ -9,6 +9,7 @@ itself, or the user's own configuration, makes the same one, or with `trust=true
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,12 +102,13 @@ def check_stored(config_name: str, overrides: Sequence[str], source: str) -> Non
         places = (override.key_or_group, override.package or "")
         option: Any = unquote(override.value())
         names = cast("list[Any]", option) if isinstance(option, list) else [option]
-        is_choice = "." not in override.key_or_group
         if any(place.partition(".")[0].partition("/")[0] in NOT_STORED for place in places):
             problem = "a run never stores such a setting"
         elif "_global_" in places:
             problem = "a run never stores such a package"
-        elif is_choice and any(isinstance(name, str) and not _PLAIN_NAME.fullmatch(name) for name in names):
+        elif _is_option(override) and any(
+            isinstance(name, str) and not _PLAIN_NAME.fullmatch(name) for name in names
+        ):
             problem = "its value is not the name of an option"
         else:
             continue
@@ -130,22 +132,31 @@ class Command:
     def is_trusting(self) -> bool:
         """Whether it sets `trust=true`."""
         given = [o.value() for o in self._overrides if o.key_or_group == "trust"]
-        return given[-1] is True if given else self.config is not None and bool(self.config.trust)
+        return given[-1] is True if given else bool(self.config.trust)
 
     def requests(self) -> set[Request]:
         """Its own requests."""
-        composed = set[Request]() if self.config is None else in_config(_without_hydra(self.config))
-        return in_overrides(self._overrides) | composed
+        return in_overrides(self._overrides) | in_config(_without_hydra(self.config))
 
     @cached_property
-    def config(self) -> DictConfig | None:
-        """The configuration of the command alone; None if only the stored run makes it complete."""
+    def config(self) -> DictConfig:
+        """The configuration of the command alone, without settings that only the stored run makes possible."""
         try:
             cfg = compose_command(self._arguments, CONF, DEFAULT_CONFIG)
         except Exception:  # such as a setting of a part that only the stored run chooses
-            return None
+            kept = [o.input_line for o in self._overrides if _is_option(o) or _is_of_command(o)]
+            arguments = Namespace(**{**vars(self._arguments), "overrides": kept})
+            cfg = compose_command(arguments, CONF, DEFAULT_CONFIG)
         apply_env_target(cfg, self.keys)
         return cfg
+
+
+def _is_option(override: Override) -> bool:
+    return "." not in override.key_or_group
+
+
+def _is_of_command(override: Override) -> bool:
+    return override.key_or_group.partition(".")[0] in NOT_STORED
 
 
 def _without_hydra(cfg: DictConfig) -> DictConfig:
@@ -169,13 +180,8 @@ def check_best_config(argv: Sequence[str]) -> None:
     if not chosen or command.is_trusting:
         return
     whole = compose_command(arguments, CONF, DEFAULT_CONFIG)
-    alone = command.config
-    if alone is None:  # it sets what only the experiment has
-        flags = [token for token in argv if token not in arguments.overrides]
-        kept = [text for text in arguments.overrides if bare_key(text).startswith(NOT_STORED)]
-        alone = compose_command(parse_arguments([*flags, *kept]), CONF, DEFAULT_CONFIG)
     apply_env_target(whole, command.keys)
-    written, own = _sections(whole), _sections(alone)
+    written, own = _sections(whole), _sections(command.config)
     if changed := [key for key in written if written[key] != own.get(key)]:
         raise UserError(
             f"{chosen[0]} is not as a sweep wrote it, do not use it: it sets {', '.join(changed)}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import TARGET
@@ -21,6 +22,21 @@ def is_sampler(config: Mapping[str, Any], *kinds: str) -> bool:
 def is_pruner(config: Mapping[str, Any], *kinds: str) -> bool:
     """The same for the classes of `optuna.pruners`."""
     return _is_subclass("pruner", config, kinds)
+
+
+def pruner_imports(config: Any) -> list[str]:
+    """What a pruner names that is not one of `optuna.pruners`, in any depth."""
+    if isinstance(config, Mapping):
+        found: list[str] = []
+        for key, value in cast("Mapping[str, Any]", config).items():
+            if key != TARGET:
+                found += pruner_imports(value)
+            elif not re.fullmatch(r"optuna\.pruners\.\w+", str(value)):
+                found.append(str(value))
+        return found
+    if isinstance(config, list):
+        return [name for item in cast("list[Any]", config) for name in pruner_imports(item)]
+    return [config] if isinstance(config, str) and "${" in config else []
 
 
 def make_part(part: str, config: Mapping[str, Any], **extra: Any) -> Any:

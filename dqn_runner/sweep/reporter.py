@@ -35,6 +35,8 @@ class JobLink:
     trial: int
     seed_index: int
     """Index of the seed within the trial; later indices are validation runs."""
+    imports: tuple[str, ...] = ()
+    """What the pruner may import beside Optuna."""
 
 
 class Reporter:
@@ -44,7 +46,7 @@ class Reporter:
         """Open the study. `eval_frequency` and `budget` are in the unit of the run, steps or episodes."""
         self._link = link
         self._eval_frequency = eval_frequency
-        self._study = load_study(link.storage, link.study)
+        self._study = load_study(link.storage, link.study, link.imports)
         definition = definition_of(self._study)
         assert definition is not None, "the sweep stores it before it starts a job"
         self._definition: dict[str, Any] = definition

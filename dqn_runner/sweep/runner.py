@@ -11,13 +11,14 @@ from pathlib import Path
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from dqn_runner.config.overrides import quote
+from dqn_runner.config.overrides import format_value, quote
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import NoRoomError, RunFailedError, UserError
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
 from dqn_runner.sweep.objectives import aggregate
+from dqn_runner.sweep.optuna_parts import pruner_imports
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results import summary
 from dqn_runner.sweep.results.ranking import ranked
@@ -54,6 +55,7 @@ class SweepRunner:
         self._trials = TrialQueue(
             self.study, plan.space, plan.config, settings.n_trials, self._heartbeat, plan.directory
         )
+        self._trials.check()
 
     def run(self) -> None:
         """Run all trials and the validation, write the results, and print them.
@@ -67,7 +69,7 @@ class SweepRunner:
                 self._validate(slots, signals)
             finally:
                 self._heartbeat.leave()
-                summary.write_results(self.study, self.plan)
+                self._write_results()
             signals.pass_on()
         print_status(summary.table(self.study, self.plan))
 
@@ -116,6 +118,10 @@ class SweepRunner:
         text = ", ".join(f"{name} {metrics[name]:g}" for name in settings.objectives)
         self._finish(number, RunState.FINISHED, text, values)
 
+    def _write_results(self) -> None:
+        self._trials.check()
+        summary.write_results(self.study, self.plan)
+
     def _abort_trial(self, trial: Trial, state: RunState, reason: str) -> None:
         """Finish a trial that did not complete."""
         store_reason(trial, state, reason)
@@ -160,21 +166,22 @@ class SweepRunner:
 
     def _run_directory(self, trial: FrozenTrial, index: int) -> Path:
         """The directory of the trial if it has a single run, else one directory per seed in it."""
-        directory = TrialRecord(trial).directory
-        assert directory is not None, "the queue stores it"
+        directory = self._trials.directory(trial.number)
         single = self.plan.settings.seeds == 1 and index == 0
-        return Path(directory) if single else Path(directory, f"seed_{self.plan.seed + index}")
+        return directory if single else directory / f"seed_{self.plan.seed + index}"
 
     def _arguments(self, trial: FrozenTrial, index: int, directory: Path) -> list[str]:
         """The command line of the job that runs a seed of a trial."""
-        link = {
+        link: dict[str, str | int] = {
             "storage": quote(self.plan.storage_for_jobs),
             "name": quote(self.plan.name),
             "trial": trial.number,
             "seed_index": index,
         }
+        if imports := pruner_imports(self.plan.settings.pruner):
+            link["imports"] = format_value(imports)
         study = [f"study.{key}={value}" for key, value in link.items()]
-        overrides = [*TrialRecord(trial).overrides, f"seed={self.plan.seed + index}", *study]
+        overrides = [*self._trials.overrides(trial.number), f"seed={self.plan.seed + index}", *study]
         return self.plan.command.job(overrides, directory)
 
     def _stored_outcome(self, number: int, index: int) -> RunOutcome | None:
@@ -199,7 +206,7 @@ class SweepRunner:
         ending = text if state is RunState.PRUNED else f"{label}: {text}"
         progress = f"{len(finished)} of {self.plan.settings.n_trials} finished"
         print_status(f"trial {number} {ending} | {progress}")
-        summary.write_results(self.study, self.plan)
+        self._write_results()
         if state is RunState.FAILED:
             self._stop_if_hopeless(finished)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.config import SweepConfig
-from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part
+from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
 from dqn_runner.sweep.sampler import PerTrialSampler
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.storages.factory import open_storage, without_password
@@ -64,14 +64,22 @@ def create_study(storage: str, name: str, settings: SweepConfig, definition: Map
     return study
 
 
-def load_study(storage: str, name: str) -> Study:
-    """The study as a job uses it, with the pruner of the sweep."""
+def load_study(storage: str, name: str, imports: Sequence[str] = ()) -> Study:
+    """The study as a job uses it, with the pruner of the sweep.
+
+    Raises UserError if the pruner is neither one of Optuna nor among `imports`, which the command names.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(
         storage=open_storage(storage, RETRY_SECONDS),
         study_name=name,
         sampler=optuna.samplers.RandomSampler(),
     )
+    if unknown := [path for path in pruner_imports(pruner_of(study)) if path not in imports]:
+        raise UserError(
+            f"the study {name} asks for the pruner {', '.join(unknown)}, which is not one of Optuna; nothing "
+            "of it was imported. If you trust the study, add study.imports=[...] with these names"
+        )
     study.pruner = make_part("pruner", pruner_of(study))
     return study
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.sampler import grid_is_exhausted
 from dqn_runner.sweep.search_space.space import SearchSpace
@@ -45,6 +47,7 @@ class TrialQueue:
         self._heartbeat = heartbeat
         self._sweep_dir = sweep_dir
         self._lock = threading.RLock()
+        self._checked: set[int] = set()
 
     def next(self) -> Trial | None:
         """A trial to run; None if there is none at the moment."""
@@ -61,11 +64,40 @@ class TrialQueue:
                 self._study.tell(trial, state=TrialState.FAIL)
                 return None
             store_claim(trial, self._heartbeat.worker)
-            store_overrides(trial, self._space.suggest(trial, self._config))
-            directory = TrialRecord(trial).directory
-            if directory is None or not Path(directory).is_dir():  # the sweep may have been moved
-                store_directory(trial, self._sweep_dir / str(trial.number))
+            store_overrides(trial, self._suggest(trial))
+            directory = self.directory(trial.number)
+            if TrialRecord(trial).directory != str(directory):  # the sweep may have been moved
+                store_directory(trial, directory)
             return trial
+
+    def directory(self, number: int) -> Path:
+        """The directory of the runs of a trial, whatever the study says."""
+        return self._sweep_dir.absolute() / str(number)
+
+    def overrides(self, number: int) -> list[str]:
+        """The overrides of a trial, from its parameters and the search space.
+
+        The study can come from somebody else, or have been edited: raises UserError if it holds others.
+        """
+        trial = self.get(number)
+        overrides, stored = self._suggest(copy.deepcopy(trial)), TrialRecord(trial).overrides
+        if overrides != stored:
+            raise _not_of_this_sweep(number, f"its overrides are {stored}, its parameters mean {overrides}")
+        return overrides
+
+    def check(self) -> None:
+        """Reject a study with a finished trial that this search space cannot have, each once."""
+        for trial in self.all():
+            has_run = trial.state.is_finished() and TrialRecord(trial).has_overrides
+            if has_run and trial.number not in self._checked:
+                self.overrides(trial.number)
+                self._checked.add(trial.number)
+
+    def _suggest(self, trial: Trial | FrozenTrial) -> list[str]:
+        try:
+            return self._space.suggest(trial, self._config)
+        except ValueError as error:  # a value of the study that is not in the search space
+            raise _not_of_this_sweep(trial.number, str(error)) from error
 
     def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Finish a trial; False if another process has finished it already."""
@@ -101,3 +133,10 @@ class TrialQueue:
         if worker is None:
             return self._heartbeat.is_unclaimed(trial.number)
         return self._heartbeat.is_stale(worker)
+
+
+def _not_of_this_sweep(number: int, why: str) -> UserError:
+    return UserError(
+        f"trial {number} of the study is not one of this sweep: {why}. The study was not written by this "
+        "command, or was altered; choose another hydra.sweep.dir or hydra.sweeper.study_name"
+    )

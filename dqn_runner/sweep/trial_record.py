@@ -99,6 +99,11 @@ class TrialRecord:
         return self._attributes.get(_WORKER)
 
     @property
+    def has_overrides(self) -> bool:
+        """Whether the trial has got its overrides."""
+        return _OVERRIDES in self._attributes
+
+    @property
     def overrides(self) -> list[str]:
         """The overrides of the trial, the values of its parameters."""
         return self._attributes[_OVERRIDES]

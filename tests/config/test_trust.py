@@ -251,8 +251,9 @@ def test_a_stored_name_of_the_configuration_is_a_plain_name(forge: Forge, progra
     assert "is not as it was written" in program(f"resume={forge(config_name='../../tmp/x')}").error
 
 
+@pytest.mark.usefixtures("jobs")
 def test_a_stored_configuration_directory_is_used_only_if_the_command_names_it(
-    forge: Forge, program: Program, jobs: list[Job], tmp_path: Path
+    forge: Forge, program: Program, tmp_path: Path
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "lab.yaml").write_text(
@@ -301,6 +302,15 @@ def test_the_class_of_an_environment_is_granted_under_either_name(
         assert jobs.pop().run.env.id == "evil.Evil"
 
 
+def test_a_run_is_resumed_with_a_setting_of_a_part_that_only_the_run_chooses(
+    forge: Forge, program: Program, jobs: list[Job]
+) -> None:
+    forge({"agent.loss": {"_target_": "agent/loss=categorical"}}, ["agent=c51"])
+    done = program("resume=forged", "agent.loss.v_max=50")
+    assert done.status == 0, done.err
+    assert jobs[0].run.agent.loss.v_max == 50
+
+
 def test_naming_one_request_does_not_grant_another(forge: Forge, program: Program, jobs: list[Job]) -> None:
     forge({"env.id": "my.Env", "env.wrappers": ["evil.Evil"]})
     message = program("resume=forged", "env.id=my.Env").error
@@ -342,6 +352,69 @@ def test_a_message_shows_no_control_characters_and_no_endless_text(forge: Forge,
     message = program("resume=forged").error
     assert "\x1b" not in message
     assert len(message) < 600
+
+
+HEAD = "# @package _global_\n"
+BEST: dict[str, tuple[str, str]] = {
+    "an environment": (HEAD + "env: {id: 'evil:Evil'}", "env.id=evil:Evil"),
+    "a second document": (HEAD + "env: {num_envs: 1}\n---\nenv: {id: 'evil:Evil'}", ""),
+    "a part": (HEAD + "agent: {loss: {_target_: evil.Evil}}", "agent.loss._target_=evil.Evil"),
+    "an option beside it": (HEAD + "defaults: [{override /env: mine}, _self_]", "env.id=evil:Evil"),
+    "a resolver": (HEAD + "env: {kwargs: {a: '${oc.env:SECRET}'}}", "env.kwargs.a=${oc.env:SECRET}"),
+    "a callback": (HEAD + "hydra: {callbacks: {x: {_target_: evil.Evil}}}", "it sets hydra.callbacks"),
+    "a package of Hydra": ("# @package hydra.callbacks.x\n_target_: evil.Evil", "it sets hydra.callbacks"),
+    "variables": (HEAD + "hydra: {job: {env_set: {PYTHONSTARTUP: x}}}", "it sets hydra.job"),
+    "a launcher": (HEAD + "defaults: [{override /hydra/launcher: joblib}]", "it sets hydra.launcher"),
+    "a study": (HEAD + "study: {storage: x, name: y, trial: 0}", "it sets study"),
+    "trust": (HEAD + "{trust: true, env: {id: 'evil:Evil'}}", "it sets trust"),
+}
+
+
+@pytest.fixture
+def best_config(tmp_path: Path) -> Callable[[str], None]:
+    """`best_config(text)` writes the best_config.yaml of the sweep `sweep`, and an option beside it."""
+    (tmp_path / "evil.py").write_text(EVIL)
+
+    def write(text: str) -> None:
+        for name, content in {
+            "experiment/best_config": text,
+            "env/mine": "{defaults: [gym], id: 'evil:Evil'}",
+        }.items():
+            path = tmp_path / "sweep" / f"{name}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+    return write
+
+
+@pytest.mark.parametrize("case", BEST)
+def test_a_best_config_cannot_import_read_or_set_what_the_command_does_not_name(
+    best_config: Callable[[str], None], program: Program, jobs: list[Job], tmp_path: Path, case: str
+) -> None:
+    text, asked = BEST[case]
+    best_config(text)
+    assert asked in program("--config-dir=sweep", "experiment=best_config").error
+    assert not jobs
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("grant", ["env.id=evil:Evil", "trust=true"])
+def test_a_best_config_is_granted_what_the_command_names(
+    best_config: Callable[[str], None], program: Program, jobs: list[Job], grant: str
+) -> None:
+    best_config(HEAD + "env: {id: 'evil:Evil', num_envs: 2}")
+    done = program("--config-dir=sweep", "experiment=best_config", grant, "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    assert (jobs[0].run.env.id, jobs[0].run.env.num_envs) == ("evil:Evil", 2)
+
+
+def test_a_best_config_of_registered_parts_needs_no_grant_also_with_settings_that_only_it_has(
+    best_config: Callable[[str], None], program: Program, jobs: list[Job]
+) -> None:
+    best_config(HEAD + "defaults: [{override /agent: c51}, _self_]\nenv: {id: Acrobot-v1}")
+    done = program("--config-dir=sweep", "experiment=best_config", "agent.loss.v_max=50", "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    assert jobs[0].run.agent.loss.v_max == 50
 
 
 def test_every_import_by_a_setting_is_listed_in_trust() -> None:

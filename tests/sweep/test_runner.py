@@ -25,7 +25,7 @@ from dqn_runner.io.lock import RunLock
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.jobs import SWEEP_LOCK, Command, JobExit, Jobs
-from dqn_runner.sweep.plan import Plan, absolute_storage
+from dqn_runner.sweep.plan import Plan, storage_of_jobs
 from dqn_runner.sweep.reporter import JobLink, Reporter
 from dqn_runner.sweep.runner import SweepRunner
 from dqn_runner.sweep.search_space.space import search_space
@@ -243,10 +243,10 @@ def test_sweep_stops_when_the_first_trials_fail_for_the_same_reason(
 
 def test_storage_of_the_jobs_has_an_absolute_path() -> None:
     here = Path.cwd()
-    assert absolute_storage("mine.journal") == str(here / "mine.journal")
-    assert absolute_storage("sqlite:///mine.db") == f"sqlite:///{here}/mine.db"
+    assert storage_of_jobs("mine.journal") == str(here / "mine.journal")
+    assert storage_of_jobs("sqlite:///mine.db") == f"sqlite:///{here}/mine.db"
     for unchanged in ("/a/b", "sqlite:////a/b.db", "journal:///a/b", "mysql://me@host/db", "${oc.env:URL}"):
-        assert absolute_storage(unchanged) == unchanged
+        assert storage_of_jobs(unchanged) == unchanged
 
 
 def test_trial_runs_no_more_seeds_after_one_fails_or_diverges(tmp_path: Path, jobs: SimulatedJobs) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from omegaconf import OmegaConf
+from optuna.distributions import FloatDistribution
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.records import RunInfo
@@ -25,13 +27,14 @@ from dqn_runner.sweep.objectives import Aggregate
 from dqn_runner.sweep.reporter import JobLink, Reporter
 from dqn_runner.sweep.sampler import grid_is_exhausted
 from dqn_runner.sweep.search_space.space import search_space
-from dqn_runner.sweep.study import create_study, requeue, set_sampler_and_pruner
+from dqn_runner.sweep.study import create_study, load_study, requeue, set_sampler_and_pruner
 from dqn_runner.sweep.trial_queue import TrialQueue
 from dqn_runner.sweep.trial_record import (
     RunState,
     TrialRecord,
     store_directory,
     store_metrics,
+    store_pruner,
     store_worker,
     validation_of,
     workers_of,
@@ -160,14 +163,57 @@ def test_grid_does_not_repeat_points_that_are_running(tmp_path: Path) -> None:
     ]
 
 
-def test_requeued_trial_keeps_its_directory_unless_that_was_moved(tmp_path: Path) -> None:
+def test_requeued_trial_runs_in_the_directory_of_this_sweep_whatever_the_study_says(tmp_path: Path) -> None:
     study, trials = a_study(tmp_path)
     for directory in (tmp_path / "elsewhere", tmp_path / "missing"):
         store_directory(study.ask(), directory)
     (tmp_path / "elsewhere").mkdir()
     taken = [trials.next(), trials.next()]
     found = [trial and TrialRecord(trial).directory for trial in taken]
-    assert found == [str(tmp_path / "elsewhere"), str(tmp_path / "1")]
+    assert found == [str(tmp_path / "0"), str(tmp_path / "1")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "params"),
+    [
+        (["+hydra.callbacks.x={_target_: evil.Evil}"], {}),
+        (["env.id=evil:Evil"], {"agent.gamma": 0.95}),
+        (["agent.gamma=0.5"], {"agent.gamma": 0.5}),
+    ],
+)
+def test_study_with_a_trial_that_is_not_of_its_search_space_is_rejected(
+    tmp_path: Path, overrides: list[str], params: dict[str, float]
+) -> None:
+    study, trials = a_study(tmp_path)
+    trial = trials.next()
+    assert trial is not None
+    trials.tell(trial.number, TrialState.COMPLETE, [1.0])
+    trials.check()
+    distributions = {name: FloatDistribution(0, 1) for name in params}
+    study.add_trial(
+        create_trial(
+            params=params, distributions=distributions, value=9.0, user_attrs={"overrides": overrides}
+        )
+    )
+    with pytest.raises(UserError, match="trial 1 of the study is not one of this sweep"):
+        trials.check()
+
+
+def test_pruner_of_a_study_that_is_not_one_of_optuna_is_loaded_only_if_the_command_names_it(
+    tmp_path: Path,
+) -> None:
+    study, _ = a_study(tmp_path)
+    storage = str(tmp_path / "study.journal")
+    store_pruner(study, {"_target_": "pathlib.Path"})
+    with pytest.raises(UserError, match=r"asks for the pruner pathlib\.Path"):
+        load_study(storage, "it")
+    assert load_study(storage, "it", ["pathlib.Path"]).pruner == Path()
+    patient = {"_target_": "optuna.pruners.PatientPruner", "patience": 1}
+    store_pruner(study, {**patient, "wrapped_pruner": NO_PRUNER})
+    assert isinstance(load_study(storage, "it").pruner, optuna.pruners.PatientPruner)
+    store_pruner(study, {**patient, "wrapped_pruner": {"_target_": "os.system", "command": "touch owned"}})
+    with pytest.raises(UserError, match=r"asks for the pruner os\.system"):
+        load_study(storage, "it")
 
 
 def test_study_with_another_definition_is_rejected(tmp_path: Path) -> None:

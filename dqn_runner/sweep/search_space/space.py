@@ -11,6 +11,7 @@ import optuna
 from hydra.core.override_parser.types import Override
 from hydra.utils import get_method
 from omegaconf import DictConfig
+from optuna.trial import FrozenTrial
 
 from dqn_runner.config.overrides import bare_key, format_value, normalize_value, parse_override, unquote
 from dqn_runner.core.exceptions import UserError
@@ -46,18 +47,20 @@ class SearchSpace:
     custom: str | None = None
     """Import path of a function (cfg, trial) that suggests more parameters."""
 
-    def suggest(self, trial: optuna.Trial, config: DictConfig) -> list[str]:
+    def suggest(self, trial: optuna.Trial | FrozenTrial, config: DictConfig) -> list[str]:
         """The overrides of a trial; a trial that has values already gets the same overrides again.
 
-        `config` is passed to the custom function. Raises UserError if that suggests a reserved or fixed key.
+        `config` is passed to the custom function. Raises UserError if that suggests a reserved or fixed key,
+        and ValueError if the values of a frozen trial are not of this search space.
         """
         texts: dict[str, str] = {}
         for parameter in self.parameters:
             if all(texts.get(name) in allowed for name, allowed in parameter.when.items()):
-                texts[parameter.name] = parameter.suggest(trial)
+                texts[parameter.name] = parameter.suggest(cast("optuna.Trial", trial))
         if self.custom is not None:
-            _function(self.custom)(config, trial)
-            texts |= self._custom_suggestions(trial)
+            recorded = _RecordedTrial(trial)
+            _function(self.custom)(config, recorded)
+            texts |= self._custom_suggestions({name: trial.params[name] for name in recorded.suggested})
         return [f"{name}={text}" for name, text in texts.items()]
 
     def grid(self) -> dict[str, list[Scalar]]:
@@ -84,16 +87,38 @@ class SearchSpace:
         """The search space as plain JSON values; a study has only one."""
         return {"parameters": {p.name: p.definition() for p in self.parameters}, "custom": self.custom}
 
-    def _custom_suggestions(self, trial: optuna.Trial) -> dict[str, str]:
-        """The suggestions of the custom function, sorted: the order of a storage is not defined."""
+    def _custom_suggestions(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """The overrides of what the custom function suggested, sorted: its order may vary."""
         declared = {parameter.name for parameter in self.parameters}
-        extra = {name: normalize_value(trial.params[name]) for name in sorted(trial.params.keys() - declared)}
+        extra = {name: normalize_value(values[name]) for name in sorted(values.keys() - declared)}
         fixed = {_key(parse_override(text)) for text in self.fixed}
         for name in extra:
             _reject_reserved(name)
             if bare_key(name) in fixed:
                 raise UserError(f"{self.custom} suggests {name}, which the command fixes; remove one of them")
         return extra
+
+
+class _RecordedTrial:
+    """A trial as a custom function sees it; remembers what is suggested.
+
+    The study may hold other parameters of the trial, which must not become settings.
+    """
+
+    def __init__(self, trial: optuna.Trial | FrozenTrial) -> None:
+        self.suggested: set[str] = set()
+        self._trial = trial
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._trial, name)
+        if not name.startswith("suggest_"):
+            return attribute
+
+        def suggest(*arguments: Any, **keywords: Any) -> Any:
+            self.suggested.add(arguments[0] if arguments else keywords["name"])
+            return attribute(*arguments, **keywords)
+
+        return suggest
 
 
 def search_space(arguments: Sequence[str], params: Mapping[str, Any], custom: str | None) -> SearchSpace:
@@ -214,7 +239,7 @@ def _key(override: Override) -> str:
     return bare_key(override.get_key_element())
 
 
-def _function(path: str) -> Callable[[DictConfig, optuna.Trial], object]:
+def _function(path: str) -> Callable[[DictConfig, Any], object]:
     try:
         return get_method(path)
     except Exception as error:  # importing the user's module can raise anything
