@@ -16,7 +16,7 @@ from dqn_runner.checkpointing.checkpointer import LATEST
 from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.config import trust
 from dqn_runner.config.environment import as_stored, digests, with_digests
-from dqn_runner.config.overrides import parse_overrides
+from dqn_runner.config.overrides import parse_overrides, written_overrides
 from dqn_runner.config.resume import AUTO, NEVER, Stored, changes_of, read_stored, restore
 from dqn_runner.config.schema import Mode, RunConfig, apply_env_target, check_keys, to_plain_config
 from dqn_runner.core.exceptions import UserError
@@ -53,7 +53,7 @@ def make_job(cfg: DictConfig, command: Sequence[str]) -> Job:
     from hydra.utils import instantiate  # late: `--help` does without it
 
     hydra = HydraConfig.get()
-    overrides = list(hydra.overrides.task)
+    overrides = list(written_overrides(hydra.overrides.task))
     check_keys(cfg)
     apply_env_target(cfg, {override.key_or_group for override in parse_overrides(overrides)})
     run_dir = Path(hydra.runtime.output_dir)

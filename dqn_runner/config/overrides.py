@@ -9,6 +9,7 @@ from typing import Any, cast
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, Transformer
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from dqn_runner.core.exceptions import UserError
 
@@ -19,6 +20,11 @@ _PLAIN_WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z_][\w./-]*", re.ASC
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
     """The overrides of a command line; raises Hydra's exception for one that it cannot read."""
     return OverridesParser.create().parse_overrides(list(texts))
+
+
+def written_overrides(recorded: Any) -> tuple[str, ...]:
+    """Overrides that Hydra recorded, as they were written: reading an item would resolve its `${...}`."""
+    return tuple(OmegaConf.to_container(recorded))  # pyright: ignore[reportArgumentType, reportReturnType]
 
 
 def parse_override(text: str) -> Override:

@@ -101,14 +101,13 @@ def check_stored(config_name: str, overrides: Sequence[str], source: str) -> Non
         override = parse_override(text)
         places = (override.key_or_group, override.package or "")
         option: Any = unquote(override.value())
-        names = cast("list[Any]", option) if isinstance(option, list) else [option]
+        options = cast("list[Any]", option) if isinstance(option, list) else [option]
+        names = [name for name in options if isinstance(name, str)]
         if any(place.partition(".")[0].partition("/")[0] in NOT_STORED for place in places):
             problem = "a run never stores such a setting"
         elif "_global_" in places:
             problem = "a run never stores such a package"
-        elif _is_option(override) and any(
-            isinstance(name, str) and not _PLAIN_NAME.fullmatch(name) for name in names
-        ):
+        elif _is_option(override) and not all(map(_PLAIN_NAME.fullmatch, names)):
             problem = "its value is not the name of an option"
         else:
             continue
@@ -140,7 +139,7 @@ class Command:
 
     @cached_property
     def config(self) -> DictConfig:
-        """The configuration of the command alone, without settings that only the stored run makes possible."""
+        """The configuration of the command alone, without settings that only a stored run makes possible."""
         try:
             cfg = compose_command(self._arguments, CONF, DEFAULT_CONFIG)
         except Exception:  # such as a setting of a part that only the stored run chooses
@@ -188,6 +187,15 @@ def check_best_config(argv: Sequence[str]) -> None:
         )
     requests = in_tree(OmegaConf.to_container(_without_hydra(whole), enum_to_str=True))
     grant(chosen[0], requests, command.requests)
+
+
+def asks_for_trust(argv: Sequence[str]) -> bool:
+    """Whether a command that chooses a configuration of a sweep needs `trust=true`."""
+    try:
+        check_best_config(argv)
+    except UserError:
+        return True
+    return False
 
 
 def _sections(cfg: DictConfig) -> dict[str, Any]:

@@ -11,8 +11,11 @@ import optuna
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dqn_runner.config.overrides import written_overrides
 from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, to_plain_config
+from dqn_runner.config.secret_arguments import STORAGE, move_to_environment
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.secrets import has_password
 from dqn_runner.run.compatibility import SESSION_KEYS, leaves
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.jobs import Command
@@ -51,7 +54,7 @@ class Plan:
         settings = self.settings
         return {
             "parameters": self.space.definition(),
-            "overrides": list(self.command.fixed),
+            "overrides": [text for text in self.command.fixed if not text.lstrip("+").startswith("trust=")],
             "seed": self.seed,
             "seeds": settings.seeds,
             "aggregate": settings.aggregate.value,
@@ -88,7 +91,7 @@ def make_plan(
         command=Command(
             flags=_flags(hydra),
             fixed=tuple(override for override in space.fixed if not override.startswith(PER_JOB)),
-            hydra=tuple(hydra.overrides.hydra),
+            hydra=written_overrides(hydra.overrides.hydra),
             launcher=hydra.runtime.choices["hydra/launcher"],
         ),
         space=space,
@@ -97,7 +100,7 @@ def make_plan(
         job=job,
         directory=directory,
         storage=settings.storage or journal,
-        storage_for_jobs=absolute_storage(raw["storage"] or journal),
+        storage_for_jobs=storage_of_jobs(raw["storage"] or journal),
         name=settings.study_name or directory.absolute().name,
         seed=int(job.seed),
     )
@@ -113,10 +116,15 @@ def _configuration(job: DictConfig) -> dict[str, Any]:
     }
 
 
-def absolute_storage(storage: str) -> str:
-    """The storage with absolute paths, for jobs in another working directory (hydra.job.chdir=true)."""
+def storage_of_jobs(storage: str) -> str:
+    """The storage as jobs get it on their command line: without a password, which they inherit in a variable.
+
+    Its path is absolute, because jobs may change their working directory (hydra.job.chdir=true).
+    """
     server, separator, path = storage.rpartition(":///")
     is_file = server.startswith("sqlite") if separator else "://" not in storage
+    if has_password(storage):
+        return move_to_environment(STORAGE, storage)
     if not is_file or "${" in storage:
         return storage
     return f"{server}{separator}{Path(path).absolute()}"

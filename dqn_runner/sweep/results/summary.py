@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.config.schema import DEFAULT_CONFIG
-from dqn_runner.config.trust import BEST_CONFIG
+from dqn_runner.config.trust import BEST_CONFIG, asks_for_trust
 from dqn_runner.core.log import log
 from dqn_runner.io.files import make_directory, write_atomically
 from dqn_runner.io.lock import exclusive_lock
@@ -187,6 +187,8 @@ def _result(study: Study, best: FrozenTrial, plan: Plan) -> str:
             _wrapped(f"RESULT: none; all {len(runs)} validation runs of trial {best.number} diverged")
         )
     experiment = ["--config-dir", str(plan.directory.absolute()), f"experiment={BEST_CONFIG}"]
+    if (plan.directory / "experiment" / f"{BEST_CONFIG}.yaml").exists() and asks_for_trust(experiment):
+        experiment.append("trust=true")  # the user's own environment, for example
     return "\n".join(
         [*lines, "The best configuration:", f"  {shlex.join(['python', '-m', 'dqn_runner', *experiment])}"]
     )
