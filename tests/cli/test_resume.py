@@ -207,7 +207,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_run(
     (tmp_path / "interrupt").write_text(str(int(signal.SIGINT)))
     assert program(*command, "hydra.run.dir=parts").status == 130
     assert len(records(tmp_path / "parts")) < len(records(tmp_path / "whole"))
-    assert program("resume=parts").status == 0
+    assert program("resume=parts", f"env.id={my_env}").status == 0
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
     latest = [tmp_path / name / "checkpoints" / "latest.pt" for name in ("whole", "parts")]
     whole, parts = (load_checkpoint(path)["state"]["agent"] for path in latest)

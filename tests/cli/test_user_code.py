@@ -89,7 +89,8 @@ class TestUserConfiguration:
         assert config["agent"]["batch_size"] == 128
 
         (tmp_path / "mine" / "lab.yaml").write_text("{defaults: [config, _self_], agent: {learning_rate: 9}}")
-        done = program("resume=run", "trainer.max_steps=1300")
+        assert "--config-dir=" in program("resume=run", "trainer.max_steps=1300").error
+        done = program("resume=run", "trainer.max_steps=1300", "trust=true")
         assert done.status == 0, done.err
         assert done.out.startswith("changed for this session:\ntrainer.max_steps: 1200 -> 1300\nbest")
         assert read_json(tmp_path / "run" / "run.json")["config"]["agent"]["learning_rate"] == 0.0005

@@ -67,10 +67,7 @@ def test_a_text_from_the_environment_is_stored_as_it_is_written(override: str, s
     assert tree["env"]["kwargs"]["a"] == stored
     assert TEXT not in str(tree)
     again = OmegaConf.create({key: tree[key] for key in ("env", "seed")})
-    assert (
-        OmegaConf.to_container(again, resolve=True)["env"]["kwargs"]
-        == (OmegaConf.to_container(cfg.env, resolve=True)["kwargs"])
-    )
+    assert again.env.kwargs == cfg.env.kwargs
 
 
 def test_a_number_or_an_option_from_the_environment_is_stored_by_its_value(

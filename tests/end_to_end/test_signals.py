@@ -92,7 +92,7 @@ class TestSignals:
     ):
         (tmp_path / "interrupt").write_text(str(int(signal.SIGTERM)))
         assert program(*RUN).status == 143
-        done = program("resume=run")
+        done = program("resume=run", "trust=true")
         assert done.status == 0, done.err
         assert "nothing changed" in done.out
         assert step_of(tmp_path / "run") == 1200
@@ -224,7 +224,7 @@ class TestExceptions:
         assert json.loads((tmp_path / "run" / "metrics.json").read_text())["env_steps"] == failed_at
 
         (tmp_path / "broken").unlink()
-        done = program("resume=run")
+        done = program("resume=run", "trust=true")
         assert done.status == 0, done.err
         assert f"resuming from step {failed_at}, " in done.err
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
