@@ -64,7 +64,10 @@ def test_evaluation_of_a_user_env_makes_it_with_the_stored_arguments(
     my_env: str, program: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     assert program(f"env.id={my_env}", "env.kwargs.gain=3", *BUDGET, "hydra.run.dir=run").status == 0
-    done = program("mode=eval", "checkpoint=run", "evaluator.episodes=2", "hydra.run.dir=evaluation")
+    args = ("mode=eval", "checkpoint=run", "evaluator.episodes=2", "hydra.run.dir=evaluation")
+    assert program(*args).error.startswith("checkpoint=run asks for env.id=my_pkg.envs.MyEnv, ")
+    assert not (tmp_path / "evaluation").exists()
+    done = program(*args, f"env.id={my_env}")
     assert done.status == 0, done.err
     result = read_json(tmp_path / "evaluation" / "eval.json")
     assert result["lengths"] == [20, 20]
@@ -88,7 +91,7 @@ def test_evaluation_with_video_reports_an_env_that_does_not_render(
     my_env: str, program: Callable[..., Outcome]
 ) -> None:
     assert program(f"env.id={my_env}", *BUDGET, "hydra.run.dir=run").status == 0
-    args = ("mode=eval", "checkpoint=run", "evaluator.episodes=1", "evaluator.video=true")
+    args = ("mode=eval", "checkpoint=run", "evaluator.episodes=1", "evaluator.video=true", "trust=true")
     assert program(*args).error.startswith("evaluator.video: this environment cannot be rendered: ")
 
 
