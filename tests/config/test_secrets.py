@@ -19,6 +19,10 @@ from dqn_runner.core.log import log
 from dqn_runner.io.json_io import read_json
 from tests.conftest import BUDGET, Outcome
 from tests.support.composition import compose_config
+from tests.support.servers import ENCODED, Server, postgresql
+from tests.support.servers import PASSWORD as DATABASE_PASSWORD
+
+__all__ = ["postgresql"]
 
 TEXT, PASSWORD, KEY = "planted-in-the-environment", "planted-password", "planted-key-of-wandb"
 URL = f"postgresql://me:{PASSWORD}@host/name"
@@ -184,13 +188,23 @@ def test_no_file_of_a_sweep_contains_a_secret(run_cli_here: Callable[..., Outcom
     done = run_cli_here(
         *("-m", "hydra/sweeper=optuna", "hydra.sweep.dir=sweep", "hydra.sweeper.n_trials=1", *BUDGET),
         *("env.id=${oc.env:GAME}", f"+hydra.job.env_set.WANDB_API_KEY={KEY}", "agent.gamma=choice(0.9,0.99)"),
-        *(
-            "+env.kwargs.sutton_barto_reward=${oc.decode:${oc.env:FLAG}}",
-            "logging.wandb.tags=['${oc.env:TEXT}']",
-        ),
-        *("logging=[console,file,jsonl,wandb]", "logging.wandb.mode=offline", "logging.wandb.group=x"),
-        env={"GAME": "CartPole-v1", "TEXT": TEXT, "FLAG": "false"},
+        *("logging=[console,file,jsonl,wandb]", "logging.wandb.mode=offline", "hydra.job.env_copy=[TEXT]"),
+        env={"GAME": "CartPole-v1", "TEXT": TEXT},
     )
     assert done.status == 0, done.err
-    assert not [name for name in files_with(tmp_path, TEXT, KEY) if not name.endswith(".wandb")]
+    assert not files_with(tmp_path, TEXT, KEY)
     assert "trust=true" in done.out.splitlines()[-1], "the printed command runs as it is"
+
+
+@pytest.mark.slow
+def test_a_typed_password_of_a_database_reaches_the_jobs_and_no_file(
+    run_cli_here: Callable[..., Outcome], tmp_path: Path, postgresql: Server
+) -> None:
+    done = run_cli_here(
+        *("-m", "hydra/sweeper=optuna", "hydra.sweep.dir=sweep", "hydra.sweeper.n_trials=1", *BUDGET),
+        *(f"hydra.sweeper.storage={postgresql.new_database()}", "agent.gamma=choice(0.9,0.99)"),
+    )
+    assert done.status == 0, done.out + done.err
+    assert "1 complete" in done.out
+    assert not files_with(tmp_path, ENCODED, DATABASE_PASSWORD)
+    assert ENCODED not in done.out + done.err
