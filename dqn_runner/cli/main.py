@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -19,8 +20,18 @@ from dqn_runner.config.command_line import expand_arguments
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.core import exit_codes
-from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
+from dqn_runner.core.exceptions import (
+    DirectoryLostError,
+    DivergedError,
+    JobLostError,
+    NoRoomError,
+    PrunedError,
+    RunFailedError,
+)
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.io.files import no_room_error
+from dqn_runner.io.output import ignore_output_errors
+from dqn_runner.io.signals import HANDLED
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
@@ -28,8 +39,10 @@ from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 def main() -> None:
     """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
+    ignore_output_errors()
+    for number in HANDLED:
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
+            signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
     stop_with_stdin()
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
@@ -44,12 +57,16 @@ def main() -> None:
         if debug or message is None:
             traceback.print_exc()
         prefix = PRUNED_PREFIX if isinstance(error, PrunedError) else ERROR_PREFIX
-        print(f"{prefix}{' '.join(str(message or error).split())}", file=sys.stderr)
+        text = " ".join([*getattr(error, "__notes__", []), message or f"{type(error).__name__}: {error}"])
+        print(f"{prefix}{' '.join(text.split())}", file=sys.stderr)
         sys.exit(_status(error, message))
 
 
 def compose_and_run() -> None:
-    """Let Hydra compose the command line and run the job, or the jobs of a sweep; raise what a job raised."""
+    """Let Hydra compose the command line and run the job, or the jobs of a sweep; raise what a job raised.
+
+    The error of a job of `-m` has a note that names the job. Launchers pickle the note with the error.
+    """
     failure: Exception | None = None
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -59,6 +76,8 @@ def compose_and_run() -> None:
             return _run_job(cfg)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
+                if cfg.study.trial is None:
+                    error.add_note(_name_of_job())
                 raise
             failure = error  # raised below: Hydra would print an announcement before it
             return math.nan
@@ -66,6 +85,13 @@ def compose_and_run() -> None:
     job()
     if failure is not None:
         raise failure
+
+
+def _name_of_job() -> str:
+    """The number, the overrides and the directory of a job of `-m`, as the start of a message."""
+    hydra = HydraConfig.get()
+    swept = shlex.join(hydra.overrides.task)
+    return f"job {hydra.job.num} ({swept or 'no overrides'}) in {hydra.runtime.output_dir}:"
 
 
 def _run_job(cfg: DictConfig) -> float:
@@ -86,8 +112,10 @@ def _status(error: Exception, message: str | None) -> int:
         return exit_codes.DIVERGED
     if isinstance(error, PrunedError):
         return exit_codes.PRUNED
-    if isinstance(error, NoRoomError):
+    if isinstance(error, NoRoomError | DirectoryLostError) or no_room_error(error) is not None:
         return exit_codes.DISK_FULL
+    if isinstance(error, JobLostError):
+        return exit_codes.LOST
     if message is None or isinstance(error, RunFailedError):
         return exit_codes.FAILED
     return exit_codes.USAGE_ERROR

@@ -18,15 +18,22 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
-from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
+from dqn_runner.core.exceptions import (
+    DivergedError,
+    JobLostError,
+    PrunedError,
+    RunFailedError,
+    UserError,
+)
 from dqn_runner.core.registry import options
+from dqn_runner.io.files import NO_ROOM
 
 
 def explain(error: BaseException) -> str | None:
     """One message for an error that the user can fix; None for a bug."""
     chain = list(_chain(error))
     for link in chain:
-        if isinstance(link, (UserError, RunFailedError, DivergedError, PrunedError)):
+        if isinstance(link, (UserError, RunFailedError, DivergedError, PrunedError, JobLostError)):
             return str(link)
         if isinstance(link, (ConfigKeyError, ConfigAttributeError)):
             return _unknown_key(link)
@@ -38,6 +45,9 @@ def explain(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, YAMLError):
             return f"a configuration file is not valid YAML: {link}"
+        if isinstance(link, OSError) and link.errno in NO_ROOM:
+            where = f"{link.filename} cannot be written" if link.filename is not None else "the disk is full"
+            return f"{where} ({link.strerror}); free disk space, and repeat the command to continue"
         if isinstance(link, OSError) and link.filename is not None:
             return f"{link.filename}: {link.strerror}"
         if isinstance(link, InstantiationException):

@@ -11,8 +11,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.config.error_messages import unknown_key
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.config.error_messages import explain, unknown_key
+from dqn_runner.core.exceptions import JobLostError, UserError
 from dqn_runner.core.registry import PROVIDER, open_mappings
 from dqn_runner.sweep.config import SweepConfig
 
@@ -132,7 +132,12 @@ def _launch_job(
         hydra_context=context, task_function=task_function, config=config
     )
     trial: int = config.study.trial
-    (result,) = launcher.launch([arguments], initial_job_idx=trial)
+    try:
+        (result,) = launcher.launch([arguments], initial_job_idx=trial)
+    except Exception as error:  # an error of the job itself is raised by `return_value`
+        if explain(error) is not None:
+            raise
+        raise JobLostError(f"the launcher lost the job: {type(error).__name__}: {error}") from error
     return result.return_value
 
 
