@@ -28,6 +28,9 @@ from dqn_runner.core.exceptions import (
 from dqn_runner.core.registry import options
 from dqn_runner.io.files import NO_ROOM
 
+LAUNCHERS = ("joblib", "submitit", "ray")
+"""The launchers of the extra `launchers`."""
+
 
 def explain(error: BaseException) -> str | None:
     """One message for an error that the user can fix; None for a bug."""
@@ -159,6 +162,8 @@ def _hydra(error: HydraException) -> str:
     available = listed[1].split() if listed else [n for g, n in options().values() if g == group]
     hint = nearest(name, available)
     guess = f"; did you mean {group}={hint}?" if hint else ""
+    if group == "hydra/launcher" and name.startswith(LAUNCHERS):
+        guess = "; pip install 'dqn_runner[launchers]'"
     return f"{group}={name} does not exist{guess} (available: {', '.join(sorted(available))})"
 
 

@@ -107,13 +107,18 @@ def run_sweep(
     """
     if any(argument.startswith("study.trial=") for argument in arguments):
         return _launch_job(arguments, config, context, task_function)
+    from dqn_runner.sweep import requirements
     from dqn_runner.sweep.plan import make_plan
 
     known = {setting.name: None for setting in fields(SweepConfig)}
     for key in settings.keys() - known.keys():  # added with a plus sign
         raise UserError(unknown_key(f"hydra.sweeper.{key}", OmegaConf.create({"hydra": {"sweeper": known}})))
     sweep = SweepConfig(**{key: _to_object(value) for key, value in settings.items()})
+    requirements.check_sampler_and_pruner(sweep.sampler, sweep.pruner)
     plan = make_plan(sweep, config, arguments, context)
+    requirements.check_launcher(plan.command.launcher)
+    if not plan.directory.exists():  # a sweep that is continued has run jobs
+        requirements.check_job(plan.job)
     if sweep.dry_run:
         from dqn_runner.sweep.dry_run import estimate
 

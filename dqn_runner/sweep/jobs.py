@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dqn_runner.config.overrides import quote
 from dqn_runner.core import exit_codes
@@ -147,9 +148,8 @@ class Jobs:
         A job that takes longer than the time-out is asked to stop, which saves its state, and is killed
         `GRACE_SECONDS` later. What a job leaves behind in its process group is killed when it has ended.
         """
-        output = directory / OUTPUT
-        begin = output.stat().st_size if output.exists() else 0
-        with output.open("ab") as file:
+        with (directory / OUTPUT).open("a+b") as file:  # also read from there: the directory may be renamed
+            begin = file.seek(0, os.SEEK_END)
             process = self._start(arguments, file.fileno(), environment)
             if process is None:
                 return JobExit(-signal.SIGTERM, "the sweep was stopped", said_why=False)
@@ -167,7 +167,7 @@ class Jobs:
                 process.stdin.close()
                 with self._lock:
                     self._running.discard(process)
-        return JobExit(status, *_message(output, begin), timed_out)
+            return JobExit(status, *_message(file, begin), timed_out)
 
     def stop(self) -> None:
         """Start no more jobs, and ask the running ones to stop, which saves their states."""
@@ -241,19 +241,21 @@ def _ended_within(process: subprocess.Popen[bytes], seconds: float | None) -> bo
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a job and its children; a job is the leader of its process group."""
+    """Kill a job and its children; a job is the leader of its process group (Windows has no such groups)."""
+    if os.name == "nt":
+        process.kill()
+        return
     with suppress(ProcessLookupError, PermissionError):  # nothing is left of the group
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _message(output: Path, begin: int) -> tuple[str, bool]:
+def _message(output: BinaryIO, begin: int) -> tuple[str, bool]:
     """The last line in the output since `begin` with the reason of an exit, and True.
 
     Without such a line it is the last one, and False.
     """
-    with output.open("rb") as file:
-        file.seek(begin)
-        lines = file.read().decode(errors="replace").split("\n")
+    output.seek(begin)
+    lines = output.read().decode(errors="replace").split("\n")
     lines = [line.strip() for line in lines if line.strip()]
     reasons = [line.partition(": ")[2] for line in lines if line.startswith((ERROR_PREFIX, PRUNED_PREFIX))]
     return (reasons[-1], True) if reasons else (lines[-1] if lines else "", False)

@@ -13,16 +13,18 @@ from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import NoRoomError
 from dqn_runner.sweep.jobs import JobExit, Jobs, print_status
 from dqn_runner.sweep.plan import Plan
+from dqn_runner.sweep.trial_queue import TrialQueue
 from dqn_runner.sweep.trial_record import RunOutcome, RunState, TrialRecord, validation_of
 
 
 class RunExecutor:
     """Runs the seeds of trials; the outcome of each is what its job has stored in the study."""
 
-    def __init__(self, study: Study, plan: Plan, jobs: Jobs) -> None:
+    def __init__(self, study: Study, plan: Plan, trials: TrialQueue, jobs: Jobs) -> None:
         """`jobs` are the processes of the sweep."""
         self._study = study
         self._plan = plan
+        self._trials = trials
         self._jobs = jobs
 
     def run(self, trial: FrozenTrial, index: int, slot: int) -> RunOutcome | None:
@@ -85,7 +87,7 @@ class RunExecutor:
 
     def _stored_outcome(self, number: int, index: int) -> RunOutcome | None:
         """The outcome that a run has stored in the study."""
-        run = TrialRecord(self._study.get_trials(deepcopy=False)[number]).run(index)
+        run = TrialRecord(self._trials.get(number)).run(index)
         return run or validation_of(self._study, number, index)
 
     def _environment(self, slot: int) -> dict[str, str]:

@@ -45,12 +45,12 @@ class SweepRunner:
         _reject_other_studies(plan, self.study)
         set_sampler_and_pruner(self.study, settings, plan.space, plan.seed)
         self._jobs = Jobs(settings.job_timeout, here=plan.command.launcher == "basic")
-        self._executor = RunExecutor(self.study, plan, self._jobs)
         self._waiting = False
         self._heartbeat = Heartbeat(self.study)
         self._trials = TrialQueue(
             self.study, plan.space, plan.config, settings.n_trials, self._heartbeat, plan.directory
         )
+        self._executor = RunExecutor(self.study, plan, self._trials, self._jobs)
 
     def run(self) -> None:
         """Run all trials and the validation, write the results, and print them.

@@ -24,6 +24,9 @@ from dqn_runner.sweep.trial_record import (
     store_overrides,
 )
 
+LOCK = ".queue.lock"
+"""The lock file, in the sweep directory, of the process that selects its next trial."""
+
 
 class TrialQueue:
     """Gives each slot its next trial; several processes may use the same study.
@@ -97,9 +100,11 @@ class TrialQueue:
     @contextmanager
     def _alone(self) -> Generator[None]:
         """Within the block, no other thread and no other process selects a trial."""
+        file = self._sweep_dir / LOCK
+        file.touch()
         with self._lock, ExitStack() as stack:
             with suppress(LockUnsupportedError):
-                stack.enter_context(exclusive_lock(self._sweep_dir))
+                stack.enter_context(exclusive_lock(file))
             yield
 
     def _requeue_orphans(self) -> None:
