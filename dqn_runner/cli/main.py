@@ -27,6 +27,7 @@ from dqn_runner.core.exceptions import (
     NoRoomError,
     PrunedError,
     RunFailedError,
+    UserError,
 )
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.io.files import no_room_error
@@ -54,12 +55,13 @@ def main() -> None:
         sys.exit(exit_codes.SIGNAL_BASE + signal.SIGINT)
     except Exception as error:
         message = explain(error)
+        status = _status(error, message)  # before anything is printed
         if debug or message is None:
             traceback.print_exc()
         prefix = PRUNED_PREFIX if isinstance(error, PrunedError) else ERROR_PREFIX
         text = " ".join([*getattr(error, "__notes__", []), message or f"{type(error).__name__}: {error}"])
         print(f"{prefix}{' '.join(text.split())}", file=sys.stderr)
-        sys.exit(_status(error, message))
+        sys.exit(status)
 
 
 def compose_and_run() -> None:
@@ -76,15 +78,25 @@ def compose_and_run() -> None:
             return _run_job(cfg)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
-                if cfg.study.trial is None:
-                    error.add_note(_name_of_job())
-                raise
+                raise _for_launcher(error, "" if cfg.study.trial is not None else _name_of_job()) from None
             failure = error  # raised below: Hydra would print an announcement before it
             return math.nan
 
     job()
     if failure is not None:
         raise failure
+
+
+def _for_launcher(error: Exception, note: str) -> Exception:
+    """The error with a note, and with its whole message: launchers pickle it without its cause."""
+    message = explain(error)
+    if message is not None and message != str(error):
+        kind = NoRoomError if no_room_error(error) is not None else UserError
+        error = kind(message).with_traceback(error.__traceback__)
+    if note:
+        error.add_note(note)
+        print(f"failed: {note} {message or error}", file=sys.stderr)
+    return error
 
 
 def _name_of_job() -> str:

@@ -29,7 +29,7 @@ from dqn_runner.core.registry import options
 from dqn_runner.io.files import NO_ROOM
 
 LAUNCHERS = ("joblib", "submitit", "ray")
-"""The launchers of the extra `launchers`."""
+"""The modules of the launchers of the extra `launchers`, and the beginnings of their options."""
 
 
 def explain(error: BaseException) -> str | None:
@@ -46,6 +46,8 @@ def explain(error: BaseException) -> str | None:
         if isinstance(link, OmegaConfBaseException):
             return f"{link.full_key}: {_first_line(link)}" if link.full_key else _first_line(link)
     for link in chain:
+        if isinstance(link, ModuleNotFoundError) and link.name in LAUNCHERS:
+            return f"hydra/launcher needs the module '{link.name}'; pip install 'dqn_runner[launchers]'"
         if isinstance(link, YAMLError):
             return f"a configuration file is not valid YAML: {link}"
         if isinstance(link, OSError) and link.errno in NO_ROOM:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module
