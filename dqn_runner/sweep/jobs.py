@@ -25,8 +25,8 @@ SWEEP_LOCK = ".sweep.lock"
 ERROR_PREFIX = "error: "
 PRUNED_PREFIX = "pruned: "
 """The last line of a job that fails begins with one of these prefixes; the sweep reads the reason from it."""
-PROGRAM = (sys.executable, "-m", "dqn_runner")
-"""The start of the command line of a job."""
+PROGRAM = ("-m", "dqn_runner")
+"""What Python runs as a job."""
 GRACE_SECONDS = 30.0
 """How long a job that is stopped by the time-out may take to save its state before it is killed."""
 STOP_WITH_STDIN = "DQN_RUNNER_STOP_WITH_STDIN"
@@ -190,7 +190,7 @@ class Jobs:
             if self.stopping.is_set():
                 return None
             process = subprocess.Popen(
-                [*PROGRAM, *arguments],
+                [sys.executable, *PROGRAM, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., JobExi
     """`run(code, jobs)` is a job that runs this Python code instead of the program."""
 
     def call(code: str, jobs: Jobs) -> JobExit:
-        monkeypatch.setattr(jobs_module, "PROGRAM", (sys.executable, "-c"))
+        monkeypatch.setattr(jobs_module, "PROGRAM", ("-c",))
         return jobs.run([f"import os, signal, sys, time\n{code}"], tmp_path, {})
 
     return call
