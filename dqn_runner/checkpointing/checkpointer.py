@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -72,6 +73,7 @@ class Checkpointer:
         self.failed = False
         """Whether the last attempt to write a checkpoint failed."""
         self._segments = directory / segments.FOLDER
+        self._keep_last = keep_last
         self._retention = Retention(directory, keep_last)
         self._sync = sync
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -123,6 +125,13 @@ class Checkpointer:
                 self._unwritten_best = None
             elif self._unwritten_best is not None and LATEST in self._unwritten_best.names:
                 self._unwritten_best.names.remove(LATEST)  # a newer checkpoint has that name now
+
+    def move_to(self, directory: Path) -> None:
+        """Write the following checkpoints to `directory`, to which the present one was renamed."""
+        self.wait()
+        self.directory = directory
+        self._segments = directory / segments.FOLDER
+        self._retention = Retention(directory, self._keep_last)
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and end the thread."""
@@ -201,7 +210,7 @@ class Checkpointer:
             del written[stop]
         entries: list[list[Any]] = []
         for stop in range(snapshot.start // size * size + size, snapshot.stop + 1, size):
-            if stop in written:
+            if stop in written and (self._segments / written[stop].name).exists():
                 entries.append(list(written[stop]))
                 continue
             start = max(snapshot.start, stop - size)
@@ -214,6 +223,8 @@ class Checkpointer:
 
     def _write(self, checkpoint: _PendingCheckpoint) -> None:
         """Write a checkpoint durably, in the background thread; segments before the file that names them."""
+        if not self.directory.parent.is_dir():  # the run directory was removed
+            raise FileNotFoundError(errno.ENOENT, "the directory does not exist", str(self.directory.parent))
         files.make_directory(self.directory)
         for new in checkpoint.new_segments:
             start, _, name = new.entry

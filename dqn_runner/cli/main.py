@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -22,9 +23,20 @@ from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.config.secret_arguments import move_secrets
 from dqn_runner.config.trust import check_best_config
 from dqn_runner.core import exit_codes
-from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
+from dqn_runner.core.exceptions import (
+    DirectoryLostError,
+    DivergedError,
+    JobLostError,
+    NoRoomError,
+    PrunedError,
+    RunFailedError,
+    UserError,
+)
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.secrets import redact
+from dqn_runner.io.files import no_room_error
+from dqn_runner.io.output import ignore_output_errors
+from dqn_runner.io.signals import HANDLED
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
@@ -32,8 +44,10 @@ from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 def main() -> None:
     """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
+    ignore_output_errors()
+    for number in HANDLED:
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
+            signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
     stop_with_stdin()
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
@@ -47,17 +61,20 @@ def main() -> None:
         sys.exit(exit_codes.SIGNAL_BASE + signal.SIGINT)
     except Exception as error:
         message = explain(error)
+        status = _status(error, message)  # before anything is printed
         if debug or message is None:
             print(redact(traceback.format_exc()), file=sys.stderr)
         prefix = PRUNED_PREFIX if isinstance(error, PrunedError) else ERROR_PREFIX
-        print(f"{prefix}{redact(' '.join(str(message or error).split()))}", file=sys.stderr)
-        sys.exit(_status(error, message))
+        text = " ".join([*getattr(error, "__notes__", []), message or f"{type(error).__name__}: {error}"])
+        print(f"{prefix}{redact(' '.join(text.split()))}", file=sys.stderr)
+        sys.exit(status)
 
 
 def compose_and_run(command: Sequence[str]) -> None:
     """Let Hydra compose the command line and run the job, or the jobs of a sweep; raise what a job raised.
 
-    `command` is the command line without what a stored run adds to it.
+    `command` is the command line without what a stored run adds to it. The error of a job of `-m` has a note
+    that names the job. Launchers pickle the note with the error.
     """
     failure: Exception | None = None
 
@@ -68,13 +85,32 @@ def compose_and_run(command: Sequence[str]) -> None:
             return _run_job(cfg, command)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise
+                raise _for_launcher(error, "" if cfg.study.trial is not None else _name_of_job()) from None
             failure = error  # raised below: Hydra would print an announcement before it
             return math.nan
 
     job()
     if failure is not None:
         raise failure
+
+
+def _for_launcher(error: Exception, note: str) -> Exception:
+    """The error with a note, and with its whole message: launchers pickle it without its cause."""
+    message = explain(error)
+    if message is not None and message != str(error):
+        kind = NoRoomError if no_room_error(error) is not None else UserError
+        error = kind(message).with_traceback(error.__traceback__)
+    if note:
+        error.add_note(note)
+        print(f"failed: {note} {message or error}", file=sys.stderr)
+    return error
+
+
+def _name_of_job() -> str:
+    """The number, the overrides and the directory of a job of `-m`, as the start of a message."""
+    hydra = HydraConfig.get()
+    swept = shlex.join(hydra.overrides.task)
+    return f"job {hydra.job.num} ({swept or 'no overrides'}) in {hydra.runtime.output_dir}:"
 
 
 def _run_job(cfg: DictConfig, command: Sequence[str]) -> float:
@@ -95,8 +131,10 @@ def _status(error: Exception, message: str | None) -> int:
         return exit_codes.DIVERGED
     if isinstance(error, PrunedError):
         return exit_codes.PRUNED
-    if isinstance(error, NoRoomError):
+    if isinstance(error, NoRoomError | DirectoryLostError) or no_room_error(error) is not None:
         return exit_codes.DISK_FULL
+    if isinstance(error, JobLostError):
+        return exit_codes.LOST
     if message is None or isinstance(error, RunFailedError):
         return exit_codes.FAILED
     return exit_codes.USAGE_ERROR

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from dqn_runner.cli.job import Job
 from dqn_runner.config.build import build_trainer
 from dqn_runner.config.resume import check_compatible
-from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
+from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError, UserError
 from dqn_runner.core.secrets import redact
+from dqn_runner.io.files import no_room_error
 from dqn_runner.run import provenance
 from dqn_runner.sweep.objectives import run_metrics
 from dqn_runner.sweep.trial_record import RunState
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 def train(job: Job) -> float:
     """Train until the run ends, and return its objective.
 
-    Raises UserError for a change that a resumed run cannot make, DivergedError, PrunedError if the sweep
-    stopped the run, and RunFailedError if the environment or the learner raised.
+    Raises UserError for a change that a resumed run cannot make, NoRoomError on a full disk, DivergedError,
+    PrunedError if the sweep stopped the run, and RunFailedError if the environment or the learner raised.
     """
     if job.stored:
         _check_resume(job)
@@ -82,6 +83,10 @@ def _reported(reporter: Reporter | None, job: Job) -> Generator[None]:
     except UserError:
         raise
     except Exception as error:
+        if full := no_room_error(error):
+            raise NoRoomError(
+                f"the run cannot write ({full}); free disk space, and repeat the command to continue"
+            ) from error
         if reporter:
             reporter.failed(redact(traceback.format_exc()))
         reason = f"{type(error).__name__}: {error}"

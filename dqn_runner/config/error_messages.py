@@ -18,15 +18,25 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
-from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
+from dqn_runner.core.exceptions import (
+    DivergedError,
+    JobLostError,
+    PrunedError,
+    RunFailedError,
+    UserError,
+)
 from dqn_runner.core.registry import options
+from dqn_runner.io.files import NO_ROOM
+
+LAUNCHERS = ("joblib", "submitit", "ray")
+"""The modules of the launchers of the extra `launchers`, and the beginnings of their options."""
 
 
 def explain(error: BaseException) -> str | None:
     """One message for an error that the user can fix; None for a bug."""
     chain = list(_chain(error))
     for link in chain:
-        if isinstance(link, (UserError, RunFailedError, DivergedError, PrunedError)):
+        if isinstance(link, (UserError, RunFailedError, DivergedError, PrunedError, JobLostError)):
             return str(link)
         if isinstance(link, (ConfigKeyError, ConfigAttributeError)):
             return _unknown_key(link)
@@ -36,8 +46,13 @@ def explain(error: BaseException) -> str | None:
         if isinstance(link, OmegaConfBaseException):
             return f"{link.full_key}: {_first_line(link)}" if link.full_key else _first_line(link)
     for link in chain:
+        if isinstance(link, ModuleNotFoundError) and link.name in LAUNCHERS:
+            return f"hydra/launcher needs the module '{link.name}'; pip install 'dqn_runner[launchers]'"
         if isinstance(link, YAMLError):
             return f"a configuration file is not valid YAML: {link}"
+        if isinstance(link, OSError) and link.errno in NO_ROOM:
+            where = f"{link.filename} cannot be written" if link.filename is not None else "the disk is full"
+            return f"{where} ({link.strerror}); free disk space, and repeat the command to continue"
         if isinstance(link, OSError) and link.filename is not None:
             return f"{link.filename}: {link.strerror}"
         if isinstance(link, InstantiationException):
@@ -149,6 +164,8 @@ def _hydra(error: HydraException) -> str:
     available = listed[1].split() if listed else [n for g, n in options().values() if g == group]
     hint = nearest(name, available)
     guess = f"; did you mean {group}={hint}?" if hint else ""
+    if group == "hydra/launcher" and name.startswith(LAUNCHERS):
+        guess = "; pip install 'dqn_runner[launchers]'"
     return f"{group}={name} does not exist{guess} (available: {', '.join(sorted(available))})"
 
 

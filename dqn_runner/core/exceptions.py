@@ -15,6 +15,14 @@ class NoRoomError(UserError):
     """The disk is too full for what a run must store; after freeing space, the same command continues."""
 
 
+class DirectoryLostError(UserError):
+    """The run directory was renamed or removed while the run was writing it."""
+
+
+class JobLostError(Exception):
+    """A launcher lost a job or could not start it; the message is that of the launcher."""
+
+
 class DivergedError(Exception):
     """Learning produced infinite or NaN values; the message is a diagnosis."""
 

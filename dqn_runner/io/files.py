@@ -6,12 +6,26 @@ new one. All access to the disk is through `os`, which tests replace to simulate
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
 TEMPORARY = ".tmp"
 """Suffix of files that are being written."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors that mean: free disk space, or raise the limit, and repeat the command."""
+
+
+def no_room_error(error: BaseException) -> OSError | None:
+    """The error of a full disk that `error` is or that caused it, if there is one."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in NO_ROOM:
+            return link
+        link = link.__cause__ or link.__context__
+    return None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from dqn_runner.core import exit_codes
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Clusters send SIGUSR1 or SIGUSR2 before they end a job."""
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""Clusters send SIGUSR1 or SIGUSR2 before they end a job; a terminal that is closed sends SIGHUP."""
 
 
 class StopSignals:

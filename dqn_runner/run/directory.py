@@ -8,15 +8,18 @@ from typing import Any
 
 from dqn_runner.checkpointing.checkpointer import LATEST, Checkpointer
 from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import DirectoryLostError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.state import State
 from dqn_runner.io import json_io
+from dqn_runner.io.held_directory import HeldDirectory
 from dqn_runner.io.lock import RunLock
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import LoggerGroup
 from dqn_runner.run.compatibility import mismatch
+
+CHECKPOINTS = "checkpoints"
 
 
 class RunDirectory:
@@ -36,12 +39,13 @@ class RunDirectory:
         """
         self.path = path
         self.loggers = LoggerGroup(loggers)
-        self.checkpoints = Checkpointer(path / "checkpoints", keep_last, self.loggers.sync)
+        self.checkpoints = Checkpointer(path / CHECKPOINTS, keep_last, self.loggers.sync)
         self.notices: list[str] = []
         """What the user should know about the resume, such as damaged checkpoints that were skipped."""
         self.resumed = False
         self._source = dict(source)
         self._lock = RunLock(path)
+        self._held: HeldDirectory | None = None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -61,10 +65,14 @@ class RunDirectory:
     def lock(self) -> None:
         """Lock the directory for this process; raises UserError if another process has locked it."""
         self._lock.acquire()
+        self._held = self._held or HeldDirectory(self.path)
 
     def unlock(self) -> None:
         """Unlock the directory."""
         self._lock.release()
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def has_resumable_run(self) -> bool:
         """Whether the directory contains a run that this object has not resumed yet.
@@ -115,21 +123,44 @@ class RunDirectory:
             log.warning("%s", notice)
 
     def save(self, state: State, step: int, names: Sequence[str], previous_best: str | None = None) -> None:
-        """Start writing a checkpoint as latest.pt and under `names`, as `Checkpointer.save` does."""
+        """Start writing a checkpoint as latest.pt and under `names`, as `Checkpointer.save` does.
+
+        Raises DirectoryLostError if the directory was renamed, after writing the checkpoint to its new place,
+        or removed. Nothing is written to the old place, where another run may start.
+        """
+        location = self._location()
+        if location is None:
+            raise DirectoryLostError(
+                f"{self.path} was removed, or moved to another disk, while this run was writing it; what was "
+                f"learned up to step {step} is lost, and the same command starts again"
+            )
+        if location != self.path:
+            self.checkpoints.move_to(location / CHECKPOINTS)
         payload = {"source": self._source, "state": state}
         self.checkpoints.save(payload, step, [*names, LATEST], previous_best)
+        if location != self.path:
+            self.checkpoints.wait()
+            raise DirectoryLostError(
+                f"{self.path} was renamed to {location} while this run was writing it; the run ends at step "
+                f"{step}, and resume={location} continues it"
+            )
 
     def wait_for_checkpoint(self) -> None:
         """Wait until no checkpoint is being written."""
         self.checkpoints.wait()
 
     def write_report(self, document: Mapping[str, Any]) -> None:
-        """Write metrics.json and the curves; errors, such as a full disk, are logged and not raised."""
+        """Write metrics.json and the curves; errors, such as a full disk, are logged and not raised.
+
+        Nothing is written if the directory was removed.
+        """
         from dqn_runner.run import plots
 
+        if (location := self._location()) is None:
+            return
         try:
-            json_io.write_json(self.path / json_io.METRICS, document)
-            plots.draw_training_curves(self.path)
+            json_io.write_json(location / json_io.METRICS, document)
+            plots.draw_training_curves(location)
         except Exception:
             log.exception("metrics.json or training_curves.png could not be written")
 
@@ -138,6 +169,10 @@ class RunDirectory:
         self.checkpoints.close()
         self.loggers.close(failed)
         self.unlock()
+
+    def _location(self) -> Path | None:
+        """Where the directory is now; None if it was removed."""
+        return self.path if self._held is None else self._held.location()
 
     def _reject_another_run(self, document: State) -> None:
         if reason := self._mismatch(document):

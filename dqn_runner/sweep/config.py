@@ -46,7 +46,11 @@ class SweepConfig:
     """Stop if more trials fail than this share of `n_trials`. By default only if the first ones all
     fail for the same reason."""
     max_restarts: int = 3
-    """How often a run that a signal kills is started again; it resumes from its checkpoint."""
+    """How often a run is started again whose process dies without a word (killed, out of memory, machine
+    lost); it resumes from its checkpoint. A run that reports an error fails at once."""
+    job_timeout: float | None = None
+    """The most seconds of a job, from the start of its process; by default there is no limit. It is then
+    asked to stop, is killed 30 seconds later, and its trial fails."""
     seeds: int = 1
     """The number of runs of a trial, each with another seed."""
     aggregate: Aggregate = Aggregate.mean
@@ -68,6 +72,10 @@ class SweepConfig:
         for name in ("validate", "max_restarts"):
             if getattr(self, name) < 0:
                 raise UserError(f"hydra.sweeper.{name} must not be negative, got {getattr(self, name)}")
+        if self.job_timeout is not None and not self.job_timeout > 0:
+            raise UserError(
+                f"hydra.sweeper.job_timeout must be a positive number of seconds, got {self.job_timeout}"
+            )
         if self.max_failure_rate is not None and not 0 <= self.max_failure_rate <= 1:
             raise UserError(
                 f"hydra.sweeper.max_failure_rate must be between 0 and 1, got {self.max_failure_rate}"

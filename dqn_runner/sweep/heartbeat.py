@@ -7,9 +7,11 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.trial_record import store_worker, workers_of
 
 if TYPE_CHECKING:
@@ -48,8 +50,9 @@ class Heartbeat:
             self._write(ended=False)
 
     def leave(self) -> None:
-        """Store that this process has ended."""
-        self._write(ended=True)
+        """Store that this process has ended; if that fails, the others notice it by themselves."""
+        with suppress(UserError):
+            self._write(ended=True)
 
     def is_unclaimed(self, trial: int) -> bool:
         """Whether the process that created a trial died before it stored its identifier in it."""

@@ -11,8 +11,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.config.error_messages import unknown_key
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.config.error_messages import explain, unknown_key
+from dqn_runner.core.exceptions import JobLostError, UserError
 from dqn_runner.core.registry import PROVIDER, open_mappings
 from dqn_runner.sweep.config import SweepConfig
 
@@ -107,13 +107,18 @@ def run_sweep(
     """
     if any(argument.startswith("study.trial=") for argument in arguments):
         return _launch_job(arguments, config, context, task_function)
+    from dqn_runner.sweep import requirements
     from dqn_runner.sweep.plan import make_plan
 
     known = {setting.name: None for setting in fields(SweepConfig)}
     for key in settings.keys() - known.keys():  # added with a plus sign
         raise UserError(unknown_key(f"hydra.sweeper.{key}", OmegaConf.create({"hydra": {"sweeper": known}})))
     sweep = SweepConfig(**{key: _to_object(value) for key, value in settings.items()})
+    requirements.check_sampler_and_pruner(sweep.sampler, sweep.pruner)
     plan = make_plan(sweep, config, arguments, context)
+    requirements.check_launcher(plan.command.launcher)
+    if not plan.directory.exists():  # a sweep that is continued has run jobs
+        requirements.check_job(plan.job)
     if sweep.dry_run:
         from dqn_runner.sweep.dry_run import estimate
 
@@ -132,7 +137,12 @@ def _launch_job(
         hydra_context=context, task_function=task_function, config=config
     )
     trial: int = config.study.trial
-    (result,) = launcher.launch([arguments], initial_job_idx=trial)
+    try:
+        (result,) = launcher.launch([arguments], initial_job_idx=trial)
+    except Exception as error:  # an error of the job itself is raised by `return_value`
+        if explain(error) is not None:
+            raise
+        raise JobLostError(f"the launcher lost the job: {type(error).__name__}: {error}") from error
     return result.return_value
 
 

@@ -11,8 +11,10 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dqn_runner.config.overrides import quote
+from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.lock import RunLock
 
@@ -23,6 +25,10 @@ SWEEP_LOCK = ".sweep.lock"
 ERROR_PREFIX = "error: "
 PRUNED_PREFIX = "pruned: "
 """The last line of a job that fails begins with one of these prefixes; the sweep reads the reason from it."""
+PROGRAM = ("-m", "dqn_runner")
+"""What Python runs as a job."""
+GRACE_SECONDS = 30.0
+"""How long a job that is stopped by the time-out may take to save its state before it is killed."""
 STOP_WITH_STDIN = "DQN_RUNNER_STOP_WITH_STDIN"
 """The environment variable of a job that stops when its standard input is closed: its sweep has ended."""
 
@@ -74,21 +80,39 @@ class JobExit:
     status: int
     """Exit status; negative for a signal."""
     message: str
-    """The last line that explains it in the output of the job."""
+    """The last line of its output that says why it ended; else its last line."""
+    said_why: bool
+    """Whether the message is what the job itself said about its end."""
+    timed_out: bool = False
+    """Whether the job was stopped because it took too long."""
 
     @property
-    def signal(self) -> int | None:
-        """The signal that killed the job, directly or through its handler (status 128 + n), if one did."""
-        if 0 <= self.status < 128:
-            return None
-        return self.status % 128 if self.status > 0 else -self.status
+    def died(self) -> bool:
+        """Whether the process ended without a word: it was killed, its machine was lost, or it just ended."""
+        explained = (exit_codes.FAILED, exit_codes.USAGE_ERROR, exit_codes.DIVERGED, exit_codes.PRUNED)
+        return not (self.said_why and self.status in explained)
+
+    def __str__(self) -> str:
+        """Why the job ended."""
+        if not self.died or self.status == exit_codes.LOST:
+            return self.message
+        if self.status < 0 or self.status > exit_codes.SIGNAL_BASE:
+            return f"killed by signal {abs(self.status) % exit_codes.SIGNAL_BASE}"
+        last = f"; its last line: {self.message}" if self.message else ""
+        return f"its process ended with status {self.status} and without a result{last}"
 
 
 class Jobs:
     """The running jobs; `stop` ends all of them and can be called from any thread."""
 
-    def __init__(self) -> None:
-        """No job runs yet."""
+    def __init__(self, timeout: float | None = None, here: bool = True) -> None:
+        """No job runs yet.
+
+        `timeout` is the most seconds of a job. `here` is whether the processes of the jobs are the runs
+        themselves; otherwise they wait for runs that a launcher has started, and that may go on after them.
+        """
+        self._timeout = timeout
+        self._here = here
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self.stopping = threading.Event()
@@ -99,40 +123,65 @@ class Jobs:
 
         Sweeps that share a study may select the same run: each of them validates the best trial, and two may
         requeue the same trial of a third. The second one waits here, and then finds the outcome in the study.
-        The second one also waits for a job whose sweep has died, which stops soon (see `stop_with_stdin`).
         """
-        sweep, job = RunLock(directory, SWEEP_LOCK), RunLock(directory)
+        sweep = RunLock(directory, SWEEP_LOCK)
         try:
             self._wait_for(sweep)
-            self._wait_for(job)
-            job.release()
             yield
         finally:
             sweep.release()
 
+    def wait_until_free(self, directory: Path) -> None:
+        """Wait for a job that still writes `directory` although the process that waited for it has ended.
+
+        Its sweep has died, and it stops soon (see `stop_with_stdin`); or a launcher has started it elsewhere.
+        """
+        job = RunLock(directory)
+        try:
+            self._wait_for(job)
+        finally:
+            job.release()
+
     def run(self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> JobExit:
-        """Run `python -m dqn_runner ARGUMENTS` until it exits; append its output to `directory`/job.log."""
-        output = directory / OUTPUT
-        begin = output.stat().st_size if output.exists() else 0
-        with output.open("ab") as file:
+        """Run `python -m dqn_runner ARGUMENTS` until it exits; append its output to `directory`/job.log.
+
+        A job that takes longer than the time-out is asked to stop, which saves its state, and is killed
+        `GRACE_SECONDS` later. What a job leaves behind in its process group is killed when it has ended.
+        """
+        with (directory / OUTPUT).open("a+b") as file:  # also read from there: the directory may be renamed
+            begin = file.seek(0, os.SEEK_END)
             process = self._start(arguments, file.fileno(), environment)
             if process is None:
-                return JobExit(-signal.SIGTERM, "the sweep was stopped")
+                return JobExit(-signal.SIGTERM, "the sweep was stopped", said_why=False)
             try:
+                timed_out = not _ended_within(process, self._timeout)
+                if timed_out:
+                    process.terminate()
+                    if not _ended_within(process, GRACE_SECONDS):
+                        _kill_group(process)
                 status = process.wait()
+                if self._here:  # its children would keep its lock, its memory and its devices
+                    _kill_group(process)
             finally:
                 assert process.stdin is not None
                 process.stdin.close()
                 with self._lock:
                     self._running.discard(process)
-        return JobExit(status, _message(output, begin))
+            return JobExit(status, *_message(file, begin), timed_out)
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Start no more jobs, and send a signal to the running ones."""
+    def stop(self) -> None:
+        """Start no more jobs, and ask the running ones to stop, which saves their states."""
         with self._lock:
             self.stopping.set()
             for process in self._running:
-                process.send_signal(number)
+                process.terminate()
+
+    def kill(self) -> None:
+        """Start no more jobs, and kill the running ones with their children."""
+        with self._lock:
+            self.stopping.set()
+            for process in self._running:
+                _kill_group(process)
 
     def _start(
         self, arguments: Sequence[str], output: int, environment: Mapping[str, str]
@@ -141,7 +190,7 @@ class Jobs:
             if self.stopping.is_set():
                 return None
             process = subprocess.Popen(
-                [sys.executable, "-m", "dqn_runner", *arguments],
+                [sys.executable, *PROGRAM, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -184,11 +233,29 @@ def print_status(text: str) -> None:
         print(text, flush=True)
 
 
-def _message(output: Path, begin: int) -> str:
-    """The last line with the reason of an exit in the output since `begin`; else its last line."""
-    with output.open("rb") as file:
-        file.seek(begin)
-        lines = file.read().decode(errors="replace").split("\n")
+def _ended_within(process: subprocess.Popen[bytes], seconds: float | None) -> bool:
+    """Wait for a process, at most `seconds`; whether it has ended."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a job and its children; a job is the leader of its process group (Windows has no such groups)."""
+    if os.name == "nt":
+        process.kill()
+        return
+    with suppress(ProcessLookupError, PermissionError):  # nothing is left of the group
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _message(output: BinaryIO, begin: int) -> tuple[str, bool]:
+    """The last line in the output since `begin` with the reason of an exit, and True.
+
+    Without such a line it is the last one, and False.
+    """
+    output.seek(begin)
+    lines = output.read().decode(errors="replace").split("\n")
     lines = [line.strip() for line in lines if line.strip()]
     reasons = [line.partition(": ")[2] for line in lines if line.startswith((ERROR_PREFIX, PRUNED_PREFIX))]
-    return (reasons or lines or ["no output"])[-1]
+    return (reasons[-1], True) if reasons else (lines[-1] if lines else "", False)

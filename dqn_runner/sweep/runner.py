@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from dqn_runner.config.overrides import format_value, quote
-from dqn_runner.core import exit_codes
-from dqn_runner.core.exceptions import NoRoomError, RunFailedError, UserError
+from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
 from dqn_runner.sweep.objectives import aggregate
-from dqn_runner.sweep.optuna_parts import pruner_imports
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results import summary
-from dqn_runner.sweep.results.ranking import ranked
+from dqn_runner.sweep.results.ranking import completed, ranked
+from dqn_runner.sweep.run_executor import RunExecutor
 from dqn_runner.sweep.slots import Slots
 from dqn_runner.sweep.study import create_study, set_sampler_and_pruner, study_names
 from dqn_runner.sweep.trial_queue import TrialQueue
@@ -31,7 +27,6 @@ from dqn_runner.sweep.trial_record import (
     TrialRecord,
     store_metrics,
     store_reason,
-    validation_of,
 )
 
 SAME_FAILURES = 3
@@ -49,29 +44,33 @@ class SweepRunner:
         self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition())
         _reject_other_studies(plan, self.study)
         set_sampler_and_pruner(self.study, settings, plan.space, plan.seed)
-        self._jobs = Jobs()
+        self._jobs = Jobs(settings.job_timeout, here=plan.command.launcher == "basic")
         self._waiting = False
         self._heartbeat = Heartbeat(self.study)
         self._trials = TrialQueue(
             self.study, plan.space, plan.config, settings.n_trials, self._heartbeat, plan.directory
         )
         self._trials.check()
+        self._executor = RunExecutor(self.study, plan, self._trials, self._jobs)
 
     def run(self) -> None:
         """Run all trials and the validation, write the results, and print them.
 
-        SIGINT and SIGTERM let the jobs save their state and end; the same command resumes the sweep.
+        SIGINT, SIGTERM and SIGHUP let the jobs save their state and end; the same command resumes the sweep.
+        Raises NoRoomError if something cannot be stored, and RunFailedError if no trial has completed.
         """
         slots = Slots(self.plan.settings.n_jobs, self._jobs, self._heartbeat.record)
         with StopSignals() as signals:
             try:
                 slots.run(self._run_trials, signals)
                 self._validate(slots, signals)
+                self._write_results()
             finally:
                 self._heartbeat.leave()
-                self._write_results()
             signals.pass_on()
         print_status(summary.table(self.study, self.plan))
+        if not completed(self.study):
+            raise RunFailedError(f"no trial has completed: {summary.states(self.study, self.plan)}")
 
     def _run_trials(self, slot: int) -> None:
         """Run trials in one slot until none is left, also those that other processes abandon."""
@@ -95,7 +94,7 @@ class SweepRunner:
         settings, number = self.plan.settings, trial.number
         runs: list[RunOutcome] = []
         for index in range(settings.seeds):
-            run = self._run_seed(self._trials.get(number), index, slot)
+            run = self._executor.run(self._trials.get(number), index, slot)
             if run is None:
                 return
             if run.state is not RunState.FINISHED:
@@ -132,69 +131,6 @@ class SweepRunner:
         if index not in self._trials.get(trial.number).intermediate_values:
             trial.report(run.metrics[self.plan.settings.objectives[0]], index)
         return index + 1 < self.plan.settings.seeds and trial.should_prune()
-
-    def _run_seed(self, trial: FrozenTrial, index: int, slot: int) -> RunOutcome | None:
-        """Run a seed of a trial, again if a signal kills it; None if the sweep is stopped.
-
-        A run whose outcome is in the study already is not repeated.
-        """
-        seed, directory = self.plan.seed + index, self._run_directory(trial, index)
-        arguments = self._arguments(trial, index, directory)
-        message = ""
-        with self._jobs.exclusive(directory):
-            for _ in range(self.plan.settings.max_restarts + 1):
-                if (outcome := self._stored_outcome(trial.number, index)) is not None:
-                    return outcome
-                if self._jobs.stopping.is_set():
-                    return None
-                job = self._jobs.run(arguments, directory, self._environment(slot))
-                message = job.message
-                if job.status == exit_codes.DISK_FULL:
-                    raise NoRoomError(
-                        f"trial {trial.number} needs free disk space; the sweep ends: {message}"
-                    )
-                if job.signal is None:
-                    break
-                message = f"killed by signal {job.signal}"
-                if not self._jobs.stopping.is_set():
-                    print_status(f"trial {trial.number}, seed {seed}: {message}")
-            if (outcome := self._stored_outcome(trial.number, index)) is not None:
-                return outcome
-            if self._jobs.stopping.is_set():
-                return None
-            return RunOutcome(RunState.FAILED, message, seed, {}, str(directory))
-
-    def _run_directory(self, trial: FrozenTrial, index: int) -> Path:
-        """The directory of the trial if it has a single run, else one directory per seed in it."""
-        directory = self._trials.directory(trial.number)
-        single = self.plan.settings.seeds == 1 and index == 0
-        return directory if single else directory / f"seed_{self.plan.seed + index}"
-
-    def _arguments(self, trial: FrozenTrial, index: int, directory: Path) -> list[str]:
-        """The command line of the job that runs a seed of a trial."""
-        link: dict[str, str | int] = {
-            "storage": quote(self.plan.storage_for_jobs),
-            "name": quote(self.plan.name),
-            "trial": trial.number,
-            "seed_index": index,
-        }
-        if imports := pruner_imports(self.plan.settings.pruner):
-            link["imports"] = format_value(imports)
-        study = [f"study.{key}={value}" for key, value in link.items()]
-        overrides = [*self._trials.overrides(trial.number), f"seed={self.plan.seed + index}", *study]
-        return self.plan.command.job(overrides, directory)
-
-    def _stored_outcome(self, number: int, index: int) -> RunOutcome | None:
-        """The outcome that a run has stored in the study."""
-        run = TrialRecord(self._trials.get(number)).run(index)
-        return run or validation_of(self.study, number, index)
-
-    def _environment(self, slot: int) -> dict[str, str]:
-        """Environment variables of the jobs in a slot: one thread, and one of the devices if any are set."""
-        variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        if gpus := self.plan.settings.gpus:
-            variables["CUDA_VISIBLE_DEVICES"] = str(gpus[slot % len(gpus)])
-        return variables
 
     def _finish(self, number: int, state: RunState, text: str, values: Sequence[float] | None = None) -> None:
         """Finish a trial in the study and print the progress; raises if the sweep cannot succeed."""
@@ -238,7 +174,7 @@ class SweepRunner:
 
         def work(slot: int) -> None:
             while pending and not self._jobs.stopping.is_set():
-                run = self._run_seed(best[0], pending.pop(0), slot)
+                run = self._executor.run(best[0], pending.pop(0), slot)
                 if run is not None and run.state is RunState.FAILED:
                     raise RunFailedError(f"the validation of trial {best[0].number} failed: {run.reason}")
 

@@ -118,8 +118,8 @@ def study_names(study: Study) -> list[str]:
     return optuna.get_all_study_names(study._storage)  # pyright: ignore[reportPrivateUsage]
 
 
-def requeue(study: Study, trial: FrozenTrial) -> None:
-    """Let another process run a trial whose process has died."""
+def requeue(study: Study, trial: FrozenTrial | Trial) -> None:
+    """Let a trial wait again, for example because the process that ran it has died."""
     study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)  # pyright: ignore[reportPrivateUsage]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -13,22 +14,29 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.io.lock import LockUnsupportedError, exclusive_lock
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.sampler import grid_is_exhausted
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.study import requeue
 from dqn_runner.sweep.trial_record import (
-    RunState,
     TrialRecord,
     store_claim,
     store_directory,
     store_overrides,
-    store_reason,
 )
+
+LOCK = ".queue.lock"
+"""The lock file, in the sweep directory, of the process that selects its next trial."""
 
 
 class TrialQueue:
-    """Gives each slot its next trial; several processes may use the same study."""
+    """Gives each slot its next trial; several processes may use the same study.
+
+    They select their trials one after the other, so that there are never more than `n_trials`. Processes with
+    different sweep directories, or on a file system without locks, may create a trial too many. It waits in
+    the study, and is the next one if `n_trials` is increased.
+    """
 
     def __init__(
         self,
@@ -51,17 +59,15 @@ class TrialQueue:
 
     def next(self) -> Trial | None:
         """A trial to run; None if there is none at the moment."""
-        with self._lock:
+        with self._alone():
             self._requeue_orphans()
             trials = self.all()
-            waiting = any(trial.state is TrialState.WAITING for trial in trials)
+            waiting = any(t.state is TrialState.WAITING and t.number < self._n_trials for t in trials)
             if not waiting and (len(trials) >= self._n_trials or grid_is_exhausted(self._study)):
                 return None
             trial = self._study.ask()
             if trial.number >= self._n_trials:
-                reason = "surplus trial: another process created the last one first"
-                store_reason(trial, RunState.FAILED, reason)
-                self._study.tell(trial, state=TrialState.FAIL)
+                requeue(self._study, trial)
                 return None
             store_claim(trial, self._heartbeat.worker)
             store_overrides(trial, self._suggest(trial))
@@ -122,6 +128,16 @@ class TrialQueue:
         """The trials that other processes run; they are queued again if those processes die."""
         running = (trial for trial in self.all() if trial.state is TrialState.RUNNING)
         return [trial.number for trial in running if TrialRecord(trial).worker != self._heartbeat.worker]
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Within the block, no other thread and no other process selects a trial."""
+        file = self._sweep_dir / LOCK
+        file.touch()
+        with self._lock, ExitStack() as stack:
+            with suppress(LockUnsupportedError):
+                stack.enter_context(exclusive_lock(file))
+            yield
 
     def _requeue_orphans(self) -> None:
         for trial in self.all():

@@ -10,7 +10,7 @@ from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.checkpointing.checkpointer import best_name
-from dqn_runner.core.exceptions import DivergedError, NoRoomError
+from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, NoRoomError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.registry import to_plain
@@ -104,8 +104,8 @@ class Trainer:
 
         Resumes a run that the output directory already holds. SIGINT, SIGTERM and SIGUSR1/2 take effect
         after the current iteration, once the state is saved. Raises UserError if the directory holds
-        another run, NoRoomError if the last checkpoint could not be written, and DivergedError if learning
-        gives numbers that are not finite.
+        another run, NoRoomError if the last checkpoint could not be written, DirectoryLostError if the
+        directory was renamed or removed, and DivergedError if learning gives numbers that are not finite.
         """
         with StopSignals() as self._signals:
             failed = False
@@ -193,7 +193,7 @@ class Trainer:
         try:
             self.loop.truncate_lost_episodes()
             reason = self._event_loop()
-        except DivergedError as error:
+        except (DivergedError, DirectoryLostError) as error:
             log.error("%s", error)
             self._write_report()
             raise

@@ -8,7 +8,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import sys
 import threading
 from collections import Counter
@@ -64,14 +63,15 @@ def a_plan(directory: Path, name: str = "it", **settings: Any) -> Plan:
 class SimulatedJobs:
     """Replaces the processes of jobs.
 
-    `ends` are the successive ends of a job: its state, or the exit status of a job that stores no outcome.
+    `ends` are the successive ends of a job: its state, or the exit status of a job that reports an error, or
+    any other end without an outcome.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.ran: list[Job] = []
         self.directories: dict[Job, str] = {}
-        self.ends: dict[Job, list[RunState | int]] = {}
+        self.ends: dict[Job, Sequence[RunState | int | JobExit]] = {}
         self.metrics: dict[Job, Mapping[str, float]] = {}
 
     def __call__(self, arguments: Sequence[str], directory: Path, _: Mapping[str, str]) -> JobExit:
@@ -79,14 +79,17 @@ class SimulatedJobs:
         job = (int(given["trial"]), int(given["seed_index"]))
         self.ran.append(job)
         self.directories[job] = str(directory.relative_to(self.directory))
-        end = self.ends[job].pop(0) if self.ends.get(job) else RunState.FINISHED
+        end, *later = self.ends.get(job) or [RunState.FINISHED]
+        self.ends[job] = later
+        if isinstance(end, JobExit):
+            return end
         if isinstance(end, int):
-            return JobExit(end, f"it broke in {directory}")
+            return JobExit(end, f"it broke in {directory}", said_why=True)
         link = JobLink(str(self.directory / "study.journal"), "it", *job)
         metrics = self.metrics.get(job, METRICS)
         reporter = Reporter(link, eval_frequency=100, budget=1000)
         reporter.finish(end, f"it {end.value}", 5, metrics, directory)
-        return JobExit(0, "")
+        return JobExit(0, "", said_why=False)
 
 
 @pytest.fixture
@@ -157,7 +160,7 @@ def test_sweep_directory_with_runs_of_another_study_is_rejected(tmp_path: Path) 
 
 
 def test_validation_added_to_a_finished_sweep_moves_no_run(tmp_path: Path, jobs: SimulatedJobs) -> None:
-    jobs.ends = {(1, 0): [9]}
+    jobs.ends = {(1, 0): [1]}
     SweepRunner(a_plan(tmp_path)).run()
     before = dict(jobs.directories)
     SweepRunner(a_plan(tmp_path, n_trials=3, validate=1)).run()
@@ -170,7 +173,62 @@ def test_job_killed_by_signals_is_restarted_max_restarts_times(tmp_path: Path, j
     sweep.run()
     assert Counter(jobs.ran) == {(0, 0): 3, (1, 0): 3}
     assert [trial.state.name for trial in sweep.study.trials] == ["COMPLETE", "FAIL"]
-    assert TrialRecord(sweep.study.trials[1]).reason(RunState.FAILED) == "killed by signal 9"
+    reason = TrialRecord(sweep.study.trials[1]).reason(RunState.FAILED)
+    assert reason == "it died 3 times, the last time: killed by signal 9"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        JobExit(0, "", said_why=False),
+        JobExit(0, "a line of the environment", said_why=True),
+        JobExit(1, "Traceback of an interpreter", said_why=False),
+        JobExit(3, "the environment called os._exit(3)", said_why=False),
+        JobExit(120, "", said_why=False),
+        JobExit(exit_codes.LOST, "the launcher lost the job", said_why=True),
+        JobExit(143, "killed", said_why=False),
+        JobExit(-11, "", said_why=True),
+    ],
+    ids=lambda end: str(end.status),
+)
+def test_job_that_dies_without_a_word_is_restarted(tmp_path: Path, jobs: SimulatedJobs, end: JobExit) -> None:
+    jobs.ends = {(0, 0): [end], (1, 0): [end] * 9}
+    sweep = SweepRunner(a_plan(tmp_path, max_restarts=1))
+    sweep.run()
+    assert Counter(jobs.ran) == {(0, 0): 2, (1, 0): 2}
+    assert [trial.state.name for trial in sweep.study.trials] == ["COMPLETE", "FAIL"]
+    assert str(end) in str(TrialRecord(sweep.study.trials[1]).reason(RunState.FAILED))
+
+
+@pytest.mark.parametrize("status", [exit_codes.FAILED, exit_codes.USAGE_ERROR, exit_codes.DIVERGED])
+def test_job_that_reports_an_error_fails_at_once(tmp_path: Path, jobs: SimulatedJobs, status: int) -> None:
+    jobs.ends = {(0, 0): [status]}
+    sweep = SweepRunner(a_plan(tmp_path))
+    sweep.run()
+    assert jobs.ran == [(0, 0), (1, 0)]
+    assert TrialRecord(sweep.study.trials[0]).reason(RunState.FAILED) == f"it broke in {tmp_path / '0'}"
+
+
+def test_job_that_is_stopped_by_the_timeout_fails_its_trial(tmp_path: Path, jobs: SimulatedJobs) -> None:
+    jobs.ends = {(0, 0): [JobExit(143, "", said_why=False, timed_out=True)]}
+    sweep = SweepRunner(a_plan(tmp_path, job_timeout=90.0))
+    sweep.run()
+    assert jobs.ran == [(0, 0), (1, 0)]
+    assert [trial.state.name for trial in sweep.study.trials] == ["FAIL", "COMPLETE"]
+    reason = TrialRecord(sweep.study.trials[0]).reason(RunState.FAILED)
+    assert reason == "it took longer than hydra.sweeper.job_timeout=90 seconds"
+
+
+@pytest.mark.parametrize("objective", ["return", ["return", "parameters"]], ids=["one", "two"])
+@pytest.mark.parametrize("ends", [[1], [1, RunState.DIVERGED], [RunState.DIVERGED] * 2, [-9, 1]])
+def test_sweep_without_a_completed_trial_fails(
+    tmp_path: Path, jobs: SimulatedJobs, ends: list[RunState | int], objective: Any
+) -> None:
+    jobs.ends = {(number, 0): [end] for number, end in enumerate(ends)}
+    direction = "maximize" if objective == "return" else ["maximize"] * 2
+    settings = {"objective": objective, "direction": direction, "n_trials": len(ends), "max_restarts": 0}
+    with pytest.raises(RunFailedError, match=r"^no trial has completed: \d (diverged|failed)"):
+        SweepRunner(a_plan(tmp_path, **settings)).run()
 
 
 def test_max_failure_rate_of_zero_stops_the_sweep_at_the_first_failure(
@@ -184,7 +242,7 @@ def test_max_failure_rate_of_zero_stops_the_sweep_at_the_first_failure(
 
 def test_full_disk_ends_the_sweep_without_failing_a_trial(tmp_path: Path, jobs: SimulatedJobs) -> None:
     jobs.ends = {(1, 0): [exit_codes.DISK_FULL]}
-    with pytest.raises(NoRoomError, match="trial 1 needs free disk space; the sweep ends: it broke"):
+    with pytest.raises(NoRoomError, match="trial 1 could not be stored, and the sweep ends: it broke"):
         SweepRunner(a_plan(tmp_path)).run()
     sweep = SweepRunner(a_plan(tmp_path))
     sweep.run()
@@ -256,23 +314,22 @@ def test_trial_runs_no_more_seeds_after_one_fails_or_diverges(tmp_path: Path, jo
 
 
 @pytest.mark.parametrize(
-    ("error", "sent"), [(OSError("the disk is full"), signal.SIGTERM), (KeyboardInterrupt(), signal.SIGKILL)]
+    ("error", "called"), [(OSError("a broken disk"), "stop"), (KeyboardInterrupt(), "kill")]
 )
 def test_jobs_are_killed_only_by_a_second_interrupt(
-    monkeypatch: pytest.MonkeyPatch, error: BaseException, sent: signal.Signals
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, called: str
 ) -> None:
-    jobs, signals = Jobs(), []
-    stop: Callable[..., None] = Jobs.stop
-    monkeypatch.setattr(
-        jobs, "stop", lambda number=signal.SIGTERM: (signals.append(number), stop(jobs, number))
-    )
+    jobs, calls = Jobs(), []
+    for name in ("stop", "kill"):
+        original: Callable[[], None] = getattr(jobs, name)
+        monkeypatch.setattr(jobs, name, lambda name=name, call=original: (calls.append(name), call()))
 
     def poll() -> None:
         raise error
 
     with pytest.raises(type(error)):
         Slots(1, jobs, poll).run(lambda _: void(jobs.stopping.wait()), StopSignals())
-    assert signals == [sent]
+    assert calls == [called]
 
 
 def void(_: object) -> None:

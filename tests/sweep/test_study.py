@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.objectives import Aggregate
 from dqn_runner.sweep.reporter import JobLink, Reporter
+from dqn_runner.sweep.results.ranking import counts
 from dqn_runner.sweep.sampler import grid_is_exhausted
 from dqn_runner.sweep.search_space.space import search_space
 from dqn_runner.sweep.study import create_study, load_study, requeue, set_sampler_and_pruner
@@ -125,14 +127,37 @@ def test_unclaimed_trial_is_requeued_only_when_all_other_processes_have_ended(tm
     assert first.number == 0
 
 
-def test_surplus_trial_of_two_processes_is_not_run(tmp_path: Path) -> None:
+def test_surplus_trial_of_two_processes_waits_until_more_trials_are_wanted(tmp_path: Path) -> None:
     study, trials = a_study(tmp_path, n_trials=1)
     other = a_study(tmp_path, n_trials=1)[1]
     before = other.all()
-    other.all = lambda: before  # type: ignore[method-assign] # as if read just before the first took its trial
-    assert trials.next() is not None
+    with pytest.MonkeyPatch.context() as patch:  # as if read just before the first took its trial
+        patch.setattr(other, "all", lambda: before)
+        assert trials.next() is not None
+        assert other.next() is None
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.WAITING]
+    assert counts(study, n_trials=1)["waiting"] == 0
     assert other.next() is None
-    assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.FAIL]
+    more = a_study(tmp_path, n_trials=2)[1].next()
+    assert more is not None
+    assert more.number == 1
+
+
+def test_processes_with_one_sweep_directory_create_no_surplus_trial(tmp_path: Path) -> None:
+    queues = [a_study(tmp_path, n_trials=5)[1] for _ in range(4)]
+    ready = threading.Barrier(4)
+
+    def take(queue: TrialQueue) -> None:
+        ready.wait()
+        while queue.next() is not None:
+            pass
+
+    threads = [threading.Thread(target=take, args=(queue,)) for queue in queues]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [trial.state for trial in queues[0].all()] == [TrialState.RUNNING] * 5
 
 
 def test_trial_finished_by_another_process_is_not_changed(tmp_path: Path) -> None:

@@ -54,9 +54,13 @@ def summary_of(values: Sequence[float], settings: SweepConfig) -> dict[str, floa
     return {**found, "std": statistics.stdev(values)} if len(values) > 1 else found
 
 
-def counts(study: Study) -> dict[str, int]:
-    """The number of trials in each state; diverged trials are not counted as pruned."""
-    trials = study.get_trials(deepcopy=False)
+def counts(study: Study, n_trials: int) -> dict[str, int]:
+    """The number of trials in each state; diverged trials are not counted as pruned.
+
+    A trial that waits beyond the first `n_trials` is not counted, because it is not run (see TrialQueue).
+    """
+    waits = TrialState.WAITING
+    trials = [t for t in study.get_trials(deepcopy=False) if t.number < n_trials or t.state is not waits]
     diverged = [t for t in trials if TrialRecord(t).reason(RunState.DIVERGED) is not None]
     number = Counter(trial.state for trial in trials)
     return {
@@ -65,7 +69,7 @@ def counts(study: Study) -> dict[str, int]:
         "diverged": len(diverged),
         "failed": number[TrialState.FAIL],
         "running": number[TrialState.RUNNING],
-        "waiting": number[TrialState.WAITING],
+        "waiting": number[waits],
     }
 
 

@@ -16,8 +16,9 @@ from dqn_runner.config.error_messages import explain
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.config.schema import DEFAULT_CONFIG
 from dqn_runner.config.trust import BEST_CONFIG, asks_for_trust
+from dqn_runner.core.exceptions import NoRoomError
 from dqn_runner.core.log import log
-from dqn_runner.io.files import make_directory, write_atomically
+from dqn_runner.io.files import make_directory, no_room_error, write_atomically
 from dqn_runner.io.lock import exclusive_lock
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.jobs import Command
@@ -47,14 +48,20 @@ WIDTH = 80
 def write_results(study: Study, plan: Plan) -> None:
     """Write optimization_results.yaml and, for one objective, experiment/best_config.yaml.
 
-    Call it within a Hydra run, whenever a trial ends. Threads and processes write one after the other. A full
-    disk or an invalid configuration file does not end the sweep; it is logged.
+    Call it within a Hydra run, whenever a trial ends. Threads and processes write one after the other. An
+    invalid configuration file or a broken disk does not end the sweep; it is logged. Raises NoRoomError if
+    the disk is full.
     """
     try:
         make_directory(plan.directory)
         with exclusive_lock(plan.directory):
             _write(study, plan)
     except Exception as error:
+        if full := no_room_error(error):
+            raise NoRoomError(
+                f"the results in {plan.directory} cannot be written ({full.strerror}); free disk space, and "
+                "repeat the command to continue"
+            ) from error
         message = str(error) if isinstance(error, OSError) else explain(error)
         if message is None:
             raise
@@ -64,12 +71,17 @@ def write_results(study: Study, plan: Plan) -> None:
 def table(study: Study, plan: Plan) -> str:
     """The best trials or the Pareto front, each with the command that runs it again, and the result."""
     settings, best = plan.settings, ranked(study, plan.settings)
-    states = ", ".join(f"{count} {state}" for state, count in counts(study).items() if count)
-    head = f"{plan.name}: {states or 'no trials'}; {env_steps(study):,} env steps"
+    head = f"{plan.name}: {states(study, plan)}; {env_steps(study):,} env steps"
     shown = [_entry(trial, plan) for trial in best[:MAX_ROWS]]
     last = _result(study, best[0], plan) if best and len(settings.objectives) == 1 else ""
     parts = [_wrapped(head), *_failures(study), _heading(study, best, settings), *shown, last]
     return "\n\n".join(part for part in parts if part)
+
+
+def states(study: Study, plan: Plan) -> str:
+    """How many trials are in each state, as a text."""
+    found = counts(study, plan.settings.n_trials).items()
+    return ", ".join(f"{count} {state}" for state, count in found if count) or "no trials"
 
 
 def rerun(trial: FrozenTrial, command: Command) -> str:
@@ -128,7 +140,7 @@ def _summary(study: Study, best: Sequence[FrozenTrial], plan: Plan) -> dict[str,
     if not best:
         found["note"] = _why_none(study)
     about = {"study": plan.name, "objective": settings.objectives, "direction": settings.directions}
-    return {**found, **about, "trials": counts(study), "env_steps": env_steps(study)}
+    return {**found, **about, "trials": counts(study, settings.n_trials), "env_steps": env_steps(study)}
 
 
 def _why_none(study: Study) -> str:

@@ -98,7 +98,8 @@ def _open_database(url: URL, retry_seconds: float) -> BaseStorage:
     except UserError as error:
         raise UserError(f"{url.render_as_string()}: {error}") from error
     except ImportError as error:
-        hint = f"; pip install 'dqn_runner[{server}]'" if url.drivername in DRIVERS else ""
+        ours = url.drivername in (server, DRIVERS.get(server))
+        hint = f"; pip install 'dqn_runner[{server}]'" if ours else ""
         raise UserError(f"the driver of {url.drivername}:// is not installed{hint}") from error
     except NoSuchModuleError as error:
         raise UserError(f"hydra.sweeper.storage: unknown driver {url.drivername}") from error

@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import NoRoomError, UserError
 from dqn_runner.core.log import log
 
 RETRY_SECONDS = 600.0
@@ -98,7 +98,8 @@ def retry(
 ) -> _T:
     """The result of `call`, which is repeated while it raises one of `errors`.
 
-    Raises UserError if it still does so `seconds` after the first error.
+    Raises UserError if it still does so `seconds` after the first error, and NoRoomError at once if the disk
+    of the database is full.
     """
     end: float | None = None
     pause = 0.25
@@ -110,6 +111,11 @@ def retry(
             if not isinstance(cause, errors):
                 raise
             message = str(getattr(cause, "orig", cause)).strip().partition("\n")[0]
+            if _disk_is_full(getattr(cause, "orig", None)):
+                raise NoRoomError(
+                    f"the database of the sweep cannot be written: {message}; free disk space, and repeat "
+                    "the command to continue"
+                ) from error
             if end is None:
                 end = time.monotonic() + seconds
                 log.warning("the database of the sweep does not answer; retrying: %s", message)
@@ -124,3 +130,13 @@ def retry(
             if end is not None:
                 log.warning("the database of the sweep answers again")
             return result
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether a driver reports that the disk of the database is full: SQLite, PostgreSQL, MySQL."""
+    if (
+        getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
+        or getattr(error, "sqlstate", None) == "53100"
+    ):
+        return True
+    return type(error).__module__.startswith("pymysql") and error is not None and error.args[:1] == (1021,)

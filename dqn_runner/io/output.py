@@ -1,0 +1,38 @@
+"""Standard output and standard error, to which a run writes as long as somebody can receive it."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+
+class _BestEffortFile(io.FileIO):
+    """An open descriptor; what it does not accept is lost without an error."""
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def ignore_output_errors() -> None:
+    """Let no print raise: the terminal may be closed, the reader of a pipe gone, the disk full.
+
+    What a run computes and stores, and its exit status, never depend on whether its output was received.
+    Streams that something else has replaced stay as they are.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or stream is not getattr(sys, f"__{name}__"):
+            continue
+        file = io.BufferedWriter(_BestEffortFile(stream.fileno(), "wb", closefd=False))
+        text = io.TextIOWrapper(
+            file,
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, text)
