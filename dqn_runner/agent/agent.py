@@ -69,7 +69,7 @@ class DQNAgent:
         shape = (len(obs), self.spec.num_actions)
         if self._normalizer is not None:
             self._normalizer.update(obs)
-        if step < self.config.learning_starts:
+        if step < self.config.warmup_steps:
             return rng.integers(shape[1], size=shape[0])
         noise_size = self.network.noise_size
         noise = rng.standard_normal(noise_size, np.float32) if noise_size else None
@@ -94,7 +94,7 @@ class DQNAgent:
 
     def epsilon(self, step: int) -> float:
         """Probability of a uniformly random training action at env step `step`."""
-        return 1.0 if step < self.config.learning_starts else self.config.exploration.epsilon(step)
+        return 1.0 if step < self.config.warmup_steps else self.config.exploration.epsilon(step)
 
     def num_bytes(self) -> int:
         """Size of the learner's state in bytes."""

@@ -15,7 +15,14 @@ from dqn_runner.checkpointing.checkpointer import LATEST
 from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.config.resume import AUTO, NEVER, Stored, read_stored, restore
-from dqn_runner.config.schema import Mode, RunConfig, apply_env_target, check_keys, to_plain_config
+from dqn_runner.config.schema import (
+    Mode,
+    RunConfig,
+    apply_env_target,
+    check_keys,
+    fit_defaults,
+    to_plain_config,
+)
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS
 
@@ -50,6 +57,7 @@ def make_job(cfg: DictConfig) -> Job:
     run_dir = Path(hydra.runtime.output_dir)
     stored = _find_stored(cfg, run_dir)
     changes = restore(cfg, stored, overrides) if stored else []
+    fit_defaults(cfg)
     run: RunConfig = instantiate(cfg, _convert_="object")
     source = {
         "config": {key: value for key, value in to_plain_config(cfg).items() if key != "study"},

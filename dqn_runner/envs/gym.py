@@ -10,6 +10,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module, import_object
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import setting
 from dqn_runner.envs.base import Env, EnvConfig
 from dqn_runner.envs.minatar import clear_last_action_on_reset
 
@@ -32,15 +33,9 @@ class GymEnv(EnvConfig):
     and concatenated into one float32 vector."""
     flatten_observation: bool = False
     """Flatten any observation into one vector; a Discrete observation becomes one-hot."""
-    frame_stack: int = 1
+    frame_stack: int = setting(1, at_least=1)
     """Stack this many of the last observations along a new first axis: [height, width] becomes
     [frames, height, width]."""
-
-    def __post_init__(self) -> None:
-        """Validate the settings; raises UserError."""
-        super().__post_init__()
-        if self.frame_stack < 1:
-            raise UserError(f"env.frame_stack must be at least 1, got {self.frame_stack}")
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """Return a new environment, wrapped as set; with `render`, `env.render()` returns RGB frames.

@@ -11,7 +11,7 @@ import optuna
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.config.schema import CONF, to_plain_config
+from dqn_runner.config.schema import CONF, fit_defaults, to_plain_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS, leaves
 from dqn_runner.sweep.config import SweepConfig
@@ -77,6 +77,7 @@ def make_plan(
     if chosen:
         without = loader.load_configuration(hydra.job.config_name, [*space.fixed, *proposal], RunMode.RUN)
         _reject_settings_of_search(chosen[0], job, without)
+    fit_defaults(job)
     trainer = job.trainer
     settings.check_budget(
         trainer.max_steps if trainer.frequency_unit.name == "steps" else trainer.max_episodes
