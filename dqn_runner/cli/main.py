@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
@@ -27,6 +28,7 @@ from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
 def main() -> None:
     """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
+    _print_any_text()
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
@@ -70,6 +72,7 @@ def compose_and_run() -> None:
 
 def _run_job(cfg: DictConfig) -> float:
     """Train or evaluate, and return what a sweep maximises."""
+    _print_any_text()  # again, because a launcher may run the job in a process of its own
     job = make_job(cfg)
     torch.set_num_threads(job.run.threads)
     if job.run.mode is Mode.eval:
@@ -79,6 +82,13 @@ def _run_job(cfg: DictConfig) -> float:
     from dqn_runner.cli.train import train
 
     return train(job)
+
+
+def _print_any_text() -> None:
+    """Escape characters that the terminal cannot show; printing must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _status(error: Exception, message: str | None) -> int:

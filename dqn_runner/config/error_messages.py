@@ -34,8 +34,10 @@ def explain(error: BaseException) -> str | None:
             return f"{link.full_key} must be given"
     for link in chain:
         if isinstance(link, OmegaConfBaseException):
-            return f"{link.full_key}: {_first_line(link)}" if link.full_key else _first_line(link)
+            return _wrong_value(link)
     for link in chain:
+        if isinstance(link, MemoryError):
+            return f"this machine does not have enough memory: {link}"
         if isinstance(link, YAMLError):
             return f"a configuration file is not valid YAML: {link}"
         if isinstance(link, OSError) and link.filename is not None:
@@ -78,6 +80,17 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
     while root is not None and (parent := root._get_parent()) is not None:  # pyright: ignore[reportPrivateUsage]
         root = parent
     return unknown_key(key, root)
+
+
+def _wrong_value(error: OmegaConfBaseException) -> str:
+    """OmegaConf's message, with what to write for a frequent mistake."""
+    key, reason = error.full_key, _first_line(error)
+    whole = re.match(r"Value '(\d[\d.e+]*)' of type 'float' could not be converted to Integer", reason)
+    if whole and float(whole[1]).is_integer():
+        return f"{key} must be an integer; write {key}={int(float(whole[1]))}"
+    if "is not a ListConfig, list or tuple" in reason:
+        return f"{key} must be a list in brackets, as in {key}=[...]"
+    return f"{key}: {reason}" if key else reason
 
 
 def _hint(key: str, root: Any) -> str:

@@ -72,6 +72,8 @@ class _Budget:
 
 
 _UNBOUNDED = _Range(None, None, None, None)
+_LARGEST = 10**15
+"""Upper bound of integers without another one."""
 
 
 def setting(
@@ -178,7 +180,9 @@ def _number(key: str, value: Any, kind: type, bounds: _Range) -> float | None:
         return None
     number: float = value if type(value) in (int, float) else kind(value)
     if not _is_finite(number):
-        raise UserError(f"{key} must be a finite number{str(bounds) and ' '}{bounds}, got {_shown(number)}")
+        raise UserError(f"{key} must be a finite number{str(bounds) and ', '}{bounds}, got {_shown(number)}")
+    if kind is int and bounds.at_most is None and bounds.below is None and number > _LARGEST:
+        raise UserError(f"{key} must be at most {_LARGEST:g}, got {_shown(number)}")
     if number not in bounds:
         raise UserError(f"{key} must be {bounds}, got {_shown(number)}")
     return number
@@ -231,4 +235,5 @@ def _shown(value: Any) -> str:
 def _hint(value: Any, choices: tuple[Any, ...]) -> str:
     if int in choices and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return f"; write {int(value)}"
-    return ""
+    lists = [choice for choice in choices if get_origin(choice) is list]
+    return f"; write [{value}]" if lists and isinstance(value, (int, float, str)) else ""

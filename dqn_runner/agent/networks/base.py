@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Params = list["torch.Tensor"]
 """The parameters of a network, in the order of its layers."""
 
+MOST_UNITS = 100_000
+"""Upper bound of the units of a layer."""
+
 
 class Network(Protocol):
     """An option of the config group `agent/network`."""
@@ -55,7 +58,7 @@ class NetworkOptions:
     """Initial standard deviation of noisy weights, times the square root of the number of inputs."""
     layer_norm: bool = False
     """Normalise hidden layers before their ReLU, and the output of each stage of residual blocks."""
-    cosine_embedding_dim: int = setting(0, at_least=0)
+    cosine_embedding_dim: int = setting(0, at_least=0, at_most=MOST_UNITS)
     """Number of cosines that embed taus, for agent/loss=implicit_quantile (64 in the paper); 0: no taus."""
 
     __post_init__ = check_settings
