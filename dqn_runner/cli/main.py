@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -87,7 +87,7 @@ def _run_job(cfg: DictConfig) -> float:
 def _print_any_text() -> None:
     """Escape characters that the terminal cannot show; printing must not end a run."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        with suppress(OSError, AttributeError):  # a stream that is closed, or was replaced by a program
             stream.reconfigure(errors="backslashreplace")
 
 

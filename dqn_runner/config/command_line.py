@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from dqn_runner.config import resume
 from dqn_runner.config.hydra_internals import parse_arguments
-from dqn_runner.config.overrides import parse_overrides, quote
+from dqn_runner.config.overrides import parse_overrides, quote, unquote
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
 from dqn_runner.io.lock import reject_if_locked
@@ -17,6 +19,10 @@ from dqn_runner.io.lock import reject_if_locked
 PLUGIN_PARTS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner")
 """Parts of the sweeper, which are chosen as those of the program are."""
 DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir")
+QUOTED_INTERPOLATION = "\\${"
+"""What OmegaConf reads as the text `${`."""
+PATHS = ("resume", resume.CHECKPOINT, *DIRECTORIES)
+"""Settings whose value is a path, which may contain any character."""
 
 
 def expand_arguments(argv: Sequence[str]) -> list[str]:
@@ -39,7 +45,7 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
 def _expand(argv: Sequence[str]) -> list[str]:
     if keyless := next((token for token in argv if token.startswith("=")), None):
         raise UserError(f"'{keyless}': missing key; write key=value, as in seed=3")
-    argv = [_to_long_form(token) for token in argv]
+    argv = [_quote_path(_to_long_form(token)) for token in argv]
     arguments = parse_arguments(argv)
     if arguments.shell_completion:
         return list(argv)
@@ -63,6 +69,38 @@ def _to_long_form(token: str) -> str:
     if (key.replace(".", "/"), value) in options().values() or (key in PLUGIN_PARTS and value.isidentifier()):
         return f"{key.replace('.', '/')}={value}"
     return token.removeprefix("+") if key == "+experiment" else token
+
+
+def _quote_path(token: str) -> str:
+    """An override of a path, quoted: characters such as `=`, `,` and `(` have no meaning in a path.
+
+    What Hydra's grammar gives a meaning keeps it, unless a file of this name exists: quotes, backslashes,
+    and interpolations as in `outputs/${now:%Y}`.
+    """
+    key, _, value = token.partition("=")
+    if key not in PATHS or value in ("", "null", resume.AUTO, resume.NEVER):
+        return token
+    if _exists(value):
+        return f"{key}={quote(value.replace('${', QUOTED_INTERPOLATION))}"
+    if (value[0] in "'\"" or "\\" in value or "${" in value) and _is_text(token):
+        return token
+    return f"{key}={quote(os.path.expanduser(value))}"  # noqa: PTH111, pathlib would change the spelling
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long, or with a null byte
+        return False
+
+
+def _is_text(token: str) -> bool:
+    """Whether Hydra reads the value of an override as one text."""
+    try:
+        override = parse_overrides([token])[0]
+    except HydraException:
+        return False
+    return not override.is_sweep_override() and isinstance(unquote(override.value()), str)
 
 
 def _check_values(overrides: Sequence[Override]) -> None:

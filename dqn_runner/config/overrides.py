@@ -94,5 +94,4 @@ def _written(value: Any) -> str:
 
 def quote(value: object) -> str:
     """Any text, with any characters, as the value of a Hydra override."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return QuotedString(str(value), Quote.single).with_quotes()

@@ -94,9 +94,10 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
             process.wait()
     progress = _progress(directory, plan.job.agent.learning_starts)
     if len(progress) < 2:
+        printed = output.read_text(encoding="utf-8", errors="replace").strip()
         raise UserError(
             f"the calibration run logged too little in {CALIBRATION_SECONDS:g} s to measure its speed; "
-            f"choose a smaller trainer.log_frequency. Its output: {output.read_text(encoding='utf-8', errors='replace').strip()[-500:]}"
+            f"choose a smaller trainer.log_frequency. Its output: {printed[-500:]}"
         )
     (early, first), (late, last) = progress[0], progress[-1]
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
