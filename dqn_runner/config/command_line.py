@@ -9,8 +9,8 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from dqn_runner.config import resume
-from dqn_runner.config.hydra_internals import parse_arguments
+from dqn_runner.config import mistakes, resume
+from dqn_runner.config.hydra_internals import flags_first, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, quote, unquote
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
@@ -43,18 +43,23 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def _expand(argv: Sequence[str]) -> list[str]:
-    if keyless := next((token for token in argv if token.startswith("=")), None):
-        raise UserError(f"'{keyless}': missing key; write key=value, as in seed=3")
-    argv = [_quote_path(_to_long_form(token)) for token in argv]
+    flags, tokens = flags_first(argv)
+    mistakes.check_flags(flags, tokens)
+    shows_completion = {"-sc", "--shell-completion"} & {*flags}
+    if not shows_completion:
+        mistakes.check_tokens(tokens)
+    argv = [*flags, *(_quote_path(_to_long_form(token)) for token in tokens)]
     arguments = parse_arguments(argv)
-    if arguments.shell_completion:
-        return list(argv)
+    if shows_completion:
+        return argv
     overrides = parse_overrides(arguments.overrides)
     _check_values(overrides)
+    if not (arguments.multirun or arguments.cfg or arguments.info or arguments.help):
+        mistakes.check_needs_multirun(overrides)
     if any(o.key_or_group == "resume" and o.value() == resume.NEVER for o in overrides):
         argv = [_with_fresh_directory(token) for token in argv]
     naming = next((o for o in overrides if resume.names_a_run(o)), None)
-    return list(argv) if naming is None else resume.expand(argv, arguments, naming, overrides)
+    return argv if naming is None else resume.expand(argv, arguments, naming, overrides)
 
 
 def _to_long_form(token: str) -> str:
@@ -66,8 +71,12 @@ def _to_long_form(token: str) -> str:
     key, equals, value = token.partition("=")
     if key == "checkpoint":
         return f"{resume.CHECKPOINT}{equals}{value}"
-    if (key.replace(".", "/"), value) in options().values() or (key in PLUGIN_PARTS and value.isidentifier()):
-        return f"{key.replace('.', '/')}={value}"
+    group = key.replace(".", "/")
+    chooses = (
+        "." in key and group in {g for g, _ in options().values()} and value not in ("null", "true", "false")
+    )
+    if value.isidentifier() and (chooses or key in PLUGIN_PARTS):
+        return f"{group}={value}"
     return token.removeprefix("+") if key == "+experiment" else token
 
 

@@ -18,6 +18,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
+from dqn_runner.config.other_names import what_to_write
 from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
 from dqn_runner.core.registry import options
 
@@ -63,8 +64,11 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that is most similar to `word`; None if no candidate is."""
     names = list(candidates)
     initials = [name for name in names if "".join(part[:1] for part in name.split("_")) == word]
-    close = initials or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return close[0] if close else None
+    if initials:
+        return initials[0]
+    folded = {name.lower(): name for name in reversed(names)}
+    close = difflib.get_close_matches(word.lower().replace("-", "_"), folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
 
 
 def _chain(error: BaseException) -> Iterable[BaseException]:
@@ -104,6 +108,8 @@ def _hint(key: str, root: Any) -> str:
         return f"; search spaces are in hydra.sweeper.params: hydra.sweeper.params.{parameter}=..."
     if key.startswith("hydra.sweeper.") and "n_trials" not in _sweeper_keys(root):
         return "; the settings of the Optuna sweeper need hydra/sweeper=optuna, or a file as in search=dqn"
+    if known := what_to_write(key.rpartition(".")[2]):
+        return f"; {known}"
     if added := re.fullmatch(r"hydra\.job\.env_set\.(\w+)", key):
         return f"; a new entry needs a plus sign: +hydra.job.env_set.{added[1]}=..."
     return ""
@@ -157,11 +163,20 @@ def _hydra(error: HydraException) -> str:
     found = re.search(r"Could not (?:find|load) '([^']+/[^']+)'", text)
     if found is None:
         return text
+    groups = {group for group, _ in options().values()}
     group, _, name = found[1].rpartition("/")
+    if group not in groups and group.partition("/")[0] == "env":  # an id with a namespace
+        group, _, name = found[1].partition("/")
     listed = re.search(r"Available options in '[^']+':(.*?)(?:Config search path|$)", text)
     available = listed[1].split() if listed else [n for g, n in options().values() if g == group]
     hint = nearest(name, available)
     guess = f"; did you mean {group}={hint}?" if hint else ""
+    if group == "env" and (game := re.fullmatch(r"(?:ALE/)?(\w+?)(?:NoFrameskip)?-v[45]", name)):
+        guess = f"; write env=atari env.game={game[1]}"
+    elif group == "env" and re.search(r"-v\d+$|[:.]", name):
+        guess = f"; write env=gym env.id={name}"
+    elif group == "hydra/launcher" and not hint:
+        guess = "; joblib, submitit and ray need pip install 'dqn_runner[launchers]'"
     return f"{group}={name} does not exist{guess} (available: {', '.join(sorted(available))})"
 
 

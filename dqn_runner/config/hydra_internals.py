@@ -15,19 +15,32 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
     return get_args_parser().parse_args(list(argv))
 
 
-def flags_first(argv: Sequence[str]) -> list[str]:
-    """The command line with its overrides at the end: Hydra's parser rejects flags between them."""
-    parser = get_args_parser()
-    with_value = {name for action in parser._actions if action.nargs != 0 for name in action.option_strings}
+def flags_first(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags of a command line with their values, and the overrides, in any order on the command line."""
     flags: list[str] = []
     overrides: list[str] = []
     remaining = iter(argv)
     for token in remaining:
         if not token.startswith("-"):
             overrides.append(token)
-        else:
-            flags += [token, *([value] if token in with_value and (value := next(remaining, None)) else [])]
-    return [*flags, *overrides]
+            continue
+        flags.append(token)
+        action = _flags().get(token)
+        if action is not None and action.nargs is None and (value := next(remaining, None)) is not None:
+            flags.append(value)
+    return flags, overrides
+
+
+def is_flag(token: str) -> bool:
+    """Whether Hydra has a flag of this name, or one that begins with it."""
+    name = token.partition("=")[0]
+    if name.startswith("--"):
+        return any(flag.startswith(name) for flag in _flags())
+    return any(name.startswith(flag) for flag in _flags() if not flag.startswith("--"))
+
+
+def _flags() -> dict[str, Any]:
+    return get_args_parser()._option_string_actions  # pyright: ignore[reportPrivateUsage]
 
 
 def make_config_loader(search_path: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +78,18 @@ class GymEnv(EnvConfig):
             try:
                 return gymnasium.make(name if ":" in self.id else self.id, disable_env_checker=True, **kwargs)
             except gymnasium.error.Error as error:
-                raise UserError(f"env.id={self.id}: {error}") from error
+                raise UserError(f"env.id={self.id}: {_explained(self.id, error)}") from error
 
         return make
+
+
+def _explained(env_id: str, error: Exception) -> str:
+    """Gymnasium's message, with the extra of this package that installs what it lacks."""
+    text = " ".join(str(error).split())
+    if game := re.fullmatch(r"(?:ALE/)?(\w+?)(?:NoFrameskip)?-v[45]", env_id):
+        return f"{text.partition('.')[0]}; Atari games are env=atari env.game={game[1]}"
+    extras = {"box2d": "box2d", "pygame": "render", "classic-control": "render", "minatar": "minatar"}
+    for word, extra in extras.items():
+        if "not installed" in text and word in text.lower():
+            return f"it needs a package that is not installed; pip install 'dqn_runner[{extra}]'"
+    return text

@@ -72,7 +72,7 @@ WRONG_VALUES = [
     ("env.wrappers=[no_pkg.Wrapper]", "env.wrappers=no_pkg.Wrapper cannot be imported"),
     ("agent.state_dim=3", "the agent was built for observations (3,) and 2 actions"),
     ("mode=eval", "mode=eval needs checkpoint=PATH"),
-    ("agent", "missing EQUAL"),
+    ("agent", "'agent' is not an override; write key=value"),
     ("agent.gamma=[", "no viable alternative"),
 ]
 
