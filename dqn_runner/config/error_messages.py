@@ -19,6 +19,7 @@ from omegaconf.errors import (
 from yaml import YAMLError
 
 from dqn_runner.config.other_names import what_to_write
+from dqn_runner.config.overrides import grammar_error
 from dqn_runner.core.exceptions import DivergedError, PrunedError, RunFailedError, UserError
 from dqn_runner.core.registry import options
 
@@ -94,6 +95,8 @@ def _wrong_value(error: OmegaConfBaseException) -> str:
         return f"{key} must be an integer; write {key}={int(float(whole[1]))}"
     if "is not a ListConfig, list or tuple" in reason:
         return f"{key} must be a list in brackets, as in {key}=[...]"
+    if re.search(r"Value '(none|None|nan|NaN)' of type", reason):
+        reason += "; write null for none"
     return f"{key}: {reason}" if key else reason
 
 
@@ -158,8 +161,7 @@ def _dotted(node: DictConfig, prefix: str = "") -> Iterable[str]:
 
 def _hydra(error: HydraException) -> str:
     """Hydra's own message; for an unknown option, the most similar one and all available ones."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines)
+    text = grammar_error(str(error))
     found = re.search(r"Could not (?:find|load) '([^']+/[^']+)'", text)
     if found is None:
         return text

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 
+from dqn_runner.core.exceptions import UserError
+
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
     """A command line as Hydra's own parser reads it: flags, and the overrides as texts."""
-    return get_args_parser().parse_args(list(argv))
+    parser = get_args_parser()
+    parser.error = _reject  # Hydra's own prints the usage, several lines
+    return parser.parse_args(list(argv))
+
+
+def _reject(message: str) -> NoReturn:
+    raise UserError(f"{message}; --hydra-help lists the flags")
 
 
 def flags_first(argv: Sequence[str]) -> tuple[list[str], list[str]]:

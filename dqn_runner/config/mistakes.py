@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +11,9 @@ from hydra.core.override_parser.types import Override
 
 from dqn_runner.config.hydra_internals import is_flag
 from dqn_runner.config.other_names import FLAGS, what_to_write
+from dqn_runner.config.schema import RunConfig
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.registry import options, place_of
 
 _OPENING, _CLOSING = "[{(", "]})"
 _ONLY_MULTIRUN = {"hydra/sweeper": "a sweeper", "hydra/launcher": "a launcher"}
@@ -20,12 +24,23 @@ def check_flags(flags: Sequence[str], overrides: Sequence[str]) -> None:
     for flag in flags:
         name, _, value = flag.lstrip("-").partition("=")
         name = FLAGS.get(name, name) if not flag.startswith("--") else name
+        if flag.endswith((".yaml", ".yml")) and flags[0] in ("-c", "--cfg"):
+            raise UserError(f"-c {flag}: {what_to_write('config')}")
         known = what_to_write(name) if name != "resume" else None
         if not flag.startswith("-") or (is_flag(flag) and name not in ("config", "test", "resume")):
             continue
         given = value or next((token for token in overrides if "=" not in token), "VALUE")
-        key = name.replace("-", "_")
-        raise UserError(f"{flag} is not an option of this program; {known or f'write {key}={given}'}")
+        meant = known or f"write {_full_key(name.replace('-', '_'), given)}={given}"
+        raise UserError(f"{flag} is not an option of this program; {meant}")
+
+
+def _full_key(name: str, value: str) -> str:
+    """The key of a setting that is given by its last name alone."""
+    if name == "env" and re.search(r"-v\d|[.:]", value):
+        return "env=gym env.id"
+    places = [place_of(cls) for cls in options() if name in {f.name for f in dataclasses.fields(cls)}]  # pyright: ignore[reportArgumentType]
+    is_root = name in {field.name for field in dataclasses.fields(RunConfig)}
+    return name if is_root or not places else f"{places[0]}.{name}"
 
 
 def check_tokens(tokens: Sequence[str]) -> None:
@@ -78,7 +93,7 @@ def _reject_word(token: str, before: str, after: Sequence[str]) -> None:
         raise UserError(f"'{token}' is not an override; write resume={token} or mode=eval checkpoint={token}")
     if token.endswith((".yaml", ".yml")):
         raise UserError(f"'{token}' is not an override; {what_to_write('config')}")
-    meant = what_to_write(token) or "write key=value, as in seed=3"
+    meant = what_to_write(token) or f"write {f'{token}={after[0]}' if after else 'key=value, as in seed=3'}"
     raise UserError(f"'{token}' is not an override; {meant}")
 
 
