@@ -12,6 +12,8 @@ from hydra.errors import HydraException
 from dqn_runner.config import mistakes, resume
 from dqn_runner.config.hydra_internals import flags_first, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, quote, unquote
+from dqn_runner.config.schema import CONF
+from dqn_runner.config.yaml_files import check_chosen_files
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
 from dqn_runner.io.lock import reject_if_locked
@@ -34,8 +36,13 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
     expanded = _expand(argv)
     arguments = parse_arguments(expanded)
     only_shows = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
-    if not (only_shows or arguments.shell_completion or arguments.multirun):
-        values = {o.key_or_group: o.value() for o in parse_overrides(arguments.overrides)}
+    if arguments.shell_completion:
+        return expanded
+    overrides = parse_overrides(arguments.overrides)
+    directories = [CONF] if arguments.config_dir is None else [Path(arguments.config_dir), CONF]
+    check_chosen_files(overrides, directories)
+    if not (only_shows or arguments.multirun):
+        values = {o.key_or_group: o.value() for o in overrides}
         run_dir = values.get("hydra.run.dir")
         if isinstance(run_dir, str) and "${" not in run_dir and values.get("mode") != "eval":
             reject_if_locked(Path(run_dir))

@@ -71,7 +71,7 @@ class RunConfig:
     """`train`, or `eval` to evaluate `checkpoint`."""
     seed: int = setting(0, at_least=0, below=2**63)
     """Source of all random numbers; `agent.seed` follows it."""
-    threads: int = setting(1, at_least=1, at_most=1024)
+    threads: int = setting(1, at_least=1, largest=1024)
     """Torch threads; small networks are fastest with one."""
     resume: str = "auto"
     """`auto` resumes if the run directory already holds this run; `never` starts over in a fresh directory;

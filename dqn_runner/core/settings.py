@@ -39,6 +39,8 @@ class _Range:
     above: float | None
     at_most: float | None
     below: float | None
+    largest: float | None = None
+    """A bound far above every useful value, which keeps a mistake from filling the memory of the machine."""
 
     def __contains__(self, value: float) -> bool:
         return (
@@ -73,7 +75,7 @@ class _Budget:
 
 _UNBOUNDED = _Range(None, None, None, None)
 _LARGEST = 10**15
-"""Upper bound of integers without another one."""
+"""The largest integer for settings that have no other bound."""
 
 
 def setting(
@@ -83,9 +85,13 @@ def setting(
     above: float | None = None,
     at_most: float | None = None,
     below: float | None = None,
+    largest: int | None = None,
 ) -> T:
-    """Field of a part with a range; in a list, the range of each item."""
-    bounds = {_RANGE: _Range(at_least, above, at_most, below)}
+    """Field of a part with a range; in a list, the range of each item.
+
+    `largest` is a bound far above every useful value, which keeps a mistake from filling the memory.
+    """
+    bounds = {_RANGE: _Range(at_least, above, at_most, below, largest)}
     if isinstance(default, list):
         items = cast("list[Any]", default)
         return dataclasses.field(default_factory=lambda: cast("T", [*items]), metadata=bounds)
@@ -181,8 +187,9 @@ def _number(key: str, value: Any, kind: type, bounds: _Range) -> float | None:
     number: float = value if type(value) in (int, float) else kind(value)
     if not _is_finite(number):
         raise UserError(f"{key} must be a finite number{str(bounds) and ', '}{bounds}, got {_shown(number)}")
-    if kind is int and bounds.at_most is None and bounds.below is None and number > _LARGEST:
-        raise UserError(f"{key} must be at most {_LARGEST:g}, got {_shown(number)}")
+    largest = bounds.largest or _LARGEST
+    if kind is int and bounds.below is None and number > largest:
+        raise UserError(f"{key} must be at most {largest:g}, got {_shown(number)}")
     if number not in bounds:
         raise UserError(f"{key} must be {bounds}, got {_shown(number)}")
     return number

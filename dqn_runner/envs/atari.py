@@ -41,9 +41,9 @@ class Atari(EnvConfig):
     """Evaluation protocol of the published results to compare with."""
     episodic_life: bool | None = None
     """In training, do not bootstrap past a lost life; the game continues. null follows the protocol."""
-    frame_skip: int = setting(4, at_least=1, at_most=10_000)
+    frame_skip: int = setting(4, at_least=1, largest=10_000)
     """Frames per action; the observation is the pixel-wise maximum of the last two."""
-    frame_stack: int = setting(4, at_least=1, at_most=10_000)
+    frame_stack: int = setting(4, at_least=1, largest=10_000)
     """Number of most recent observations that are stacked into one."""
     full_action_space: bool = False
     """Use all 18 joystick actions instead of only those that the game uses."""

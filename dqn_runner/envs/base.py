@@ -42,7 +42,7 @@ Vectorization = Enum("Vectorization", {"sync": "sync", "async": "async"})
 class EnvConfig:
     """Settings that every environment has."""
 
-    num_envs: int = setting(1, at_least=1, at_most=100_000)
+    num_envs: int = setting(1, at_least=1, largest=100_000)
     """Number of copies of the environment that are stepped together."""
     vectorization: Vectorization = Vectorization["sync"]
     """`sync` steps the copies one after the other; `async` in parallel, each in a separate process, for slow

@@ -34,7 +34,7 @@ class GymEnv(EnvConfig):
     and concatenated into one float32 vector."""
     flatten_observation: bool = False
     """Flatten any observation into one vector; a Discrete observation becomes one-hot."""
-    frame_stack: int = setting(1, at_least=1, at_most=10_000)
+    frame_stack: int = setting(1, at_least=1, largest=10_000)
     """Stack this many of the last observations along a new first axis: [height, width] becomes
     [frames, height, width]."""
 

@@ -19,7 +19,7 @@ from dqn_runner.core.types import LossOutput, QFunction, Transition
 class Categorical:
     """C51: a probability for each of fixed returns, learned by cross-entropy (Bellemare et al. 2017)."""
 
-    num_atoms: int = setting(51, at_least=2, at_most=100_000)
+    num_atoms: int = setting(51, at_least=2, largest=100_000)
     """Number of atoms: evenly spaced returns that have a probability."""
     v_min: float = setting(-10.0, at_least=-1e30)
     """Lowest atom; lower returns are projected onto it."""

@@ -22,11 +22,11 @@ class ImplicitQuantile:
     The network needs agent.network.cosine_embedding_dim to take taus as inputs.
     """
 
-    num_tau_samples: int = setting(64, at_least=1, at_most=100_000)
+    num_tau_samples: int = setting(64, at_least=1, largest=100_000)
     """Taus per sample for the online network (N)."""
-    num_tau_prime_samples: int = setting(64, at_least=1, at_most=100_000)
+    num_tau_prime_samples: int = setting(64, at_least=1, largest=100_000)
     """Taus per sample for the target network (N')."""
-    num_quantile_samples: int = setting(32, at_least=1, at_most=100_000)
+    num_quantile_samples: int = setting(32, at_least=1, largest=100_000)
     """Taus whose mean quantile is an action's value (K): random in learning, evenly spaced in acting."""
     kappa: float = setting(1.0, above=0)
     """Threshold of the quantile Huber loss: errors are squared up to it, linear beyond."""

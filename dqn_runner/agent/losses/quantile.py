@@ -18,7 +18,7 @@ from dqn_runner.core.types import LossOutput, QFunction, Transition
 class Quantile:
     """QR-DQN: the return's quantiles at midpoints of equal fractions (Dabney et al. 2018a, Algorithm 1)."""
 
-    num_quantiles: int = setting(200, at_least=1, at_most=100_000)
+    num_quantiles: int = setting(200, at_least=1, largest=100_000)
     """Number of quantiles of each action's return."""
     kappa: float = setting(1.0, above=0)
     """Threshold of the quantile Huber loss: errors are squared up to it, linear beyond."""

@@ -35,7 +35,7 @@ _GROUP = "agent/network"
 class Mlp(NetworkOptions):
     """Fully connected ReLU layers over the flattened observation."""
 
-    hidden: list[int] = setting([120, 84], at_least=1, at_most=MOST_UNITS)
+    hidden: list[int] = setting([120, 84], at_least=1, largest=MOST_UNITS)
     """Units of each hidden layer."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
@@ -49,9 +49,9 @@ class Mlp(NetworkOptions):
 class MinatarCnn(NetworkOptions):
     """One 3x3 convolution and one hidden layer, for small images (Young & Tian 2019, section 4)."""
 
-    channels: int = setting(16, at_least=1, at_most=MOST_UNITS)
+    channels: int = setting(16, at_least=1, largest=MOST_UNITS)
     """Channels of the convolution."""
-    hidden: int = setting(128, at_least=1, at_most=MOST_UNITS)
+    hidden: int = setting(128, at_least=1, largest=MOST_UNITS)
     """Units of the hidden layer."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
@@ -64,7 +64,7 @@ class MinatarCnn(NetworkOptions):
 class NatureCnn(NetworkOptions):
     """Three convolutions and a hidden layer, for 84x84 images (Mnih et al. 2015, Methods)."""
 
-    hidden: int = setting(512, at_least=1, at_most=MOST_UNITS)
+    hidden: int = setting(512, at_least=1, largest=MOST_UNITS)
     """Units of the hidden layer."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
@@ -82,7 +82,7 @@ class ImpalaCnn(NetworkOptions):
     """Multiplies the channels 16, 32 and 32; 2 in Beyond the Rainbow (Clark et al. 2024)."""
     spectral_norm: bool = False
     """Divide the kernels of residual blocks by their largest singular value (Clark et al. 2024)."""
-    hidden: int = setting(256, at_least=1, at_most=MOST_UNITS)
+    hidden: int = setting(256, at_least=1, largest=MOST_UNITS)
     """Units of the hidden layer."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:

@@ -58,7 +58,7 @@ class NetworkOptions:
     """Initial standard deviation of noisy weights, times the square root of the number of inputs."""
     layer_norm: bool = False
     """Normalise hidden layers before their ReLU, and the output of each stage of residual blocks."""
-    cosine_embedding_dim: int = setting(0, at_least=0, at_most=MOST_UNITS)
+    cosine_embedding_dim: int = setting(0, at_least=0, largest=MOST_UNITS)
     """Number of cosines that embed taus, for agent/loss=implicit_quantile (64 in the paper); 0: no taus."""
 
     __post_init__ = check_settings
