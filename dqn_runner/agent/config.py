@@ -71,8 +71,8 @@ class DQNConfig:
         """Shape of observations and number of actions; raises a UserError if one of them is not set."""
         if self.state_dim is None or self.action_dim is None:
             raise UserError("DQNConfig needs state_dim (a length or an image shape) and action_dim")
-        sizes: Any = self.state_dim if isinstance(self.state_dim, (list, tuple)) else (self.state_dim,)
-        shape = tuple(sizes)
+        given: Any = self.state_dim
+        shape: tuple[Any, ...] = (*given,) if isinstance(given, (list, tuple)) else (given,)
         if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape):
             raise UserError(
                 "agent.state_dim must be a length or an image shape of positive integers, got "

@@ -9,6 +9,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -86,7 +87,8 @@ def _run_job(cfg: DictConfig) -> float:
 
 def _print_any_text() -> None:
     """Escape characters that the terminal cannot show; printing must not end a run."""
-    for stream in (sys.stdout, sys.stderr):
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
         with suppress(OSError, AttributeError):  # a stream that is closed, or was replaced by a program
             stream.reconfigure(errors="backslashreplace")
 

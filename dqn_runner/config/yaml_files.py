@@ -44,7 +44,7 @@ def _check_option(group: str, name: str, directories: Sequence[Path]) -> None:
         return
     text = _text_of(path)
     tree = _mapping_of(path, text)
-    package = re.match(r"(?:\s*(?:#.*)?\n)*?\s*#\s*@package\s+(\S+)", text)
+    package = re.match(r"\s*#\s*@package\s+(\S+)", text)  # Hydra finds it only at the start
     if group in _GLOBAL and package is None:
         raise UserError(
             f"{path} needs the first line '# @package _global_'; without it, its settings would be those of "

@@ -133,7 +133,7 @@ def check_settings(part: Any) -> None:
     A value of an equivalent type is replaced: the name of an enum's member by the member, a number of numpy
     by one of Python, a tuple by a list.
     """
-    cls: type[Any] = type(part)
+    cls = cast("type[Any]", type(part))
     place, types = place_of(cls), _types(cls)
     for field in dataclasses.fields(part):
         key = f"{place}.{field.name}" if place else field.name

@@ -48,7 +48,7 @@ class Wandb:
         """Open a W&B run; without a connection or an API key, log a warning and store it offline."""
         import wandb
 
-        quiet = {"console": "off", "silent": True, "init_timeout": 30}
+        quiet: dict[str, Any] = {"console": "off", "silent": True, "init_timeout": 30}
         arguments: dict[str, Any] = {
             "project": self.project or _unless_set("WANDB_PROJECT", "dqn_runner"),
             "entity": self.entity,

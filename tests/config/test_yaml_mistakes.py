@@ -18,7 +18,11 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
     "latin-1": ((GLOBAL + "# caf\xe9\nseed: 3\n").encode("latin-1"), ", line 2: a character is not in UTF-8"),
     "UTF-16": ((GLOBAL + "seed: 3\n").encode("utf-16"), "is in UTF-16; save it as UTF-8"),
     "no package": ("agent:\n  gamma: 0.9\n", "needs the first line '# @package _global_'"),
-    "package of a comment": ("seed: 3\n# @package _global_\n", "needs the first line '# @package _global_'"),
+    "package after a comment": (
+        "# Mine.\n" + GLOBAL + "seed: 3\n",
+        "needs the first line '# @package _global_'",
+    ),
+    "package at the end": ("seed: 3\n# @package _global_\n", "needs the first line '# @package _global_'"),
     "dotted key": (GLOBAL + "agent.gamma: 0.9\n", ", line 2: the key 'agent.gamma' has dots; write 'agent:'"),
     "dotted key below": (
         GLOBAL + "agent:\n  exploration.schedule.steps: 5\n",
@@ -87,7 +91,7 @@ def test_a_file_of_any_group_is_checked(program: Callable[..., Outcome], tmp_pat
     "content",
     [
         GLOBAL + "seed: 3\n",
-        "\n# My recipe.\n#@package _global_\n\nseed: 3\r\n",
+        "\n#@package _global_\n\n# My recipe.\nseed: 3\r\n",
         GLOBAL + OPTUNA + PARAMS,
         GLOBAL + "defaults:\n  - override /agent: c51\n  - _self_\nenv:\n  kwargs: {a.b: 1}\n",
         GLOBAL + "agent:\n  network:\n    _target_: my_pkg.Net\nenv:\n  id: my_pkg.envs:My-v0\n",
