@@ -72,7 +72,7 @@ class DQNConfig:
         if self.state_dim is None or self.action_dim is None:
             raise UserError("DQNConfig needs state_dim (a length or an image shape) and action_dim")
         given: Any = self.state_dim
-        shape: tuple[Any, ...] = (*given,) if isinstance(given, (list, tuple)) else (given,)
+        shape: tuple[Any, ...] = tuple(given) if isinstance(given, (list, tuple)) else (given,)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape):
             raise UserError(
                 "agent.state_dim must be a length or an image shape of positive integers, got "

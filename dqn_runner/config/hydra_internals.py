@@ -27,15 +27,20 @@ def flags_first(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The flags of a command line with their values, and the overrides, in any order on the command line."""
     flags: list[str] = []
     overrides: list[str] = []
-    remaining = iter(argv)
-    for token in remaining:
-        if not token.startswith("-"):
+    takes_value = False
+    for index, token in enumerate(argv):
+        is_value = takes_value
+        takes_value = False
+        if not is_value and not token.startswith("-"):
             overrides.append(token)
             continue
         flags.append(token)
-        action = _flags().get(token)
-        if action is not None and action.nargs is None and (value := next(remaining, None)) is not None:
-            flags.append(value)
+        action = None if is_value else _flags().get(token)
+        if action is not None:
+            optional = action.nargs == "?" and argv[index + 1 : index + 2] in [
+                [c] for c in action.choices or ()
+            ]
+            takes_value = action.nargs is None or optional
     return flags, overrides
 
 
