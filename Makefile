@@ -19,9 +19,10 @@ $(BIN)/python:
 $(VENV)/optuna_sweeper: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ hydra-optuna-sweeper==1.3.0 optuna==2.10.1
 
-# A user's installation and a developer's; the stamp files make each of them happen once.
+# A user's installation, which every command of the documents works in, and a developer's; the stamp files make
+# each of them happen once.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable .
+	$(INSTALL) --editable ".[all]"
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from dqn_runner.core.rng import seed_for, stream, torch_seeded
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, Batch, EnvSpec, FloatArray, IntArray, Transition
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 class DQNAgent:
     """A DQN agent. It does not depend on the environment, the replay or the loggers."""
@@ -30,9 +34,7 @@ class DQNAgent:
 
         self.config = config
         self.spec = config.spec()
-        with torch_seeded(seed_for(config.seed, "init")):
-            module = config.network.build(self.spec, config.loss.outputs_per_action)
-        self.network = FlatNetwork(module)
+        self.network = FlatNetwork(_build_network(config, self.spec))
         self._check_output_shape()
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
@@ -69,7 +71,7 @@ class DQNAgent:
         shape = (len(obs), self.spec.num_actions)
         if self._normalizer is not None:
             self._normalizer.update(obs)
-        if step < self.config.learning_starts:
+        if step < self.config.warmup_steps:
             return rng.integers(shape[1], size=shape[0])
         noise_size = self.network.noise_size
         noise = rng.standard_normal(noise_size, np.float32) if noise_size else None
@@ -94,7 +96,7 @@ class DQNAgent:
 
     def epsilon(self, step: int) -> float:
         """Probability of a uniformly random training action at env step `step`."""
-        return 1.0 if step < self.config.learning_starts else self.config.exploration.epsilon(step)
+        return 1.0 if step < self.config.warmup_steps else self.config.exploration.epsilon(step)
 
     def num_bytes(self) -> int:
         """Size of the learner's state in bytes."""
@@ -150,11 +152,16 @@ class DQNAgent:
         obs = torch.zeros(1, *self.spec.obs_shape)
         with torch.no_grad():
             try:
-                shape = tuple(self.network(self.network.views(self.network.initial), obs).shape)
-            except RuntimeError as error:
+                outputs = self.network(self.network.views(self.network.initial), obs)
+            except UserError:
+                raise
+            except Exception as error:
                 raise UserError(
-                    f"agent.network cannot take observations of shape {self.spec.obs_shape}: {error}"
+                    f"agent.network cannot take observations of shape {self.spec.obs_shape}: {_reason(error)}"
                 ) from error
+        if not isinstance(outputs, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(f"agent.network returns a {type(outputs).__name__}; it must return a tensor")
+        shape = tuple(outputs.shape)
         if shape != expected:
             raise UserError(
                 f"agent.network returns outputs of shape {shape} for one observation; it must return "
@@ -194,6 +201,27 @@ class DQNAgent:
 
 Forward = Callable[[Array, FloatArray | None], FloatArray]
 """From observations and noise to outputs [n, actions * outputs_per_action]."""
+
+
+def _build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:
+    """The module of the configuration; raises UserError if there is none, whatever the reason."""
+    try:
+        with torch_seeded(seed_for(config.seed, "init")):
+            module = config.network.build(spec, config.loss.outputs_per_action)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"agent.network cannot be built: {_reason(error)}") from error
+    if not isinstance(module, torch.nn.Module):
+        kind = module.__name__ if isinstance(module, type) else f"a {type(module).__name__}"
+        raise UserError(f"agent.network must make a torch.nn.Module, but made {kind}")
+    if next(module.parameters(), None) is None:
+        raise UserError(f"agent.network made a {type(module).__name__} without parameters to learn")
+    return module
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _zero_transition(spec: EnvSpec) -> Transition:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,11 @@ from dqn_runner.agent.optimizers import Adam
 from dqn_runner.agent.schedules import Fixed
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import option, slot
+from dqn_runner.core.settings import check_settings, setting, within_budget
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.replay.uniform import UniformReplay
+
+_WARMUP_STEPS = 1_000
 
 
 @option("agent", "dqn")
@@ -24,32 +26,33 @@ class DQNConfig:
 
     state_dim: Any = None
     """Length of the observation vector, or shape of the image; null takes that of the env."""
-    action_dim: int | None = None
+    action_dim: int | None = setting(None, at_least=1)
     """Number of actions; null takes that of the env."""
     normalize_observations: bool | None = None
     """Normalise observations to zero mean and unit variance; null takes the setting of the env."""
-    seed: int = 0
+    seed: int = setting(0, at_least=0, below=2**63)
     """All random numbers of a run derive from it."""
-    gamma: float = 0.99
+    gamma: float = setting(0.99, at_least=0, at_most=1)
     """Discount factor per env step."""
-    n_step: int = 1
+    n_step: int = setting(1, at_least=1)
     """Rewards summed before bootstrapping (Sutton & Barto, chapter 7)."""
-    learning_rate: float = 1e-3
+    learning_rate: float = setting(1e-3, above=0)
     """Learning rate of the optimizer."""
     learning_rate_schedule: Any = slot(Fixed)
-    batch_size: int = 128
+    batch_size: int = setting(128, at_least=1)
     """Number of transitions in one update."""
-    learning_starts: int = 1_000
-    """Env steps with uniformly random actions and without learning at the start of a run."""
-    train_every: int = 4
+    learning_starts: int | None = within_budget(_WARMUP_STEPS, share=0.1, at_least=0)
+    """Env steps with uniformly random actions and without learning at the start of a run; null: 1,000, but at
+    most a tenth of trainer.max_steps."""
+    train_every: int = setting(4, at_least=1)
     """Env steps between training iterations."""
-    gradient_steps: int = 1
+    gradient_steps: int = setting(1, at_least=1)
     """Updates (gradient steps) in one training iteration."""
-    target_update_every: int = 500
+    target_update_every: int = setting(500, at_least=1)
     """Env steps between updates of the target network."""
-    tau: float = 1.0
+    tau: float = setting(1.0, above=0, at_most=1)
     """Fraction by which a target update moves the target network: 1 copies the online network."""
-    max_grad_norm: float | None = 10.0
+    max_grad_norm: float | None = setting(10.0, above=0)
     """Gradients with a larger norm are scaled down to it; null disables clipping."""
     network: Any = slot(Auto)
     loss: Any = slot(QLearning)
@@ -57,24 +60,22 @@ class DQNConfig:
     optimizer: Any = slot(Adam)
     replay: Any = slot(UniformReplay)
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        for name in ("n_step", "batch_size", "train_every", "gradient_steps", "target_update_every"):
-            self._check(name, 1, math.inf)
-        for name in ("learning_rate", "learning_starts", "max_grad_norm"):
-            self._check(name, 0, math.inf)
-        for name in ("gamma", "tau"):
-            self._check(name, 0, 1)
+    __post_init__ = check_settings
 
-    def _check(self, name: str, low: float, high: float) -> None:
-        value = getattr(self, name)
-        if value is not None and not low <= value <= high:
-            bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-            raise UserError(f"agent.{name} must be {bounds}, got {value}")
+    @property
+    def warmup_steps(self) -> int:
+        """`learning_starts` as a number."""
+        return _WARMUP_STEPS if self.learning_starts is None else self.learning_starts
 
     def spec(self) -> EnvSpec:
         """Shape of observations and number of actions; raises a UserError if one of them is not set."""
         if self.state_dim is None or self.action_dim is None:
             raise UserError("DQNConfig needs state_dim (a length or an image shape) and action_dim")
-        shape = (self.state_dim,) if isinstance(self.state_dim, int) else tuple(self.state_dim)
+        given: Any = self.state_dim
+        shape: tuple[Any, ...] = tuple(given) if isinstance(given, (list, tuple)) else (given,)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape):
+            raise UserError(
+                "agent.state_dim must be a length or an image shape of positive integers, got "
+                f"{self.state_dim!r}"
+            )
         return EnvSpec(obs_shape=shape, num_actions=self.action_dim)

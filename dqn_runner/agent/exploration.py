@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from dqn_runner.agent.schedules import Linear
+from dqn_runner.agent.schedules import Linear, Schedule
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import option, slot
+from dqn_runner.core.settings import check_settings
 from dqn_runner.core.types import FloatArray, IntArray
 
 
@@ -49,6 +51,15 @@ class EpsilonGreedy:
     """
 
     schedule: Any = slot(Linear)
+
+    def __post_init__(self) -> None:
+        """Validate the settings: a probability is between 0 and 1."""
+        check_settings(self)
+        for value in _extremes(self.schedule):
+            if not 0 <= value <= 1:
+                raise UserError(
+                    f"{_origin(self.schedule, value)} must be an epsilon between 0 and 1, got {value:g}"
+                )
 
     def __call__(
         self,
@@ -114,10 +125,13 @@ class Boltzmann:
     """Schedule of the temperature, which has the unit of the action values."""
 
     def __post_init__(self) -> None:
-        """Validate the settings: temperatures must not be negative."""
-        lowest = min(self.schedule(0), self.schedule(self.schedule.duration))
-        if lowest < 0:
-            raise UserError(f"agent.exploration.schedule must give temperatures of 0 or more, not {lowest:g}")
+        """Validate the settings: a temperature is not negative."""
+        check_settings(self)
+        for value in _extremes(self.schedule):
+            if not 0 <= value < math.inf:
+                raise UserError(
+                    f"{_origin(self.schedule, value)} must be a temperature of at least 0, got {value:g}"
+                )
 
     def __call__(
         self,
@@ -140,3 +154,15 @@ class Boltzmann:
     def duration(self) -> int:
         """Env steps until the temperature stays constant."""
         return self.schedule.duration
+
+
+def _extremes(schedule: Schedule) -> tuple[float, float]:
+    """The first value of a schedule and its limit."""
+    return schedule(0), schedule(100 * schedule.duration)
+
+
+def _origin(schedule: Schedule, value: float) -> str:
+    """The key of the setting of `schedule` that gives it this value, or that of the schedule."""
+    settings = getattr(schedule, "__dict__", {}).items()
+    names = [name for name, number in settings if isinstance(number, float) and math.isclose(number, value)]
+    return ".".join(["agent.exploration.schedule", *names[:1]])

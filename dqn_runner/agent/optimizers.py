@@ -7,6 +7,7 @@ from typing import Protocol, Union
 
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import check_settings, setting
 
 Moments = dict[str, "torch.Tensor"]
 """Running averages of gradients [*runs, parameters], by name."""
@@ -39,12 +40,14 @@ class Optimizer(Protocol):
 class Adam:
     """Adam (Kingma & Ba 2015, Algorithm 1)."""
 
-    beta1: float = 0.9
+    beta1: float = setting(0.9, at_least=0, below=1)
     """Decay rate of the mean of gradients."""
-    beta2: float = 0.999
+    beta2: float = setting(0.999, at_least=0, below=1)
     """Decay rate of the mean of squared gradients."""
-    eps: float = 1e-8
+    eps: float = setting(1e-8, above=0)
     """Added to the root mean square."""
+
+    __post_init__ = check_settings
 
     def init(self, params: torch.Tensor) -> Moments:
         """First and second moments of 0."""
@@ -99,12 +102,14 @@ class Adam:
 class RMSprop:
     """RMSprop, centred by default as in Mnih et al. 2015 (Graves 2013, eq. 38-41)."""
 
-    decay: float = 0.95
+    decay: float = setting(0.95, at_least=0, below=1)
     """Decay rate of the means of gradients and squared gradients."""
-    eps: float = 0.01
+    eps: float = setting(0.01, above=0)
     """Added to the root mean square."""
     centered: bool = True
     """Divide by the standard deviation of the gradient instead of its root mean square."""
+
+    __post_init__ = check_settings
 
     def init(self, params: torch.Tensor) -> Moments:
         """First and second moments of 0."""

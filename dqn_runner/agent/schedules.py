@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import check_settings, setting, within_budget
 
 _EXPLORATION = "agent/exploration/schedule"
+_EXPLORATION_STEPS = 10_000
+_DECAY_STEPS = 100_000
 
 
 class Schedule(Protocol):
@@ -28,28 +30,28 @@ class Schedule(Protocol):
 @option(_EXPLORATION, "linear")
 @dataclass(kw_only=True)
 class Linear:
-    """Linear from `start` to `end` over `steps` env steps, then constant."""
+    """`start` for `begin` env steps, then linear to `end` over `steps` env steps, then constant."""
 
     start: float = 1.0
-    """Value at step 0."""
+    """Value at first."""
     end: float = 0.05
-    """Value from step `steps` on."""
-    steps: int = 10_000
-    """Env steps from `start` to `end`."""
+    """Value at last."""
+    begin: int = setting(0, at_least=0)
+    """Env steps before the first change, for example agent.learning_starts."""
+    steps: int | None = within_budget(_EXPLORATION_STEPS, share=0.5)
+    """Env steps from `start` to `end`; null: 10,000, but at most half of trainer.max_steps."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        if self.steps < 1:
-            raise UserError(f"a linear schedule needs steps >= 1, got {self.steps}")
+    __post_init__ = check_settings
 
     def __call__(self, step: int) -> float:
         """The value at env step `step`."""
-        return self.end + (self.start - self.end) * max(0.0, 1.0 - step / self.steps)
+        passed = max(0, step - self.begin) / (self.steps or _EXPLORATION_STEPS)
+        return self.end + (self.start - self.end) * max(0.0, 1.0 - passed)
 
     @property
     def duration(self) -> int:
         """Env steps until the value stays constant."""
-        return self.steps
+        return self.begin + (self.steps or _EXPLORATION_STEPS)
 
 
 @option(_EXPLORATION, "exponential")
@@ -61,13 +63,10 @@ class Exponential:
     """Value at step 0."""
     end: float = 0.05
     """Limit of the value."""
-    half_life: int = 5_000
+    half_life: int = setting(5_000, at_least=1)
     """Env steps in which the difference from `end` halves."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        if self.half_life < 1:
-            raise UserError(f"an exponential schedule needs half_life >= 1, got {self.half_life}")
+    __post_init__ = check_settings
 
     def __call__(self, step: int) -> float:
         """The value at env step `step`."""
@@ -86,6 +85,8 @@ class Constant:
 
     value: float = 0.05
     """The value."""
+
+    __post_init__ = check_settings
 
     def __call__(self, step: int) -> float:
         """The value at env step `step`."""
@@ -120,23 +121,21 @@ class Fixed:
 class LinearDecay:
     """Linear decay of the learning rate to `final` times its initial value."""
 
-    final: float = 0.0
+    final: float = setting(0.0, at_least=0, at_most=1)
     """Factor of the learning rate from step `steps` on."""
-    steps: int = 100_000
-    """Env steps of the decay."""
+    steps: int | None = within_budget(_DECAY_STEPS, share=1.0)
+    """Env steps of the decay; null: 100,000, but at most trainer.max_steps."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        _check_decay(self.steps, self.final)
+    __post_init__ = check_settings
 
     def __call__(self, step: int) -> float:
         """The factor of the learning rate at env step `step`."""
-        return 1.0 + (self.final - 1.0) * min(1.0, step / self.steps)
+        return 1.0 + (self.final - 1.0) * min(1.0, step / (self.steps or _DECAY_STEPS))
 
     @property
     def duration(self) -> int:
         """Env steps until the learning rate stays constant."""
-        return self.steps
+        return self.steps or _DECAY_STEPS
 
 
 @option(_LEARNING_RATE, "cosine")
@@ -144,29 +143,19 @@ class LinearDecay:
 class CosineDecay:
     """Cosine decay of the learning rate to `final` times its initial value (Loshchilov & Hutter 2017)."""
 
-    final: float = 0.0
+    final: float = setting(0.0, at_least=0, at_most=1)
     """Factor of the learning rate from step `steps` on."""
-    steps: int = 100_000
-    """Env steps of the decay."""
+    steps: int | None = within_budget(_DECAY_STEPS, share=1.0)
+    """Env steps of the decay; null: 100,000, but at most trainer.max_steps."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        _check_decay(self.steps, self.final)
+    __post_init__ = check_settings
 
     def __call__(self, step: int) -> float:
         """The factor of the learning rate at env step `step`."""
-        progress = min(1.0, step / self.steps)
+        progress = min(1.0, step / (self.steps or _DECAY_STEPS))
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     @property
     def duration(self) -> int:
         """Env steps until the learning rate stays constant."""
-        return self.steps
-
-
-def _check_decay(steps: int, final: float) -> None:
-    if steps < 1 or not 0 <= final <= 1:
-        raise UserError(
-            "agent.learning_rate_schedule needs steps >= 1 and a final from 0 to 1, "
-            f"got steps={steps}, final={final}"
-        )
+        return self.steps or _DECAY_STEPS

@@ -13,6 +13,7 @@ from dqn_runner.cli.job import Job
 from dqn_runner.config.build import build_agent, build_evaluator
 from dqn_runner.config.schema import RunConfig
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.imports import import_module
 from dqn_runner.core.types import Array
 from dqn_runner.envs.base import Env
 from dqn_runner.io import json_io
@@ -30,6 +31,8 @@ def evaluate(job: Job) -> float:
 
 def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation:
     """Evaluate the agent of checkpoint `path` as `run.evaluator` says; write eval.json to `run_dir`."""
+    if run.evaluator.video:
+        import_module("PIL", "evaluator.video=true", extra="render")
     document = load_checkpoint(path)
     agent = build_agent(run.agent, run.env)
     agent.load_state_dict(document["state"]["agent"])

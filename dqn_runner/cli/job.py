@@ -18,7 +18,14 @@ from dqn_runner.config import trust
 from dqn_runner.config.environment import as_stored, digests, with_digests
 from dqn_runner.config.overrides import parse_overrides, written_overrides
 from dqn_runner.config.resume import AUTO, NEVER, Stored, changes_of, read_stored, restore
-from dqn_runner.config.schema import Mode, RunConfig, apply_env_target, check_keys, to_plain_config
+from dqn_runner.config.schema import (
+    Mode,
+    RunConfig,
+    apply_env_target,
+    check_keys,
+    fit_defaults,
+    to_plain_config,
+)
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS
 
@@ -59,6 +66,7 @@ def make_job(cfg: DictConfig, command: Sequence[str]) -> Job:
     run_dir = Path(hydra.runtime.output_dir)
     stored = _find_stored(cfg, run_dir)
     changes = _restore(cfg, stored, overrides, command) if stored else []
+    fit_defaults(cfg)
     run: RunConfig = instantiate(cfg, _convert_="object")
     source = {
         "config": {key: value for key, value in to_plain_config(cfg).items() if key != "study"},

@@ -9,7 +9,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -43,8 +45,9 @@ from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
 def main() -> None:
     """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
-    sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
     ignore_output_errors()
+    _print_any_text()
+    sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
     for number in HANDLED:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
             signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
@@ -115,6 +118,7 @@ def _name_of_job() -> str:
 
 def _run_job(cfg: DictConfig, command: Sequence[str]) -> float:
     """Train or evaluate, and return what a sweep maximises."""
+    _print_any_text()  # again, because a launcher may run the job in a process of its own
     job = make_job(cfg, command)
     torch.set_num_threads(job.run.threads)
     if job.run.mode is Mode.eval:
@@ -124,6 +128,14 @@ def _run_job(cfg: DictConfig, command: Sequence[str]) -> float:
     from dqn_runner.cli.train import train
 
     return train(job)
+
+
+def _print_any_text() -> None:
+    """Escape characters that the terminal cannot show; printing must not end a run."""
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
+        with suppress(OSError, AttributeError):  # a stream that is closed, or was replaced by a program
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _status(error: Exception, message: str | None) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
-from dqn_runner.config import resume
-from dqn_runner.config.hydra_internals import parse_arguments
-from dqn_runner.config.overrides import parse_overrides, quote
+from dqn_runner.config import mistakes, resume
+from dqn_runner.config.hydra_internals import flags_first, parse_arguments
+from dqn_runner.config.overrides import parse_overrides, quote, unquote
+from dqn_runner.config.schema import CONF
+from dqn_runner.config.yaml_files import check_chosen_files
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
 from dqn_runner.io.lock import reject_if_locked
@@ -17,6 +21,10 @@ from dqn_runner.io.lock import reject_if_locked
 PLUGIN_PARTS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner")
 """Parts of the sweeper, which are chosen as those of the program are."""
 DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir")
+QUOTED_INTERPOLATION = "\\${"
+"""What OmegaConf reads as the text `${`."""
+PATHS = ("resume", resume.CHECKPOINT, *DIRECTORIES)
+"""Settings whose value is a path, which may contain any character."""
 
 
 def expand_arguments(argv: Sequence[str]) -> list[str]:
@@ -28,8 +36,13 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
     expanded = _expand(argv)
     arguments = parse_arguments(expanded)
     only_shows = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
-    if not (only_shows or arguments.shell_completion or arguments.multirun):
-        values = {o.key_or_group: o.value() for o in parse_overrides(arguments.overrides)}
+    if arguments.shell_completion:
+        return expanded
+    overrides = parse_overrides(arguments.overrides)
+    directories = [CONF] if arguments.config_dir is None else [Path(arguments.config_dir), CONF]
+    check_chosen_files(overrides, directories)
+    if not (only_shows or arguments.multirun):
+        values = {o.key_or_group: o.value() for o in overrides}
         run_dir = values.get("hydra.run.dir")
         if isinstance(run_dir, str) and "${" not in run_dir and values.get("mode") != "eval":
             reject_if_locked(Path(run_dir))
@@ -37,23 +50,31 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def long_form(argv: Sequence[str]) -> list[str]:
-    """The command line without short forms; raises UserError for an override without a key."""
-    if keyless := next((token for token in argv if token.startswith("=")), None):
-        raise UserError(f"'{keyless}': missing key; write key=value, as in seed=3")
-    return [_to_long_form(token) for token in argv]
+    """The command line without short forms, flags first; raises UserError for what Hydra cannot read."""
+    flags, tokens = flags_first(argv)
+    mistakes.check_flags(flags, tokens)
+    if not _shows_completion(flags):
+        mistakes.check_tokens(tokens)
+    return [*flags, *(_quote_path(_to_long_form(token)) for token in tokens)]
+
+
+def _shows_completion(flags: Sequence[str]) -> bool:
+    return bool({"-sc", "--shell-completion"} & {*flags})
 
 
 def _expand(argv: Sequence[str]) -> list[str]:
     argv = long_form(argv)
+    if _shows_completion(argv):
+        return argv
     arguments = parse_arguments(argv)
-    if arguments.shell_completion:
-        return list(argv)
     overrides = parse_overrides(arguments.overrides)
     _check_values(overrides)
+    if not (arguments.multirun or arguments.cfg or arguments.info or arguments.help):
+        mistakes.check_needs_multirun(overrides)
     if any(o.key_or_group == "resume" and o.value() == resume.NEVER for o in overrides):
         argv = [_with_fresh_directory(token) for token in argv]
     naming = next((o for o in overrides if resume.names_a_run(o)), None)
-    return list(argv) if naming is None else resume.expand(argv, arguments, naming, overrides)
+    return argv if naming is None else resume.expand(argv, arguments, naming, overrides)
 
 
 def _to_long_form(token: str) -> str:
@@ -65,9 +86,45 @@ def _to_long_form(token: str) -> str:
     key, equals, value = token.partition("=")
     if key == "checkpoint":
         return f"{resume.CHECKPOINT}{equals}{value}"
-    if (key.replace(".", "/"), value) in options().values() or (key in PLUGIN_PARTS and value.isidentifier()):
-        return f"{key.replace('.', '/')}={value}"
+    group = key.replace(".", "/")
+    chooses = (
+        "." in key and group in {g for g, _ in options().values()} and value not in ("null", "true", "false")
+    )
+    if value.isidentifier() and (chooses or key in PLUGIN_PARTS):
+        return f"{group}={value}"
     return token.removeprefix("+") if key == "+experiment" else token
+
+
+def _quote_path(token: str) -> str:
+    """An override of a path, quoted: characters such as `=`, `,` and `(` have no meaning in a path.
+
+    What Hydra's grammar gives a meaning keeps it, unless a file of this name exists: quotes, backslashes,
+    and interpolations as in `outputs/${now:%Y}`.
+    """
+    key, _, value = token.partition("=")
+    if key not in PATHS or value in ("", "null", resume.AUTO, resume.NEVER):
+        return token
+    if _exists(value):
+        return f"{key}={quote(value.replace('${', QUOTED_INTERPOLATION))}"
+    if (value[0] in "'\"" or "\\" in value or "${" in value) and _is_text(token):
+        return token
+    return f"{key}={quote(os.path.expanduser(value))}"  # noqa: PTH111, pathlib would change the spelling
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long, or with a null byte
+        return False
+
+
+def _is_text(token: str) -> bool:
+    """Whether Hydra reads the value of an override as one text."""
+    try:
+        override = parse_overrides([token])[0]
+    except HydraException:
+        return False
+    return not override.is_sweep_override() and isinstance(unquote(override.value()), str)
 
 
 def _check_values(overrides: Sequence[Override]) -> None:

@@ -18,6 +18,8 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
+from dqn_runner.config.other_names import what_to_write
+from dqn_runner.config.overrides import grammar_error
 from dqn_runner.core.exceptions import (
     DivergedError,
     JobLostError,
@@ -44,10 +46,12 @@ def explain(error: BaseException) -> str | None:
             return f"{link.full_key} must be given"
     for link in chain:
         if isinstance(link, OmegaConfBaseException):
-            return f"{link.full_key}: {_first_line(link)}" if link.full_key else _first_line(link)
+            return _wrong_value(link)
     for link in chain:
         if isinstance(link, ModuleNotFoundError) and link.name in LAUNCHERS:
             return f"hydra/launcher needs the module '{link.name}'; pip install 'dqn_runner[launchers]'"
+        if isinstance(link, MemoryError):
+            return f"this machine does not have enough memory: {link}"
         if isinstance(link, YAMLError):
             return f"a configuration file is not valid YAML: {link}"
         if isinstance(link, OSError) and link.errno in NO_ROOM:
@@ -76,8 +80,11 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that is most similar to `word`; None if no candidate is."""
     names = list(candidates)
     initials = [name for name in names if "".join(part[:1] for part in name.split("_")) == word]
-    close = initials or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return close[0] if close else None
+    if initials:
+        return initials[0]
+    folded = {name.lower(): name for name in reversed(names)}
+    close = difflib.get_close_matches(word.lower().replace("-", "_"), folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
 
 
 def _chain(error: BaseException) -> Iterable[BaseException]:
@@ -95,6 +102,19 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
     return unknown_key(key, root)
 
 
+def _wrong_value(error: OmegaConfBaseException) -> str:
+    """OmegaConf's message, with what to write for a frequent mistake."""
+    key, reason = error.full_key, _first_line(error)
+    whole = re.match(r"Value '(\d[\d.e+]*)' of type 'float' could not be converted to Integer", reason)
+    if whole and float(whole[1]).is_integer():
+        return f"{key} must be an integer; write {key}={int(float(whole[1]))}"
+    if "is not a ListConfig, list or tuple" in reason:
+        return f"{key} must be a list in brackets, as in {key}=[...]"
+    if re.search(r"Value '(none|None|nan|NaN)' of type", reason):
+        reason += "; write null for none"
+    return f"{key}: {reason}" if key else reason
+
+
 def _hint(key: str, root: Any) -> str:
     """What to write in the place of a key that is a frequent mistake; empty for any other."""
     logger = re.match(r"logging\.(\w+)", key)
@@ -106,6 +126,8 @@ def _hint(key: str, root: Any) -> str:
         return f"; search spaces are in hydra.sweeper.params: hydra.sweeper.params.{parameter}=..."
     if key.startswith("hydra.sweeper.") and "n_trials" not in _sweeper_keys(root):
         return "; the settings of the Optuna sweeper need hydra/sweeper=optuna, or a file as in search=dqn"
+    if known := what_to_write(key.rpartition(".")[2]):
+        return f"; {known}"
     if added := re.fullmatch(r"hydra\.job\.env_set\.(\w+)", key):
         return f"; a new entry needs a plus sign: +hydra.job.env_set.{added[1]}=..."
     return ""
@@ -154,18 +176,24 @@ def _dotted(node: DictConfig, prefix: str = "") -> Iterable[str]:
 
 def _hydra(error: HydraException) -> str:
     """Hydra's own message; for an unknown option, the most similar one and all available ones."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines)
+    text = grammar_error(str(error))
     found = re.search(r"Could not (?:find|load) '([^']+/[^']+)'", text)
     if found is None:
         return text
+    groups = {group for group, _ in options().values()}
     group, _, name = found[1].rpartition("/")
+    if group not in groups and group.partition("/")[0] == "env":  # an id with a namespace
+        group, _, name = found[1].partition("/")
     listed = re.search(r"Available options in '[^']+':(.*?)(?:Config search path|$)", text)
     available = listed[1].split() if listed else [n for g, n in options().values() if g == group]
     hint = nearest(name, available)
     guess = f"; did you mean {group}={hint}?" if hint else ""
-    if group == "hydra/launcher" and name.startswith(LAUNCHERS):
-        guess = "; pip install 'dqn_runner[launchers]'"
+    if group == "env" and (game := re.fullmatch(r"(?:ALE/)?(\w+?)(?:NoFrameskip)?-v[45]", name)):
+        guess = f"; write env=atari env.game={game[1]}"
+    elif group == "env" and re.search(r"-v\d+$|[:.]", name):
+        guess = f"; write env=gym env.id={name}"
+    elif group == "hydra/launcher" and not hint:
+        guess = "; joblib, submitit and ray need pip install 'dqn_runner[launchers]'"
     return f"{group}={name} does not exist{guess} (available: {', '.join(sorted(available))})"
 
 

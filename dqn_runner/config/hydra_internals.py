@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
@@ -13,10 +13,51 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from dqn_runner.core.exceptions import UserError
+
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
     """A command line as Hydra's own parser reads it: flags, and the overrides as texts."""
-    return get_args_parser().parse_args(list(argv))
+    parser = get_args_parser()
+    parser.error = _reject  # Hydra's own prints the usage, several lines
+    return parser.parse_args(list(argv))
+
+
+def _reject(message: str) -> NoReturn:
+    raise UserError(f"{message}; --hydra-help lists the flags")
+
+
+def flags_first(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags of a command line with their values, and the overrides, in any order on the command line."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    takes_value = False
+    for index, token in enumerate(argv):
+        is_value = takes_value
+        takes_value = False
+        if not is_value and not token.startswith("-"):
+            overrides.append(token)
+            continue
+        flags.append(token)
+        action = None if is_value else _flags().get(token)
+        if action is not None:
+            optional = action.nargs == "?" and argv[index + 1 : index + 2] in [
+                [c] for c in action.choices or ()
+            ]
+            takes_value = action.nargs is None or optional
+    return flags, overrides
+
+
+def is_flag(token: str) -> bool:
+    """Whether Hydra has a flag of this name, or one that begins with it."""
+    name = token.partition("=")[0]
+    if name.startswith("--"):
+        return any(flag.startswith(name) for flag in _flags())
+    return any(name.startswith(flag) for flag in _flags() if not flag.startswith("--"))
+
+
+def _flags() -> dict[str, Any]:
+    return get_args_parser()._option_string_actions  # pyright: ignore[reportPrivateUsage]
 
 
 def make_config_loader(search_path: Any) -> Any:

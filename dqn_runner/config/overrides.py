@@ -32,8 +32,22 @@ def parse_override(text: str) -> Override:
     try:
         return parse_overrides([text])[0]
     except HydraException as error:
-        lines = [line.strip() for line in str(error).splitlines() if not line.startswith("See https:")]
-        raise UserError(f"{text!r} is not an override of Hydra: {' '.join(lines)}") from error
+        raise UserError(f"{text!r} is not an override of Hydra: {grammar_error(str(error))}") from error
+
+
+def grammar_error(text: str) -> str:
+    """Hydra's message about an override as one line, with what to write for a frequent mistake."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("See https:")]
+    message = " ".join(lines)
+    if several := re.search(r"Ambiguous value for argument '((\S+?)=(.*?))' 1\.", message):
+        given, key, values = several.groups()
+        return (
+            f"{given} has several values; add -m to run each, as in python -m dqn_runner -m {given}, or "
+            f"{key}=[{values}] for a list"
+        )
+    if (null := re.search(r"'choice\((.*?)\)'", message)) and "NoneType" in message:
+        return f"choice() cannot contain null; write {null[1]} instead of choice({null[1]})"
+    return message
 
 
 def bare_key(key: str) -> str:
@@ -100,5 +114,4 @@ def _written(value: Any) -> str:
 
 def quote(value: object) -> str:
     """Any text, with any characters, as the value of a Hydra override."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return QuotedString(str(value), Quote.single).with_quotes()

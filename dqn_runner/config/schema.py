@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -25,6 +25,7 @@ from dqn_runner.core.registry import (
     store_root,
     to_public_names,
 )
+from dqn_runner.core.settings import check_settings, fitted_defaults, setting
 from dqn_runner.envs.gym import GymEnv
 
 _PACKAGE = Path(__file__).parent.parent
@@ -74,9 +75,9 @@ class RunConfig:
 
     mode: Mode = Mode.train
     """`train`, or `eval` to evaluate `checkpoint`."""
-    seed: int = 0
+    seed: int = setting(0, at_least=0, below=2**63)
     """Source of all random numbers; `agent.seed` follows it."""
-    threads: int = 1
+    threads: int = setting(1, at_least=1, largest=1024)
     """Torch threads; small networks are fastest with one."""
     resume: str = "auto"
     """`auto` resumes if the run directory already holds this run; `never` starts over in a fresh directory;
@@ -96,10 +97,7 @@ class RunConfig:
     logging: dict[str, Any] = field(default_factory=dict[str, Any])
     """One entry per logger."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        if self.threads < 1:
-            raise UserError(f"threads must be at least 1, got {self.threads}")
+    __post_init__ = check_settings
 
 
 for _package in (networks, losses, replay, agent, envs, loggers):
@@ -131,11 +129,28 @@ def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
         cfg.env.reward_threshold = None
 
 
+def fit_defaults(cfg: DictConfig) -> None:
+    """Write numbers in the place of the settings that follow the budget.
+
+    They are stored with the run, so that a resume with another budget does not change them.
+    """
+    for key, cls in _parts(cfg):
+        for name, value in fitted_defaults(cls, cfg.trainer.max_steps).items():
+            if OmegaConf.select(cfg, f"{key}.{name}") is None:
+                OmegaConf.update(cfg, f"{key}.{name}", value)
+
+
 def check_keys(cfg: DictConfig) -> None:
     """Reject a plain value in the place of a part (`agent.loss=3`) and unknown keys (`+foo=1`)."""
     _check_known(cfg, "", RunConfig)
     _check_known(cfg, "checkpoint", Checkpoint)
     _check_known(cfg, "study", Study)
+    for key, cls in _parts(cfg):
+        _check_known(cfg, key, cls)
+
+
+def _parts(cfg: DictConfig) -> Iterator[tuple[str, type]]:
+    """The keys and classes of the registered parts; raises UserError for a value in the place of a part."""
     pending = ["agent", "env", "trainer", "evaluator", *(f"logging.{name}" for name in cfg.logging)]
     for key in pending:
         node: Any = OmegaConf.select(cfg, key)
@@ -143,7 +158,7 @@ def check_keys(cfg: DictConfig) -> None:
             raise UserError(f"{key} must be a part, chosen as in {key.replace('.', '/')}=NAME")
         cls = class_of(node[TARGET])
         if cls is not None:
-            _check_known(cfg, key, cls)
+            yield key, cls
             pending += [f"{key}.{name}" for name in slots(cls)]
 
 

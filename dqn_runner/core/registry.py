@@ -37,6 +37,8 @@ PROVIDER = "dqn_runner"
 
 _SLOT = "dqn_runner.slot"
 _OPTIONS: dict[type, tuple[str, str]] = {}
+_PLACES: dict[type, str] = {}
+"""Where a registered class is in the configuration tree."""
 _PUBLIC_NAMES: dict[str, str] = {}
 """Public names of registered classes, by import path."""
 _CLASSES: dict[str, type] = {}
@@ -64,6 +66,7 @@ def option(group: str, name: str, package: str | None = None) -> Callable[[type[
 
     def register(cls: type[T]) -> type[T]:
         _OPTIONS[cls] = (group, name)
+        _PLACES[cls] = package or group.replace("/", ".")
         _publish(cls, f"{group}={name}")
         _store.store(
             group=group, name=name, node=open_mappings(_schema(cls)), package=package, provider=PROVIDER
@@ -83,12 +86,18 @@ def import_parts(package: ModuleType) -> None:
 def store_root(name: str, cls: type) -> None:
     """Register the dataclass of the root of the configuration tree under `name`."""
     _publish(cls, name)
+    _PLACES[cls] = ""
     _store.store(name=name, node=_schema(cls), provider=PROVIDER)
 
 
 def options() -> dict[type, tuple[str, str]]:
     """Return every registered class with its (group, name)."""
     return dict(_OPTIONS)
+
+
+def place_of(cls: type) -> str:
+    """Return the key of a registered class, or of its base, such as `agent.loss`; else the name of `cls`."""
+    return next((_PLACES[base] for base in cls.__mro__ if base in _PLACES), cls.__name__)
 
 
 def import_path(cls: type) -> str:

@@ -10,6 +10,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import setting
 from dqn_runner.envs.base import Env, EnvConfig
 
 NOOP_MAX = 30
@@ -40,22 +41,15 @@ class Atari(EnvConfig):
     """Evaluation protocol of the published results to compare with."""
     episodic_life: bool | None = None
     """In training, do not bootstrap past a lost life; the game continues. null follows the protocol."""
-    frame_skip: int = 4
+    frame_skip: int = setting(4, at_least=1, largest=10_000)
     """Frames per action; the observation is the pixel-wise maximum of the last two."""
-    frame_stack: int = 4
+    frame_stack: int = setting(4, at_least=1, largest=10_000)
     """Number of most recent observations that are stacked into one."""
     full_action_space: bool = False
     """Use all 18 joystick actions instead of only those that the game uses."""
-    reward_clip: float | None = 1.0
+    reward_clip: float | None = setting(1.0, above=0)
     """Clip the scaled rewards that the agent learns from to [-reward_clip, reward_clip]; reported returns are
     not clipped. null disables clipping."""
-
-    def __post_init__(self) -> None:
-        """Validate the settings; raises UserError."""
-        super().__post_init__()
-        for name in ("frame_skip", "frame_stack"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"env.{name} must be at least 1, got {value}")
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """Return a new game; it reports lost lives only in training.

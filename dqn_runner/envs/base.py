@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, cast
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import gymnasium
+from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import EnvSpec
 
 Env = Any
@@ -42,29 +42,22 @@ Vectorization = Enum("Vectorization", {"sync": "sync", "async": "async"})
 class EnvConfig:
     """Settings that every environment has."""
 
-    num_envs: int = 1
+    num_envs: int = setting(1, at_least=1, largest=100_000)
     """Number of copies of the environment that are stepped together."""
     vectorization: Vectorization = Vectorization["sync"]
     """`sync` steps the copies one after the other; `async` in parallel, each in a separate process, for slow
     environments."""
     reward_threshold: float | None = None
     """The mean return at which the task counts as solved; the default of `trainer.target_return`."""
-    reward_scale: float = 1.0
+    reward_scale: float = setting(1.0, above=0)
     """Factor on the rewards that the agent learns from; reported returns are not scaled."""
-    reward_clip: float | None = None
+    reward_clip: float | None = setting(None, above=0)
     """Clip the scaled rewards that the agent learns from to [-reward_clip, reward_clip]; reported returns are
     not clipped. null disables clipping."""
     normalize_observations: bool = False
     """Normalise observations with their running mean and standard deviation before the network."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings; raises UserError."""
-        if self.num_envs < 1:
-            raise UserError(f"env.num_envs must be at least 1, got {self.num_envs}")
-        for name in ("reward_scale", "reward_clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"env.{name} must be a positive number, got {value}")
+    __post_init__ = check_settings
 
     def learning_reward(self, reward: float) -> float:
         """Return the reward scaled, then clipped to [-reward_clip, reward_clip]."""

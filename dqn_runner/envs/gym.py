@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module, import_object
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import setting
 from dqn_runner.envs.base import Env, EnvConfig
 from dqn_runner.envs.minatar import clear_last_action_on_reset
 
@@ -32,15 +34,9 @@ class GymEnv(EnvConfig):
     and concatenated into one float32 vector."""
     flatten_observation: bool = False
     """Flatten any observation into one vector; a Discrete observation becomes one-hot."""
-    frame_stack: int = 1
+    frame_stack: int = setting(1, at_least=1, largest=10_000)
     """Stack this many of the last observations along a new first axis: [height, width] becomes
     [frames, height, width]."""
-
-    def __post_init__(self) -> None:
-        """Validate the settings; raises UserError."""
-        super().__post_init__()
-        if self.frame_stack < 1:
-            raise UserError(f"env.frame_stack must be at least 1, got {self.frame_stack}")
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """Return a new environment, wrapped as set; with `render`, `env.render()` returns RGB frames.
@@ -82,7 +78,7 @@ class GymEnv(EnvConfig):
             try:
                 return gymnasium.make(name if ":" in self.id else self.id, disable_env_checker=True, **kwargs)
             except gymnasium.error.Error as error:
-                raise UserError(f"env.id={self.id}: {error}") from error
+                raise UserError(f"env.id={self.id}: {_explained(self.id, error)}") from error
 
         return make
 
@@ -104,3 +100,15 @@ def is_own_env(env_id: str) -> bool:
         spec for known, spec in gymnasium.registry.items() if env_id in (known, known.rpartition("-v")[0])
     ]
     return all(str(spec.entry_point).startswith("gymnasium.envs.") for spec in specs)
+
+
+def _explained(env_id: str, error: Exception) -> str:
+    """Gymnasium's message, with the extra of this package that installs what it lacks."""
+    text = " ".join(str(error).split())
+    if game := re.fullmatch(r"(?:ALE/)?(\w+?)(?:NoFrameskip)?-v[45]", env_id):
+        return f"{text.partition('.')[0]}; Atari games are env=atari env.game={game[1]}"
+    extras = {"box2d": "box2d", "pygame": "render", "classic-control": "render", "minatar": "minatar"}
+    for word, extra in extras.items():
+        if "not installed" in text and word in text.lower():
+            return f"it needs a package that is not installed; pip install 'dqn_runner[{extra}]'"
+    return text

@@ -8,6 +8,7 @@ from typing import Any
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import setting
 from dqn_runner.envs.base import Env, EnvConfig
 
 
@@ -21,7 +22,7 @@ class MinAtar(EnvConfig):
     """Name of the game: asterix, breakout, freeway, seaquest or space_invaders."""
     minimal_actions: bool = True
     """Use only the actions that affect the game (v1); false uses all six (v0), as in the paper."""
-    sticky_action_prob: float = 0.1
+    sticky_action_prob: float = setting(0.1, at_least=0, at_most=1)
     """Probability that the game repeats the last action instead of the chosen one."""
     difficulty_ramping: bool = True
     """Make the game faster over time."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import check_settings
 from dqn_runner.core.state import State
 from dqn_runner.loggers.base import Logger
 from dqn_runner.loggers.text_log import TextLog, format_record
@@ -24,6 +25,8 @@ class Console:
 
     progress_bar: bool = True
     """False prints plain lines on a terminal too."""
+
+    __post_init__ = check_settings
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
         """Open the console of this process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import check_settings
 from dqn_runner.core.state import State
 from dqn_runner.loggers.base import Logger
 
@@ -26,44 +28,56 @@ class WandbMode(Enum):
 class Wandb:
     """Weights & Biases; one W&B run per run directory, which a resume continues."""
 
-    project: str = "dqn_runner"
-    """W&B project."""
+    project: str | None = None
+    """W&B project; null: WANDB_PROJECT, else `dqn_runner`."""
     entity: str | None = None
-    """W&B user or team; null selects the default one."""
+    """W&B user or team; null: WANDB_ENTITY, else the default one."""
     name: str | None = None
-    """Name of the W&B run; null selects the name of the run directory."""
+    """Name of the W&B run; null: WANDB_NAME, else the name of the run directory."""
     group: str | None = None
-    """W&B group; null puts the runs of a sweep into one group."""
+    """W&B group; null: WANDB_RUN_GROUP, else one group for the runs of a sweep."""
     tags: list[str] = field(default_factory=list[str])
-    """Tags of the W&B run."""
-    mode: WandbMode = WandbMode.online
-    """`offline` writes into the run directory; upload it later with `wandb sync`."""
+    """Tags of the W&B run; without any, WANDB_TAGS."""
+    mode: WandbMode | None = None
+    """null: WANDB_MODE, else `online`. `offline` writes into the run directory, or WANDB_DIR; upload it later
+    with `wandb sync`."""
+
+    __post_init__ = check_settings
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
         """Open a W&B run; without a connection or an API key, log a warning and store it offline."""
         import wandb
 
+        quiet: dict[str, Any] = {"console": "off", "silent": True, "init_timeout": 30}
         arguments: dict[str, Any] = {
-            "project": self.project,
+            "project": self.project or _unless_set("WANDB_PROJECT", "dqn_runner"),
             "entity": self.entity,
-            "name": self.name or info.name,
-            "group": self.group or info.group,
-            "tags": self.tags,
+            "name": self.name or _unless_set("WANDB_NAME", info.name),
+            "group": self.group or _unless_set("WANDB_RUN_GROUP", info.group),
+            "tags": self.tags or None,
             "config": dict(info.config),
-            "dir": str(run_dir),
+            "dir": _unless_set("WANDB_DIR", str(run_dir)),
             "id": None if state is None else state["id"],
             "resume": "allow",
-            "settings": wandb.Settings(console="off", silent=True, init_timeout=30),
+            "settings": wandb.Settings(
+                **{key: value for key, value in quiet.items() if _unless_set(f"WANDB_{key.upper()}", True)}
+            ),
         }
+        mode = self.mode.value if self.mode else _unless_set("WANDB_MODE", "online")
         try:
-            run = wandb.init(**arguments, mode=self.mode.value)
+            run = wandb.init(**arguments, mode=mode)
         except Exception as error:
-            if self.mode is WandbMode.offline:
+            if (mode or os.environ["WANDB_MODE"]) == "offline":
                 raise
             reason = str(error).partition("\n")[0]
             log.warning("Weights & Biases cannot be reached (%s); the run is stored offline", reason)
             run = wandb.init(**arguments, mode="offline")
         return _Wandb(run)
+
+
+def _unless_set(variable: str, value: Any) -> Any:
+    """`value`, or None if the environment variable is set: W&B takes it from there."""
+    return None if os.environ.get(variable) else value
 
 
 class _Wandb:

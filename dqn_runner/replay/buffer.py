@@ -156,9 +156,3 @@ def build_replay(
     """Create an empty replay whose sampler draws from the ring buffer passed to `make_sampler`."""
     storage = make_storage(capacity, spec, num_envs, n_step)
     return ReplayBuffer(storage, NStepAccumulator(num_envs, gamma, n_step), make_sampler(storage.ring))
-
-
-def check_capacity(capacity: int) -> None:
-    """Raise a UserError if `capacity` is below 1."""
-    if capacity < 1:
-        raise UserError(f"agent.replay.capacity must be at least 1, got {capacity}")

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dqn_runner.core.exceptions import DivergedError, UserError
+from dqn_runner.core.exceptions import DivergedError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import check_settings, setting, within_budget
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec, IntArray
 from dqn_runner.replay import storage, sum_tree
-from dqn_runner.replay.buffer import Replay, build_replay, check_capacity
+from dqn_runner.replay.buffer import Replay, build_replay
 from dqn_runner.replay.ring_buffer import RingBuffer
 from dqn_runner.replay.storage import DiskUsage
 from dqn_runner.replay.sum_tree import SumTree
+
+_BETA_STEPS = 100_000
 
 
 @option("agent/replay", "prioritized")
@@ -23,27 +26,19 @@ from dqn_runner.replay.sum_tree import SumTree
 class PrioritizedReplay:
     """Proportional prioritization: large TD errors are drawn more often (Schaul et al. 2016)."""
 
-    capacity: int = 50_000
+    capacity: int = setting(50_000, at_least=1)
     """Maximum number of transitions; new ones replace the oldest."""
-    alpha: float = 0.6
+    alpha: float = setting(0.6, at_least=0, at_most=1)
     """Exponent of priorities: a transition's probability is proportional to (|delta| + eps)**alpha."""
-    beta: float = 0.4
+    beta: float = setting(0.4, at_least=0, at_most=1)
     """Initial exponent of the importance weights (N P)**-beta; it grows linearly to 1."""
-    beta_steps: int = 100_000
-    """Env steps until beta is 1; usually the length of the run."""
-    eps: float = 1e-6
+    beta_steps: int | None = within_budget(_BETA_STEPS, share=1.0)
+    """Env steps until beta is 1, usually the length of the run; null: 100,000, but at most
+    trainer.max_steps."""
+    eps: float = setting(1e-6, above=0)
     """Added to |delta|, so that transitions without a TD error can still be drawn."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings: no priority may be 0 or undefined."""
-        check_capacity(self.capacity)
-        for name in ("alpha", "beta"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise UserError(f"agent.replay.{name} must be between 0 and 1, got {value}")
-        if self.beta_steps < 1:
-            raise UserError(f"agent.replay.beta_steps must be at least 1, got {self.beta_steps}")
-        if not 0 < self.eps < float("inf"):
-            raise UserError(f"agent.replay.eps must be a number above 0, got {self.eps}")
+    __post_init__ = check_settings
 
     def num_bytes(self, spec: EnvSpec) -> int:
         """Memory of a full replay in bytes."""
@@ -60,7 +55,9 @@ class PrioritizedReplay:
         """Create an empty replay for transitions of `spec`, which draws with `rng`."""
 
         def make_sampler(ring: RingBuffer) -> PrioritizedSampler:
-            return PrioritizedSampler(ring, rng, self.alpha, self.beta, self.beta_steps, self.eps)
+            return PrioritizedSampler(
+                ring, rng, self.alpha, self.beta, self.beta_steps or _BETA_STEPS, self.eps
+            )
 
         return build_replay(self.capacity, spec, num_envs, gamma, n_step, make_sampler)
 

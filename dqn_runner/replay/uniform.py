@@ -8,10 +8,11 @@ import numpy as np
 
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec, IntArray
 from dqn_runner.replay import storage
-from dqn_runner.replay.buffer import Replay, build_replay, check_capacity
+from dqn_runner.replay.buffer import Replay, build_replay
 from dqn_runner.replay.ring_buffer import RingBuffer
 from dqn_runner.replay.storage import DiskUsage
 
@@ -21,12 +22,10 @@ from dqn_runner.replay.storage import DiskUsage
 class UniformReplay:
     """Every stored transition has the same probability (Lin 1992; Mnih et al. 2015)."""
 
-    capacity: int = 50_000
+    capacity: int = setting(50_000, at_least=1)
     """Maximum number of transitions; new ones replace the oldest."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        check_capacity(self.capacity)
+    __post_init__ = check_settings
 
     def num_bytes(self, spec: EnvSpec) -> int:
         """Memory of a full replay in bytes."""

@@ -6,21 +6,29 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.log import log
 from dqn_runner.core.secrets import redact_argument
 from dqn_runner.io import json_io
 
 RUN = "run.json"
 """File name of the provenance of a run."""
+GIT_LIMIT = 2**20
+"""Bytes that are kept of each output of git, such as the diff."""
+GIT_SECONDS = 10.0
+"""After this time git is killed, and what it would have told is left out."""
 
 
 def record_session(
@@ -45,15 +53,15 @@ def record_session(
         {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": [sys.executable, *map(redact_argument, sys.orig_argv[1:])],
-            "directory": str(Path.cwd()),
+            "directory": _recorded(os.getcwd),
             "overrides": list(overrides),
             "changes": list(changes),
             "notices": list(notices),
             "config_hash": config_hash(config),
             "seeds": {"run": config["seed"], "evaluation": "common to all runs"},
-            "git": git_state(Path.cwd()),
-            "packages": _packages(),
-            "hardware": _hardware(),
+            "git": _recorded(_git_state_here),
+            "packages": _recorded(_packages),
+            "hardware": _recorded(_hardware),
         }
     )
     json_io.write_json(path, {"config": config, "sessions": sessions})
@@ -71,47 +79,104 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def git_state(directory: Path) -> dict[str, Any] | None:
-    """Commit, diff and untracked files of the repository of `directory`; None without one or without git."""
+    """Commit, diff and untracked files of the repository of `directory`; None without one or without git.
 
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(directory), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
-
-    try:
-        commit = git("rev-parse", "HEAD").strip()
-        return {
-            "commit": commit,
-            "diff": git("diff", "HEAD"),
-            "untracked": git("ls-files", "--others", "--exclude-standard").splitlines(),
-        }
-    except (OSError, subprocess.SubprocessError):
+    What git cannot tell, such as the commit of an empty repository, is None. Bytes that are not UTF-8 are
+    escaped, and an output of more than GIT_LIMIT bytes is cut.
+    """
+    if _git(directory, "rev-parse", "--git-dir") is None:
         return None
+    commit = _git(directory, "rev-parse", "--verify", "HEAD")
+    untracked = _git(directory, "ls-files", "-z", "--others", "--exclude-standard")
+    return {
+        "commit": commit and commit.strip(),
+        "diff": _git(directory, "diff", "--no-ext-diff", "--no-textconv", "HEAD"),
+        "untracked": None if untracked is None else untracked.rstrip("\0").split("\0") if untracked else [],
+    }
+
+
+def _git_state_here() -> dict[str, Any] | None:
+    return git_state(Path.cwd())
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    """The output of git; None if it is missing, fails, or takes longer than GIT_SECONDS."""
+    command = ["git", "--no-pager", "-C", str(directory), *arguments]
+    variables = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=variables,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            timer = threading.Timer(GIT_SECONDS, _kill, [process])
+            timer.start()
+            try:
+                output = process.stdout.read(GIT_LIMIT + 1)
+                cut = len(output) > GIT_LIMIT
+                if cut:
+                    _kill(process)
+                process.wait()
+            finally:
+                timer.cancel()
+    except OSError:
+        return None
+    if cut:
+        return output[:GIT_LIMIT].decode(errors="backslashreplace") + f"\n[cut after {GIT_LIMIT} bytes]"
+    return output.decode(errors="backslashreplace") if process.returncode == 0 else None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill git together with what it started, which would keep its output open."""
+    if not hasattr(os, "killpg"):
+        process.kill()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _packages() -> dict[str, str]:
     """Versions of the installed packages; the metadata of each package is parsed once."""
     found = [(each["Name"], each["Version"]) for each in (d.metadata for d in distributions())]
-    return dict(sorted(found, key=lambda package: package[0].lower()))
+    named = [(str(name), str(version)) for name, version in found if name]
+    return dict(sorted(named, key=lambda package: package[0].lower()))
 
 
 def _hardware() -> dict[str, Any]:
     return {
-        "host": socket.gethostname(),
+        "host": _recorded(socket.gethostname),
         "pid": os.getpid(),
-        "platform": platform.platform(),
+        "platform": _recorded(platform.platform),
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": _recorded(_processor),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "gpus": _recorded(_gpus),
     }
+
+
+def _gpus() -> list[str]:
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
 def _processor() -> str:
     """Model name of the processor, which neither psutil nor, on Linux, `platform` provides."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def _recorded(find: Callable[[], Any]) -> Any:
+    """What `find` returns; None, and a warning, if it raises: what is only noted down never stops a run."""
+    try:
+        return find()
+    except Exception as error:
+        log.warning("run.json lacks what %s gives: %s: %s", find.__name__, type(error).__name__, error)
+        return None

@@ -94,9 +94,10 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
             process.wait()
     progress = _progress(directory, plan.job.agent.learning_starts)
     if len(progress) < 2:
+        printed = output.read_text(encoding="utf-8", errors="replace").strip()
         raise UserError(
             f"the calibration run logged too little in {CALIBRATION_SECONDS:g} s to measure its speed; "
-            f"choose a smaller trainer.log_frequency. Its output: {output.read_text().strip()[-500:]}"
+            f"choose a smaller trainer.log_frequency. Its output: {printed[-500:]}"
         )
     (early, first), (late, last) = progress[0], progress[-1]
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
@@ -106,7 +107,7 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
 def _progress(directory: Path, learning_starts: int) -> list[tuple[float, float]]:
     """Elapsed seconds and the share of the budget used, for each log record since learning started."""
     path = directory / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     records: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
     timed = [r for r in records if "time/eta" in r and r["step"] >= learning_starts]
     return [(r["time/elapsed"], r["time/elapsed"] / (r["time/elapsed"] + r["time/eta"])) for r in timed]

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.config.overrides import written_overrides
-from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, to_plain_config
+from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, fit_defaults, to_plain_config
 from dqn_runner.config.secret_arguments import STORAGE, move_to_environment
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.secrets import has_password
@@ -79,6 +79,7 @@ def make_plan(
     if chosen:
         without = loader.load_configuration(hydra.job.config_name, [*space.fixed, *proposal], RunMode.RUN)
         _reject_settings_of_search(chosen[0], job, without)
+    fit_defaults(job)
     trainer = job.trainer
     settings.check_budget(
         trainer.max_steps if trainer.frequency_unit.name == "steps" else trainer.max_episodes

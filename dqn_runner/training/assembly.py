@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import EnvPart
@@ -12,6 +13,7 @@ from dqn_runner.replay.buffer import Replay
 from dqn_runner.training.collector import Collector
 from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluator
+from dqn_runner.training.resources import format_bytes
 
 
 def make_collector(
@@ -37,4 +39,11 @@ def make_evaluator(env: EnvPart, config: TrainingConfig) -> Evaluator:
 def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:
     """An empty replay buffer for transitions of `num_envs` environments of shapes `spec`."""
     rng = stream(agent.seed, "replay")
-    return agent.replay.build(spec, num_envs, agent.gamma, agent.n_step, rng)
+    try:
+        return agent.replay.build(spec, num_envs, agent.gamma, agent.n_step, rng)
+    except MemoryError as error:
+        size = format_bytes(agent.replay.num_bytes(spec))
+        raise UserError(
+            f"agent.replay.capacity={agent.replay.capacity} needs {size} of memory, which this machine does "
+            "not have; choose a smaller capacity"
+        ) from error

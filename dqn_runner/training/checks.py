@@ -48,9 +48,9 @@ def _replay(agent: DQNConfig, env: EnvSpec, memory: int) -> list[str]:
         problems.append(
             f"agent.batch_size={agent.batch_size} is larger than agent.replay.capacity={capacity}"
         )
-    if agent.learning_starts > capacity:
+    if agent.warmup_steps > capacity:
         problems.append(
-            f"agent.learning_starts={agent.learning_starts} is larger than agent.replay.capacity={capacity}: "
+            f"agent.learning_starts={agent.warmup_steps} is larger than agent.replay.capacity={capacity}: "
             "the first transitions would be overwritten before the first update"
         )
     available = available_memory()
@@ -68,9 +68,9 @@ def _budget(agent: DQNConfig, trainer: TrainingConfig) -> list[str]:
     problems: list[str] = []
     if trainer.max_steps is None:
         return problems
-    if agent.learning_starts >= trainer.max_steps:
+    if agent.warmup_steps >= trainer.max_steps:
         problems.append(
-            f"agent.learning_starts={agent.learning_starts} is not below trainer.max_steps="
+            f"agent.learning_starts={agent.warmup_steps} is not below trainer.max_steps="
             f"{trainer.max_steps}: no update would be made"
         )
     durations: dict[str, int] = {

@@ -7,6 +7,7 @@ from enum import Enum
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import check_settings, setting
 
 
 class FrequencyUnit(Enum):
@@ -23,27 +24,27 @@ class TrainingConfig:
 
     frequency_unit: FrequencyUnit = FrequencyUnit.episodes
     """What the three frequencies count: training episodes, or env steps."""
-    max_episodes: int | None = 50_000
+    max_episodes: int | None = setting(50_000, at_least=1)
     """Stop after this many training episodes; null for no limit."""
-    max_steps: int | None = None
+    max_steps: int | None = setting(None, at_least=1)
     """Stop after this many env steps; null for no limit. The budget reached first ends the run."""
-    max_steps_per_episode: int | None = 1_000
+    max_steps_per_episode: int | None = setting(1_000, at_least=1)
     """Truncate longer episodes, in training and evaluation; null leaves it to the env."""
-    eval_frequency: int = 100
+    eval_frequency: int = setting(100, at_least=1)
     """Episodes or steps from one evaluation to the next."""
-    eval_episodes: int = 10
+    eval_episodes: int = setting(10, at_least=1)
     """Episodes of one evaluation, with the same seeds each time."""
-    checkpoint_frequency: int = 500
+    checkpoint_frequency: int = setting(500, at_least=1)
     """Episodes or steps from one numbered checkpoint to the next."""
-    keep_last: int = 3
+    keep_last: int = setting(3, at_least=0)
     """Number of numbered checkpoints to keep; best.pt and latest.pt are always kept."""
-    log_frequency: int = 10
+    log_frequency: int = setting(10, at_least=1)
     """Episodes or steps from one log line to the next."""
     early_stopping: bool = True
     """Stop after `patience` evaluations without an improvement."""
-    patience: int = 50
+    patience: int = setting(50, at_least=1)
     """Evaluations in a row without an improvement of at least `min_delta`."""
-    min_delta: float = 0.0
+    min_delta: float = setting(0.0, at_least=0)
     """Smallest improvement of the mean return that resets `patience`; with 0, any improvement does."""
     retry_env: bool = True
     """Create an environment that raises again, once, and recover its episode from its seed and actions."""
@@ -52,22 +53,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        self.frequency_unit = FrequencyUnit(self.frequency_unit)
-        names = (
-            "eval_frequency",
-            "eval_episodes",
-            "checkpoint_frequency",
-            "log_frequency",
-            "patience",
-        )
-        for name in (*names, "max_episodes", "max_steps", "max_steps_per_episode"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"trainer.{name} must be at least 1, got {value}")
+        check_settings(self)
         if self.max_episodes is None and self.max_steps is None:
             raise UserError("the run would never end; set trainer.max_episodes or trainer.max_steps")
-        if self.keep_last < 0 or self.min_delta < 0:
-            raise UserError("trainer.keep_last and trainer.min_delta must not be negative")
 
     @property
     def total(self) -> int | None:

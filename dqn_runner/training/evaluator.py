@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import option
 from dqn_runner.core.rng import stream
+from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import Array, IntArray
 from dqn_runner.envs.base import Env, spec_of
 
@@ -19,17 +19,14 @@ from dqn_runner.envs.base import Env, spec_of
 class EvaluatorConfig:
     """How mode=eval evaluates a checkpoint."""
 
-    episodes: int = 100
+    episodes: int = setting(100, at_least=1)
     """Number of greedy episodes."""
-    seed: int = 0
+    seed: int = setting(0, at_least=0, below=2**63)
     """Selects the fixed set of evaluation episodes."""
     video: bool = False
     """Record the first episode as a GIF; the environment must support rendering."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        if self.episodes < 1:
-            raise UserError(f"evaluator.episodes must be at least 1, got {self.episodes}")
+    __post_init__ = check_settings
 
 
 Policy = Callable[[Array], IntArray]

@@ -47,7 +47,7 @@ class ExperienceLoop:
 
         Raises DivergedError if an update gives numbers that are not finite.
         """
-        previous, learning_starts = self.step, self._agent.config.learning_starts
+        previous, learning_starts = self.step, self._agent.config.warmup_steps
         self._collect(max_steps or _UNLIMITED, max_episodes or _UNLIMITED)
         if self.step < learning_starts or len(self._replay) == 0:
             return

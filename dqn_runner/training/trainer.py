@@ -14,6 +14,7 @@ from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, NoRoom
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.registry import to_plain
+from dqn_runner.core.settings import fit_to_budget
 from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.user_env import as_part
@@ -59,6 +60,7 @@ class Trainer:
         evaluation that is due. Raises UserError for settings that do not fit each other or the environment.
         """
         part = as_part(env, eval_env)
+        agent.config = fit_to_budget(agent.config, config.max_steps)
         self.agent = agent
         self.config = config
         self.output_dir = Path(output_dir)

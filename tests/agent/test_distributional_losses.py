@@ -16,7 +16,6 @@ from dqn_runner.agent.losses.categorical import Categorical
 from dqn_runner.agent.losses.implicit_quantile import ImplicitQuantile
 from dqn_runner.agent.losses.quantile import Quantile, quantile_huber
 from dqn_runner.agent.losses.targets import DoubleTarget, MaxTarget, MunchausenTarget
-from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import LossOutput, Transition
 from tests.support.tables import lookup, random_transitions, step
 
@@ -404,26 +403,3 @@ def test_every_output_of_a_distributional_loss_is_one_number_per_sample(
         for name, value in alone._asdict().items():
             assert value.shape == (1,), name
             assert_close(getattr(together, name)[i : i + 1], value)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Categorical(num_atoms=1), "num_atoms of at least 2.*num_atoms=1"),
-        (lambda: Categorical(v_min=1.0, v_max=1.0), "a finite v_min below v_max.*v_min=1.0, v_max=1.0"),
-        (lambda: Categorical(v_max=math.inf), "v_max=inf"),
-        (lambda: Categorical(v_min=math.nan), "v_min=nan"),
-        (lambda: Quantile(num_quantiles=0), r"agent\.loss\.num_quantiles must be at least 1, got 0"),
-        (lambda: Quantile(kappa=0.0), r"agent\.loss\.kappa must be a positive number, got 0\.0"),
-        (lambda: ImplicitQuantile(kappa=math.nan), r"agent\.loss\.kappa must be a positive number, got nan"),
-        (lambda: ImplicitQuantile(num_tau_samples=0), "num_tau_samples must be at least 1, got 0"),
-        (
-            lambda: ImplicitQuantile(num_tau_prime_samples=0),
-            "num_tau_prime_samples must be at least 1, got 0",
-        ),
-        (lambda: ImplicitQuantile(num_quantile_samples=0), "num_quantile_samples must be at least 1, got 0"),
-    ],
-)
-def test_invalid_loss_options_are_rejected(make: Callable[[], Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        make()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dqn_runner.agent.exploration import Boltzmann, EpsilonGreedy, Exploration, Greedy
-from dqn_runner.agent.schedules import Constant, Linear
+from dqn_runner.agent.schedules import Constant, Exponential, Linear, Schedule
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.rng import stream
 from dqn_runner.core.types import FloatArray, IntArray
@@ -164,5 +164,23 @@ def test_the_temperature_follows_its_schedule() -> None:
 
 @pytest.mark.parametrize("schedule", [Constant(value=-0.1), Linear(start=1.0, end=-0.1), Linear(start=-0.1)])
 def test_a_temperature_below_zero_is_rejected(schedule: Constant | Linear) -> None:
-    with pytest.raises(UserError, match=r"^agent\.exploration\.schedule must give .* 0 or more, not -0\.1$"):
+    with pytest.raises(
+        UserError, match=r"^agent\.exploration\.schedule\.\w+ must be a temperature of at least 0, got -0\.1$"
+    ):
         Boltzmann(schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "name", "value"),
+    [
+        (Linear(start=1.05), "start", "1.05"),
+        (Linear(end=-0.01), "end", "-0.01"),
+        (Linear(start=0.5, end=1.5), "end", "1.5"),
+        (Exponential(end=-0.1), "end", "-0.1"),
+        (Constant(value=2.0), "value", "2"),
+    ],
+)
+def test_an_epsilon_that_is_no_probability_is_rejected(schedule: Schedule, name: str, value: str) -> None:
+    message = rf"^agent\.exploration\.schedule\.{name} must be an epsilon between 0 and 1, got {value}$"
+    with pytest.raises(UserError, match=message):
+        EpsilonGreedy(schedule=schedule)

@@ -159,7 +159,7 @@ def test_pitfall_17b_rounding_in_the_projection_keeps_all_mass_within_the_suppor
 
 
 def test_pitfall_17b_a_support_of_zero_width_is_rejected() -> None:
-    with pytest.raises(UserError, match="v_min below v_max"):
+    with pytest.raises(UserError, match="v_min must be below v_max"):
         Categorical(v_min=1.0, v_max=1.0)
 
 

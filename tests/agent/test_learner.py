@@ -450,7 +450,7 @@ def test_the_target_network_changes_only_in_target_updates(tau: float) -> None:
     assert_close(agent.learner.target, initial + tau * (agent.learner.online - initial))
 
 
-@pytest.mark.parametrize("tau", [1.0, 0.1, 0.0])
+@pytest.mark.parametrize("tau", [1.0, 0.1])
 @pytest.mark.parametrize("times", [0, 1, 2, 16])
 def test_several_target_updates_at_once_equal_the_same_updates_one_by_one(tau: float, times: int) -> None:
     config = DQNConfig(state_dim=OBS, action_dim=ACTIONS, tau=tau)
@@ -513,16 +513,15 @@ def test_a_state_of_another_network_is_rejected() -> None:
     ("setting", "value", "bounds"),
     [
         ("learning_starts", -1, "at least 0"),
-        ("max_grad_norm", -0.5, "at least 0"),
-        ("max_grad_norm", float("nan"), "at least 0"),
-        ("learning_rate", -1e-3, "at least 0"),
+        ("max_grad_norm", 0.0, "above 0"),
+        ("learning_rate", 0.0, "above 0"),
         ("n_step", 0, "at least 1"),
         ("batch_size", 0, "at least 1"),
         ("train_every", 0, "at least 1"),
         ("gradient_steps", 0, "at least 1"),
         ("target_update_every", 0, "at least 1"),
         ("gamma", 1.01, "between 0 and 1"),
-        ("tau", -0.1, "between 0 and 1"),
+        ("tau", 0.0, "above 0 and at most 1"),
     ],
 )
 def test_agent_options_outside_their_bounds_are_rejected(setting: str, value: float, bounds: str) -> None:
@@ -531,5 +530,5 @@ def test_agent_options_outside_their_bounds_are_rejected(setting: str, value: fl
 
 
 def test_agent_options_at_their_bounds_are_accepted() -> None:
-    DQNConfig(learning_starts=0, max_grad_norm=None, learning_rate=0.0, gamma=1.0, tau=0.0)
-    DQNConfig(max_grad_norm=0.0, gamma=0.0, tau=1.0)
+    DQNConfig(learning_starts=0, max_grad_norm=None, gamma=1.0)
+    DQNConfig(gamma=0.0, tau=1.0)

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from dqn_runner import DQNAgent, DQNConfig, UserError
 from dqn_runner.agent.losses.q_learning import QLearning
+from dqn_runner.agent.networks import architectures
 from dqn_runner.agent.networks.architectures import Auto, Custom, ImpalaCnn, MinatarCnn, Mlp, NatureCnn
 from dqn_runner.agent.networks.base import Network
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
@@ -377,13 +378,6 @@ def test_auto_passes_its_options_to_the_chosen_network(shape: tuple[int, ...]) -
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Mlp(noisy_std=-0.1), "numbers of at least 0, got noisy_std=-0.1 and cosine_embedding_dim=0"),
-        (lambda: Mlp(noisy_std=math.nan), "noisy_std=nan"),
-        (lambda: Auto(cosine_embedding_dim=-1), "cosine_embedding_dim=-1"),
-        (
-            lambda: Mlp(hidden=[0]).build(EnvSpec((4,), 2), 1),
-            r"hidden must be at least 1 unit each, got \[0\]",
-        ),
         (lambda: ImpalaCnn(width=0.01).build(ATARI, 1), r"agent\.network\.width=0\.01 leaves no channels"),
         (lambda: ImpalaCnn().build(EnvSpec((4,), 2), 1), r"have shape \(4,\); use agent/network=mlp"),
     ],
@@ -681,7 +675,7 @@ def test_a_custom_network_is_found_by_its_import_path(
 
 
 @pytest.mark.parametrize(
-    "target", ["no_such_package.nets:Net", "torch.nn:NoSuchLayer", "torch.nn.NoSuchLayer", "Net", "???", ""]
+    "target", ["no_such_package.nets:Net", "torch.nn:NoSuchLayer", "torch.nn.NoSuchLayer", "Net", ""]
 )
 def test_an_import_path_that_cannot_be_imported_is_reported_with_its_setting(target: str) -> None:
     with pytest.raises(UserError) as error:
@@ -729,3 +723,42 @@ def test_linear_layers_are_initialised_like_those_of_torch(num_actions: int) -> 
         assert bound / 2 < values.abs().max() <= bound
         if len(values) > 100:
             assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+class _Tuple(torch.nn.Linear):
+    def forward(self, input: torch.Tensor) -> Any:
+        return (input,)
+
+
+def _raise(*_: Any) -> Any:
+    raise KeyError("units")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda *_: 3, "agent.network must make a torch.nn.Module, but made a int"),
+        (lambda *_: None, "but made a NoneType"),
+        (lambda *_: torch.nn.Linear, "but made Linear"),
+        (lambda *_: torch.nn.Flatten(), "agent.network made a Flatten without parameters to learn"),
+        (lambda *_: torch.nn.Linear(4, 3), "returns outputs of shape"),
+        (lambda *_: torch.nn.Linear(5, 2), "cannot take observations of shape"),
+        (lambda *_: torch.nn.Bilinear(4, 4, 2), "cannot take observations of shape"),
+        (lambda *_: _Tuple(4, 2), "agent.network returns a tuple; it must return a tensor"),
+        (_raise, "agent.network cannot be built: KeyError: 'units'"),
+        (lambda: torch.nn.Linear(4, 2), "agent.network cannot be built: TypeError: "),
+    ],
+)
+def test_a_custom_network_that_does_not_fit_is_rejected(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[..., Any], message: str
+) -> None:
+    monkeypatch.setattr(architectures, "import_object", lambda *_: make)
+    with pytest.raises(UserError) as error:
+        DQNAgent(DQNConfig(state_dim=4, action_dim=2, network=Custom(target="my_pkg.Net")))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("state_dim", [0, -1, "big", 4.0, True, [4, "x"], [[4]], (84, 0)])
+def test_a_state_dim_that_is_no_shape_is_rejected(state_dim: Any) -> None:
+    with pytest.raises(UserError, match=r"agent\.state_dim must be a length or an image shape"):
+        DQNAgent(DQNConfig(state_dim=state_dim, action_dim=2))

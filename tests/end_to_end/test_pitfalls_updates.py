@@ -92,7 +92,7 @@ def test_pitfall_08_soft_target_updates_per_env_step_do_not_depend_on_train_ever
     tau, steps = 0.05, 96
     settings = {"tau": tau, "target_update_every": target_update_every, "train_every": train_every}
     trainer = make_trainer(
-        tmp_path, Diaries(num_envs), steps, learning_starts=1, learning_rate=0.0, **settings
+        tmp_path, Diaries(num_envs), steps, learning_starts=1, learning_rate=1e-30, **settings
     )
     learner = trainer.agent.learner
     learner.target.add_(1.0)

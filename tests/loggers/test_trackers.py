@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dqn_runner.core.records import RunInfo
+from dqn_runner.loggers.wandb import Wandb, WandbMode
 from tests.conftest import BUDGET, run_cli
 
 
@@ -88,3 +91,81 @@ class TestWandb:
         assert "WARNING Weights & Biases" in (tmp_path / "run" / "logs" / "training.log").read_text()
         assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
         assert "best evaluation" in done.out
+
+
+class _FakeWandb:
+    """Records the arguments of `wandb.init`."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.unreachable = False
+
+    def init(self, **arguments: Any) -> Any:
+        self.calls.append(arguments)
+        if self.unreachable and arguments["mode"] == "online":
+            raise ConnectionError("no route")
+        return self
+
+    def Settings(self, **settings: Any) -> dict[str, Any]:  # noqa: N802, the name is that of wandb
+        return settings
+
+
+VARIABLES = {
+    "WANDB_PROJECT": "project",
+    "WANDB_NAME": "name",
+    "WANDB_RUN_GROUP": "group",
+    "WANDB_DIR": "dir",
+    "WANDB_MODE": "mode",
+    "WANDB_TAGS": "tags",
+    "WANDB_ENTITY": "entity",
+}
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> _FakeWandb:
+    for variable in (*VARIABLES, "WANDB_CONSOLE", "WANDB_SILENT", "WANDB_INIT_TIMEOUT"):
+        monkeypatch.delenv(variable, raising=False)
+    fake = _FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)  # pyright: ignore[reportArgumentType]
+    return fake
+
+
+INFO = RunInfo(name="run", group="sweep", unit="steps", total=1, config={}, metric_keys=())
+
+
+def test_wandb_gets_our_defaults_where_nothing_is_set(fake_wandb: _FakeWandb, tmp_path: Path) -> None:
+    Wandb().open(tmp_path, INFO, None)
+    (call,) = fake_wandb.calls
+    expected = ("dqn_runner", "run", "sweep", str(tmp_path), "online", None, None)
+    assert tuple(call[argument] for argument in VARIABLES.values()) == expected
+    assert call["settings"] == {"console": "off", "silent": True, "init_timeout": 30}
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_wandb_takes_from_the_environment_what_the_configuration_does_not_set(
+    fake_wandb: _FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "offline")
+    Wandb().open(tmp_path, INFO, None)
+    assert fake_wandb.calls[0][VARIABLES[variable]] is None, "None lets W&B read the variable"
+
+
+def test_the_configuration_of_wandb_precedes_the_environment(
+    fake_wandb: _FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "theirs")
+    monkeypatch.setenv("WANDB_SILENT", "false")
+    ours = Wandb(project="p", name="n", group="g", tags=["t"], entity="e", mode=WandbMode.offline)
+    ours.open(tmp_path, INFO, {"id": "abc"})
+    (call,) = fake_wandb.calls
+    assert [call[k] for k in ("project", "name", "group", "tags", "entity", "mode", "id", "resume")] == [
+        *("p", "n", "g", ["t"], "e", "offline", "abc", "allow")
+    ]
+    assert call["settings"] == {"console": "off", "init_timeout": 30}
+
+
+def test_a_wandb_that_cannot_be_reached_is_stored_offline(fake_wandb: _FakeWandb, tmp_path: Path) -> None:
+    fake_wandb.unreachable = True
+    Wandb().open(tmp_path, INFO, None)
+    assert [call["mode"] for call in fake_wandb.calls] == ["online", "offline"]

@@ -87,7 +87,12 @@ def test_an_agent_built_for_another_env_is_rejected() -> None:
 
 
 def test_all_incompatible_settings_are_listed_in_one_message() -> None:
-    agent = DQNConfig(batch_size=129, learning_starts=200, replay=UniformReplay(capacity=128))
+    agent = DQNConfig(
+        batch_size=129,
+        learning_starts=200,
+        replay=UniformReplay(capacity=128),
+        exploration=EpsilonGreedy(schedule=Linear(steps=101)),
+    )
     message = error_of(agent, TrainingConfig(max_steps=100))
     assert message.count("; ") >= 3
     for key in ("agent.batch_size", "agent.learning_starts", "agent.exploration.schedule"):
@@ -97,7 +102,12 @@ def test_all_incompatible_settings_are_listed_in_one_message() -> None:
 def test_the_program_rejects_incompatible_settings_before_it_writes_a_checkpoint(
     program: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    message = program("agent.replay.capacity=100", "trainer.max_steps=900", "hydra.run.dir=run").error
+    settings = (
+        "agent.replay.capacity=100",
+        "agent.learning_starts=1000",
+        "agent.exploration.schedule.steps=950",
+    )
+    message = program(*settings, "trainer.max_steps=900", "hydra.run.dir=run").error
     for key in ("agent.batch_size", "agent.learning_starts", "agent.exploration.schedule"):
         assert key in message
     assert not (tmp_path / "run" / "checkpoints").exists()

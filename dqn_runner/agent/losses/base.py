@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.types import LossOutput, QFunction, Transition
 
@@ -58,9 +57,3 @@ def gather_actions(outputs: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
     """Outputs [batch, actions, ...] of the actions [batch], as [batch, ...]."""
     index = action.view(-1, *[1] * (outputs.dim() - 1)).expand(-1, 1, *outputs.shape[2:])
     return outputs.gather(1, index).squeeze(1)
-
-
-def check_at_least(low: int, name: str, value: int) -> None:
-    """Raise a UserError if the setting `name` is below `low`."""
-    if value < low:
-        raise UserError(f"{name} must be at least {low}, got {value}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from dqn_runner.agent.losses.targets import Backup, MaxTarget
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
+from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import LossOutput, QFunction, Transition
 
 
@@ -19,20 +19,20 @@ from dqn_runner.core.types import LossOutput, QFunction, Transition
 class Categorical:
     """C51: a probability for each of fixed returns, learned by cross-entropy (Bellemare et al. 2017)."""
 
-    num_atoms: int = 51
+    num_atoms: int = setting(51, at_least=2, largest=100_000)
     """Number of atoms: evenly spaced returns that have a probability."""
-    v_min: float = -10.0
+    v_min: float = setting(-10.0, at_least=-1e30)
     """Lowest atom; lower returns are projected onto it."""
-    v_max: float = 10.0
+    v_max: float = setting(10.0, at_most=1e30)
     """Highest atom; higher returns are projected onto it."""
     target: Any = slot(MaxTarget)
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        if self.num_atoms < 2 or not -math.inf < self.v_min < self.v_max < math.inf:
+        check_settings(self)
+        if self.v_min >= self.v_max:
             raise UserError(
-                "agent.loss needs num_atoms of at least 2 and a finite v_min below v_max; got "
-                f"num_atoms={self.num_atoms}, v_min={self.v_min}, v_max={self.v_max}"
+                f"agent.loss.v_min must be below v_max, got v_min={self.v_min} and v_max={self.v_max}"
             )
 
     @property

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dqn_runner.agent.losses.base import action_values, check_at_least, gather_actions, split_by_action
-from dqn_runner.agent.losses.quantile import check_kappa, quantile_loss_output
+from dqn_runner.agent.losses.base import action_values, gather_actions, split_by_action
+from dqn_runner.agent.losses.quantile import quantile_loss_output
 from dqn_runner.agent.losses.targets import Backup, MaxTarget
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
+from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import LossOutput, QFunction, Transition
 
 
@@ -21,21 +22,17 @@ class ImplicitQuantile:
     The network needs agent.network.cosine_embedding_dim to take taus as inputs.
     """
 
-    num_tau_samples: int = 64
+    num_tau_samples: int = setting(64, at_least=1, largest=100_000)
     """Taus per sample for the online network (N)."""
-    num_tau_prime_samples: int = 64
+    num_tau_prime_samples: int = setting(64, at_least=1, largest=100_000)
     """Taus per sample for the target network (N')."""
-    num_quantile_samples: int = 32
+    num_quantile_samples: int = setting(32, at_least=1, largest=100_000)
     """Taus whose mean quantile is an action's value (K): random in learning, evenly spaced in acting."""
-    kappa: float = 1.0
+    kappa: float = setting(1.0, above=0)
     """Threshold of the quantile Huber loss: errors are squared up to it, linear beyond."""
     target: Any = slot(MaxTarget)
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        for name in ("num_tau_samples", "num_tau_prime_samples", "num_quantile_samples"):
-            check_at_least(1, f"agent.loss.{name}", getattr(self, name))
-        check_kappa(self.kappa)
+    __post_init__ = check_settings
 
     @property
     def outputs_per_action(self) -> int:

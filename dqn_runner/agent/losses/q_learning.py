@@ -10,6 +10,7 @@ from dqn_runner.agent.losses.base import gather_actions
 from dqn_runner.agent.losses.targets import Backup, MaxTarget
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
+from dqn_runner.core.settings import check_settings
 from dqn_runner.core.types import LossOutput, QFunction, Transition
 
 
@@ -30,6 +31,8 @@ class QLearning:
     error: TDError = TDError.huber
     """Loss of a TD error: `huber` is the clipped TD error of the Nature paper, `squared` its square."""
     target: Any = slot(MaxTarget)
+
+    __post_init__ = check_settings
 
     @property
     def outputs_per_action(self) -> int:

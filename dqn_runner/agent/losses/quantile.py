@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from dqn_runner.agent.losses.base import action_values, check_at_least, gather_actions, split_by_action
+from dqn_runner.agent.losses.base import action_values, gather_actions, split_by_action
 from dqn_runner.agent.losses.targets import Backup, MaxTarget
-from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
+from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import LossOutput, QFunction, Transition
 
 
@@ -19,16 +18,13 @@ from dqn_runner.core.types import LossOutput, QFunction, Transition
 class Quantile:
     """QR-DQN: the return's quantiles at midpoints of equal fractions (Dabney et al. 2018a, Algorithm 1)."""
 
-    num_quantiles: int = 200
+    num_quantiles: int = setting(200, at_least=1, largest=100_000)
     """Number of quantiles of each action's return."""
-    kappa: float = 1.0
+    kappa: float = setting(1.0, above=0)
     """Threshold of the quantile Huber loss: errors are squared up to it, linear beyond."""
     target: Any = slot(MaxTarget)
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        check_at_least(1, "agent.loss.num_quantiles", self.num_quantiles)
-        check_kappa(self.kappa)
+    __post_init__ = check_settings
 
     @property
     def outputs_per_action(self) -> int:
@@ -85,9 +81,3 @@ def quantile_huber(
         value = slope.mul_(error).mean(-1).sum(-1) / kappa
     linear = (gradient * quantiles).sum(-1)
     return value + (linear - linear.detach())
-
-
-def check_kappa(kappa: float) -> None:
-    """Raise a UserError if `kappa` is not a positive number."""
-    if not 0 < kappa < math.inf:
-        raise UserError(f"agent.loss.kappa must be a positive number, got {kappa}")

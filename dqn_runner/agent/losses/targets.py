@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from dqn_runner.agent.losses.base import ActionValues, gather_actions
-from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import Transition
 
 _GROUP = "agent/loss/target"
@@ -101,20 +100,14 @@ class MunchausenTarget:
     Vieillard et al. 2020, eq. 2. With n-step returns only the log-probability of the first action is added.
     """
 
-    alpha: float = 0.9
+    alpha: float = setting(0.9, at_least=0)
     """Weight of the log-probability that is added to the reward; 0 is soft DQN."""
-    temperature: float = 0.03
+    temperature: float = setting(0.03, above=0)
     """Temperature of the softmax policy; it also scales the entropy and the log-probability."""
-    floor: float = -1.0
+    floor: float = setting(-1.0, at_most=0)
     """Lower bound of the scaled log-probability."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        if not (0 < self.temperature < math.inf and self.floor <= 0 <= self.alpha < math.inf):
-            raise UserError(
-                "agent.loss.target needs a temperature above 0, a floor of at most 0 and an alpha of at "
-                f"least 0; got temperature={self.temperature}, floor={self.floor}, alpha={self.alpha}"
-            )
+    __post_init__ = check_settings
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dqn_runner.agent.networks.base import (
+    MOST_UNITS,
     Network,
     NetworkOptions,
     assemble,
@@ -20,6 +21,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_object
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option
+from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import EnvSpec
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ _GROUP = "agent/network"
 class Mlp(NetworkOptions):
     """Fully connected ReLU layers over the flattened observation."""
 
-    hidden: list[int] = field(default_factory=lambda: [120, 84])
+    hidden: list[int] = setting([120, 84], at_least=1, largest=MOST_UNITS)
     """Units of each hidden layer."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
@@ -47,9 +49,9 @@ class Mlp(NetworkOptions):
 class MinatarCnn(NetworkOptions):
     """One 3x3 convolution and one hidden layer, for small images (Young & Tian 2019, section 4)."""
 
-    channels: int = 16
+    channels: int = setting(16, at_least=1, largest=MOST_UNITS)
     """Channels of the convolution."""
-    hidden: int = 128
+    hidden: int = setting(128, at_least=1, largest=MOST_UNITS)
     """Units of the hidden layer."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
@@ -62,7 +64,7 @@ class MinatarCnn(NetworkOptions):
 class NatureCnn(NetworkOptions):
     """Three convolutions and a hidden layer, for 84x84 images (Mnih et al. 2015, Methods)."""
 
-    hidden: int = 512
+    hidden: int = setting(512, at_least=1, largest=MOST_UNITS)
     """Units of the hidden layer."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
@@ -76,11 +78,11 @@ class NatureCnn(NetworkOptions):
 class ImpalaCnn(NetworkOptions):
     """Fifteen convolutions in residual blocks, and a hidden layer (Espeholt et al. 2018, figure 3)."""
 
-    width: float = 1.0
+    width: float = setting(1.0, above=0, at_most=1000)
     """Multiplies the channels 16, 32 and 32; 2 in Beyond the Rainbow (Clark et al. 2024)."""
     spectral_norm: bool = False
     """Divide the kernels of residual blocks by their largest singular value (Clark et al. 2024)."""
-    hidden: int = 256
+    hidden: int = setting(256, at_least=1, largest=MOST_UNITS)
     """Units of the hidden layer."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
@@ -106,6 +108,8 @@ class Custom:
     """Import path, `my_pkg.my_module:MyNet` or `my_pkg.my_module.MyNet`."""
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     """Keyword arguments for the target."""
+
+    __post_init__ = check_settings
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
         """The user's module; it maps [batch, *obs_shape] to [batch, num_outputs]."""

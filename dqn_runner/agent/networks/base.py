@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import EnvSpec
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Params = list["torch.Tensor"]
 """The parameters of a network, in the order of its layers."""
+
+MOST_UNITS = 100_000
+"""Upper bound of the units of a layer."""
 
 
 class Network(Protocol):
@@ -51,20 +54,14 @@ class NetworkOptions:
     """Separate streams for state value and advantages, from the last hidden layer on (Wang 2016)."""
     noisy: bool = False
     """Noisy layers from the last hidden layer on (Fortunato 2018); use them with agent/exploration=greedy."""
-    noisy_std: float = 0.5
+    noisy_std: float = setting(0.5, at_least=0)
     """Initial standard deviation of noisy weights, times the square root of the number of inputs."""
     layer_norm: bool = False
     """Normalise hidden layers before their ReLU, and the output of each stage of residual blocks."""
-    cosine_embedding_dim: int = 0
+    cosine_embedding_dim: int = setting(0, at_least=0, largest=MOST_UNITS)
     """Number of cosines that embed taus, for agent/loss=implicit_quantile (64 in the paper); 0: no taus."""
 
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        if not 0 <= self.noisy_std < math.inf or self.cosine_embedding_dim < 0:
-            raise UserError(
-                "agent.network.noisy_std and agent.network.cosine_embedding_dim must be numbers of at least "
-                f"0, got noisy_std={self.noisy_std} and cosine_embedding_dim={self.cosine_embedding_dim}"
-            )
+    __post_init__ = check_settings
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:
@@ -118,8 +115,6 @@ def assemble(
     """A network of `features` [batch, size], `hidden` layers and a head, as `options` say."""
     from dqn_runner.agent.networks.modules import heads, layers
 
-    if any(units < 1 for units in hidden):
-        raise UserError(f"agent.network.hidden must be at least 1 unit each, got {hidden}")
     linear = layers.noisy_linear(options.noisy_std) if options.noisy else layers.plain_linear
     sizes = [size, *hidden]
     split = max(0, len(hidden) - 1)  # the last hidden layer belongs to the head

@@ -39,7 +39,7 @@ def write_best_config(
     """
     file = directory / "experiment" / f"{BEST_CONFIG}.yaml"
     head = "".join(f"# {' '.join(line.split())}\n" for line in ("@package _global_", *header))
-    if file.exists() and file.read_text().startswith(head):
+    if file.exists() and file.read_text(encoding="utf-8").startswith(head):
         return []
     ours = GlobalHydra.instance().config_loader()
     arguments = parse_arguments(list(command.flags))

@@ -1,0 +1,101 @@
+"""Frequent mistakes on the command line, found before Hydra reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+
+from dqn_runner.config.hydra_internals import is_flag
+from dqn_runner.config.other_names import FLAGS, what_to_write
+from dqn_runner.config.schema import RunConfig
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.registry import options, place_of
+
+_OPENING, _CLOSING = "[{(", "]})"
+_ONLY_MULTIRUN = {"hydra/sweeper": "a sweeper", "hydra/launcher": "a launcher"}
+
+
+def check_flags(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Reject a flag that Hydra does not have, as in `--seed 3`, with what to write instead."""
+    for flag in flags:
+        name, _, value = flag.lstrip("-").partition("=")
+        name = FLAGS.get(name, name) if not flag.startswith("--") else name
+        if flag.endswith((".yaml", ".yml")) and flags[0] in ("-c", "--cfg"):
+            raise UserError(f"-c {flag}: {what_to_write('config')}")
+        known = what_to_write(name) if name != "resume" else None
+        if not flag.startswith("-") or (is_flag(flag) and name not in ("config", "test", "resume")):
+            continue
+        given = value or next((token for token in overrides if "=" not in token), "VALUE")
+        meant = known or f"write {_full_key(name.replace('-', '_'), given)}={given}"
+        raise UserError(f"{flag} is not an option of this program; {meant}")
+
+
+def _full_key(name: str, value: str) -> str:
+    """The key of a setting that is given by its last name alone."""
+    if name == "env" and re.search(r"-v\d|[.:]", value):
+        return "env=gym env.id"
+    places = [place_of(cls) for cls in options() if name in {f.name for f in dataclasses.fields(cls)}]  # pyright: ignore[reportArgumentType]
+    is_root = name in {field.name for field in dataclasses.fields(RunConfig)}
+    return name if is_root or not places else f"{places[0]}.{name}"
+
+
+def check_tokens(tokens: Sequence[str]) -> None:
+    """Reject what is no override: blanks around `=` or in a list, a path or a word alone."""
+    for index, token in enumerate(tokens):
+        key, equals, value = token.partition("=")
+        if not key:
+            before = tokens[index - 1] if index else ""
+            meant = f"{before}={value or ''.join(tokens[index + 1 : index + 2])}"
+            write = f"{meant} without blanks" if before and "=" not in before else "key=value, as in seed=3"
+            raise UserError(f"'{token}': missing key; write {write}")
+        if equals and _depth(value) > 0 and value[0] in _OPENING:
+            _reject_blank_in_list(tokens[index:])
+        if not equals and not token.startswith("~"):
+            _reject_word(token, tokens[index - 1] if index else "", tokens[index + 1 : index + 2])
+
+
+def check_needs_multirun(overrides: Sequence[Override]) -> None:
+    """Reject a sweeper or a launcher in a command that makes one run, which would not use it."""
+    modes = [str(o.value()) for o in overrides if o.key_or_group == "hydra.mode"]
+    chosen = {o.key_or_group for o in overrides}
+    if modes or {"search", "study.trial"} & chosen:
+        return
+    for override in overrides:
+        what = _ONLY_MULTIRUN.get(override.key_or_group)
+        if what and override.value() != "basic":
+            raise UserError(
+                f"{override.input_line} chooses {what}, but this command makes one run; add -m, as in "
+                f"python -m dqn_runner -m {override.input_line} ..."
+            )
+
+
+def _reject_blank_in_list(tokens: Sequence[str]) -> None:
+    """The shell split a list at its blanks: name the whole list."""
+    whole = tokens[0]
+    for token in tokens[1:]:
+        if "=" in token.partition("{")[0] and not whole.endswith(","):
+            return
+        whole += token
+        if _depth(whole) == 0:
+            raise UserError(f"'{tokens[0]}' is only a part of a list; write it without blanks: {whole}")
+
+
+def _reject_word(token: str, before: str, after: Sequence[str]) -> None:
+    if after and after[0].startswith("="):
+        return  # the blank before `=` is reported for the next token
+    if before.endswith("="):
+        raise UserError(f"'{token}' is not an override; write {before}{token} without blanks")
+    if token.endswith(".pt") or Path(token).is_dir():
+        raise UserError(f"'{token}' is not an override; write resume={token} or mode=eval checkpoint={token}")
+    if token.endswith((".yaml", ".yml")):
+        raise UserError(f"'{token}' is not an override; {what_to_write('config')}")
+    meant = what_to_write(token) or f"write {f'{token}={after[0]}' if after else 'key=value, as in seed=3'}"
+    raise UserError(f"'{token}' is not an override; {meant}")
+
+
+def _depth(text: str) -> int:
+    return sum((character in _OPENING) - (character in _CLOSING) for character in text)
