@@ -15,7 +15,14 @@ from dqn_runner.checkpointing.checkpointer import LATEST
 from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.config.resume import AUTO, NEVER, Stored, read_stored, restore
-from dqn_runner.config.schema import Mode, RunConfig, apply_env_target, check_keys, to_plain_config
+from dqn_runner.config.schema import (
+    Mode,
+    RunConfig,
+    apply_env_target,
+    check_keys,
+    to_plain_config,
+    to_typed_config,
+)
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS
 
@@ -41,8 +48,6 @@ def make_job(cfg: DictConfig) -> Job:
 
     Raises UserError for unknown keys, and for a stored run that does not exist or does not fit.
     """
-    from hydra.utils import instantiate  # late: `--help` does without it
-
     hydra = HydraConfig.get()
     overrides = list(hydra.overrides.task)
     check_keys(cfg)
@@ -50,7 +55,7 @@ def make_job(cfg: DictConfig) -> Job:
     run_dir = Path(hydra.runtime.output_dir)
     stored = _find_stored(cfg, run_dir)
     changes = restore(cfg, stored, overrides) if stored else []
-    run: RunConfig = instantiate(cfg, _convert_="object")
+    run = to_typed_config(cfg)
     source = {
         "config": {key: value for key, value in to_plain_config(cfg).items() if key != "study"},
         "overrides": _without_session_keys(overrides),

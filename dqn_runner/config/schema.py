@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -107,6 +107,20 @@ def to_plain_config(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
     """
     tree = OmegaConf.to_container(cfg, resolve=resolve, enum_to_str=True)
     return to_public_names(tree)
+
+
+def to_typed_config(cfg: Mapping[str, Any]) -> RunConfig:
+    """The objects that a composed configuration describes.
+
+    Within the settings of a gym environment, a `_target_` is left to the environment part: a wrapper is built
+    with each environment.
+    """
+    from hydra.utils import instantiate  # late: `--help` does without it
+
+    tree = {str(key): value for key, value in cfg.items() if key != "hydra"}
+    if (env := cfg["env"]).get(TARGET) == import_path(GymEnv):
+        tree["env"] = OmegaConf.merge(OmegaConf.to_container(env, resolve=True), {"_recursive_": False})
+    return instantiate(tree, _convert_="object")
 
 
 def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:

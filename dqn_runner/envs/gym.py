@@ -12,6 +12,7 @@ from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.registry import option
 from dqn_runner.envs.base import Env, EnvConfig
 from dqn_runner.envs.minatar import clear_last_action_on_reset
+from dqn_runner.envs.wrapping import check_wrappers, wrap
 
 
 @option("env", "gym")
@@ -25,8 +26,9 @@ class GymEnv(EnvConfig):
     `my_pkg.envs.MyEnv`)."""
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     """Keyword arguments of the environment."""
-    wrappers: list[str] = field(default_factory=list[str])
-    """Import paths of Gymnasium wrappers, the innermost first."""
+    wrappers: list[Any] = field(default_factory=list[Any])
+    """Gymnasium wrappers, the innermost first: import paths, or mappings with the import path as `_target_`
+    and the arguments of the wrapper (`{_target_: gymnasium.wrappers.TimeLimit, max_episode_steps: 10}`)."""
     observation_keys: list[str] = field(default_factory=list[str])
     """Keys of a Dict observation to use. One key gives that entry unchanged; several entries are flattened
     and concatenated into one float32 vector."""
@@ -41,6 +43,7 @@ class GymEnv(EnvConfig):
         super().__post_init__()
         if self.frame_stack < 1:
             raise UserError(f"env.frame_stack must be at least 1, got {self.frame_stack}")
+        check_wrappers(self.wrappers)
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """Return a new environment, wrapped as set; with `render`, `env.render()` returns RGB frames.
@@ -56,9 +59,7 @@ class GymEnv(EnvConfig):
             raise UserError(f"env.id={self.id} does not accept env.kwargs={kwargs}: {error}") from error
         if type(env.unwrapped).__module__ == "minatar.gym":
             clear_last_action_on_reset(env.unwrapped)
-        for path in self.wrappers:
-            env = import_object(path, "env.wrappers")(env)
-        return self._with_observation_wrappers(env)
+        return self._with_observation_wrappers(wrap(env, self.wrappers))
 
     def _with_observation_wrappers(self, env: Env) -> Env:
         """Wrap `env` so that it selects, flattens and stacks observations, in this order."""

@@ -27,8 +27,10 @@ def make_worker(part: EnvPart) -> EnvWorker:
 
 
 def worker_factory(part: EnvPart) -> Callable[[], EnvWorker] | None:
-    """Return a function that makes workers of `part`; None for a UserEnv, whose object exists only once."""
-    return None if isinstance(part, UserEnv) else functools.partial(make_worker, part)
+    """Return a function that makes workers of `part`; None for a UserEnv that cannot be copied again."""
+    if not isinstance(part, UserEnv):
+        return functools.partial(make_worker, part)
+    return (lambda: LocalWorker(part.make_replacement())) if part.can_be_replaced else None
 
 
 class TruncatedEpisode(NamedTuple):

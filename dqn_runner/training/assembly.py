@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
+from dqn_runner.core.registry import to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import EnvPart
+from dqn_runner.envs.user_env import describe
 from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
+from dqn_runner.loggers.base import LoggerPart
+from dqn_runner.loggers.logger_group import default_loggers
+from dqn_runner.loggers.wandb import Wandb
 from dqn_runner.replay.buffer import Replay
 from dqn_runner.training.collector import Collector
 from dqn_runner.training.config import TrainingConfig
@@ -38,3 +46,16 @@ def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:
     """An empty replay buffer for transitions of `num_envs` environments of shapes `spec`."""
     rng = stream(agent.seed, "replay")
     return agent.replay.build(spec, num_envs, agent.gamma, agent.n_step, rng)
+
+
+def make_loggers(given: Mapping[str, LoggerPart] | None, config: TrainingConfig) -> dict[str, LoggerPart]:
+    """The loggers of a run by name, with Weights & Biases if the trainer is set to use it."""
+    loggers = default_loggers() if given is None else dict(given)
+    if config.use_wandb and "wandb" not in loggers:
+        loggers["wandb"] = Wandb()
+    return loggers
+
+
+def describe_source(agent: DQNAgent, config: TrainingConfig, env: EnvPart) -> dict[str, Any]:
+    """What the checkpoints of a script store so that the program can evaluate and resume its run."""
+    return {"agent": to_plain(agent.config), "trainer": to_plain(config), "env": describe(env)}

@@ -47,6 +47,8 @@ class TrainingConfig:
     """Smallest improvement of the mean return that resets `patience`; with 0, any improvement does."""
     retry_env: bool = True
     """Create an environment that raises again, once, and recover its episode from its seed and actions."""
+    use_wandb: bool = False
+    """Add Weights & Biases to the loggers, as `logging=[...,wandb]` does."""
     target_return: float | None = None
     """Stop when the mean return of an evaluation reaches it; null never stops."""
 

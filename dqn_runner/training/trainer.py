@@ -13,15 +13,19 @@ from dqn_runner.checkpointing.checkpointer import best_name
 from dqn_runner.core.exceptions import DivergedError, NoRoomError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
-from dqn_runner.core.registry import to_plain
 from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.user_env import as_part
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.loggers.base import LoggerPart
-from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.run.directory import RunDirectory
-from dqn_runner.training.assembly import make_collector, make_evaluator, make_replay
+from dqn_runner.training.assembly import (
+    describe_source,
+    make_collector,
+    make_evaluator,
+    make_loggers,
+    make_replay,
+)
 from dqn_runner.training.checks import check
 from dqn_runner.training.config import FrequencyUnit, TrainingConfig
 from dqn_runner.training.events import Event, EventSchedule
@@ -51,12 +55,13 @@ class Trainer:
         allow_inexact_resume: bool = False,
         stop_callback: StopCallback | None = None,
     ) -> None:
-        """`env` is a gymnasium.Env or an env part; evaluation uses `eval_env` or a second one like it.
+        """`env` is a gymnasium.Env or an env part; evaluation uses `eval_env` or a copy of `env`.
 
         `source` is stored in every checkpoint and identifies the run; by default it holds the settings of
-        `agent` and `config`. `group` is shared by the runs of a sweep. With `allow_inexact_resume`, a resume
-        truncates an episode that its environment does not reproduce. `stop_callback` is called after each
-        evaluation that is due. Raises UserError for settings that do not fit each other or the environment.
+        `agent`, `config` and `env`. `group` is shared by the runs of a sweep. With `allow_inexact_resume`, a
+        resume truncates an episode that its environment does not reproduce. `stop_callback` is called after
+        each evaluation that is due. Raises UserError for settings that do not fit each other or the
+        environment.
         """
         part = as_part(env, eval_env)
         self.agent = agent
@@ -70,9 +75,9 @@ class Trainer:
         self.replay = make_replay(agent.config, spec, part.num_envs)
         self.directory = RunDirectory(
             self.output_dir,
-            default_loggers() if loggers is None else loggers,
+            make_loggers(loggers, config),
             config.keep_last,
-            source or {"agent": to_plain(agent.config), "trainer": to_plain(config)},
+            source or describe_source(agent, config, part),
         )
         self.recorder = Recorder(self.directory.loggers)
         self.stopping = Stopping(config, stop_callback)
