@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,6 +22,7 @@ from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.io.signals import SignalExit
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
@@ -29,7 +31,7 @@ def main() -> None:
     """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
+        signal.signal(number, _exit_for_signal)
     stop_with_stdin()
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
@@ -46,6 +48,10 @@ def main() -> None:
         prefix = PRUNED_PREFIX if isinstance(error, PrunedError) else ERROR_PREFIX
         print(f"{prefix}{' '.join(str(message or error).split())}", file=sys.stderr)
         sys.exit(_status(error, message))
+
+
+def _exit_for_signal(number: int, _: FrameType | None) -> None:
+    raise SignalExit(exit_codes.SIGNAL_BASE + number)
 
 
 def compose_and_run() -> None:

@@ -28,6 +28,7 @@ from dqn_runner.checkpointing.recovery import find_checkpoint, load_newest_valid
 from dqn_runner.config.hydra_internals import make_config_loader
 from dqn_runner.config.overrides import parse_overrides, quote
 from dqn_runner.config.schema import CONF, to_plain_config
+from dqn_runner.config.script_runs import check_env_is_named, to_command
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import TARGET, to_import_path, with_defaults
 from dqn_runner.core.state import State
@@ -59,7 +60,7 @@ def read_stored(path: str, key: str) -> Stored:
     """The stored command of the checkpoint (or run directory) `path`, the value of the override `key`.
 
     `resume` accepts an older checkpoint in the place of a damaged one; `checkpoint` does not, because an
-    evaluation is of the named one. Raises UserError if there is none, or if it is of the Python API.
+    evaluation is of the named one. Raises UserError if there is none, or if the program cannot make it again.
     """
     found: list[dict[str, Any]] = []
     wanted = find_checkpoint(Path(path)).absolute()
@@ -78,7 +79,10 @@ def read_stored(path: str, key: str) -> Stored:
         raise UserError(f"{key}={path}: {error}") from error
     source = found[-1]["source"]
     if "overrides" not in source:
-        raise UserError(f"{key}={path} was written by the Python API; load it with Trainer.resume")
+        try:
+            source = to_command(source)
+        except UserError as error:
+            raise UserError(f"{key}={path} was written by the Python API, and {error}") from error
     return Stored(file, source["config"], source["overrides"], source["config_name"], source["config_dir"])
 
 
@@ -115,6 +119,7 @@ def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> list[s
 
     `overrides` are those that composed `cfg`. The returned lines read `key: old -> new`.
     """
+    check_env_is_named(stored.config, overrides)
     new, old = leaves(to_plain_config(cfg)), leaves(with_defaults(stored.config))
     base = leaves(to_plain_config(_compose(stored)))
     ours = [o for o in parse_overrides(overrides) if o.input_line not in stored.overrides]
@@ -124,12 +129,17 @@ def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> list[s
         if untouched and path[0] not in SESSION_KEYS and new.get(path) != value:
             restored = to_import_path(value) if path[-1] == TARGET else value
             OmegaConf.update(cfg, ".".join(path), restored, force_add=True)
-    return changes(old, leaves(to_plain_config(cfg)))
+    return changes(old, leaves(_known(to_plain_config(cfg), stored.config)))
+
+
+def _known(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration whose settings the stored one has; that of a script lacks some."""
+    return {key: value for key, value in new.items() if key in old}
 
 
 def check_compatible(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Reject a change that a resumed run cannot make."""
-    for change, why in incompatible_changes(old, new):
+    for change, why in incompatible_changes(old, _known(new, old)):
         raise UserError(f"resume cannot change {change}: {why}. Start a new run for that")
 
 

@@ -34,7 +34,7 @@ def copy_env(env: Env) -> Env:
         made = copy.deepcopy(env)
     except Exception as error:
         raise _not_copied(env, f"{type(error).__name__}: {error}") from error
-    for original, layer in zip(_layers(env), _layers(made), strict=True):
+    for original, layer in zip(layers(env), layers(made), strict=True):
         if isinstance(original, gymnasium.utils.EzPickle):
             another: Env = copy.deepcopy(original)
             _transfer_settings(original, layer, another, set())
@@ -51,7 +51,7 @@ def _not_copied(env: Env, why: str) -> UserError:
     )
 
 
-def _layers(env: Env) -> Iterator[Env]:
+def layers(env: Env) -> Iterator[Env]:
     """Yield the wrappers of `env` from the outermost, and the environment itself."""
     while isinstance(env, gymnasium.Wrapper):
         yield env

@@ -13,6 +13,7 @@ from dqn_runner.core.registry import option
 from dqn_runner.envs.base import Env, EnvConfig
 from dqn_runner.envs.minatar import clear_last_action_on_reset
 from dqn_runner.envs.wrapping import check_wrappers, wrap
+from dqn_runner.io.signals import as_error
 
 
 @option("env", "gym")
@@ -57,6 +58,8 @@ class GymEnv(EnvConfig):
             if "argument" not in str(error):
                 raise
             raise UserError(f"env.id={self.id} does not accept env.kwargs={kwargs}: {error}") from error
+        except (SystemExit, GeneratorExit) as raised:
+            raise UserError(f"env.id={self.id} cannot be created: {as_error(raised)}") from raised
         if type(env.unwrapped).__module__ == "minatar.gym":
             clear_last_action_on_reset(env.unwrapped)
         return self._with_observation_wrappers(wrap(env, self.wrappers))

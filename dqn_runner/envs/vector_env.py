@@ -17,19 +17,23 @@ from dqn_runner.envs.base import EnvConfig, EnvPart, Vectorization
 from dqn_runner.envs.subprocess_worker import SubprocessWorker
 from dqn_runner.envs.user_env import UserEnv
 from dqn_runner.envs.worker import EnvStep, EnvWorker, LocalWorker
+from dqn_runner.io.signals import as_error
 
 
-def make_worker(part: EnvPart) -> EnvWorker:
-    """Return a worker with a new training environment, in a separate process if vectorization is async."""
+def make_worker(part: EnvPart, timeout: float | None = None) -> EnvWorker:
+    """Return a worker with a new training environment, in a separate process if vectorization is async.
+
+    Such a process is killed if a step or reset takes longer than `timeout` seconds.
+    """
     if isinstance(part, EnvConfig) and part.vectorization is Vectorization["async"]:
-        return SubprocessWorker(part)
+        return SubprocessWorker(part, timeout)
     return LocalWorker(part.make())
 
 
-def worker_factory(part: EnvPart) -> Callable[[], EnvWorker] | None:
+def worker_factory(part: EnvPart, timeout: float | None = None) -> Callable[[], EnvWorker] | None:
     """Return a function that makes workers of `part`; None for a UserEnv that cannot be copied again."""
     if not isinstance(part, UserEnv):
-        return functools.partial(make_worker, part)
+        return functools.partial(make_worker, part, timeout)
     return (lambda: LocalWorker(part.make_replacement())) if part.can_be_replaced else None
 
 
@@ -108,8 +112,8 @@ class VectorEnv:
                 result = wait()
             except UserError:
                 raise
-            except Exception as error:
-                self._recover_env(index, error)
+            except BaseException as raised:
+                self._recover_env(index, as_error(raised))
                 result = self._begin_step(index, actions[index])()
             next_obs, first_obs, reward, terminated, truncated, life_lost = result
             self._next_obs[index] = next_obs
@@ -206,7 +210,8 @@ class VectorEnv:
             self.obs[index] = wait()
         except UserError:
             raise
-        except Exception as error:
+        except BaseException as raised:
+            error = as_error(raised)
             return f"{mismatch}: it raised {type(error).__name__}: {error}"
         if np.array_equal(self.obs[index], expected, equal_nan=expected.dtype.kind == "f"):
             return None

@@ -11,9 +11,7 @@ from dqn_runner.core.imports import import_object
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.registry import TARGET
 from dqn_runner.envs.base import Env
-
-STATEFUL = ("NormalizeObservation", "NormalizeReward")
-"""Wrappers of gymnasium with statistics of the whole run, which replaying one episode does not restore."""
+from dqn_runner.envs.env_copy import layers
 
 
 def check_wrappers(entries: Sequence[Any]) -> None:
@@ -42,15 +40,15 @@ def wrap(env: Env, entries: Sequence[Any]) -> Env:
 
 
 def stateful_wrappers(env: Env) -> list[str]:
-    """Return the names of the wrappers of `env` that have statistics of the whole run."""
+    """Return the names of the wrappers of `env` that have statistics of the whole run.
+
+    Replaying an episode does not restore them, and the environment for evaluation has its own.
+    """
     found: list[str] = []
-    while isinstance(env, gymnasium.Wrapper):
-        layer: Any = env
-        kinds = {kind.__name__ for kind in type(layer).__mro__}
-        statistics = any(type(value).__name__ == "RunningMeanStd" for value in vars(layer).values())
-        if statistics or kinds & set(STATEFUL):
+    for layer in layers(env):
+        values: dict[str, Any] = vars(layer)
+        if any(type(value).__name__ == "RunningMeanStd" for value in values.values()):
             found.append(type(layer).__name__)
-        env = layer.env
     return found
 
 
@@ -58,11 +56,12 @@ def _check_call(make: Any, path: str, settings: Mapping[str, Any]) -> None:
     """Raise UserError if `make` cannot be called with an environment and `settings`."""
     if not callable(make):
         raise UserError(f"env.wrappers: {path} is a {type(make).__name__}, not a wrapper")
-    if inspect.isclass(make) and issubclass(make, gymnasium.vector.VectorWrapper):
-        name = make.__name__
+    kind: Any = make if inspect.isclass(make) else object
+    if issubclass(kind, gymnasium.vector.VectorWrapper):
+        name: str = kind.__name__
         hint = f"; gymnasium.wrappers.{name} wraps a single one" if hasattr(gymnasium.wrappers, name) else ""
         raise UserError(f"env.wrappers: {path} wraps vector environments{hint}")
-    if inspect.isclass(make) and issubclass(make, gymnasium.Env) and not issubclass(make, gymnasium.Wrapper):
+    if issubclass(kind, gymnasium.Env) and not issubclass(kind, gymnasium.Wrapper):
         raise UserError(f"env.wrappers: {path} is an environment, not a wrapper; env.id names an environment")
     try:
         signature = inspect.signature(make)
@@ -72,7 +71,7 @@ def _check_call(make: Any, path: str, settings: Mapping[str, Any]) -> None:
         signature.bind_partial(None, **settings)  # first, so that a misspelled argument is named
         signature.bind(None, **settings)
     except TypeError as error:
-        names = [each for each in signature.parameters.values()][1:]
+        names = list(signature.parameters.values())[1:]
         if not names:
             raise UserError(
                 f"env.wrappers: {path} does not take an environment and its settings: {error}"
@@ -86,7 +85,7 @@ def _check_call(make: Any, path: str, settings: Mapping[str, Any]) -> None:
 
 def _applied(make: Any, path: str, env: Env, settings: Mapping[str, Any]) -> Env:
     try:
-        wrapped = make(env, **settings)
+        wrapped: Env = make(env, **settings)
     except UserError:
         raise
     except Exception as error:

@@ -28,10 +28,10 @@ def make_collector(
     """The collector and its training environments, with separate reset seeds for each environment."""
     seed = agent.config.seed
     envs = VectorEnv(
-        [make_worker(env) for _ in range(env.num_envs)],
+        [make_worker(env, config.env_timeout) for _ in range(env.num_envs)],
         lambda index, episode: seed_for(seed, "env", index, episode),
         config.max_steps_per_episode,
-        make_replacement=worker_factory(env) if config.retry_env else None,
+        make_replacement=worker_factory(env, config.env_timeout) if config.retry_env else None,
         allow_inexact_resume=allow_inexact_resume,
     )
     return Collector(envs, seed, env.learning_reward)

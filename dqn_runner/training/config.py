@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -47,6 +48,10 @@ class TrainingConfig:
     """Smallest improvement of the mean return that resets `patience`; with 0, any improvement does."""
     retry_env: bool = True
     """Create an environment that raises again, once, and recover its episode from its seed and actions."""
+    env_timeout: float | None = None
+    """Seconds that a step or reset of an environment may take; null for no limit. With
+    `env.vectorization=async` its process is killed, and the environment recovered as by `retry_env`;
+    otherwise the run ends, and the same command resumes it from its last checkpoint."""
     use_wandb: bool = False
     """Add Weights & Biases to the loggers, as `logging=[...,wandb]` does."""
     target_return: float | None = None
@@ -68,6 +73,10 @@ class TrainingConfig:
                 raise UserError(f"trainer.{name} must be at least 1, got {value}")
         if self.max_episodes is None and self.max_steps is None:
             raise UserError("the run would never end; set trainer.max_episodes or trainer.max_steps")
+        if self.env_timeout is not None and not 0 < self.env_timeout < math.inf:
+            raise UserError(
+                f"trainer.env_timeout must be a positive number of seconds, got {self.env_timeout}"
+            )
         if self.keep_last < 0 or self.min_delta < 0:
             raise UserError("trainer.keep_last and trainer.min_delta must not be negative")
 

@@ -106,7 +106,7 @@ class TestSameResults:
         for worker in workers:
             worker.replay_episode(0, [])()
         waiting = [worker.step(1, 0, False) for worker in workers]
-        assert all(worker._poll.poll(30_000) for worker in workers)  # type: ignore[attr-defined]
+        assert all(worker._reader._poll.poll(30_000) for worker in workers)  # type: ignore[attr-defined]
         assert len({str(wait()) for wait in waiting}) == 1
 
     def test_responses_that_were_not_waited_for_are_dropped(self, workers: list[EnvWorker]):
