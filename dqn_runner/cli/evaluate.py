@@ -16,6 +16,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import Array
 from dqn_runner.envs.base import Env
 from dqn_runner.io import json_io
+from dqn_runner.io.signals import exits_as_errors
 from dqn_runner.training.evaluator import Evaluation
 
 
@@ -35,7 +36,8 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
     agent.load_state_dict(document["state"]["agent"])
     evaluator = build_evaluator(run, render=False)
     try:
-        evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)
+        with exits_as_errors():
+            evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)
     finally:
         evaluator.close()
     low, high = evaluation.confidence_interval()

@@ -46,7 +46,7 @@ def main() -> None:
         if debug or message is None:
             traceback.print_exc()
         prefix = PRUNED_PREFIX if isinstance(error, PrunedError) else ERROR_PREFIX
-        print(f"{prefix}{' '.join(str(message or error).split())}", file=sys.stderr)
+        print(f"{prefix}{' '.join(str(message or error).split()) or type(error).__name__}", file=sys.stderr)
         sys.exit(_status(error, message))
 
 

@@ -24,6 +24,7 @@ from dqn_runner.core.registry import (
     store_root,
     to_public_names,
 )
+from dqn_runner.envs import env_ids
 from dqn_runner.envs.gym import GymEnv
 
 _PACKAGE = Path(__file__).parent.parent
@@ -124,7 +125,7 @@ def to_typed_config(cfg: Mapping[str, Any]) -> RunConfig:
 
 
 def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
-    """Accept another environment in the place of a gym environment.
+    """Accept another environment in the place of a gym environment, and an id without its version.
 
     `env._target_=my_pkg.MyEnv` names a class to make, which becomes `env.id`. The reward threshold of the
     replaced environment does not apply to the new one.
@@ -132,6 +133,8 @@ def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
     gym = import_path(GymEnv)
     if OmegaConf.get_type(cfg.env) and "kwargs" in cfg.env and cfg.env[TARGET] != gym:
         cfg.env.id, cfg.env[TARGET] = cfg.env[TARGET], gym
+    if cfg.env.get(TARGET) == gym and "." not in cfg.env.id and ":" not in cfg.env.id:
+        cfg.env.id = env_ids.resolve(cfg.env.id)
     if {"env.id", "env._target_"} & set(overridden) and "env.reward_threshold" not in overridden:
         cfg.env.reward_threshold = None
 

@@ -10,6 +10,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module, import_object
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.registry import option
+from dqn_runner.envs import env_ids
 from dqn_runner.envs.base import Env, EnvConfig
 from dqn_runner.envs.minatar import clear_last_action_on_reset
 from dqn_runner.envs.wrapping import check_wrappers, wrap
@@ -84,8 +85,9 @@ class GymEnv(EnvConfig):
 
         def make(**kwargs: Any) -> Env:
             try:
-                return gymnasium.make(name if ":" in self.id else self.id, disable_env_checker=True, **kwargs)
+                registered = env_ids.resolve(name if ":" in self.id else self.id)
+                return gymnasium.make(registered, disable_env_checker=True, **kwargs)
             except gymnasium.error.Error as error:
-                raise UserError(f"env.id={self.id}: {error}") from error
+                raise UserError(f"env.id={self.id}: {env_ids.explain(self.id, error)}") from error
 
         return make

@@ -17,7 +17,8 @@ from dqn_runner.envs.base import EnvConfig, EnvPart, Vectorization
 from dqn_runner.envs.subprocess_worker import SubprocessWorker
 from dqn_runner.envs.user_env import UserEnv
 from dqn_runner.envs.worker import EnvStep, EnvWorker, LocalWorker
-from dqn_runner.io.signals import as_error
+from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
+from dqn_runner.io.signals import as_error, exits_as_errors
 
 
 def make_worker(part: EnvPart, timeout: float | None = None) -> EnvWorker:
@@ -88,7 +89,8 @@ class VectorEnv:
         self._actions: list[list[int]] = [[] for _ in workers]
         self._next_seeds = [0] * len(workers)
         for index, wait in enumerate([self._replay_episode(index) for index in range(len(workers))]):
-            self.obs[index] = wait()
+            with exits_as_errors():
+                self.obs[index] = wait()
 
     @property
     def num_envs(self) -> int:
@@ -156,7 +158,7 @@ class VectorEnv:
             problem = self._check_replayed(index, wait, saved)
             if problem and not self._allow_inexact_resume:
                 raise UserError(
-                    f"{problem}. Its reset(seed=...) must make the episode repeatable; "
+                    f"{problem}. Its reset(seed=...) must make the episode repeatable{self._hint(index)}; "
                     "checkpoint.allow_inexact_resume=true resumes anyway and truncates this episode"
                 )
             if problem:
@@ -168,6 +170,12 @@ class VectorEnv:
         """Close every environment."""
         for worker in self.workers:
             worker.close()
+
+    def _hint(self, index: int) -> str:
+        """What is known about why an episode may not be repeatable."""
+        worker = self.workers[index]
+        names = stateful_wrappers(worker.env) if isinstance(worker, LocalWorker) else []
+        return f" ({', '.join(names)}: {STATISTICS})" if names else ""
 
     def _begin_step(self, index: int, action: int) -> Callable[[], EnvStep]:
         last = len(self._actions[index]) + 1 >= self._max_episode_steps

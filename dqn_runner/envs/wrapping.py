@@ -13,6 +13,13 @@ from dqn_runner.core.registry import TARGET
 from dqn_runner.envs.base import Env
 from dqn_runner.envs.env_copy import layers
 
+STATISTICS = (
+    "the statistics of this wrapper are not stored: a resumed run starts them anew and may not repeat its "
+    "open episode, and evaluation has its own. Instead, env.normalize_observations=true, env.reward_scale "
+    "and env.reward_clip belong to the agent and are resumed exactly"
+)
+"""What to know about a wrapper with statistics of the whole run."""
+
 
 def check_wrappers(entries: Sequence[Any]) -> None:
     """Raise UserError unless each entry is an import path, or a mapping with one as `_target_`."""
@@ -31,7 +38,7 @@ def wrap(env: Env, entries: Sequence[Any]) -> Env:
     Raises UserError for one that cannot be imported, does not accept its arguments, or is not a wrapper.
     """
     for entry in entries:
-        settings: dict[str, Any] = dict(entry) if isinstance(entry, Mapping) else {TARGET: entry}
+        settings: dict[str, Any] = {TARGET: entry} if isinstance(entry, str) else dict(entry)
         path: str = settings.pop(TARGET)
         make = import_object(path, "env.wrappers")
         _check_call(make, path, settings)
@@ -46,9 +53,9 @@ def stateful_wrappers(env: Env) -> list[str]:
     """
     found: list[str] = []
     for layer in layers(env):
-        values: dict[str, Any] = vars(layer)
-        if any(type(value).__name__ == "RunningMeanStd" for value in values.values()):
-            found.append(type(layer).__name__)
+        values = cast("dict[str, Any]", vars(layer)).values()
+        if any(type(value).__name__ == "RunningMeanStd" for value in values):
+            found.append(str(type(layer).__name__))
     return found
 
 
@@ -90,6 +97,6 @@ def _applied(make: Any, path: str, env: Env, settings: Mapping[str, Any]) -> Env
         raise
     except Exception as error:
         raise UserError(f"env.wrappers: {path} raised {type(error).__name__}: {error}") from error
-    if not isinstance(wrapped, gymnasium.Env):
+    if not issubclass(type(wrapped), gymnasium.Env):
         raise UserError(f"env.wrappers: {path} returned a {type(wrapped).__name__}, not an environment")
     return wrapped

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
@@ -34,7 +36,18 @@ def as_error(raised: BaseException) -> Exception:
         StopSignals.active is None or StopSignals.active.interrupted
     ):
         raise raised
-    return UnexpectedExit(f"it raised {type(raised).__name__}({', '.join(map(repr, raised.args))})")
+    return UnexpectedExit(f"{type(raised).__name__}({', '.join(map(repr, raised.args))}) was raised")
+
+
+@contextmanager
+def exits_as_errors() -> Generator[None]:
+    """Within the block, raise as an error what `as_error` returns."""
+    try:
+        yield
+    except BaseException as raised:
+        if (error := as_error(raised)) is raised:
+            raise
+        raise error from raised
 
 
 class StopSignals:

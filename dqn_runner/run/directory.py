@@ -17,6 +17,7 @@ from dqn_runner.io.lock import RunLock
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import LoggerGroup
 from dqn_runner.run.compatibility import mismatch
+from dqn_runner.run.session import Session
 
 
 class RunDirectory:
@@ -42,6 +43,8 @@ class RunDirectory:
         self.resumed = False
         self._source = dict(source)
         self._lock = RunLock(path)
+        self._session = Session(path)
+        self._locked = False
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -61,10 +64,14 @@ class RunDirectory:
     def lock(self) -> None:
         """Lock the directory for this process; raises UserError if another process has locked it."""
         self._lock.acquire()
+        if not self._locked and (notice := self._session.unfinished()):
+            self.notices.append(notice)
+        self._locked = True
 
     def unlock(self) -> None:
         """Unlock the directory."""
         self._lock.release()
+        self._locked = False
 
     def has_resumable_run(self) -> bool:
         """Whether the directory contains a run that this object has not resumed yet.
@@ -108,6 +115,7 @@ class RunDirectory:
     def open(self, step: int, episode: int, info: RunInfo) -> None:
         """Open the loggers, and log where the run starts and the notices."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._session.begin()
         self.loggers.open(self.path, info)
         verb = "resuming from" if self.resumed else "starting at"
         log.info("%s step %d, episode %d in %s", verb, step, episode, self.path)
@@ -137,7 +145,14 @@ class RunDirectory:
         """Finish writing, close the loggers and unlock; `failed` means that an exception ended the run."""
         self.checkpoints.close()
         self.loggers.close(failed)
+        self._session.end()
         self.unlock()
+
+    def end_session(self) -> None:
+        """Wait for the checkpoint that is being written, and note that the session ended."""
+        self.checkpoints.wait()
+        self.loggers.sync()
+        self._session.end()
 
     def _reject_another_run(self, document: State) -> None:
         if reason := self._mismatch(document):

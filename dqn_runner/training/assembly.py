@@ -10,9 +10,10 @@ from dqn_runner.agent.config import DQNConfig
 from dqn_runner.core.registry import to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
-from dqn_runner.envs.base import EnvPart
+from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.user_env import describe
 from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
+from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.loggers.wandb import Wandb
@@ -59,3 +60,9 @@ def make_loggers(given: Mapping[str, LoggerPart] | None, config: TrainingConfig)
 def describe_source(agent: DQNAgent, config: TrainingConfig, env: EnvPart) -> dict[str, Any]:
     """What the checkpoints of a script store so that the program can evaluate and resume its run."""
     return {"agent": to_plain(agent.config), "trainer": to_plain(config), "env": describe(env)}
+
+
+def stateful_wrapper_notices(env: Env) -> list[str]:
+    """One line if wrappers of `env` have statistics of the whole run; empty otherwise."""
+    names = ", ".join(stateful_wrappers(env))
+    return [f"{names}: {STATISTICS}"] if names else []
