@@ -39,7 +39,7 @@ def explain(env_id: str, error: Exception) -> str:
         return f"MinAtar games are env=minatar env.game={snake}, which needs 'dqn_runner[minatar]'"
     known = any(each.startswith("MiniGrid-") for each in gymnasium.registry)
     if re.match("(MiniGrid|BabyAI)-", env_id) and not known:
-        return "it needs pip install minigrid"
+        return f"it needs pip install minigrid, and is then named as env.id=minigrid:{env_id}"
     return f"no such environment is registered{_suggestion(name)}"
 
 

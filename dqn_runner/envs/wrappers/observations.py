@@ -96,7 +96,7 @@ def _flat_space(space: Any) -> spaces.Box:
 def _flattened(space: Any) -> spaces.Box | None:
     """The space of flattened observations; None if their length is not fixed or gymnasium cannot."""
     try:
-        flat: Any = spaces.flatten_space(space)
+        flat = cast("Any", spaces.flatten_space(space))
     except NotImplementedError:  # a space that another package defines, such as MiniGrid's missions
         return None
-    return flat if isinstance(flat, spaces.Box) else None
+    return cast("spaces.Box", flat) if isinstance(flat, spaces.Box) else None
