@@ -53,11 +53,8 @@ def test_wrappers_and_changed_attributes_are_in_training_and_evaluation(tmp_path
     env.unwrapped.force_mag = 0.0  # type: ignore[attr-defined]
     made = trainer(env, tmp_path)
     assert made.evaluator.env.unwrapped.force_mag == 0.0
-    history = made.train().history
-    assert all(
-        total == 2 * length
-        for total, length in zip(*map(history["episodes"].get, ("return", "length")), strict=True)
-    )
+    episodes = made.train().history["episodes"]
+    assert episodes["return"] == [2 * length for length in episodes["length"]]
 
 
 def test_program_resumes_and_evaluates_the_run_of_a_script_exactly(
@@ -88,7 +85,7 @@ def test_use_wandb_adds_the_logger(tmp_path: Path) -> None:
 def test_env_that_hangs_in_this_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places: list[str] = []
 
-    def end(_: Any, place: str, stack: str) -> None:
+    def end(_: Any, place: str, _stack: str) -> None:
         places.append(place)
         Stuck.free = True
 
