@@ -17,6 +17,7 @@ from dqn_runner.core.imports import import_module
 from dqn_runner.core.types import Array
 from dqn_runner.envs.base import Env
 from dqn_runner.io import json_io
+from dqn_runner.io.signals import exits_as_errors
 from dqn_runner.training.evaluator import Evaluation
 
 
@@ -38,7 +39,8 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
     agent.load_state_dict(document["state"]["agent"])
     evaluator = build_evaluator(run, render=False)
     try:
-        evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)
+        with exits_as_errors():
+            evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)
     finally:
         evaluator.close()
     low, high = evaluation.confidence_interval()

@@ -25,6 +25,7 @@ from dqn_runner.config.schema import (
     check_keys,
     fit_defaults,
     to_plain_config,
+    to_typed_config,
 )
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS
@@ -57,8 +58,6 @@ def make_job(cfg: DictConfig, command: Sequence[str]) -> Job:
     `command` is the command line as the user gave it, without what a stored run adds. Raises UserError for
     unknown keys, and for a stored run that does not exist, does not fit, or asks for what is not granted.
     """
-    from hydra.utils import instantiate  # late: `--help` does without it
-
     hydra = HydraConfig.get()
     overrides = list(written_overrides(hydra.overrides.task))
     check_keys(cfg)
@@ -67,7 +66,7 @@ def make_job(cfg: DictConfig, command: Sequence[str]) -> Job:
     stored = _find_stored(cfg, run_dir)
     changes = _restore(cfg, stored, overrides, command) if stored else []
     fit_defaults(cfg)
-    run: RunConfig = instantiate(cfg, _convert_="object")
+    run = to_typed_config(cfg)
     source = {
         "config": {key: value for key, value in to_plain_config(cfg).items() if key != "study"},
         "overrides": _without_session_keys(overrides),

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
@@ -38,7 +39,7 @@ from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.secrets import redact
 from dqn_runner.io.files import no_room_error
 from dqn_runner.io.output import ignore_output_errors
-from dqn_runner.io.signals import HANDLED
+from dqn_runner.io.signals import HANDLED, SignalExit
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
@@ -50,7 +51,7 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
     for number in HANDLED:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
-            signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
+            signal.signal(number, _exit_for_signal)
     stop_with_stdin()
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
@@ -71,6 +72,10 @@ def main() -> None:
         text = " ".join([*getattr(error, "__notes__", []), message or f"{type(error).__name__}: {error}"])
         print(f"{prefix}{redact(' '.join(text.split()))}", file=sys.stderr)
         sys.exit(status)
+
+
+def _exit_for_signal(number: int, _: FrameType | None) -> None:
+    raise SignalExit(exit_codes.SIGNAL_BASE + number)
 
 
 def compose_and_run(command: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ def explain(error: BaseException) -> str | None:
     chain = list(_chain(error))
     for link in chain:
         if isinstance(link, (UserError, RunFailedError, DivergedError, PrunedError, JobLostError)):
-            return str(link)
+            return str(link) or type(link).__name__
         if isinstance(link, (ConfigKeyError, ConfigAttributeError)):
             return _unknown_key(link)
         if isinstance(link, MissingMandatoryValue):

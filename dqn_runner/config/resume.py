@@ -30,6 +30,7 @@ from dqn_runner.config.environment import as_stored, digests, with_digests
 from dqn_runner.config.hydra_internals import make_config_loader
 from dqn_runner.config.overrides import parse_overrides, quote
 from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, to_plain_config
+from dqn_runner.config.script_runs import check_env_is_named, to_command
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import TARGET, to_import_path, with_defaults
 from dqn_runner.core.state import State
@@ -75,7 +76,7 @@ def read_stored(path: str, key: str) -> Stored:
     """The stored command of the checkpoint (or run directory) `path`, the value of the override `key`.
 
     `resume` accepts an older checkpoint in the place of a damaged one; `checkpoint` does not, because an
-    evaluation is of the named one. Raises UserError if there is none, or if it is of the Python API.
+    evaluation is of the named one. Raises UserError if there is none, or if the program cannot make it again.
     """
     found: list[dict[str, Any]] = []
     wanted = find_checkpoint(Path(path)).absolute()
@@ -94,7 +95,10 @@ def read_stored(path: str, key: str) -> Stored:
         raise UserError(f"{key}={path}: {error}") from error
     source = found[-1]["source"]
     if "overrides" not in source:
-        raise UserError(f"{key}={path} was written by the Python API; load it with Trainer.resume")
+        try:
+            source = to_command(source)
+        except UserError as error:
+            raise UserError(f"{key}={path} was written by the Python API, and {error}") from error
     trust.check_stored(source["config_name"], source["overrides"], f"{key}={path}")
     return Stored(
         file,
@@ -165,6 +169,7 @@ def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> None:
 
     `overrides` are those that composed `cfg`. What is restored is not resolved.
     """
+    check_env_is_named(stored.config, overrides)
     new, old = leaves(to_plain_config(cfg)), leaves(with_defaults(stored.config))
     ours = [o for o in parse_overrides(overrides) if o.input_line not in stored.overrides]
     base = leaves(to_plain_config(_compose(stored, {o.key_or_group for o in ours if "." in o.key_or_group})))
@@ -177,8 +182,13 @@ def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> None:
 
 def changes_of(cfg: DictConfig, stored: Stored) -> list[str]:
     """What a restored configuration changes, as `key: old -> new`."""
-    new = with_digests(to_plain_config(cfg), digests(as_stored(cfg).hidden, cfg.seed))
+    new = with_digests(_known(to_plain_config(cfg), stored.config), digests(as_stored(cfg).hidden, cfg.seed))
     return changes(leaves(with_defaults(stored.comparable_config)), leaves(new))
+
+
+def _known(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration whose settings the stored one has; that of a script lacks some."""
+    return {key: value for key, value in new.items() if key in old}
 
 
 def _set(cfg: DictConfig, path: Leaf, value: Any) -> None:
@@ -195,7 +205,7 @@ def _set(cfg: DictConfig, path: Leaf, value: Any) -> None:
 
 def check_compatible(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Reject a change that a resumed run cannot make."""
-    for change, why in incompatible_changes(old, new):
+    for change, why in incompatible_changes(old, _known(new, old)):
         raise UserError(f"resume cannot change {change}: {why}. Start a new run for that")
 
 

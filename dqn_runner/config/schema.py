@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -26,6 +26,7 @@ from dqn_runner.core.registry import (
     to_public_names,
 )
 from dqn_runner.core.settings import check_settings, fitted_defaults, setting
+from dqn_runner.envs import env_ids
 from dqn_runner.envs.gym import GymEnv
 
 _PACKAGE = Path(__file__).parent.parent
@@ -116,8 +117,22 @@ def to_plain_config(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
     return to_public_names(tree)
 
 
+def to_typed_config(cfg: Mapping[str, Any]) -> RunConfig:
+    """The objects that a composed configuration describes.
+
+    Within the settings of a gym environment, a `_target_` is left to the environment part: a wrapper is built
+    with each environment.
+    """
+    from hydra.utils import instantiate  # late: `--help` does without it
+
+    tree = {str(key): value for key, value in cfg.items() if key != "hydra"}
+    if (env := cfg["env"]).get(TARGET) == import_path(GymEnv):
+        tree["env"] = OmegaConf.merge(OmegaConf.to_container(env, resolve=True), {"_recursive_": False})
+    return instantiate(tree, _convert_="object")
+
+
 def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
-    """Accept another environment in the place of a gym environment.
+    """Accept another environment in the place of a gym environment, and an id without its version.
 
     `env._target_=my_pkg.MyEnv` names a class to make, which becomes `env.id`. The reward threshold of the
     replaced environment does not apply to the new one.
@@ -125,6 +140,8 @@ def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
     gym = import_path(GymEnv)
     if OmegaConf.get_type(cfg.env) and "kwargs" in cfg.env and cfg.env[TARGET] != gym:
         cfg.env.id, cfg.env[TARGET] = cfg.env[TARGET], gym
+    if cfg.env.get(TARGET) == gym and "." not in cfg.env.id and ":" not in cfg.env.id:
+        cfg.env.id = env_ids.resolve(cfg.env.id)
     if {"env.id", "env._target_"} & set(overridden) and "env.reward_threshold" not in overridden:
         cfg.env.reward_threshold = None
 

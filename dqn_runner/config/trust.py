@@ -24,7 +24,7 @@ from dqn_runner.config.overrides import bare_key, parse_override, parse_override
 from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, apply_env_target
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import TARGET, class_of
-from dqn_runner.envs.gym import is_own_env, is_registered
+from dqn_runner.envs.env_ids import is_own_env, is_registered
 from dqn_runner.run.compatibility import SESSION_KEYS
 
 IMPORTED = (("env", "id"), ("env", "wrappers"), ("agent", "network", "target"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +11,11 @@ from dqn_runner.core.imports import import_module, import_object
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.registry import option
 from dqn_runner.core.settings import setting
+from dqn_runner.envs import env_ids
 from dqn_runner.envs.base import Env, EnvConfig
 from dqn_runner.envs.minatar import clear_last_action_on_reset
+from dqn_runner.envs.wrapping import check_wrappers, wrap
+from dqn_runner.io.signals import as_error
 
 
 @option("env", "gym")
@@ -27,8 +29,9 @@ class GymEnv(EnvConfig):
     `my_pkg.envs.MyEnv`)."""
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     """Keyword arguments of the environment."""
-    wrappers: list[str] = field(default_factory=list[str])
-    """Import paths of Gymnasium wrappers, the innermost first."""
+    wrappers: list[Any] = field(default_factory=list[Any])
+    """Gymnasium wrappers, the innermost first: import paths, or mappings with the import path as `_target_`
+    and the arguments of the wrapper (`{_target_: gymnasium.wrappers.TimeLimit, max_episode_steps: 10}`)."""
     observation_keys: list[str] = field(default_factory=list[str])
     """Keys of a Dict observation to use. One key gives that entry unchanged; several entries are flattened
     and concatenated into one float32 vector."""
@@ -37,6 +40,11 @@ class GymEnv(EnvConfig):
     frame_stack: int = setting(1, at_least=1, largest=10_000)
     """Stack this many of the last observations along a new first axis: [height, width] becomes
     [frames, height, width]."""
+
+    def __post_init__(self) -> None:
+        """Validate the settings; raises UserError."""
+        super().__post_init__()
+        check_wrappers(self.wrappers)
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """Return a new environment, wrapped as set; with `render`, `env.render()` returns RGB frames.
@@ -50,11 +58,11 @@ class GymEnv(EnvConfig):
             if "argument" not in str(error):
                 raise
             raise UserError(f"env.id={self.id} does not accept env.kwargs={kwargs}: {error}") from error
+        except (SystemExit, GeneratorExit) as raised:
+            raise UserError(f"env.id={self.id} cannot be created: {as_error(raised)}") from raised
         if type(env.unwrapped).__module__ == "minatar.gym":
             clear_last_action_on_reset(env.unwrapped)
-        for path in self.wrappers:
-            env = import_object(path, "env.wrappers")(env)
-        return self._with_observation_wrappers(env)
+        return self._with_observation_wrappers(wrap(env, self.wrappers))
 
     def _with_observation_wrappers(self, env: Env) -> Env:
         """Wrap `env` so that it selects, flattens and stacks observations, in this order."""
@@ -76,39 +84,9 @@ class GymEnv(EnvConfig):
 
         def make(**kwargs: Any) -> Env:
             try:
-                return gymnasium.make(name if ":" in self.id else self.id, disable_env_checker=True, **kwargs)
+                registered = env_ids.resolve(name if ":" in self.id else self.id)
+                return gymnasium.make(registered, disable_env_checker=True, **kwargs)
             except gymnasium.error.Error as error:
-                raise UserError(f"env.id={self.id}: {_explained(self.id, error)}") from error
+                raise UserError(f"env.id={self.id}: {env_ids.explain(self.id, error)}") from error
 
         return make
-
-
-def is_registered(env_id: str) -> bool:
-    """Whether an id is in gymnasium's registry now, so that making it imports what is installed and known.
-
-    An id may lack its version. One with a module (`my_pkg:Env-v0`, `my_pkg.Env-v0`) never counts.
-    """
-    if ":" in env_id or "." in env_id:
-        return False
-    registry = gymnasium.registry
-    return env_id in registry or any(known.rpartition("-v")[0] == env_id for known in registry)
-
-
-def is_own_env(env_id: str) -> bool:
-    """Whether a registered environment is one of gymnasium itself, whose arguments import nothing."""
-    specs = [
-        spec for known, spec in gymnasium.registry.items() if env_id in (known, known.rpartition("-v")[0])
-    ]
-    return all(str(spec.entry_point).startswith("gymnasium.envs.") for spec in specs)
-
-
-def _explained(env_id: str, error: Exception) -> str:
-    """Gymnasium's message, with the extra of this package that installs what it lacks."""
-    text = " ".join(str(error).split())
-    if game := re.fullmatch(r"(?:ALE/)?(\w+?)(?:NoFrameskip)?-v[45]", env_id):
-        return f"{text.partition('.')[0]}; Atari games are env=atari env.game={game[1]}"
-    extras = {"box2d": "box2d", "pygame": "render", "classic-control": "render", "minatar": "minatar"}
-    for word, extra in extras.items():
-        if "not installed" in text and word in text.lower():
-            return f"it needs a package that is not installed; pip install 'dqn_runner[{extra}]'"
-    return text

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import pickle
-import select
 import signal
 import threading
 import traceback
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import Array, EnvSpec
 from dqn_runner.envs.base import EnvPart
+from dqn_runner.envs.message_pipe import MessageReader, write_message
 from dqn_runner.envs.worker import EnvStep, LocalWorker
-from dqn_runner.io.signals import HANDLED
+from dqn_runner.io.signals import HANDLED, as_error
 
 if TYPE_CHECKING:  # importing multiprocessing takes 10 ms of every start-up, and few runs need it
     from multiprocessing.connection import Connection
@@ -37,23 +37,30 @@ class EnvProcessError(Exception):
     """The process of an environment ended unexpectedly."""
 
 
+class EnvTimeoutError(EnvProcessError):
+    """The process of an environment was killed because a step or reset took longer than allowed."""
+
+
 class SubprocessWorker:
     """Runs an environment in a separate process, which ends with this process, even if this one is killed.
 
-    An exception of the environment is raised here, with the traceback of the other process as its cause.
+    An exception of the environment is raised here, with the traceback of the other process as its cause. The
+    environment may start processes of its own; they end with its process.
     """
 
-    def __init__(self, part: EnvPart) -> None:
+    def __init__(self, part: EnvPart, timeout: float | None = None) -> None:
         """Start the process, which creates the environment; does not wait for it.
 
-        Raises UserError if `part` cannot be pickled.
+        A process of which a step or reset takes longer than `timeout` seconds is killed. Raises UserError if
+        `part` cannot be pickled.
         """
         import multiprocessing
         import multiprocessing.util
 
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
-        self._process = context.Process(target=_run_worker, args=(remote, part), daemon=True, name="env")
+        self._process = context.Process(target=_run_worker, args=(remote, part), daemon=False, name="env")
+        self._timeout = timeout
         self._num_requests = 0
         try:
             with _settings_of_new_process():
@@ -62,8 +69,7 @@ class SubprocessWorker:
             raise UserError(f"env.vectorization=async cannot send {part} to a process: {error}") from error
         finally:
             remote.close()
-        self._poll = select.poll()
-        self._poll.register(self._connection, select.POLLIN)
+        self._reader = MessageReader(self._connection.fileno(), self._process.is_alive)
         self._close = multiprocessing.util.Finalize(
             self, _close_process, args=(self._connection, self._process), exitpriority=0
         )
@@ -80,11 +86,11 @@ class SubprocessWorker:
 
     def replay_episode(self, seed: int, actions: Sequence[int]) -> Callable[[], Array]:
         """Reset with `seed` and repeat `actions`; the result is the observation after them, [*obs_shape]."""
-        return self._request("replay_episode", seed, actions)
+        return self._request("replay_episode", 1 + len(actions), seed, actions)
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
         """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
-        return self._request("step", action, next_seed, last)
+        return self._request("step", 2, action, next_seed, last)
 
     def close(self) -> None:
         """Close the environment and end its process; kill it if this takes longer than CLOSE_TIMEOUT."""
@@ -100,32 +106,38 @@ class SubprocessWorker:
                 "uses env.vectorization=async must start training below `if __name__ == '__main__':`"
             ) from None
 
-    def _request(self, method: str, *arguments: Any) -> Callable[[], Any]:
-        """Call a method of the other process's LocalWorker; returns a function that waits for its result."""
+    def _request(self, method: str, num_calls: int, *arguments: Any) -> Callable[[], Any]:
+        """Call a method of the other process's LocalWorker; returns a function that waits for its result.
+
+        The method calls step and reset of the environment `num_calls` times at most.
+        """
         _ = self._spec_and_name  # responses arrive in the order of requests, and this is the first
         self._num_requests += 1
         with suppress(OSError):  # if the process is dead, waiting for the response raises the error
-            self._connection.send((method, arguments))
-        return functools.partial(self._wait_for_response, self._num_requests)
+            write_message(self._connection.fileno(), (method, arguments))
+        timeout = None if self._timeout is None else self._timeout * num_calls
+        return functools.partial(self._wait_for_response, self._num_requests, timeout)
 
-    def _wait_for_response(self, number: int) -> Any:
+    def _wait_for_response(self, number: int, timeout: float | None = None) -> Any:
         """Return the result of request `number`; drops the responses to earlier requests."""
         while True:
-            received, result = self._receive()
+            received, result = self._receive(timeout)
             if received == number:
                 if isinstance(result, _RemoteError):
                     result.reraise()
                 return result
 
-    def _receive(self) -> tuple[int, Any]:
-        # a child of the dead process may keep the pipe open, so that it never reaches its end
-        while not self._poll.poll(1000):
-            if not self._process.is_alive() and not self._poll.poll(0):
-                raise EnvProcessError(self._exit_message())
+    def _receive(self, timeout: float | None) -> tuple[int, Any]:
         try:
-            return self._connection.recv()
-        except (EOFError, OSError):
+            return self._reader.read(timeout)
+        except EOFError:
             raise EnvProcessError(self._exit_message()) from None
+        except TimeoutError:
+            _kill(self._process)
+            raise EnvTimeoutError(
+                f"the process {self._process.pid} of an environment did not finish a step or reset within "
+                f"trainer.env_timeout={self._timeout:g} seconds and was killed"
+            ) from None
 
     def _exit_message(self) -> str:
         self._process.join(CLOSE_TIMEOUT)
@@ -143,9 +155,10 @@ class _RemoteError(NamedTuple):
     trace: str
 
     @classmethod
-    def of(cls, error: Exception) -> _RemoteError:
-        """Wrap `error`, or a RuntimeError with its text if it cannot be pickled."""
-        trace = "".join(traceback.format_exception(error))
+    def of(cls, raised: BaseException) -> _RemoteError:
+        """Wrap the exception, or a RuntimeError with its text if it cannot be pickled."""
+        trace = "".join(traceback.format_exception(raised))
+        error = as_error(raised)
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
@@ -178,11 +191,20 @@ def _settings_of_new_process() -> Generator[None]:
 
 
 def _close_process(connection: Connection, process: BaseProcess) -> None:
+    from multiprocessing.connection import wait
+
     connection.close()
-    process.join(CLOSE_TIMEOUT)
-    if process.is_alive():
-        process.kill()
-        process.join()
+    wait([process.sentinel], CLOSE_TIMEOUT)
+    _kill(process)
+
+
+def _kill(process: BaseProcess) -> None:
+    """Kill a process, if it still runs, and those that it started and left."""
+    assert process.pid is not None
+    with suppress(ProcessLookupError):  # no process of the group is left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
 
 
 # In the other process
@@ -190,6 +212,7 @@ def _close_process(connection: Connection, process: BaseProcess) -> None:
 
 def _run_worker(connection: Connection, part: EnvPart) -> None:
     """Create the environment and answer requests until the training process closes the connection."""
+    os.setpgrp()  # the processes that the environment starts are ended together with this one
     for number in HANDLED:  # schedulers send them to all processes of a job; the trainer decides what to do
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
@@ -197,26 +220,27 @@ def _run_worker(connection: Connection, part: EnvPart) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             worker = LocalWorker(part.make())
-        except Exception as error:
-            connection.send((0, _RemoteError.of(error)))
+        except BaseException as error:
+            write_message(connection.fileno(), (0, _RemoteError.of(error)))
             return
-        connection.send((0, (worker.spec, worker.name)))
+        write_message(connection.fileno(), (0, (worker.spec, worker.name)))
         try:
-            _answer_requests(connection, worker)
+            _answer_requests(connection.fileno(), worker)
         finally:
             worker.close()
 
 
-def _answer_requests(connection: Connection, worker: LocalWorker) -> None:
+def _answer_requests(descriptor: int, worker: LocalWorker) -> None:
+    requests = MessageReader(descriptor, lambda: True)
     number = 0
     while True:
-        method, arguments = connection.recv()
+        method, arguments = requests.read()
         number += 1
         try:
             result = getattr(worker, method)(*arguments)()
-        except Exception as error:
+        except BaseException as error:
             result = _RemoteError.of(error)
-        connection.send((number, result))
+        write_message(descriptor, (number, result))
 
 
 def _exit_with_parent() -> None:
@@ -225,4 +249,4 @@ def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)

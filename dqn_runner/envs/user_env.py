@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
+from typing import Any
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import gymnasium
+from dqn_runner.core.registry import TARGET, to_plain
 from dqn_runner.envs.base import Env, EnvPart
+from dqn_runner.envs.env_copy import copy_env, is_plain
+from dqn_runner.envs.gym import GymEnv
 
 
 @dataclass(kw_only=True)
@@ -24,17 +27,24 @@ class UserEnv:
 
         Raises UserError if `env` is a VectorEnv or cannot be copied.
         """
-        if isinstance(self.env, gymnasium.vector.VectorEnv):
-            raise UserError(
-                "Trainer takes a single gymnasium.Env, not a VectorEnv; to step several copies together, "
-                "pass dqn_runner.envs.gym.GymEnv(id=..., num_envs=...)"
-            )
+        for given in (self.env, self.eval_env):
+            if isinstance(given, gymnasium.vector.VectorEnv):
+                raise UserError(
+                    "Trainer takes a single gymnasium.Env, not a VectorEnv; to step several copies together, "
+                    "pass dqn_runner.envs.gym.GymEnv(id=..., num_envs=...)"
+                )
+        self.can_be_replaced = self.eval_env is None
+        """Whether an environment that raised can be replaced by another copy."""
         if self.eval_env is None:
-            self.eval_env = _copy(self.env)
+            self.eval_env = copy_env(self.env)
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """Return the environment object for training or the one for evaluation, not a new one."""
         return self.env if training else self.eval_env
+
+    def make_replacement(self) -> Env:
+        """Return another copy, made from that for evaluation: the original raised."""
+        return copy_env(self.eval_env)
 
     def learning_reward(self, reward: float) -> float:
         """Return the reward unchanged."""
@@ -47,13 +57,22 @@ def as_part(env: Env | EnvPart, eval_env: Env | None) -> EnvPart:
     return UserEnv(env=env, eval_env=eval_env) if is_env else env
 
 
-def _copy(env: Env) -> Env:
-    if env.spec is not None:
-        return gymnasium.make(env.spec)
-    try:
-        return copy.deepcopy(env)
-    except Exception as error:
-        raise UserError(
-            f"evaluation needs a second {type(env.unwrapped).__name__}, but this one has no gymnasium spec "
-            f"and cannot be copied ({error}); pass Trainer(..., eval_env=...)"
-        ) from error
+def describe(part: EnvPart) -> Any:
+    """Return the plain settings by which the program can make the environment of a script again.
+
+    None if it cannot: the environment is not registered with gymnasium, or a wrapper does not record its
+    arguments. Attributes that the script changed are not included.
+    """
+    if not isinstance(part, UserEnv):
+        return to_plain(part)
+    spec: Any = part.env.spec
+    if spec is None or any(wrapper.kwargs is None for wrapper in spec.additional_wrappers):
+        return None
+    kwargs = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
+    registered = gymnasium.registry.get(spec.id)
+    if registered is None or spec.max_episode_steps != registered.max_episode_steps:
+        kwargs["max_episode_steps"] = spec.max_episode_steps
+    wrappers = [{TARGET: each.entry_point, **each.kwargs} for each in spec.additional_wrappers]
+    if not is_plain([kwargs, wrappers]):
+        return None
+    return to_plain(GymEnv(id=spec.id, kwargs=kwargs, wrappers=wrappers))

@@ -17,18 +17,25 @@ from dqn_runner.envs.base import EnvConfig, EnvPart, Vectorization
 from dqn_runner.envs.subprocess_worker import SubprocessWorker
 from dqn_runner.envs.user_env import UserEnv
 from dqn_runner.envs.worker import EnvStep, EnvWorker, LocalWorker
+from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
+from dqn_runner.io.signals import as_error, exits_as_errors
 
 
-def make_worker(part: EnvPart) -> EnvWorker:
-    """Return a worker with a new training environment, in a separate process if vectorization is async."""
+def make_worker(part: EnvPart, timeout: float | None = None) -> EnvWorker:
+    """Return a worker with a new training environment, in a separate process if vectorization is async.
+
+    Such a process is killed if a step or reset takes longer than `timeout` seconds.
+    """
     if isinstance(part, EnvConfig) and part.vectorization is Vectorization["async"]:
-        return SubprocessWorker(part)
+        return SubprocessWorker(part, timeout)
     return LocalWorker(part.make())
 
 
-def worker_factory(part: EnvPart) -> Callable[[], EnvWorker] | None:
-    """Return a function that makes workers of `part`; None for a UserEnv, whose object exists only once."""
-    return None if isinstance(part, UserEnv) else functools.partial(make_worker, part)
+def worker_factory(part: EnvPart, timeout: float | None = None) -> Callable[[], EnvWorker] | None:
+    """Return a function that makes workers of `part`; None for a UserEnv that cannot be copied again."""
+    if not isinstance(part, UserEnv):
+        return functools.partial(make_worker, part, timeout)
+    return (lambda: LocalWorker(part.make_replacement())) if part.can_be_replaced else None
 
 
 class TruncatedEpisode(NamedTuple):
@@ -82,7 +89,8 @@ class VectorEnv:
         self._actions: list[list[int]] = [[] for _ in workers]
         self._next_seeds = [0] * len(workers)
         for index, wait in enumerate([self._replay_episode(index) for index in range(len(workers))]):
-            self.obs[index] = wait()
+            with exits_as_errors():
+                self.obs[index] = wait()
 
     @property
     def num_envs(self) -> int:
@@ -106,8 +114,8 @@ class VectorEnv:
                 result = wait()
             except UserError:
                 raise
-            except Exception as error:
-                self._recover_env(index, error)
+            except BaseException as raised:
+                self._recover_env(index, as_error(raised))
                 result = self._begin_step(index, actions[index])()
             next_obs, first_obs, reward, terminated, truncated, life_lost = result
             self._next_obs[index] = next_obs
@@ -150,7 +158,7 @@ class VectorEnv:
             problem = self._check_replayed(index, wait, saved)
             if problem and not self._allow_inexact_resume:
                 raise UserError(
-                    f"{problem}. Its reset(seed=...) must make the episode repeatable; "
+                    f"{problem}. Its reset(seed=...) must make the episode repeatable{self._hint(index)}; "
                     "checkpoint.allow_inexact_resume=true resumes anyway and truncates this episode"
                 )
             if problem:
@@ -162,6 +170,12 @@ class VectorEnv:
         """Close every environment."""
         for worker in self.workers:
             worker.close()
+
+    def _hint(self, index: int) -> str:
+        """What is known about why an episode may not be repeatable."""
+        worker = self.workers[index]
+        names = stateful_wrappers(worker.env) if isinstance(worker, LocalWorker) else []
+        return f" ({', '.join(names)}: {STATISTICS})" if names else ""
 
     def _begin_step(self, index: int, action: int) -> Callable[[], EnvStep]:
         last = len(self._actions[index]) + 1 >= self._max_episode_steps
@@ -204,7 +218,8 @@ class VectorEnv:
             self.obs[index] = wait()
         except UserError:
             raise
-        except Exception as error:
+        except BaseException as raised:
+            error = as_error(raised)
             return f"{mismatch}: it raised {type(error).__name__}: {error}"
         if np.array_equal(self.obs[index], expected, equal_nan=expected.dtype.kind == "f"):
             return None

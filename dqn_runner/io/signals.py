@@ -4,13 +4,50 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from dqn_runner.core import exit_codes
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 """Clusters send SIGUSR1 or SIGUSR2 before they end a job; a terminal that is closed sends SIGHUP."""
+
+
+class SignalExit(SystemExit):
+    """The program ends because of a signal."""
+
+
+class UnexpectedExit(Exception):  # noqa: N818, named after SystemExit
+    """Code of the user raised an exception that is not an error, such as SystemExit."""
+
+
+def as_error(raised: BaseException) -> Exception:
+    """Return what code of the user raised, as an error; raises it if it is due to a signal.
+
+    Outside `StopSignals`, any KeyboardInterrupt is taken to be due to Ctrl-C.
+    """
+    if isinstance(raised, Exception):
+        return raised
+    if isinstance(raised, SignalExit):
+        raise raised
+    if isinstance(raised, KeyboardInterrupt) and (
+        StopSignals.active is None or StopSignals.active.interrupted
+    ):
+        raise raised
+    return UnexpectedExit(f"{type(raised).__name__}({', '.join(map(repr, raised.args))}) was raised")
+
+
+@contextmanager
+def exits_as_errors() -> Generator[None]:
+    """Within the block, raise as an error what `as_error` returns."""
+    try:
+        yield
+    except BaseException as raised:
+        if (error := as_error(raised)) is raised:
+            raise
+        raise error from raised
 
 
 class StopSignals:
@@ -20,7 +57,12 @@ class StopSignals:
     cannot handle signals there.
     """
 
+    active: ClassVar[StopSignals | None] = None
+    """The one that handles signals now."""
+
     def __init__(self) -> None:
+        self.interrupted = False
+        """Whether a second SIGINT raised KeyboardInterrupt."""
         self.received: signal.Signals | None = None
         """The signal that was received last; None if there was none."""
         self._previous: dict[signal.Signals, Any] = {}
@@ -28,6 +70,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
+            StopSignals.active = self
             for number in HANDLED:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._record)
@@ -40,6 +83,8 @@ class StopSignals:
         trace: TracebackType | None,
     ) -> None:
         """Restore the previous handlers."""
+        if StopSignals.active is self:
+            StopSignals.active = None
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -53,10 +98,14 @@ class StopSignals:
             return
         handler = self._previous[number]
         if not callable(handler):
-            raise SystemExit(exit_codes.SIGNAL_BASE + number)
-        handler(number, None)
+            raise SignalExit(exit_codes.SIGNAL_BASE + number)
+        try:
+            handler(number, None)
+        except SystemExit as end:
+            raise SignalExit(end.code) from end
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
+            self.interrupted = True
             raise KeyboardInterrupt
         self.received = signal.Signals(number)

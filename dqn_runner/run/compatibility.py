@@ -62,16 +62,19 @@ def incompatible_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 def mismatch(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
     """Return why a checkpoint with the source `theirs` is not of the run with `ours`; None if it may be.
 
-    The source of a run contains the `config` that the program composed, or the `agent` that a script built.
+    The source of a run contains the `config` that the program composed, or the `agent` that a script built;
+    two runs of which one is of a script are compared by their agents.
     """
-    if ("config" in theirs) != ("config" in ours):
-        return "one was written by the command line, the other by the Python API"
-    if "config" in ours:
+    if "config" in ours and "config" in theirs:
         change = next(incompatible_changes(theirs["config"], ours["config"]), None)
         return f"resuming from it would change {change[0]}" if change else None
-    before, after = (leaves({"agent": with_defaults(source.get("agent"))}) for source in (theirs, ours))
+    before, after = (leaves({"agent": with_defaults(_agent(source))}) for source in (theirs, ours))
     found = changes(before, after)
     return f"its agent differs: {'; '.join(found)}" if found else None
+
+
+def _agent(source: Mapping[str, Any]) -> Any:
+    return source.get("config", source).get("agent")
 
 
 def _differing(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[Leaf]:

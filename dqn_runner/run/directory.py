@@ -18,6 +18,7 @@ from dqn_runner.io.lock import RunLock
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import LoggerGroup
 from dqn_runner.run.compatibility import mismatch
+from dqn_runner.run.session import Session
 
 CHECKPOINTS = "checkpoints"
 
@@ -46,6 +47,8 @@ class RunDirectory:
         self._source = dict(source)
         self._lock = RunLock(path)
         self._held: HeldDirectory | None = None
+        self._session = Session(path)
+        self._locked = False
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -66,6 +69,9 @@ class RunDirectory:
         """Lock the directory for this process; raises UserError if another process has locked it."""
         self._lock.acquire()
         self._held = self._held or HeldDirectory(self.path)
+        if not self._locked and (notice := self._session.unfinished()):
+            self.notices.append(notice)
+        self._locked = True
 
     def unlock(self) -> None:
         """Unlock the directory."""
@@ -73,6 +79,7 @@ class RunDirectory:
         if self._held is not None:
             self._held.close()
             self._held = None
+        self._locked = False
 
     def has_resumable_run(self) -> bool:
         """Whether the directory contains a run that this object has not resumed yet.
@@ -116,6 +123,7 @@ class RunDirectory:
     def open(self, step: int, episode: int, info: RunInfo) -> None:
         """Open the loggers, and log where the run starts and the notices."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._session.begin()
         self.loggers.open(self.path, info)
         verb = "resuming from" if self.resumed else "starting at"
         log.info("%s step %d, episode %d in %s", verb, step, episode, self.path)
@@ -168,11 +176,18 @@ class RunDirectory:
         """Finish writing, close the loggers and unlock; `failed` means that an exception ended the run."""
         self.checkpoints.close()
         self.loggers.close(failed)
+        self._session.end()
         self.unlock()
 
     def _location(self) -> Path | None:
         """Where the directory is now; None if it was removed."""
         return self.path if self._held is None else self._held.location()
+
+    def end_session(self) -> None:
+        """Wait for the checkpoint that is being written, and note that the session ended."""
+        self.checkpoints.wait()
+        self.loggers.sync()
+        self._session.end()
 
     def _reject_another_run(self, document: State) -> None:
         if reason := self._mismatch(document):

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from dqn_runner.config.build import build_trainer
-from dqn_runner.config.schema import RunConfig
+from dqn_runner.config.schema import to_typed_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.plan import Plan
@@ -64,7 +63,7 @@ def estimate(plan: Plan) -> str:
 
 
 def _estimate_size(job: DictConfig, directory: Path) -> ResourceEstimate:
-    run: RunConfig = instantiate({k: v for k, v in job.items() if k != "hydra"}, _convert_="object")
+    run = to_typed_config(job)
     trainer = build_trainer(run, directory, {}, None)
     spec = trainer.collector.envs.spec
     return estimate_resources(trainer.agent.config, trainer.config, spec, trainer.agent.num_bytes())

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.registry import to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
-from dqn_runner.envs.base import EnvPart
+from dqn_runner.envs.base import Env, EnvPart
+from dqn_runner.envs.user_env import describe
 from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
+from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
+from dqn_runner.loggers.base import LoggerPart
+from dqn_runner.loggers.logger_group import default_loggers
+from dqn_runner.loggers.wandb import Wandb
 from dqn_runner.replay.buffer import Replay
 from dqn_runner.training.collector import Collector
 from dqn_runner.training.config import TrainingConfig
@@ -22,10 +31,10 @@ def make_collector(
     """The collector and its training environments, with separate reset seeds for each environment."""
     seed = agent.config.seed
     envs = VectorEnv(
-        [make_worker(env) for _ in range(env.num_envs)],
+        [make_worker(env, config.env_timeout) for _ in range(env.num_envs)],
         lambda index, episode: seed_for(seed, "env", index, episode),
         config.max_steps_per_episode,
-        make_replacement=worker_factory(env) if config.retry_env else None,
+        make_replacement=worker_factory(env, config.env_timeout) if config.retry_env else None,
         allow_inexact_resume=allow_inexact_resume,
     )
     return Collector(envs, seed, env.learning_reward)
@@ -47,3 +56,22 @@ def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:
             f"agent.replay.capacity={agent.replay.capacity} needs {size} of memory, which this machine does "
             "not have; choose a smaller capacity"
         ) from error
+
+
+def make_loggers(given: Mapping[str, LoggerPart] | None, config: TrainingConfig) -> dict[str, LoggerPart]:
+    """The loggers of a run by name, with Weights & Biases if the trainer is set to use it."""
+    loggers = default_loggers() if given is None else dict(given)
+    if config.use_wandb and "wandb" not in loggers:
+        loggers["wandb"] = Wandb()
+    return loggers
+
+
+def describe_source(agent: DQNAgent, config: TrainingConfig, env: EnvPart) -> dict[str, Any]:
+    """What the checkpoints of a script store so that the program can evaluate and resume its run."""
+    return {"agent": to_plain(agent.config), "trainer": to_plain(config), "env": describe(env)}
+
+
+def stateful_wrapper_notices(env: Env) -> list[str]:
+    """One line if wrappers of `env` have statistics of the whole run; empty otherwise."""
+    names = ", ".join(stateful_wrappers(env))
+    return [f"{names}: {STATISTICS}"] if names else []

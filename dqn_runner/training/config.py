@@ -48,6 +48,12 @@ class TrainingConfig:
     """Smallest improvement of the mean return that resets `patience`; with 0, any improvement does."""
     retry_env: bool = True
     """Create an environment that raises again, once, and recover its episode from its seed and actions."""
+    env_timeout: float | None = setting(None, above=0)
+    """Seconds that a step or reset of an environment may take; null for no limit. With
+    `env.vectorization=async` its process is killed, and the environment recovered as by `retry_env`;
+    otherwise the run ends, and the same command resumes it from its last checkpoint."""
+    use_wandb: bool = False
+    """Add Weights & Biases to the loggers, as `logging=[...,wandb]` does."""
     target_return: float | None = None
     """Stop when the mean return of an evaluation reaches it; null never stops."""
 

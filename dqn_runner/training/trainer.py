@@ -13,16 +13,14 @@ from dqn_runner.checkpointing.checkpointer import best_name
 from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, NoRoomError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
-from dqn_runner.core.registry import to_plain
 from dqn_runner.core.settings import fit_to_budget
 from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.user_env import as_part
-from dqn_runner.io.signals import StopSignals
+from dqn_runner.io.signals import StopSignals, as_error
 from dqn_runner.loggers.base import LoggerPart
-from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.run.directory import RunDirectory
-from dqn_runner.training.assembly import make_collector, make_evaluator, make_replay
+from dqn_runner.training import assembly
 from dqn_runner.training.checks import check
 from dqn_runner.training.config import FrequencyUnit, TrainingConfig
 from dqn_runner.training.events import Event, EventSchedule
@@ -33,6 +31,7 @@ from dqn_runner.training.resources import check_disk, estimate_resources
 from dqn_runner.training.saving import StateSaver
 from dqn_runner.training.stats import TrainingStats
 from dqn_runner.training.stopping import FinishedRun, ProgressState, StopCallback, Stopping, StopReason
+from dqn_runner.training.watchdog import Watchdog
 
 
 class Trainer:
@@ -52,30 +51,31 @@ class Trainer:
         allow_inexact_resume: bool = False,
         stop_callback: StopCallback | None = None,
     ) -> None:
-        """`env` is a gymnasium.Env or an env part; evaluation uses `eval_env` or a second one like it.
+        """`env` is a gymnasium.Env or an env part; evaluation uses `eval_env` or a copy of `env`.
 
         `source` is stored in every checkpoint and identifies the run; by default it holds the settings of
-        `agent` and `config`. `group` is shared by the runs of a sweep. With `allow_inexact_resume`, a resume
-        truncates an episode that its environment does not reproduce. `stop_callback` is called after each
-        evaluation that is due. Raises UserError for settings that do not fit each other or the environment.
+        `agent`, `config` and `env`. `group` is shared by the runs of a sweep. With `allow_inexact_resume`, a
+        resume truncates an episode that its environment does not reproduce. `stop_callback` is called after
+        each evaluation that is due. Raises UserError for settings that do not fit each other or the env.
         """
         part = as_part(env, eval_env)
         agent.config = fit_to_budget(agent.config, config.max_steps)
         self.agent = agent
         self.config = config
         self.output_dir = Path(output_dir)
-        self.collector = make_collector(agent, part, config, allow_inexact_resume)
+        self.collector = assembly.make_collector(agent, part, config, allow_inexact_resume)
         spec = self.collector.envs.spec
         check(agent.config, agent.spec, config, spec)
         check_disk(self.output_dir, agent.config, config, spec, agent.num_bytes())
-        self.evaluator = make_evaluator(part, config)
-        self.replay = make_replay(agent.config, spec, part.num_envs)
+        self.evaluator = assembly.make_evaluator(part, config)
+        self.replay = assembly.make_replay(agent.config, spec, part.num_envs)
         self.directory = RunDirectory(
             self.output_dir,
-            default_loggers() if loggers is None else loggers,
+            assembly.make_loggers(loggers, config),
             config.keep_last,
-            source or {"agent": to_plain(agent.config), "trainer": to_plain(config)},
+            source or assembly.describe_source(agent, config, part),
         )
+        self.directory.notices += assembly.stateful_wrapper_notices(self.evaluator.env)
         self.recorder = Recorder(self.directory.loggers)
         self.stopping = Stopping(config, stop_callback)
         self.loop = ExperienceLoop(agent, self.collector, self.replay, self.recorder, self.output_dir)
@@ -109,7 +109,7 @@ class Trainer:
         another run, NoRoomError if the last checkpoint could not be written, DirectoryLostError if the
         directory was renamed or removed, and DivergedError if learning gives numbers that are not finite.
         """
-        with StopSignals() as self._signals:
+        with StopSignals() as self._signals, Watchdog(self.config.env_timeout, self.directory):
             failed = False
             try:
                 if not self._prepared:
@@ -199,14 +199,15 @@ class Trainer:
             log.error("%s", error)
             self._write_report()
             raise
-        except Exception:
+        except BaseException as raised:
+            error = as_error(raised)
             log.exception("training failed at step %d, episode %d", self.step, self.episode)
             if self.loop.is_learning:
                 log.info("no state is saved in the middle of an iteration; the last checkpoint stays")
             else:
                 self._saver.save_after_error(self.step)
             self._write_report()
-            raise
+            raise error from (None if error is raised else raised)
         self._write_report()
         return reason
 

@@ -21,7 +21,7 @@ from dqn_runner.core.rng import seed_for
 from dqn_runner.core.types import StepResult
 from dqn_runner.envs import subprocess_worker
 from dqn_runner.envs.base import EnvPart
-from dqn_runner.envs.subprocess_worker import EnvProcessError, SubprocessWorker
+from dqn_runner.envs.subprocess_worker import EnvProcessError, EnvTimeoutError, SubprocessWorker
 from dqn_runner.envs.user_env import UserEnv
 from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
 from dqn_runner.envs.worker import EnvWorker, LocalWorker
@@ -106,7 +106,7 @@ class TestSameResults:
         for worker in workers:
             worker.replay_episode(0, [])()
         waiting = [worker.step(1, 0, False) for worker in workers]
-        assert all(worker._poll.poll(30_000) for worker in workers)  # type: ignore[attr-defined]
+        assert all(worker._reader._poll.poll(30_000) for worker in workers)  # type: ignore[attr-defined]
         assert len({str(wait()) for wait in waiting}) == 1
 
     def test_responses_that_were_not_waited_for_are_dropped(self, workers: list[EnvWorker]):
@@ -149,6 +149,8 @@ class TestErrors:
             ("kill itself", "step"),
             ("kill itself", "reset"),
             ("exit and leave a child", "step"),
+            ("call sys.exit", "step"),
+            ("start a process", "step"),
         ],
     )
     def test_env_that_fails_once_is_recovered(self, failure: str, where: str, tmp_path: Path):
@@ -160,7 +162,8 @@ class TestErrors:
         assert transcript(envs, 30, 1) == transcript(undisturbed, 30, 1)
         assert not command.exists()
         if failure == "exit and leave a child":
-            os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # recovery did not wait for it
+            child = int((tmp_path / "child").read_text())  # recovery did not wait for it, but ended it
+            assert wait_until(lambda: has_ended(child))
         envs.close()
 
     @pytest.mark.parametrize(
@@ -173,6 +176,17 @@ class TestErrors:
         with pytest.raises(EnvProcessError, match=rf"the process \d+ of an environment {message}"):
             envs.step([0])
         envs.close()
+
+    def test_env_that_hangs_is_killed_and_recovered(self, tmp_path: Path):
+        command = tmp_path / "command"
+        part = fragile_part(num_envs=1, command_file=str(command), always=True)
+        worker = SubprocessWorker(part, timeout=0.5)
+        worker.replay_episode(0, [])()
+        command.write_text("hang")
+        with pytest.raises(EnvTimeoutError, match=r"within trainer\.env_timeout=0\.5 seconds and was killed"):
+            worker.step(0, 0, False)()
+        assert worker._process.exitcode == -signal.SIGKILL
+        worker.close()
 
     def test_invalid_env_settings_raise_the_error_of_a_local_env(self):
         with pytest.raises(UserError, match=r"does not accept env\.kwargs"):
@@ -265,6 +279,10 @@ make_worker(fragile_part()).replay_episode(0, [])
         assert done.stderr.splitlines()[-1].endswith("below `if __name__ == '__main__':`"), done.stderr
 
 
-def test_env_objects_of_a_user_are_not_recreated() -> None:
-    assert worker_factory(UserEnv(env=Fragile())) is None
+def test_env_objects_of_a_user_are_recreated_as_copies_unless_an_eval_env_was_given() -> None:
+    part = UserEnv(env=Fragile())
+    make = worker_factory(part)
+    assert make is not None
+    assert make().replay_episode(3, [1])().tolist() == LocalWorker(part.env).replay_episode(3, [1])().tolist()
+    assert worker_factory(UserEnv(env=Fragile(), eval_env=Fragile())) is None
     assert isinstance(make_worker(fragile_part("sync")), LocalWorker)

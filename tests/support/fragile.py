@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -71,6 +72,13 @@ class Fragile(gymnasium.Env[Any, Any]):
             time.sleep(60)
             child.unlink()
             os._exit(0)
+        if command == "call sys.exit":
+            raise SystemExit(0)
+        if command == "start a process":
+            process = multiprocessing.get_context("fork").Process(target=os.getpid)
+            process.start()
+            process.join()
+            self.command_file.unlink(missing_ok=True)
         if command == "exit":
             os._exit(3)
         if command == "kill itself":

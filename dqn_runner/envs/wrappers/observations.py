@@ -32,6 +32,8 @@ def select_entries(env: Env, keys: Sequence[str]) -> Env:
             f"env.observation_keys: the observation has no {', '.join(missing)}; it has {', '.join(entries)}"
         )
     chosen = [entries[key] for key in keys]
+    if len(keys) > 1:
+        _check_flat(entries, keys)
     if len(keys) == 1:
         return TransformObservation(env, itemgetter(keys[0]), chosen[0])
     flat = [_flat_space(part) for part in chosen]
@@ -51,6 +53,9 @@ def flatten(env: Env) -> Env:
     Raises UserError if the vector has no fixed length.
     """
     space: Any = env.observation_space
+    if isinstance(space, spaces.Dict):
+        entries = cast("dict[str, Any]", space.spaces)
+        _check_flat(entries, list(entries))
     return TransformObservation(env, lambda obs: spaces.flatten(space, obs), _flat_space(space))
 
 
@@ -71,8 +76,27 @@ def stack_frames(env: Env, frames: int) -> Env:
     return FrameStackObservation(copied, frames, padding_type="zero")
 
 
+def _check_flat(entries: dict[str, Any], keys: Sequence[str]) -> None:
+    """Raise UserError, which names the entries that can be flattened, if one of `keys` cannot."""
+    flat = [key for key in entries if _flattened(entries[key]) is not None]
+    if bad := [key for key in keys if key not in flat]:
+        kinds = ", ".join(f"{key} ({type(entries[key]).__name__})" for key in bad)
+        usable = ",".join(key for key in keys if key in flat) or ",".join(flat)
+        hint = f"; use env.observation_keys=[{usable}]" if usable else ""
+        raise UserError(f"the observation's {kinds} cannot be flattened into a vector of fixed length{hint}")
+
+
 def _flat_space(space: Any) -> spaces.Box:
-    flat = cast("Any", spaces.flatten_space(space))
-    if not isinstance(flat, spaces.Box):
+    flat = _flattened(space)
+    if flat is None:
         raise UserError(f"observations {space} cannot be flattened into a vector of fixed length")
-    return cast("spaces.Box", flat)
+    return flat
+
+
+def _flattened(space: Any) -> spaces.Box | None:
+    """The space of flattened observations; None if their length is not fixed or gymnasium cannot."""
+    try:
+        flat = cast("Any", spaces.flatten_space(space))
+    except NotImplementedError:  # a space that another package defines, such as MiniGrid's missions
+        return None
+    return cast("spaces.Box", flat) if isinstance(flat, spaces.Box) else None

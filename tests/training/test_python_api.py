@@ -1,0 +1,96 @@
+"""Runs of scripts: wrappers of the script, changed attributes, and the program that continues them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+
+from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig
+from dqn_runner.run import plots
+from dqn_runner.training import watchdog
+from tests.conftest import Outcome, records
+
+
+class Doubled(gymnasium.RewardWrapper[Any, Any]):
+    """A wrapper that does not record its arguments."""
+
+    def __init__(self, env: Any, factor: float) -> None:
+        super().__init__(env)
+        self.factor = factor
+
+    def reward(self, reward: Any) -> float:
+        return self.factor * reward
+
+
+class Stuck(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Hangs in a step until `on_hang` of a test sets `free`."""
+
+    free = False
+
+    def step(self, action: Any) -> Any:
+        while not Stuck.free:
+            pass
+        return self.env.step(action)
+
+
+def trainer(env: Any, directory: Path, episodes: int = 6, **settings: Any) -> Trainer:
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, seed=3, learning_starts=20, batch_size=8))
+    config = TrainingConfig(max_episodes=episodes, eval_frequency=3, eval_episodes=1, **settings)
+    return Trainer(agent, env, config, output_dir=directory)
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
+
+
+def test_wrappers_and_changed_attributes_are_in_training_and_evaluation(tmp_path: Path) -> None:
+    env = Doubled(gymnasium.make("CartPole-v1"), 2.0)
+    env.unwrapped.force_mag = 0.0  # type: ignore[attr-defined]
+    made = trainer(env, tmp_path)
+    assert made.evaluator.env.unwrapped.force_mag == 0.0
+    episodes = made.train().history["episodes"]
+    assert episodes["return"] == [2 * length for length in episodes["length"]]
+
+
+def test_program_resumes_and_evaluates_the_run_of_a_script_exactly(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    for name, episodes in (("short", 6), ("long", 9)):
+        trainer(gymnasium.make("CartPole-v1"), tmp_path / name, episodes).train()
+    done = program("resume=short", "trainer.max_episodes=9", "logging=[jsonl]")
+    assert done.status == 0, done.err
+    assert records(tmp_path / "short") == records(tmp_path / "long")
+    done = program("mode=eval", "checkpoint=long", "evaluator.episodes=2", "hydra.run.dir=eval")
+    assert done.status == 0, done.err
+
+
+def test_program_asks_for_an_env_that_it_cannot_make(program: Callable[..., Outcome], tmp_path: Path) -> None:
+    trainer(Doubled(gymnasium.make("CartPole-v1"), 2.0), tmp_path / "run").train()
+    evaluate = ("mode=eval", "checkpoint=run", "evaluator.episodes=1", "hydra.run.dir=eval")
+    assert "name it, as in env.id=my_pkg.my_envs:MyEnv" in program(*evaluate).error
+    done = program(*evaluate, "env.id=CartPole-v1")
+    assert done.status == 0, done.err
+
+
+def test_use_wandb_adds_the_logger(tmp_path: Path) -> None:
+    made = trainer(gymnasium.make("CartPole-v1"), tmp_path, use_wandb=True)
+    assert "wandb" in made.directory.loggers._parts
+
+
+def test_env_that_hangs_in_this_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[str] = []
+
+    def end(_: Any, place: str, _stack: str) -> None:
+        places.append(place)
+        Stuck.free = True
+
+    monkeypatch.setattr(watchdog, "_end_run", end)
+    made = trainer(Stuck(gymnasium.make("CartPole-v1")), tmp_path, episodes=1, env_timeout=0.2)
+    made.train()
+    assert len(places) == 1
+    assert places[0].endswith("in step")
