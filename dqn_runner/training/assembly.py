@@ -7,6 +7,7 @@ from dqn_runner.agent.config import DQNConfig
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import EnvPart
+from dqn_runner.envs.checked_env import make_env
 from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
 from dqn_runner.replay.buffer import Replay
 from dqn_runner.training.collector import Collector
@@ -20,10 +21,10 @@ def make_collector(
     """The collector and its training environments, with separate reset seeds for each environment."""
     seed = agent.config.seed
     envs = VectorEnv(
-        [make_worker(env) for _ in range(env.num_envs)],
+        [make_worker(env, seed, index) for index in range(env.num_envs)],
         lambda index, episode: seed_for(seed, "env", index, episode),
         config.max_steps_per_episode,
-        make_replacement=worker_factory(env) if config.retry_env else None,
+        make_replacement=worker_factory(env, seed) if config.retry_env else None,
         allow_inexact_resume=allow_inexact_resume,
     )
     return Collector(envs, seed, env.learning_reward)
@@ -31,7 +32,8 @@ def make_collector(
 
 def make_evaluator(env: EnvPart, config: TrainingConfig) -> Evaluator:
     """The evaluation environment; its episodes have the same seeds in every run."""
-    return Evaluator(env.make(training=False), eval_seeds("eval"), config.max_steps_per_episode)
+    seeds = eval_seeds("eval")
+    return Evaluator(make_env(env, seeds(-1), training=False), seeds, config.max_steps_per_episode)
 
 
 def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:

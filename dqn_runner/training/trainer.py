@@ -14,8 +14,10 @@ from dqn_runner.core.exceptions import DivergedError, NoRoomError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.registry import to_plain
+from dqn_runner.core.rng import seed_for
 from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
+from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.user_env import as_part
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.loggers.base import LoggerPart
@@ -58,11 +60,13 @@ class Trainer:
         truncates an episode that its environment does not reproduce. `stop_callback` is called after each
         evaluation that is due. Raises UserError for settings that do not fit each other or the environment.
         """
-        part = as_part(env, eval_env)
         self.agent = agent
         self.config = config
         self.output_dir = Path(output_dir)
-        self.collector = make_collector(agent, part, config, allow_inexact_resume)
+        self._generators = OwnGenerators(seed_for(agent.config.seed, "global generators"))
+        with self._generators:
+            part = as_part(env, eval_env)
+            self.collector = make_collector(agent, part, config, allow_inexact_resume)
         spec = self.collector.envs.spec
         check(agent.config, agent.spec, config, spec)
         check_disk(self.output_dir, agent.config, config, spec, agent.num_bytes())
@@ -107,7 +111,7 @@ class Trainer:
         another run, NoRoomError if the last checkpoint could not be written, and DivergedError if learning
         gives numbers that are not finite.
         """
-        with StopSignals() as self._signals:
+        with StopSignals() as self._signals, self._generators:
             failed = False
             try:
                 if not self._prepared:
@@ -170,7 +174,8 @@ class Trainer:
             if not self.stopping.still_ends(finished):
                 progress, finished = finished.before, None
         self._finished = finished
-        self.loop.load_state_dict(state)
+        with self._generators:
+            self.loop.load_state_dict(state)
         self.recorder.load_state_dict(state)
         self._restore(progress)
 
