@@ -57,7 +57,7 @@ class CheckedEnv:
     def step(self, action: int) -> CheckedStep:
         """Take the action of this number, counted from zero."""
         result: Any = self.env.step(self._action(action))
-        if type(result) is not tuple or len(result) != 5:  # pyright: ignore[reportUnknownArgumentType]
+        if result.__class__ is not tuple or len(result) != 5:
             result = self._five(result)
         obs, reward, terminated, truncated, info = result
         if type(reward) is not float or not math.isfinite(reward):

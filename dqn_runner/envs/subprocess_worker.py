@@ -48,7 +48,7 @@ class SubprocessWorker:
 
     is_alone = True
 
-    def __init__(self, part: EnvPart, creation_seed: int, seed: int) -> None:
+    def __init__(self, part: EnvPart, creation_seed: int = 0, seed: int = 0) -> None:
         """Start the process, which creates the environment; does not wait for it.
 
         The seeds determine what the environment draws from global generators when it is created, and from
