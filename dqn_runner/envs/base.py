@@ -23,7 +23,8 @@ class EnvPart(Protocol):
     normalize_observations: bool
 
     def make(self, training: bool = True, render: bool = False) -> Env:
-        """Return a new `gymnasium.Env` with Box observations and Discrete actions.
+        """Return a new `gymnasium.Env` with Box observations and Discrete, MultiDiscrete or
+        MultiBinary actions.
 
         `training=False` leaves out what helps learning but is not part of the task, for example lost lives
         that count as terminal. With `render`, `env.render()` returns RGB frames.

@@ -54,7 +54,7 @@ class ObservationCheck:
         if wrong.any():
             where = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), array.shape))
             value = array[where]
-            reason = f", which {self._dtype} cannot hold" if np.isfinite(value) else ""
+            reason = f", which {self._dtype} cannot hold" if np.isfinite(value) else ", not a finite number"
             raise self._error(method, f"{value} ({array.dtype}) as element {where}{reason}")
         return converted
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.checkpointing.checkpointer import best_name
-from dqn_runner.core.exceptions import DivergedError, NoRoomError
+from dqn_runner.core.exceptions import DivergedError, NoRoomError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.registry import to_plain
@@ -202,8 +202,9 @@ class Trainer:
             log.error("%s", error)
             self._write_report()
             raise
-        except Exception:
-            log.exception("training failed at step %d, episode %d", self.step, self.episode)
+        except Exception as error:
+            trace = not isinstance(error, UserError)
+            log.error("training failed at step %d, episode %d", self.step, self.episode, exc_info=trace)
             if self.loop.is_learning:
                 log.info("no state is saved in the middle of an iteration; the last checkpoint stays")
             else:
