@@ -20,7 +20,7 @@ from dqn_runner.core.state import ReplaySnapshot, State
 from dqn_runner.core.types import Array
 
 FORMAT = "dqn_runner checkpoint"
-VERSION = 2
+VERSION = 3
 """Version of the format; increased when stored names or the keys of states change."""
 SNAPSHOT = "replay snapshot"
 """Key that marks a stored ReplaySnapshot: a dictionary with the names of its segments and the other rows."""

@@ -12,6 +12,7 @@ from dqn_runner.agent.config import DQNConfig
 from dqn_runner.config.schema import RunConfig
 from dqn_runner.core.rng import eval_seeds
 from dqn_runner.envs.base import EnvPart, spec_of
+from dqn_runner.envs.checked_env import close_env, make_env
 from dqn_runner.training.evaluator import Evaluator
 from dqn_runner.training.stopping import StopCallback
 from dqn_runner.training.trainer import Trainer
@@ -19,11 +20,11 @@ from dqn_runner.training.trainer import Trainer
 
 def build_agent(config: DQNConfig, env: EnvPart) -> DQNAgent:
     """An agent; shapes and normalisation that its configuration leaves open are those of the environment."""
-    probe = env.make()
+    probe = make_env(env, config.seed)
     try:
         spec = spec_of(probe)
     finally:
-        probe.close()
+        close_env(probe)
     normalize = config.normalize_observations
     completed = {
         "state_dim": spec.obs_shape if config.state_dim is None else config.state_dim,
@@ -57,4 +58,5 @@ def build_trainer(
 def build_evaluator(run: RunConfig, render: bool) -> Evaluator:
     """The evaluator of mode=eval; its seeds differ from those that chose the best checkpoint."""
     seeds = eval_seeds("test", run.evaluator.seed)
-    return Evaluator(run.env.make(training=False, render=render), seeds, run.trainer.max_steps_per_episode)
+    env = make_env(run.env, seeds(-1), training=False, render=render)
+    return Evaluator(env, seeds, run.trainer.max_steps_per_episode)

@@ -10,6 +10,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import EnvSpec
+from dqn_runner.envs.actions import num_actions
 
 Env = Any
 """A `gymnasium.Env`; its generic parameters add no information here."""
@@ -22,7 +23,8 @@ class EnvPart(Protocol):
     normalize_observations: bool
 
     def make(self, training: bool = True, render: bool = False) -> Env:
-        """Return a new `gymnasium.Env` with Box observations and Discrete actions.
+        """Return a new `gymnasium.Env` with Box observations and Discrete, MultiDiscrete or
+        MultiBinary actions.
 
         `training=False` leaves out what helps learning but is not part of the task, for example lost lives
         that count as terminal. With `render`, `env.render()` returns RGB frames.
@@ -65,27 +67,42 @@ class EnvConfig:
         return scaled if clip is None else min(max(scaled, -clip), clip)
 
 
+OLD_GYM = (
+    'gymnasium.make("GymV21Environment-v0", env=...), or "GymV26Environment-v0" if its step() returns 5 '
+    "values; both need the package shimmy"
+)
+
+
 def spec_of(env: Env) -> EnvSpec:
     """Return the shapes of an environment; raises UserError if DQN cannot handle its spaces."""
-    obs: Any = env.observation_space
-    action: Any = env.action_space
-    if not isinstance(action, gymnasium.spaces.Discrete):
-        raise UserError(f"DQN needs a Discrete action space; {env_name(env)} has {action}")
-    discrete = cast("Any", action)
-    if discrete.start != 0:
-        raise UserError(
-            f"the actions of {env_name(env)} start at {discrete.start}; wrap it so that they start at 0"
-        )
+    name = env_name(env)
+    obs: Any = _space(env, "observation_space", name)
+    count = num_actions(_space(env, "action_space", name), name)
     if not isinstance(obs, gymnasium.spaces.Box):
-        raise UserError(f"observations must be a Box; {env_name(env)} has {obs}. {_box_hint(obs)}")
-    name = str(cast("Any", obs).dtype)
+        raise UserError(f"observations must be a Box; {name} has {obs}. {_box_hint(obs)}")
+    if not obs.shape or 0 in obs.shape:
+        hint = f". {_box_hint(obs)}" if not obs.shape else ""
+        raise UserError(
+            f"{name} has observations of shape {obs.shape}; a network needs at least one axis{hint}"
+        )
+    dtype = str(cast("Any", obs).dtype)
     stacked = isinstance(env, gymnasium.wrappers.FrameStackObservation)
     return EnvSpec(
         tuple(obs.shape),
-        int(discrete.n),
-        name if name in ("uint8", "bool") else "float32",
+        count,
+        dtype if dtype in ("uint8", "bool") else "float32",
         cast("Any", env).stack_size if stacked else 1,
     )
+
+
+def _space(env: Env, which: str, name: str) -> Any:
+    """The space `which` of `env`; raises UserError if it has none, or one of the old gym."""
+    space = getattr(env, which, None)
+    if type(space).__module__.partition(".")[0] == "gym":
+        raise UserError(f"{name} is an environment of the old gym, not of gymnasium; wrap it: {OLD_GYM}")
+    if space is None:
+        raise UserError(f"{name} has no {which}; set self.{which} to a gymnasium space in __init__")
+    return space
 
 
 def _box_hint(space: Any) -> str:
@@ -99,4 +116,5 @@ def _box_hint(space: Any) -> str:
 
 def env_name(env: Env) -> str:
     """Return the id of an environment, or its class name if it has none, for messages."""
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    spec = getattr(env, "spec", None)
+    return spec.id if spec is not None else type(getattr(env, "unwrapped", env)).__name__

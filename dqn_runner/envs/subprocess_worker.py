@@ -17,9 +17,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.core.types import Array, EnvSpec
+from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import EnvPart
+from dqn_runner.envs.checked_env import make_env
+from dqn_runner.envs.generators import Used
 from dqn_runner.envs.message_pipe import MessageReader, write_message
+from dqn_runner.envs.open_episode import Replayed
 from dqn_runner.envs.worker import EnvStep, LocalWorker
 from dqn_runner.io.signals import HANDLED, as_error
 
@@ -48,18 +51,25 @@ class SubprocessWorker:
     environment may start processes of its own; they end with its process.
     """
 
-    def __init__(self, part: EnvPart, timeout: float | None = None) -> None:
+    is_alone = True
+
+    def __init__(
+        self, part: EnvPart, creation_seed: int = 0, seed: int = 0, timeout: float | None = None
+    ) -> None:
         """Start the process, which creates the environment; does not wait for it.
 
-        A process of which a step or reset takes longer than `timeout` seconds is killed. Raises UserError if
-        `part` cannot be pickled.
+        The seeds determine what the environment draws from global generators when it is created, and from
+        those that it is not known to use. A process of which a step or reset takes longer than `timeout`
+        seconds is killed. Raises UserError if `part` cannot be pickled.
         """
         import multiprocessing
         import multiprocessing.util
 
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
-        self._process = context.Process(target=_run_worker, args=(remote, part), daemon=False, name="env")
+        self._process = context.Process(
+            target=_run_worker, args=(remote, part, creation_seed, seed), daemon=False, name="env"
+        )
         self._timeout = timeout
         self._num_requests = 0
         try:
@@ -84,9 +94,9 @@ class SubprocessWorker:
         """The name of the environment in messages; waits until it is created."""
         return self._spec_and_name[1]
 
-    def replay_episode(self, seed: int, actions: Sequence[int]) -> Callable[[], Array]:
-        """Reset with `seed` and repeat `actions`; the result is the observation after them, [*obs_shape]."""
-        return self._request("replay_episode", 1 + len(actions), seed, actions)
+    def replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Callable[[], Replayed]:
+        """Reset with `seed` and repeat `actions`, until the episode ends."""
+        return self._request("replay_episode", 1 + len(actions), seed, actions, used)
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
         """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
@@ -210,7 +220,7 @@ def _kill(process: BaseProcess) -> None:
 # In the other process
 
 
-def _run_worker(connection: Connection, part: EnvPart) -> None:
+def _run_worker(connection: Connection, part: EnvPart, creation_seed: int, seed: int) -> None:
     """Create the environment and answer requests until the training process closes the connection."""
     os.setpgrp()  # the processes that the environment starts are ended together with this one
     for number in HANDLED:  # schedulers send them to all processes of a job; the trainer decides what to do
@@ -219,7 +229,7 @@ def _run_worker(connection: Connection, part: EnvPart) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            worker = LocalWorker(part.make())
+            worker = LocalWorker(make_env(part, creation_seed), seed)
         except BaseException as error:
             write_message(connection.fileno(), (0, _RemoteError.of(error)))
             return

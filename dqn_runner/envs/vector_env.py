@@ -6,36 +6,53 @@ import functools
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.core.log import log
+from dqn_runner.core.rng import seed_for
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, StepResult
 from dqn_runner.envs.base import EnvConfig, EnvPart, Vectorization
+from dqn_runner.envs.checked_env import TRACEBACK, make_env
+from dqn_runner.envs.generators import Used
+from dqn_runner.envs.open_episode import OpenEpisode, Replayed, checked_part
 from dqn_runner.envs.subprocess_worker import SubprocessWorker
 from dqn_runner.envs.user_env import UserEnv
 from dqn_runner.envs.worker import EnvStep, EnvWorker, LocalWorker
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
-from dqn_runner.io.signals import as_error, exits_as_errors
+from dqn_runner.io.signals import as_error
 
 
-def make_worker(part: EnvPart, timeout: float | None = None) -> EnvWorker:
+def make_worker(part: EnvPart, seed: int = 0, index: int = 0, timeout: float | None = None) -> EnvWorker:
     """Return a worker with a new training environment, in a separate process if vectorization is async.
 
-    Such a process is killed if a step or reset takes longer than `timeout` seconds.
+    `seed` is that of the run, `index` the number of the environment in it; they matter to an environment that
+    draws from a global random generator. A process is killed if a step or reset takes longer than `timeout`
+    seconds.
     """
+    creation_seed, shared_seed = _generator_seeds(seed, index)
     if isinstance(part, EnvConfig) and part.vectorization is Vectorization["async"]:
-        return SubprocessWorker(part, timeout)
-    return LocalWorker(part.make())
+        return SubprocessWorker(part, creation_seed, shared_seed, timeout)
+    return LocalWorker(make_env(part, creation_seed), shared_seed)
 
 
-def worker_factory(part: EnvPart, timeout: float | None = None) -> Callable[[], EnvWorker] | None:
-    """Return a function that makes workers of `part`; None for a UserEnv that cannot be copied again."""
+def worker_factory(
+    part: EnvPart, seed: int = 0, timeout: float | None = None
+) -> Callable[[int], EnvWorker] | None:
+    """Return a function from an index to a new worker; None for a UserEnv that cannot be copied again."""
     if not isinstance(part, UserEnv):
-        return functools.partial(make_worker, part, timeout)
-    return (lambda: LocalWorker(part.make_replacement())) if part.can_be_replaced else None
+        return functools.partial(make_worker, part, seed, timeout=timeout)
+    if not part.can_be_replaced:
+        return None
+    return lambda index: LocalWorker(part.make_replacement(), _generator_seeds(seed, index)[1])
+
+
+def _generator_seeds(seed: int, index: int) -> tuple[int, int]:
+    """Seeds of the global generators: for the creation of an environment, and common to all of a process."""
+    return seed_for(seed, "global generators", index), seed_for(seed, "global generators")
 
 
 class TruncatedEpisode(NamedTuple):
@@ -54,7 +71,7 @@ class VectorEnv:
 
     An environment whose episode ends is reset within the same step. The result holds both the final and the
     first observation, so no extra step separates episodes. The state of an environment is the seed of
-    its episode and the actions since the reset.
+    its episode and the actions since the reset; what it answered is kept to verify that a replay repeats it.
     """
 
     def __init__(
@@ -62,15 +79,16 @@ class VectorEnv:
         workers: list[EnvWorker],
         seed_of: Callable[[int, int], int],
         max_episode_steps: int | None,
-        make_replacement: Callable[[], EnvWorker] | None = None,
+        make_replacement: Callable[[int], EnvWorker] | None = None,
         allow_inexact_resume: bool = False,
     ) -> None:
         """Reset all environments; `seed_of(env, episode)` returns the seed of each reset.
 
         Episodes are truncated after `max_episode_steps`. An environment that raises an exception is replaced
-        once by a worker from `make_replacement`, if given, and its episode is replayed. If an episode of a
-        checkpoint cannot be restored, `load_state_dict` raises UserError, or, with `allow_inexact_resume`,
-        truncates the episode and adds it to `truncated_episodes`.
+        once by a worker from `make_replacement(env)`, if given, and its episode is replayed. If an episode of
+        a checkpoint cannot be restored, `load_state_dict` raises UserError, or, with `allow_inexact_resume`,
+        truncates the episode and adds it to `truncated_episodes`. Raises RunFailedError if the first reset
+        of an environment raises.
         """
         if not workers:
             raise UserError("env.num_envs must be at least 1")
@@ -85,12 +103,19 @@ class VectorEnv:
         self.obs = np.zeros(shape, self.spec.obs_dtype)
         self._spare = np.zeros(shape, self.spec.obs_dtype)
         self._next_obs = np.zeros(shape, self.spec.obs_dtype)
-        self._episodes = [0] * len(workers)
-        self._actions: list[list[int]] = [[] for _ in workers]
+        self._checked_parts = [checked_part(self.spec, row) for row in self._next_obs]
+        self._episodes = [OpenEpisode(0) for _ in workers]
         self._next_seeds = [0] * len(workers)
         for index, wait in enumerate([self._replay_episode(index) for index in range(len(workers))]):
-            with exits_as_errors():
-                self.obs[index] = wait()
+            try:
+                self._start_episode(index, self._episodes[index], wait().obs)
+            except UserError:
+                raise
+            except BaseException as raised:
+                error = as_error(raised)
+                raise RunFailedError(
+                    f"{self._name}: the first reset() raised {type(error).__name__}: {error} {TRACEBACK}"
+                ) from error
 
     @property
     def num_envs(self) -> int:
@@ -108,6 +133,8 @@ class VectorEnv:
         terminations: list[bool] = []
         truncations: list[bool] = []
         life_losses: list[bool] = []
+        checksums: list[int] = []
+        used: list[Used] = []
         waiting = [self._begin_step(index, action) for index, action in enumerate(actions)]
         for index, wait in enumerate(waiting):
             try:
@@ -117,45 +144,44 @@ class VectorEnv:
             except BaseException as raised:
                 self._recover_env(index, as_error(raised))
                 result = self._begin_step(index, actions[index])()
-            next_obs, first_obs, reward, terminated, truncated, life_lost = result
+            next_obs, first_obs, reward, terminated, truncated, life_lost, used_by_env = result
             self._next_obs[index] = next_obs
             obs[index] = next_obs if first_obs is None else first_obs
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
             life_losses.append(life_lost)
-        for index, action in enumerate(actions):
-            if terminations[index] or truncations[index]:
-                self._begin_episode(index, self._episodes[index] + 1)
-            else:
-                self._actions[index].append(action)
+            checksums.append(crc32(self._checked_parts[index], life_lost))
+            used.append(used_by_env)
         self.obs, self._spare = obs, self.obs
+        for index, action in enumerate(actions):
+            episode = self._episodes[index]
+            if terminations[index] or truncations[index]:
+                self._start_episode(index, OpenEpisode(episode.number + 1, used[index]), obs[index])
+            else:
+                episode.add(action, rewards[index], checksums[index])
         return StepResult(self.obs, self._next_obs, rewards, terminations, truncations, life_losses)
 
     def state_dict(self) -> State:
-        """Return each environment's episode index, actions since the reset, and observation."""
-        return {
-            "episodes": list(self._episodes),
-            "actions": [np.array(actions, np.int64) for actions in self._actions],
-            "obs": self.obs.copy(),
-        }
+        """Return each environment's open episode and last observation."""
+        return {"episodes": [episode.state_dict() for episode in self._episodes], "obs": self.obs.copy()}
 
     def load_state_dict(self, state: State) -> None:
-        """Restore the environments: replay their open episodes and compare the observations after them.
+        """Restore the environments: replay their open episodes, and verify that they are the same.
 
-        Raises UserError if the number of environments or an observation differs (see `__init__`).
+        Raises UserError if the number of environments or an episode differs (see `__init__`).
         """
         if len(state["episodes"]) != self.num_envs:
             raise UserError(
                 f"the checkpoint was written with env.num_envs={len(state['episodes'])}, not {self.num_envs}"
             )
         self.truncated_episodes = []
-        self._episodes = list(state["episodes"])
-        self._actions = [np.asarray(actions).tolist() for actions in state["actions"]]
+        self._episodes = [OpenEpisode.from_state(episode) for episode in state["episodes"]]
         observations: Array = np.asarray(state["obs"])
         for index, wait in enumerate([self._replay_episode(index) for index in range(self.num_envs)]):
             saved = observations[index]
-            problem = self._check_replayed(index, wait, saved)
+            self.obs[index] = saved
+            problem = self._check_replayed(index, wait)
             if problem and not self._allow_inexact_resume:
                 raise UserError(
                     f"{problem}. Its reset(seed=...) must make the episode repeatable{self._hint(index)}; "
@@ -163,8 +189,8 @@ class VectorEnv:
                 )
             if problem:
                 self.truncated_episodes.append(TruncatedEpisode(index, saved.copy(), problem))
-                self._begin_episode(index, self._episodes[index] + 1)
-                self.obs[index] = self._replay_episode(index)()
+                self._episodes[index] = OpenEpisode(self._episodes[index].number + 1)
+                self._start_episode(index, self._episodes[index], self._replay_episode(index)().obs)
 
     def close(self) -> None:
         """Close every environment."""
@@ -174,22 +200,26 @@ class VectorEnv:
     def _hint(self, index: int) -> str:
         """What is known about why an episode may not be repeatable."""
         worker = self.workers[index]
-        names = stateful_wrappers(worker.env) if isinstance(worker, LocalWorker) else []
+        names = stateful_wrappers(worker.env.env) if isinstance(worker, LocalWorker) else []
         return f" ({', '.join(names)}: {STATISTICS})" if names else ""
 
     def _begin_step(self, index: int, action: int) -> Callable[[], EnvStep]:
-        last = len(self._actions[index]) + 1 >= self._max_episode_steps
+        last = len(self._episodes[index].actions) + 1 >= self._max_episode_steps
         return self.workers[index].step(action, self._next_seeds[index], last)
 
-    def _begin_episode(self, index: int, episode: int) -> None:
-        self._episodes[index], self._actions[index] = episode, []
-        self._next_seeds[index] = self._seed_of(index, episode + 1)
+    def _start_episode(self, index: int, episode: OpenEpisode, obs: Array) -> None:
+        """Note that an episode was begun with the first observation `obs` [*obs_shape]."""
+        self.obs[index] = obs
+        episode.checksums = [crc32(checked_part(self.spec, self.obs[index]))]
+        self._episodes[index] = episode
+        self._next_seeds[index] = self._seed_of(index, episode.number + 1)
 
-    def _replay_episode(self, index: int) -> Callable[[], Array]:
+    def _replay_episode(self, index: int) -> Callable[[], Replayed]:
         """Start to reset an environment and repeat the actions of its open episode."""
         episode = self._episodes[index]
-        self._next_seeds[index] = self._seed_of(index, episode + 1)
-        return self.workers[index].replay_episode(self._seed_of(index, episode), self._actions[index])
+        self._next_seeds[index] = self._seed_of(index, episode.number + 1)
+        seed = self._seed_of(index, episode.number)
+        return self.workers[index].replay_episode(seed, episode.actions, episode.used)
 
     def _recover_env(self, index: int, error: Exception) -> None:
         """Replace an environment that raised `error` and replay its episode; raises `error` if it cannot."""
@@ -200,32 +230,35 @@ class VectorEnv:
             self._name,
             type(error).__name__,
             error,
-            len(self._actions[index]),
+            len(self._episodes[index].actions),
         )
         with suppress(Exception):  # closing a broken environment may fail, too
             self.workers[index].close()
-        self.workers[index] = self._make_replacement()
-        if problem := self._check_replayed(index, self._replay_episode(index), self.obs[index].copy()):
+        self.workers[index] = self._make_replacement(index)
+        if problem := self._check_replayed(index, self._replay_episode(index)):
             raise error from UserError(problem)
 
-    def _check_replayed(self, index: int, wait: Callable[[], Array], expected: Array) -> str | None:
-        """Wait for a replayed episode; returns what is wrong if its last observation is not `expected`."""
+    def _check_replayed(self, index: int, wait: Callable[[], Replayed]) -> str | None:
+        """Wait for a replayed episode; returns what is wrong if it is not the one that is open."""
+        episode, worker = self._episodes[index], self.workers[index]
+        which = f"{self._name} ({index + 1} of {self.num_envs})" if self.num_envs > 1 else self._name
         mismatch = (
-            f"{self._name} did not return to its observation after replaying the seed and the "
-            f"{len(self._actions[index])} actions of its episode"
+            f"{which} did not repeat its open episode when the seed and the {len(episode.actions)} actions "
+            "were replayed"
         )
         try:
-            self.obs[index] = wait()
+            replayed = wait()
         except UserError:
             raise
         except BaseException as raised:
             error = as_error(raised)
             return f"{mismatch}: it raised {type(error).__name__}: {error}"
-        if np.array_equal(self.obs[index], expected, equal_nan=expected.dtype.kind == "f"):
-            return None
-        return f"{mismatch}: {_first_difference(self.obs[index], expected)}"
-
-
-def _first_difference(now: Array, saved: Array) -> str:
-    where = np.unravel_index(int(np.argmax(now != saved)), now.shape)
-    return f"element {tuple(int(i) for i in where)} is {now[where]}, it was {saved[where]}"
+        if difference := episode.difference(replayed, self.obs[index]):
+            return f"{mismatch}: {difference}"
+        if replayed.moved and self.num_envs > 1 and not worker.is_alone:
+            return (
+                f"{which} drew from a global random generator ({', '.join(replayed.moved)}) for the first "
+                "time in its open episode, and shared it with the other environments then, so the episode "
+                "cannot be repeated exactly"
+            )
+        return None

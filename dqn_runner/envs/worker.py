@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
+from zlib import crc32
 
 import numpy as np
 
-from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import Array, EnvSpec
-from dqn_runner.envs.base import Env, env_name, spec_of
+from dqn_runner.envs.base import Env
+from dqn_runner.envs.checked_env import CheckedEnv, CheckedStep
+from dqn_runner.envs.generators import EpisodeGenerators, Used
+from dqn_runner.envs.open_episode import Replayed, checked_part
 
 
 class EnvStep(NamedTuple):
@@ -24,6 +27,8 @@ class EnvStep(NamedTuple):
     terminated: bool
     truncated: bool
     life_lost: bool
+    used: Used
+    """After the end of an episode, the global generators that the environment is known to use."""
 
 
 class EnvWorker(Protocol):
@@ -42,8 +47,16 @@ class EnvWorker(Protocol):
         """The name of the environment in messages."""
         ...
 
-    def replay_episode(self, seed: int, actions: Sequence[int]) -> Callable[[], Array]:
-        """Reset with `seed` and repeat `actions`; the result is the observation after them, [*obs_shape]."""
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other worker runs its environment in the same process."""
+        ...
+
+    def replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Callable[[], Replayed]:
+        """Reset with `seed` and repeat `actions`, until the episode ends.
+
+        `used` are the global generators that the environment was known to use when the episode began.
+        """
         ...
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
@@ -58,15 +71,21 @@ class EnvWorker(Protocol):
 class LocalWorker:
     """Runs an environment in this process; the work is done when the result is waited for."""
 
-    def __init__(self, env: Env) -> None:
-        """Use `env`; raises UserError if DQN cannot handle its spaces."""
-        self.env = env
-        self.spec = spec_of(env)
-        self.name = env_name(env)
+    is_alone = False
 
-    def replay_episode(self, seed: int, actions: Sequence[int]) -> Callable[[], Array]:
-        """Reset with `seed` and repeat `actions`; the result is the observation after them, [*obs_shape]."""
-        return functools.partial(self._replay_episode, seed, actions)
+    def __init__(self, env: Env, seed: int) -> None:
+        """Use `env`; raises UserError if DQN cannot handle its spaces.
+
+        `seed` determines the state of global generators that the environment is not known to use; it must be
+        the same for all workers of a process.
+        """
+        self.env = CheckedEnv(env)
+        self.spec, self.name = self.env.spec, self.env.name
+        self._generators = EpisodeGenerators(seed)
+
+    def replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Callable[[], Replayed]:
+        """Reset with `seed` and repeat `actions`, until the episode ends."""
+        return functools.partial(self._replay_episode, seed, actions, used)
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
         """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
@@ -76,27 +95,40 @@ class LocalWorker:
         """Close the environment."""
         self.env.close()
 
-    def _replay_episode(self, seed: int, actions: Sequence[int]) -> Array:
-        obs = self._reset(seed)
+    def _replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Replayed:
+        self._generators.restart(seed, used)
+        row = np.empty(self.spec.obs_shape, self.spec.obs_dtype)
+        part = checked_part(self.spec, row)
+        row[...] = self._reset(seed)
+        rewards: list[float] = []
+        checksums = [crc32(part)]
+        ended = False
         for action in actions:
-            obs = self.env.step(action)[0]
-        return obs
+            obs, reward, terminated, truncated, life_lost = self._step_env(action)
+            row[...] = obs
+            rewards.append(reward)
+            checksums.append(crc32(part, life_lost))
+            ended = terminated or truncated
+            if ended:
+                break
+        return Replayed(row, rewards, checksums, ended, self._generators.moved())
 
     def _step(self, action: int, next_seed: int, last: bool) -> EnvStep:
-        next_obs, reward, terminated, truncated, info = self.env.step(action)
-        truncated = bool(truncated) or last
-        first_obs = None
-        if terminated or truncated:
-            next_obs = np.array(next_obs)  # a copy: the environment may reuse its buffer in the reset
-            first_obs = self._reset(next_seed)
-        life_lost = bool(info.get("life_lost"))
-        return EnvStep(next_obs, first_obs, float(reward), bool(terminated), truncated, life_lost)
+        next_obs, reward, terminated, truncated, life_lost = self._step_env(action)
+        truncated = truncated or last
+        if not (terminated or truncated):
+            return EnvStep(next_obs, None, reward, False, False, life_lost, None)
+        next_obs = np.array(next_obs)  # a copy: the environment may reuse its buffer in the reset
+        used = self._generators.end_episode()
+        self._generators.begin_episode(next_seed, used)
+        return EnvStep(next_obs, self._reset(next_seed), reward, terminated, truncated, life_lost, used)
+
+    def _step_env(self, action: int) -> CheckedStep:
+        if not self._generators.active:
+            return self.env.step(action)
+        with self._generators:
+            return self.env.step(action)
 
     def _reset(self, seed: int) -> Array:
-        obs, _ = self.env.reset(seed=seed)
-        if np.shape(obs) != self.spec.obs_shape:
-            raise UserError(
-                f"{self.name} returned an observation of shape {np.shape(obs)}, but its "
-                f"observation_space has shape {self.spec.obs_shape}"
-            )
-        return obs
+        with self._generators:
+            return self.env.reset(seed)

@@ -12,6 +12,7 @@ from dqn_runner.core.registry import to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import Env, EnvPart
+from dqn_runner.envs.checked_env import make_env
 from dqn_runner.envs.user_env import describe
 from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
@@ -31,10 +32,10 @@ def make_collector(
     """The collector and its training environments, with separate reset seeds for each environment."""
     seed = agent.config.seed
     envs = VectorEnv(
-        [make_worker(env, config.env_timeout) for _ in range(env.num_envs)],
+        [make_worker(env, seed, index, config.env_timeout) for index in range(env.num_envs)],
         lambda index, episode: seed_for(seed, "env", index, episode),
         config.max_steps_per_episode,
-        make_replacement=worker_factory(env, config.env_timeout) if config.retry_env else None,
+        make_replacement=worker_factory(env, seed, config.env_timeout) if config.retry_env else None,
         allow_inexact_resume=allow_inexact_resume,
     )
     return Collector(envs, seed, env.learning_reward)
@@ -42,7 +43,8 @@ def make_collector(
 
 def make_evaluator(env: EnvPart, config: TrainingConfig) -> Evaluator:
     """The evaluation environment; its episodes have the same seeds in every run."""
-    return Evaluator(env.make(training=False), eval_seeds("eval"), config.max_steps_per_episode)
+    seeds = eval_seeds("eval")
+    return Evaluator(make_env(env, seeds(-1), training=False), seeds, config.max_steps_per_episode)
 
 
 def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:

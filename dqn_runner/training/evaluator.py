@@ -11,7 +11,9 @@ from dqn_runner.core.registry import option
 from dqn_runner.core.rng import stream
 from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import Array, IntArray
-from dqn_runner.envs.base import Env, spec_of
+from dqn_runner.envs.base import Env
+from dqn_runner.envs.checked_env import CheckedEnv
+from dqn_runner.envs.generators import OwnGenerators
 
 
 @option("evaluator", "default")
@@ -75,9 +77,10 @@ class Evaluator:
     def __init__(self, env: Env, seed_of: Callable[[int], int], max_episode_steps: int | None) -> None:
         """Episode `k` is reset with seed `seed_of(k)` and truncated after `max_episode_steps` steps."""
         self.env = env
+        self._checked = CheckedEnv(env)
         self._seed_of = seed_of
         self._limit = max_episode_steps or 2**63
-        self._dtype = spec_of(env).obs_dtype
+        self._dtype = self._checked.spec.obs_dtype
 
     def run(self, policy: Policy, episodes: int, on_frame: OnFrame | None = None) -> Evaluation:
         """Run `episodes` episodes; `on_frame` is called with the environment after each reset and step."""
@@ -86,20 +89,22 @@ class Evaluator:
 
     def close(self) -> None:
         """Close the environment."""
-        self.env.close()
+        self._checked.close()
 
     def _play(self, policy: Policy, seed: int, on_frame: OnFrame | None) -> tuple[float, int]:
-        env = self.env
-        obs, _ = env.reset(seed=seed)
+        """Return and length of an episode, which is a function of its seed and does not disturb training."""
+        env = self._checked
         total, length, done = 0.0, 0, False
-        if on_frame:
-            on_frame(env)
-        while not done and length < self._limit:
-            action = policy(np.asarray(obs, self._dtype)[None])[0]
-            obs, reward, terminated, truncated, _ = env.step(int(action))
-            total += float(reward)
-            length += 1
-            done = terminated or truncated
+        with OwnGenerators(seed):
+            obs = env.reset(seed)
             if on_frame:
-                on_frame(env)
+                on_frame(self.env)
+            while not done and length < self._limit:
+                action = policy(np.asarray(obs, self._dtype)[None])[0]
+                obs, reward, terminated, truncated, _ = env.step(int(action))
+                total += reward
+                length += 1
+                done = terminated or truncated
+                if on_frame:
+                    on_frame(self.env)
         return total, length

@@ -10,12 +10,14 @@ from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.checkpointing.checkpointer import best_name
-from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, NoRoomError
+from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, NoRoomError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
+from dqn_runner.core.rng import seed_for
 from dqn_runner.core.settings import fit_to_budget
 from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
+from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.user_env import as_part
 from dqn_runner.io.signals import StopSignals, as_error
 from dqn_runner.loggers.base import LoggerPart
@@ -58,12 +60,14 @@ class Trainer:
         resume truncates an episode that its environment does not reproduce. `stop_callback` is called after
         each evaluation that is due. Raises UserError for settings that do not fit each other or the env.
         """
-        part = as_part(env, eval_env)
         agent.config = fit_to_budget(agent.config, config.max_steps)
         self.agent = agent
         self.config = config
         self.output_dir = Path(output_dir)
-        self.collector = assembly.make_collector(agent, part, config, allow_inexact_resume)
+        self._generators = OwnGenerators(seed_for(agent.config.seed, "global generators"))
+        with self._generators:
+            part = as_part(env, eval_env)
+            self.collector = assembly.make_collector(agent, part, config, allow_inexact_resume)
         spec = self.collector.envs.spec
         check(agent.config, agent.spec, config, spec)
         check_disk(self.output_dir, agent.config, config, spec, agent.num_bytes())
@@ -109,7 +113,8 @@ class Trainer:
         another run, NoRoomError if the last checkpoint could not be written, DirectoryLostError if the
         directory was renamed or removed, and DivergedError if learning gives numbers that are not finite.
         """
-        with StopSignals() as self._signals, Watchdog(self.config.env_timeout, self.directory):
+        watchdog = Watchdog(self.config.env_timeout, self.directory)
+        with StopSignals() as self._signals, watchdog, self._generators:
             failed = False
             try:
                 if not self._prepared:
@@ -172,7 +177,8 @@ class Trainer:
             if not self.stopping.still_ends(finished):
                 progress, finished = finished.before, None
         self._finished = finished
-        self.loop.load_state_dict(state)
+        with self._generators:
+            self.loop.load_state_dict(state)
         self.recorder.load_state_dict(state)
         self._restore(progress)
 
@@ -201,7 +207,8 @@ class Trainer:
             raise
         except BaseException as raised:
             error = as_error(raised)
-            log.exception("training failed at step %d, episode %d", self.step, self.episode)
+            trace = not isinstance(error, UserError)
+            log.error("training failed at step %d, episode %d", self.step, self.episode, exc_info=trace)
             if self.loop.is_learning:
                 log.info("no state is saved in the middle of an iteration; the last checkpoint stays")
             else:

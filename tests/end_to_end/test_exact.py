@@ -27,6 +27,13 @@ ENVS = {
         "agent/network=minatar_cnn",
     ],
     "subprocess workers": ["env=cartpole", "env.num_envs=2", "env.vectorization=async"],
+    "global generators": ["env=gym", "env.id=tests.support.drawing:Drawing", "env.kwargs.source=numpy"],
+    "rare draws": [
+        "env=gym",
+        "env.id=tests.support.drawing:Drawing",
+        "env.kwargs.rare=true",
+        "env.kwargs.what=reward",
+    ],
     "stacked images": [
         "env=gym",
         "env.id=tests.support.catch.Catch",
@@ -37,7 +44,12 @@ ENVS = {
         "agent/network=minatar_cnn",
     ],
 }
-ONE_AGENT = {"subprocess workers": "rainbow", "stacked images": "per_dqn"}
+ONE_AGENT = {
+    "subprocess workers": "rainbow",
+    "stacked images": "per_dqn",
+    "global generators": "noisy_dqn",
+    "rare draws": "dqn",
+}
 """Environments that are tested with one agent only, because the agent makes no difference there."""
 TURNS = ["cartpole", "lunarlander", "minatar"]
 """Environments of which each agent takes one; tests/soak runs every agent in every environment."""

@@ -104,17 +104,17 @@ class TestSameResults:
 
     def test_subprocess_envs_step_in_parallel(self, workers: list[EnvWorker]):
         for worker in workers:
-            worker.replay_episode(0, [])()
+            worker.replay_episode(0, [], None)()
         waiting = [worker.step(1, 0, False) for worker in workers]
         assert all(worker._reader._poll.poll(30_000) for worker in workers)  # type: ignore[attr-defined]
         assert len({str(wait()) for wait in waiting}) == 1
 
     def test_responses_that_were_not_waited_for_are_dropped(self, workers: list[EnvWorker]):
         worker = workers[0]
-        expected = worker.replay_episode(7, [1])().tolist()
+        expected = worker.replay_episode(7, [1], None)().obs.tolist()
         worker.step(0, 1, False)
-        worker.replay_episode(3, [])
-        assert worker.replay_episode(7, [1])().tolist() == expected
+        worker.replay_episode(3, [], None)
+        assert worker.replay_episode(7, [1], None)().obs.tolist() == expected
 
     @pytest.mark.slow
     def test_resumed_run_with_subprocess_envs_equals_a_run_with_local_envs(
@@ -206,7 +206,7 @@ class TestEndOfProcesses:
     @pytest.mark.usefixtures("_no_timeout")
     def test_close_ends_the_process(self):
         worker = SubprocessWorker(fragile_part())
-        worker.replay_episode(0, [])()
+        worker.replay_episode(0, [], None)()
         process = worker._process
         worker.step(0, 0, False)
         worker.close()
@@ -217,7 +217,7 @@ class TestEndOfProcesses:
         monkeypatch.setattr(subprocess_worker, "CLOSE_TIMEOUT", 0.01)
         command = tmp_path / "command"
         worker = SubprocessWorker(fragile_part(command_file=str(command)))
-        worker.replay_episode(0, [])()
+        worker.replay_episode(0, [], None)()
         command.write_text("hang")
         worker.step(0, 0, False)
         assert wait_until((tmp_path / "hanging").exists)
@@ -227,14 +227,14 @@ class TestEndOfProcesses:
     @pytest.mark.usefixtures("_no_timeout")
     def test_garbage_collection_of_a_worker_ends_its_process(self):
         worker = SubprocessWorker(fragile_part())
-        worker.replay_episode(0, [])()
+        worker.replay_episode(0, [], None)()
         process = worker._process
         del worker
         assert process.exitcode == 0
 
     def test_env_processes_ignore_the_signals_that_the_trainer_handles(self, workers: list[EnvWorker]):
         for worker in workers:
-            worker.replay_episode(0, [])()
+            worker.replay_episode(0, [], None)()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 os.kill(worker._process.pid, number)  # type: ignore[attr-defined]
             worker.step(0, 0, False)()
@@ -252,7 +252,7 @@ if __name__ == "__main__":
     open("command", "w").write("hang")
     made = [make_worker(fragile_part(command_file="command")), make_worker(fragile_part())]
     for worker in made:
-        worker.replay_episode(0, [])()
+        worker.replay_episode(0, [], None)()
     waiting = made[0].step(0, 0, False)
     while not os.path.exists("hanging"):
         pass
@@ -273,7 +273,7 @@ if __name__ == "__main__":
 from tests.support.fragile import fragile_part
 from dqn_runner.envs.vector_env import make_worker
 
-make_worker(fragile_part()).replay_episode(0, [])
+make_worker(fragile_part()).replay_episode(0, [], None)
 """
         done = run_script(script, tmp_path)
         assert done.stderr.splitlines()[-1].endswith("below `if __name__ == '__main__':`"), done.stderr

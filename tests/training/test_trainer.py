@@ -371,8 +371,8 @@ class TestPythonInterface:
         with pytest.raises(UserError, match=r"must be a Box; Counter has Dict\('a': Discrete\(2\)\)"):
             Trainer(make_agent(), env, TrainingConfig(), tmp_path)
         env = Counter()
-        env.action_space = gymnasium.spaces.MultiDiscrete([2, 2])
-        with pytest.raises(UserError, match=r"Discrete action space; Counter has MultiDiscrete"):
+        env.action_space = gymnasium.spaces.Box(-1, 1, (2,))
+        with pytest.raises(UserError, match=r"MultiBinary action space; Counter has Box"):
             Trainer(make_agent(), env, TrainingConfig(), tmp_path)
 
     def test_an_agent_of_other_shapes_than_the_env_is_rejected(self, tmp_path: Path) -> None:

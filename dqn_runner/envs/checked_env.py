@@ -1,0 +1,162 @@
+"""An environment whose answers are checked, so that nothing that learning cannot use goes further."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from dqn_runner.core.exceptions import RunFailedError, UserError
+from dqn_runner.core.log import log
+from dqn_runner.core.types import Array
+from dqn_runner.envs.actions import action_converter
+from dqn_runner.envs.base import OLD_GYM, Env, EnvPart, env_name, spec_of
+from dqn_runner.envs.generators import OwnGenerators
+from dqn_runner.envs.observation_check import ObservationCheck
+from dqn_runner.io.signals import as_error
+
+TRACEBACK = "(HYDRA_FULL_ERROR=1 shows its traceback)"
+STEP = "step() must return (observation, reward, terminated, truncated, info)"
+RESET = "reset(seed=..., options=...) must return (observation, info)"
+_NO_ARGUMENT = re.compile(r"unexpected keyword argument '(seed|options)'")
+
+
+CheckedStep = tuple[Array, float, bool, bool, bool]
+"""Observation, reward, terminated, truncated, and whether a life was lost."""
+
+
+class CheckedEnv:
+    """Takes the numbers of actions, and returns observations and rewards that fit the spec.
+
+    Training, evaluation and the processes of `env.vectorization=async` use it. Everything that does not
+    fit raises a UserError that names the environment, what it declared and what it returned.
+    """
+
+    def __init__(self, env: Env) -> None:
+        """Use `env`; raises UserError if DQN cannot handle its spaces."""
+        self.env = env
+        self.name = env_name(env)
+        self.spec = spec_of(env)
+        self._action = action_converter(env.action_space)
+        self._observation = ObservationCheck(self.name, env.observation_space, self.spec).check
+
+    def reset(self, seed: int) -> Array:
+        """Reset, and return the first observation [*obs_shape]; the environment may reuse its memory."""
+        try:
+            result: Any = self.env.reset(seed=seed)
+        except TypeError as error:
+            if found := _NO_ARGUMENT.search(str(error)):
+                raise self._error(f"reset() does not accept {found[1]}", RESET) from error
+            raise
+        if _length(result) != 2 or not isinstance(result[1], Mapping):
+            raise self._error(f"reset() returned {_describe(result)}", RESET)
+        return self._observation(result[0], "reset")
+
+    def step(self, action: int) -> CheckedStep:
+        """Take the action of this number, counted from zero."""
+        result: Any = self.env.step(self._action(action))
+        if result.__class__ is not tuple or len(result) != 5:
+            result = self._five(result)
+        obs, reward, terminated, truncated, info = result
+        if type(reward) is not float or not math.isfinite(reward):
+            reward = self._reward(reward)
+        if type(terminated) is not bool:
+            terminated = self._flag("terminated", terminated)
+        if type(truncated) is not bool:
+            truncated = self._flag("truncated", truncated)
+        if type(info) is not dict and not isinstance(info, Mapping):
+            raise self._error(f"step() returned {_describe(info)} as info, not a dictionary", STEP)
+        life_lost = bool(cast("Any", info).get("life_lost"))
+        return self._observation(obs, "step"), reward, terminated, truncated, life_lost
+
+    def close(self) -> None:
+        """Close the environment; an error is only reported, because the run does not need it any more."""
+        close_env(self.env)
+
+    def _five(self, result: Any) -> Any:
+        if _length(result) == 5:
+            return result
+        if _length(result) == 4:
+            raise self._error(
+                "step() returned 4 values, as in the old gym",
+                f"{STEP}; an old environment can be wrapped: {OLD_GYM}",
+            )
+        raise self._error(f"step() returned {_describe(result)}", STEP)
+
+    def _reward(self, reward: Any) -> float:
+        """A finite number, also from an array of one number."""
+        if (number := _one_number(reward)) is None:
+            raise self._error(
+                f"step() returned {_describe(reward)} as reward", "it must be one finite number"
+            )
+        return number
+
+    def _flag(self, which: str, value: Any) -> bool:
+        """A truth value, also from an array of one."""
+        number = _one_number(value)
+        if number not in (0.0, 1.0):
+            raise self._error(f"step() returned {_describe(value)} as {which}", "it must be True or False")
+        return bool(number)
+
+    def _error(self, found: str, expected: str) -> UserError:
+        return UserError(f"{self.name}: {found}; {expected}")
+
+
+def make_env(part: EnvPart, seed: int, training: bool = True, render: bool = False) -> Env:
+    """Return a new environment of `part`; `seed` determines what its creation draws from global generators.
+
+    Raises UserError if the part says what is wrong, RunFailedError if creating the environment raises.
+    """
+    try:
+        with OwnGenerators(seed):
+            return part.make(training=training, render=render)
+    except UserError:
+        raise
+    except BaseException as raised:
+        error = as_error(raised)
+        name = getattr(part, "id", None) or type(part).__name__
+        raise RunFailedError(
+            f"the environment {name} could not be created: {type(error).__name__}: {error} {TRACEBACK}"
+        ) from error
+
+
+def close_env(env: Env) -> None:
+    """Close an environment; an error is only reported, so that it does not hide what ended the run."""
+    try:
+        env.close()
+    except Exception as error:
+        log.warning("%s: close() raised %s: %s", env_name(env), type(error).__name__, error)
+
+
+def _length(result: Any) -> int | None:
+    """The number of values that a method returned; None if it is not a tuple or list of them."""
+    return len(result) if isinstance(result, tuple | list) else None  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _one_number(value: Any) -> float | None:
+    """The finite number that `value` is, or holds as its only element; None if it is none."""
+    if isinstance(value, (str, bytes)):
+        return None
+    try:
+        array = np.asarray(value)
+        number = (
+            float(array.reshape(()).item()) if array.size == 1 and array.dtype.kind in "fiub" else math.nan
+        )
+    except Exception:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _describe(value: Any) -> str:
+    """A value in a few words, for messages."""
+    if isinstance(value, np.ndarray):
+        return (
+            f"an array of shape {value.shape}" if value.size != 1 else f"an array of {value.reshape(-1)[0]}"
+        )
+    if (length := _length(value)) is not None:
+        return f"{length} values ({', '.join(type(item).__name__ for item in value[:6])})"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"a {type(value).__name__}"

@@ -1,0 +1,96 @@
+"""What is remembered of an episode that has not ended, to restore its environment and to verify that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dqn_runner.core.state import State
+from dqn_runner.core.types import Array, EnvSpec
+from dqn_runner.envs.generators import Used
+
+
+class Replayed(NamedTuple):
+    """An episode that was repeated from its seed and actions."""
+
+    obs: Array
+    """[*obs_shape]: its last observation."""
+    rewards: list[float]
+    """The rewards of the steps that could be repeated."""
+    checksums: list[int]
+    """Checksums of the first observation and of those after each step."""
+    ended: bool
+    """Whether the episode ended in the last of these steps."""
+    moved: tuple[str, ...]
+    """Global generators that it used without having an own state of them."""
+
+
+@dataclass
+class OpenEpisode:
+    """The actions of an episode, and what the environment answered."""
+
+    number: int
+    """Episodes of this environment before it."""
+    used: Used = None
+    """Global generators of which the episode has an own state; None: of all."""
+    actions: list[int] = field(default_factory=list[int])
+    rewards: list[float] = field(default_factory=list[float])
+    checksums: list[int] = field(default_factory=list[int])
+    """CRC32 of the first observation and of those after each step, started with 1 if a life was lost."""
+
+    @classmethod
+    def from_state(cls, state: State) -> OpenEpisode:
+        """The episode that `state_dict` described."""
+        used = state["generators"]
+        columns: list[Any] = [
+            np.asarray(state[name]).tolist() for name in ("actions", "rewards", "checksums")
+        ]
+        return cls(state["number"], None if used is None else tuple(used), *columns)
+
+    def state_dict(self) -> State:
+        """All of it, as plain values and arrays."""
+        return {
+            "number": self.number,
+            "generators": None if self.used is None else list(self.used),
+            "actions": np.array(self.actions, np.int64),
+            "rewards": np.array(self.rewards, np.float64),
+            "checksums": np.array(self.checksums, np.int64),
+        }
+
+    def add(self, action: int, reward: float, checksum: int) -> None:
+        """Add a step that did not end the episode."""
+        self.actions.append(action)
+        self.rewards.append(reward)
+        self.checksums.append(checksum)
+
+    def difference(self, now: Replayed, obs: Array) -> str | None:
+        """The first difference between this episode, with its last observation `obs`, and its repetition."""
+        total = len(self.actions)
+        for step, (one, two) in enumerate(zip(now.checksums, self.checksums, strict=False)):
+            if step and now.rewards[step - 1] != self.rewards[step - 1]:
+                return (
+                    f"the reward of step {step} is {now.rewards[step - 1]}, it was {self.rewards[step - 1]}"
+                )
+            if one != two:
+                where = f"after step {step}" if step else "of the reset"
+                shown = step == total and not np.array_equal(now.obs, obs)
+                detail = f": {_first_difference(now.obs, obs)}" if shown else ""
+                return f"the observation {where} differs{detail}"
+        if now.ended:
+            return f"it ended in step {len(now.rewards)}"
+        return None
+
+
+def checked_part(spec: EnvSpec, row: Array) -> Any:
+    """The part of an observation [*obs_shape] that its checksum covers: of a frame stack, the newest frame.
+
+    The older frames were the newest ones of earlier steps.
+    """
+    return row[-1:] if spec.frame_stack > 1 else row
+
+
+def _first_difference(now: Array, saved: Array) -> str:
+    where = np.unravel_index(int(np.argmax(now != saved)), now.shape)
+    return f"element {tuple(int(i) for i in where)} is {now[where]}, it was {saved[where]}"
