@@ -8,9 +8,9 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST
 from dqn_runner.checkpointing.format import load_checkpoint, read_document, without_alternatives
-from dqn_runner.checkpointing.retention import NUMBERED, step_of
+from dqn_runner.checkpointing.names import BEST, LATEST
+from dqn_runner.checkpointing.retention import checkpoints_in, numbered_in
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import State
 
@@ -23,8 +23,10 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def has_checkpoints(run_dir: Path) -> bool:
-    """Whether a run directory has any checkpoint to resume from."""
-    return any((run_dir / "checkpoints").glob("*.pt"))
+    """Whether a run directory has any checkpoint to resume from, or a latest one that a broken link hides."""
+    directory = run_dir / "checkpoints"
+    names = (path.name for path in checkpoints_in(directory))
+    return (directory / LATEST).is_symlink() or any(not name.startswith("damaged_") for name in names)
 
 
 def load_newest_valid(
@@ -70,7 +72,7 @@ def _listed(errors: list[UserError]) -> str:
 
 def _older(path: Path) -> Iterator[Path]:
     """The checkpoints of the run before `path`, which cannot be used itself, newest first."""
-    steps = {p: step_of(p) for p in path.parent.glob(NUMBERED)}
+    steps = numbered_in(path.parent)
     if path.name == LATEST:
         with suppress(UserError):
             best = path.with_name(BEST)
