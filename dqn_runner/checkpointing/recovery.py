@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -13,6 +13,12 @@ from dqn_runner.checkpointing.names import BEST, LATEST
 from dqn_runner.checkpointing.retention import checkpoints_in, numbered_in
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import State
+
+_NONSENSE = (
+    *(AttributeError, IndexError, KeyError, MemoryError, OverflowError, RecursionError, RuntimeError),
+    *(TypeError, ValueError),
+)
+"""What Python, numpy and torch raise for a value of the wrong type or size."""
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -51,9 +57,10 @@ def load_newest_valid(
     for candidate in chain([path], _older(path)):
         try:
             document = load_checkpoint(candidate)
-            if skipped and (reason := mismatch_with(document)):
-                raise UserError(f"{candidate} is of another run: {reason}")
-            accept(document)
+            with nonsense_is_damage(candidate):
+                if skipped and (reason := mismatch_with(document)):
+                    raise UserError(f"{candidate} is of another run: {reason}")
+                accept(document)
         except UserError as error:
             if not skipped and candidate.exists() and not isinstance(error, DamagedError):
                 raise
@@ -64,6 +71,17 @@ def load_newest_valid(
             return candidate
     first, *others = skipped
     raise DamagedError(f"{_listed(skipped)}; no other checkpoint is left") if others else first
+
+
+@contextmanager
+def nonsense_is_damage(path: Path) -> Generator[None]:
+    """Raise DamagedError for an error that only a checkpoint `path` with the wrong content can cause."""
+    try:
+        yield
+    except _NONSENSE as error:
+        what = {KeyError: f"it lacks {error}", ValueError: str(error)}.get(type(error))
+        reason = what or f"{type(error).__name__}: {error}"
+        raise DamagedError(f"{path} does not hold such a run: {' '.join(reason.split())}") from error
 
 
 def _listed(errors: list[UserError]) -> str:

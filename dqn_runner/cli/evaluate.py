@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.checkpointing.recovery import nonsense_is_damage
 from dqn_runner.cli.job import Job
 from dqn_runner.config.build import build_agent, build_evaluator
 from dqn_runner.config.schema import RunConfig
@@ -17,6 +18,7 @@ from dqn_runner.core.types import Array
 from dqn_runner.envs.base import Env
 from dqn_runner.io import json_io
 from dqn_runner.training.evaluator import Evaluation
+from dqn_runner.training.stored_state import check_structure
 
 
 def evaluate(job: Job) -> float:
@@ -32,7 +34,10 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
     """Evaluate the agent of checkpoint `path` as `run.evaluator` says; write eval.json to `run_dir`."""
     document = load_checkpoint(path)
     agent = build_agent(run.agent, run.env)
-    agent.load_state_dict(document["state"]["agent"])
+    with nonsense_is_damage(path):
+        stored = document["state"]["agent"]
+        check_structure(stored, agent.state_dict(), "state.agent")
+        agent.load_state_dict(stored)
     evaluator = build_evaluator(run, render=False)
     try:
         evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)

@@ -83,18 +83,21 @@ class RunDirectory:
         newest valid checkpoint before it is loaded and a notice is added. Returns the file that was loaded.
         Raises UserError, and unlocks the directory, if there is none.
         """
+
+        def accept_document(document: State) -> None:
+            if document["state"].get("step") != document["step"]:
+                raise ValueError(f"its state is not of step {document['step']}")
+            accept(document["state"])
+
         self.lock()
         file = find_checkpoint(path)
         try:
-            file = load_newest_valid(
-                file, lambda document: accept(document["state"]), self.notices.append, self._mismatch
-            )
+            file = load_newest_valid(file, accept_document, self.notices.append, self._mismatch)
         except BaseException as error:
             self.unlock()
-            if not isinstance(error, UserError | KeyError):
+            if not isinstance(error, UserError):
                 raise
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
-            raise UserError(f"cannot resume {file}: {reason}") from error
+            raise UserError(f"cannot resume {file}: {error}") from error
         self.resumed = True
         return file
 
