@@ -9,8 +9,9 @@ import msgspec
 from dqn_runner.checkpointing.names import BEST, numbered_name
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.state import State
-from dqn_runner.io.schema import Count, problem_with
+from dqn_runner.io.schema import problem_with
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 SegmentName = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{12,19}-[0-9]{12,19}-[0-9a-f]{32}\.npz\Z")]
 
 

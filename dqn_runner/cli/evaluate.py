@@ -17,6 +17,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import Array
 from dqn_runner.envs.base import Env
 from dqn_runner.io import json_io
+from dqn_runner.io.entries import require_file
 from dqn_runner.training.evaluator import Evaluation
 from dqn_runner.training.stored_state import check_structure
 
@@ -92,5 +93,6 @@ def _record_video(run: RunConfig, policy: Any, path: Path) -> Path:
         evaluator.close()
     except Exception as error:
         raise UserError(f"evaluator.video: this environment cannot be rendered: {error}") from error
+    require_file(path)
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=max(20, 1000 // fps), loop=0)
     return path

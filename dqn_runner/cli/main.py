@@ -25,6 +25,7 @@ from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.secrets import redact
+from dqn_runner.io.signals import HANDLED
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
@@ -32,8 +33,9 @@ from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 def main() -> None:
     """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
     sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
+    for number in HANDLED:
+        if number is not signal.SIGINT:
+            signal.signal(number, lambda number, _: sys.exit(exit_codes.SIGNAL_BASE + number))
     stop_with_stdin()
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra

@@ -31,6 +31,8 @@ SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables that limit a numerical library to this number of threads."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that a process has to close its environment before it is killed."""
+_HAS_MASK = hasattr(signal, "pthread_sigmask")
+"""Windows has no masks of signals, and sends none to these processes."""
 
 
 class EnvProcessError(Exception):
@@ -62,8 +64,7 @@ class SubprocessWorker:
             raise UserError(f"env.vectorization=async cannot send {part} to a process: {error}") from error
         finally:
             remote.close()
-        self._poll = select.poll()
-        self._poll.register(self._connection, select.POLLIN)
+        self._poll = _poller(self._connection)
         self._close = multiprocessing.util.Finalize(
             self, _close_process, args=(self._connection, self._process), exitpriority=0
         )
@@ -119,8 +120,8 @@ class SubprocessWorker:
 
     def _receive(self) -> tuple[int, Any]:
         # a child of the dead process may keep the pipe open, so that it never reaches its end
-        while not self._poll.poll(1000):
-            if not self._process.is_alive() and not self._poll.poll(0):
+        while not self._poll(1000):
+            if not self._process.is_alive() and not self._poll(0):
                 raise EnvProcessError(self._exit_message())
         try:
             return self._connection.recv()
@@ -164,7 +165,7 @@ class _RemoteTraceback(Exception):  # noqa: N818, it carries a traceback and is 
 def _settings_of_new_process() -> Generator[None]:
     """Let a process that is started here use one thread and block the signals that the trainer handles."""
     before = {name: os.environ.get(name) for name in SINGLE_THREAD}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED) if _HAS_MASK else ()
     os.environ.update(dict.fromkeys(SINGLE_THREAD, "1"))
     try:
         yield
@@ -174,7 +175,17 @@ def _settings_of_new_process() -> Generator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if _HAS_MASK:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _poller(connection: Connection) -> Callable[[int], object]:
+    """A function that waits so many milliseconds, and returns whether data or the end of the pipe arrived."""
+    if not hasattr(select, "poll"):  # Windows
+        return lambda milliseconds: connection.poll(milliseconds / 1000)
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return poll.poll
 
 
 def _close_process(connection: Connection, process: BaseProcess) -> None:
@@ -192,7 +203,8 @@ def _run_worker(connection: Connection, part: EnvPart) -> None:
     """Create the environment and answer requests until the training process closes the connection."""
     for number in HANDLED:  # schedulers send them to all processes of a job; the trainer decides what to do
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    if _HAS_MASK:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:

@@ -15,6 +15,8 @@ from dqn_runner.io.entries import make_way
 TEMPORARY = ".tmp"
 """Suffix of files that are being written."""
 
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # only one of them exists
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the content of `path`; when this returns, the new content is on the disk.
@@ -69,7 +71,9 @@ def sync(descriptor: int) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the file names in `directory` durable."""
+    """Make the file names in `directory` durable; Windows has no such operation."""
+    if os.name == "nt":
+        return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         sync(descriptor)
@@ -99,7 +103,7 @@ def remove_leftovers(directory: Path) -> None:
 def _write(path: Path, content: bytes) -> None:
     """Write a new file. One left there by a crash is removed first: it may be a link to a checkpoint."""
     _remove_leftover(path)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
     try:
         remaining = memoryview(content)
         while remaining:

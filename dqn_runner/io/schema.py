@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import msgspec
-
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-"""A number of steps, rows or bytes."""
+from typing import Any
 
 
 def problem_with(value: Any, schema: Any) -> str | None:
@@ -16,6 +11,8 @@ def problem_with(value: Any, schema: Any) -> str | None:
     `schema` is a type that msgspec understands, such as a TypedDict; keys that it lacks are ignored. A number
     is not accepted in the place of a truth value, nor the other way round.
     """
+    import msgspec  # late: most commands read no such data
+
     try:
         msgspec.convert(value, schema)
     except (msgspec.ValidationError, RecursionError) as error:

@@ -9,8 +9,12 @@ from typing import Any
 
 from dqn_runner.core import exit_codes
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Clusters send SIGUSR1 or SIGUSR2 before they end a job."""
+HANDLED = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+    if name in signal.Signals.__members__
+)
+"""Clusters send SIGUSR1 or SIGUSR2, which Windows lacks, before they end a job."""
 
 
 class StopSignals:

@@ -15,6 +15,7 @@ from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.registry import option
 from dqn_runner.core.state import State
+from dqn_runner.io.entries import require_file
 from dqn_runner.loggers.appended_file import AppendedFile
 from dqn_runner.loggers.base import Logger
 from dqn_runner.loggers.text_log import TextLog
@@ -29,6 +30,7 @@ class TextFile:
         """Open the log file for appending."""
         path = run_dir / "logs" / "training.log"
         path.parent.mkdir(parents=True, exist_ok=True)
+        require_file(path)
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.handleError = _report_first_error(path)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))

@@ -8,15 +8,29 @@ from typing import Any
 
 from dqn_runner.checkpointing.checkpointer import LATEST, Checkpointer
 from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
+from dqn_runner.checkpointing.segments import FOLDER
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.state import State
 from dqn_runner.io import json_io
+from dqn_runner.io.entries import require_directory, require_file
 from dqn_runner.io.lock import RunLock
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import LoggerGroup
 from dqn_runner.run.compatibility import mismatch
+
+DIRECTORIES = ("checkpoints", f"checkpoints/{FOLDER}", "logs", "tensorboard", "wandb", ".hydra")
+"""Directories in the directory of a run that the run writes to."""
+
+
+def require_own_directories(run_dir: Path) -> None:
+    """Raise UserError if one of the directories of a run is a link: its files would be written elsewhere."""
+    for name in DIRECTORIES:
+        require_directory(run_dir / name)
+    if (run_dir / ".hydra").is_dir():
+        for path in (run_dir / ".hydra").iterdir():
+            require_file(path)
 
 
 class RunDirectory:
@@ -59,7 +73,11 @@ class RunDirectory:
         return self.checkpoints.failed
 
     def lock(self) -> None:
-        """Lock the directory for this process; raises UserError if another process has locked it."""
+        """Lock the directory for this process.
+
+        Raises UserError if another process has locked it, or if a link in it leads out of it.
+        """
+        require_own_directories(self.path)
         self._lock.acquire()
 
     def unlock(self) -> None:

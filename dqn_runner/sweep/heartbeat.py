@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from dqn_runner.sweep.trial_record import store_worker, workers_of
 
 if TYPE_CHECKING:
@@ -107,10 +109,4 @@ def _start_time(pid: int) -> str | None:
         pass
     if Path("/proc/self/stat").exists():
         return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "running"
+    return "running" if psutil.pid_exists(pid) else None

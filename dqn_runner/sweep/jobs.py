@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dqn_runner.config.overrides import quote
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.io.entries import require_file
 from dqn_runner.io.lock import RunLock
 
 OUTPUT = "job.log"
@@ -113,6 +114,7 @@ class Jobs:
     def run(self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> JobExit:
         """Run `python -m dqn_runner ARGUMENTS` until it exits; append its output to `directory`/job.log."""
         output = directory / OUTPUT
+        require_file(output)
         begin = output.stat().st_size if output.exists() else 0
         with output.open("ab") as file:
             process = self._start(arguments, file.fileno(), environment)
@@ -127,12 +129,19 @@ class Jobs:
                     self._running.discard(process)
         return JobExit(status, _message(output, begin))
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Start no more jobs, and send a signal to the running ones."""
+    def stop(self) -> None:
+        """Start no more jobs, and let the running ones save their state and end."""
         with self._lock:
             self.stopping.set()
             for process in self._running:
-                process.send_signal(number)
+                process.terminate()
+
+    def kill(self) -> None:
+        """Start no more jobs, and kill the running ones."""
+        with self._lock:
+            self.stopping.set()
+            for process in self._running:
+                process.kill()
 
     def _start(
         self, arguments: Sequence[str], output: int, environment: Mapping[str, str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable
 
@@ -36,7 +35,7 @@ class Slots:
                     self._jobs.stop()
                     print_status("stopping: the jobs save their state; repeat the command to continue")
         except KeyboardInterrupt:
-            self._jobs.stop(signal.SIGKILL)
+            self._jobs.kill()
             raise
         except BaseException:
             self._jobs.stop()
