@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypedDict
 
 from dqn_runner.core.log import log
 from dqn_runner.core.state import State
 from dqn_runner.io import files
 from dqn_runner.io.entries import require_file
+
+
+class FileState(TypedDict):
+    """The state of an AppendedFile."""
+
+    offset: int
+    unwritten: str
 
 
 class AppendedFile:

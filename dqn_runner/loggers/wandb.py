@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
@@ -25,6 +25,8 @@ class WandbMode(Enum):
 @dataclass(kw_only=True)
 class Wandb:
     """Weights & Biases; one W&B run per run directory, which a resume continues."""
+
+    state_type: ClassVar[type] = dict[str, str]
 
     project: str = "dqn_runner"
     """W&B project."""
