@@ -139,6 +139,12 @@ class TrialRecord:
         return self._attributes.get(_REASONS[state])
 
 
+def attributes_of_lost_trial() -> dict[str, Any]:
+    """Attributes of a trial whose record in a journal is damaged."""
+    reason = "its record in the journal of the sweep was damaged"
+    return {_OVERRIDES: [], _REASONS[RunState.FAILED]: reason}
+
+
 def store_claim(trial: Trial, worker: str) -> None:
     """Store which process runs the trial."""
     trial.set_user_attr(_WORKER, worker)
