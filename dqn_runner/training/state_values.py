@@ -29,12 +29,17 @@ def inconsistencies(stored: State, ours: State, spec: EnvSpec) -> Iterator[str]:
 def _in_agent(stored: State, ours: State) -> Iterator[str]:
     normalizer = stored["normalizer"]
     if normalizer is not None and ours["normalizer"] is not None:
-        for key in ("mean", "squares"):
+        for key, lowest in (("mean", -math.inf), ("squares", 0.0)):
             if tuple(normalizer[key].shape) != np.shape(ours["normalizer"][key]):
                 yield f"state.agent.normalizer.{key} has another shape"
+            elif not (np.isfinite(values := np.asarray(normalizer[key])).all() and values.min() >= lowest):
+                yield f"state.agent.normalizer.{key} has a value that it cannot have"
     for key in ("online", "target"):
         if not np.isfinite(np.asarray(stored["learner"][key])).all():
             yield f"state.agent.learner.{key} has values that are not finite"
+    for key, moment in stored["learner"]["moments"].items():
+        if np.isnan(np.asarray(moment)).any():
+            yield f"state.agent.learner.moments.{key} has values that are not numbers"
 
 
 def _in_collector(stored: State, ours: State, num_actions: int) -> Iterator[str]:

@@ -94,6 +94,8 @@ def _in_array(stored: Any, ours: Any, where: str) -> Iterator[str]:
     array = np.asarray(stored)
     if array.ndim != ours.ndim:
         yield f"{where} has {array.ndim} dimensions, not {ours.ndim}"
+    if array.dtype.kind == "i" and array.size and array.min() < 0:
+        yield f"{where} has a negative number"
     if array.dtype != ours.dtype and not any(f".{key}." in where for key in _CHANGING):
         yield f"{where} is {array.dtype}, not {ours.dtype}"
 

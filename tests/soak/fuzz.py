@@ -5,7 +5,8 @@
 Each case copies the directory of a half-finished run, changes it as `tests.soak.mutations` says, and resumes
 it in a process with limits of time and memory. The run must then end like the uninterrupted one, or be
 refused by one line; nothing outside of its directory may change. In one case of ten the process runs the
-whole program; in one of ten a journal is changed instead (`tests.soak.journals`). Exit code 1 if a case fails.
+whole program; in one of ten a journal is changed instead (`tests.soak.journals`). The exit code is 1 if any
+case fails.
 """
 
 from __future__ import annotations

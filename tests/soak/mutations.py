@@ -40,6 +40,9 @@ WRONG: tuple[Any, ...] = (
 )
 
 
+FREE = ("columns", "uinteger", "has_uint32")
+
+
 def files_of(run_dir: Path, pattern: str) -> list[Path]:
     """The regular files in a run directory that match, in a fixed order."""
     return sorted(path for path in run_dir.rglob(pattern) if path.is_file() and not path.is_symlink())
@@ -72,8 +75,8 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every (container, key or index) in a document."""
     if isinstance(value, dict | list):
         for key in list(value) if isinstance(value, dict) else range(len(value)):
-            if key == "columns":
-                continue  # names of columns are not checked
+            if isinstance(value, dict) and (key in FREE or "inc" in value):
+                continue  # names of columns, and numbers of generators, of which any may be right
             yield value, key
             yield from places(value[key])
 
@@ -141,7 +144,7 @@ def wrong_array(array: torch.Tensor, rng: random.Random) -> Any:
         return torch.nn.Parameter(array.float())
     if kind == 6 and array.dim():
         return torch.cat([array, array, array])
-    if kind == 7 and array.is_floating_point():
+    if kind == 7 and array.dtype == torch.float32 and array.numel() > 20:  # those of the learner
         return torch.full_like(array, float("nan"))
     return torch.full_like(array, -7) if array.dtype in (torch.int64, torch.int32) else [array]
 
@@ -170,10 +173,9 @@ def forge_segment(run_dir: Path, rng: random.Random) -> str:
     name = rng.choice(sorted(columns))
     column = columns[name]
     kind = rng.randrange(6)
-    columns[name] = (
-        [column[:-1], column.astype("f2"), column[None], np.full_like(column, 99), column.astype(object)]
-        + [column]
-    )[kind]
+    kind = 0 if kind == 3 and name not in ("action", "discount") else kind  # 99 may be a right reward
+    wrong = [column[:-1], column.astype("f2"), column[None], np.full_like(column, 99), column.astype(object)]
+    columns[name] = [*wrong, column][kind]
     content = io.BytesIO()
     (np.savez if rng.random() < 0.8 else np.savez_compressed)(content, **columns)
     data = content.getvalue()
@@ -184,7 +186,8 @@ def forge_segment(run_dir: Path, rng: random.Random) -> str:
         entry[rng.randrange(3)] = rng.choice(WRONG)
     elif rng.random() < 0.3:
         rows["segments"].remove(entry)
-    (old.parent / str(entry[2]).replace("/", "").replace("\0", "")[-60:]).write_bytes(data)
+    name = str(entry[2]).replace("/", "").replace("\0", "")[-60:]
+    (old.parent / (name.strip(".") or "new")).write_bytes(data)
     document.pop("checksum")
     document["checksum"] = checksum(document)
     torch.save(document, path)

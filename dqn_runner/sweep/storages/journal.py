@@ -99,7 +99,7 @@ class Journal(JournalFileBackend):
             files.publish(self._path, old)
             files.write_atomically(self._path, kept.content())
         log.warning(
-            "the journal %s was damaged at line %s; %s; all else is kept, and the file as it was is %s",
+            "the journal %s is damaged at line %s; %s; all else is kept, and the file as it was is %s",
             *(self._path, ", ".join(map(str, kept.damaged)), _lost(kept.lost), old.name),
         )
 

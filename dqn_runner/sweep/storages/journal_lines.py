@@ -77,7 +77,7 @@ def parse(line: bytes) -> tuple[Log, Position | None]:
 
 
 def follow(line: bytes, before: Position) -> tuple[Log, Position]:
-    """The content of a line at the place `before`, and the place after it; raises LineError if it is damaged."""
+    """The content of a line at the place `before`, and the place after it; raises LineError for damage."""
     log, claimed = parse(line)
     if claimed is None:
         return log, before.past(log, _digest(before.link.encode() + line))

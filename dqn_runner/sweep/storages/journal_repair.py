@@ -34,7 +34,7 @@ class Repaired:
 
     logs: list[Log] = field(default_factory=list[Log])
     damaged: list[int] = field(default_factory=list[int])
-    """Numbers of the lines, in the file, that were dropped or before which lines are missing."""
+    """Numbers of the lines at which damage begins: a changed one, or one before which lines are missing."""
     lost: list[int] = field(default_factory=list[int])
     """Trials that count as failed."""
     trials: int = 0
@@ -113,7 +113,8 @@ def repair(lines: list[bytes]) -> Repaired:
                 continue
         except LineError:
             pass
-        kept.damaged.append(number)
+        if not gap:
+            kept.damaged.append(number)
         gap, unconfirmed = True, []
         try:
             log, claimed = parse(line)
