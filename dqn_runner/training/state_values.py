@@ -82,7 +82,8 @@ def _in_metrics(stored: State, episode: int) -> Iterator[str]:
     for table in ("train", "eval"):
         if len({len(column) for column in stored[table].values()}) > 1:
             yield f"{where}.{table} has columns of different lengths"
-    if not all(_is_list(item, 3) and all(map(_is_number, item)) for item in stored["recent"]):
+    kinds = ((int,), (int, float), (int,))
+    if not all(_is_list(item, 3) and _are(item, kinds) for item in stored["recent"]):
         yield f"{where}.recent has an episode that is not one"
     values = [value for name, column in stored["eval"].items() if name != "returns" for value in column]
     lists: list[Any] = stored["eval"]["returns"]
@@ -107,6 +108,10 @@ def _integers(values: list[Any]) -> Any:
 
 def _is_list(value: Any, length: int | None = None) -> bool:
     return isinstance(value, list) and (length is None or len(value) == length)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _are(values: list[Any], kinds: tuple[tuple[type, ...], ...]) -> bool:
+    return all(type(value) in accepted for value, accepted in zip(values, kinds, strict=True))
 
 
 def _is_number(value: Any) -> bool:
