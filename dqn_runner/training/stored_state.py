@@ -32,7 +32,7 @@ def check_state(stored: Any, ours: State, spec: EnvSpec) -> None:
     if isinstance(stored, dict) and (finished := cast("State", stored).get("finished")) is not None:
         template = {**ours, "finished": finished and _finished_like(ours)}
     check_structure(stored, template, "state")
-    for problem in inconsistencies(stored, ours, spec):
+    for problem in inconsistencies(cast("State", stored), ours, spec):
         raise ValueError(problem)
 
 
@@ -58,7 +58,7 @@ def _differences(stored: Any, ours: Any, where: str) -> Iterator[str]:
     elif isinstance(ours, (list, tuple)):
         yield from _in_list(stored, list(cast("list[Any]", ours)), where)
     elif isinstance(ours, (np.ndarray, torch.Tensor)):
-        yield from _in_array(stored, np.asarray(ours), where)
+        yield from _in_array(stored, np.asarray(cast("Any", ours)), where)
     else:
         yield from _in_number(stored, ours, where)
 
@@ -101,7 +101,7 @@ def _in_array(stored: Any, ours: Any, where: str) -> Iterator[str]:
 
 
 def _in_number(stored: Any, ours: Any, where: str) -> Iterator[str]:
-    accepted = (int, float) if type(ours) is float else (type(ours),)
+    accepted: tuple[type, ...] = (int, float) if type(ours) is float else (type(ours),)
     if type(stored) not in accepted:
         yield f"{where} is {stored!r:.50}, not of type {type(ours).__name__}"
     elif type(stored) is int and not 0 <= stored <= (2**128 if ".rng." in where else 2**62):

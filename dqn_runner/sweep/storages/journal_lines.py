@@ -65,13 +65,14 @@ def parse(line: bytes) -> tuple[Log, Position | None]:
     if mark and _digest(body + b"}") != rest[:-2].decode(errors="replace"):
         raise LineError("its checksum differs")
     try:
-        log = json.loads(line)
-        if not isinstance(log, dict) or type(cast("Log", log).get("op_code")) is not int:
+        found = json.loads(line)
+        if not isinstance(found, dict) or type(cast("Log", found).get("op_code")) is not int:
             raise LineError("it is no operation on a study")
+        log = cast("Log", found)
         if not mark:
-            return cast("Log", log), None
+            return log, None
         studies, trials = log["created"]
-        return cast("Log", log), Position(log["line"], studies, trials, log["check"])
+        return log, Position(log["line"], studies, trials, log["check"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise LineError("it is not JSON") from error
 

@@ -53,7 +53,8 @@ class Repaired:
 
     def keep(self, log: Log) -> None:
         """Add a whole line, unless it is about a lost trial."""
-        trial, operation = log.get("trial_id"), log["op_code"]
+        trial: int = log.get("trial_id", -1)
+        operation = log["op_code"]
         if trial in self.lost:
             return
         self.logs.append(log)
