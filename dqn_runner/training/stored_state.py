@@ -101,7 +101,7 @@ def _in_array(stored: Any, ours: Any, where: str) -> Iterator[str]:
 
 
 def _in_number(stored: Any, ours: Any, where: str) -> Iterator[str]:
-    accepted: tuple[type, ...] = (int, float) if type(ours) is float else (type(ours),)
+    accepted: tuple[type, ...] = (int, float) if type(ours) is float else (type(cast("object", ours)),)
     if type(stored) not in accepted:
         yield f"{where} is {stored!r:.50}, not of type {type(ours).__name__}"
     elif type(stored) is int and not 0 <= stored <= (2**128 if ".rng." in where else 2**62):
