@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict, cast
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 import msgspec
 
@@ -29,6 +29,7 @@ class _CommandSource(TypedDict):
     overrides: list[str]
     config_name: str
     config_dir: str | None
+    environment: NotRequired[dict[str, str]]
 
 
 class _ScriptSource(TypedDict, total=False):
