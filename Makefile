@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 TEST_SETUP := $(VENV)/.installed-dev $(VENV)/optuna_sweeper
 
 .DEFAULT_GOAL := help
-.PHONY: help train check format lint types test quick optuna4 soak sweep-soak docs docs-check clean
+.PHONY: help train check format lint types test quick optuna4 soak sweep-soak fuzz docs docs-check clean
 .NOTPARALLEL:
 
 $(BIN)/python:
@@ -76,6 +76,10 @@ soak: $(TEST_SETUP)
 ## Kill a sweep at 15 random moments, resume it, and compare the results; about 5 minutes.
 sweep-soak: $(TEST_SETUP)
 	$(BIN)/python -m tests.soak.sweeps $(ARGS)
+
+## Damage what runs and sweeps have stored, 10,000 times, and resume them; about an hour.
+fuzz: $(TEST_SETUP)
+	$(BIN)/python -m tests.soak.fuzz $(ARGS)
 
 ## Generate docs/reference.md from the source.
 docs: $(VENV)/.installed-dev

@@ -12,7 +12,8 @@ from typing import Any
 
 from dqn_runner.checkpointing import segments
 from dqn_runner.checkpointing.format import SNAPSHOT, encode, pack, read_document, segments_in
-from dqn_runner.checkpointing.retention import NUMBERED, Retention, step_of
+from dqn_runner.checkpointing.names import BEST, LATEST, best_name, numbered_name
+from dqn_runner.checkpointing.retention import Retention, numbered_in
 from dqn_runner.checkpointing.segments import Segment
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
@@ -20,19 +21,7 @@ from dqn_runner.core.log import log
 from dqn_runner.core.state import ReplaySnapshot, State
 from dqn_runner.core.types import Array
 from dqn_runner.io import files
-
-LATEST = "latest.pt"
-BEST = "best.pt"
-
-
-def numbered_name(step: int) -> str:
-    """File name of the regular checkpoint of env step `step`; names sort by step."""
-    return f"checkpoint_{step:010d}.pt"
-
-
-def best_name(step: int) -> str:
-    """File name under which a replaced best.pt, of env step `step`, is kept."""
-    return f"best_{step:010d}.pt"
+from dqn_runner.io.entries import is_file
 
 
 @dataclass
@@ -154,13 +143,13 @@ class Checkpointer:
         latest = self.directory / LATEST
         if source.name == LATEST:
             for name in document["names"]:
-                if name != BEST and not (self.directory / name).exists():
+                if name != BEST and not is_file(self.directory / name):
                     files.publish(latest, self.directory / name)
         else:
             self._keep_later_latest(step)
             files.publish(source, latest)
-        for path in self.directory.glob(NUMBERED):
-            if step_of(path) > step:
+        for path, later in numbered_in(self.directory).items():
+            if later > step:
                 files.rename(path, f"superseded_{path.name}")
         self._restore_best(step, best_step)
         self._written_segments = {
@@ -181,7 +170,7 @@ class Checkpointer:
         """Make best.pt the checkpoint of env step `best_step`, if a file of it is left."""
         best, previous = self.directory / BEST, self.directory / best_name(best_step)
         found = None
-        if best.exists():
+        if is_file(best):
             try:
                 found = read_document(best)["step"]
             except UserError:
@@ -191,9 +180,9 @@ class Checkpointer:
         if found is not None and found > best_step:
             files.rename(best, best_name(found))
         same = self.directory / (LATEST if step == best_step else numbered_name(best_step))
-        if previous.exists():
+        if is_file(previous):
             files.rename(previous, BEST)
-        elif same.exists():
+        elif is_file(same):
             files.publish(same, best)
 
     def _start(self, checkpoint: _PendingCheckpoint) -> None:
@@ -235,7 +224,7 @@ class Checkpointer:
         self._sync()
         content = encode(checkpoint.document)
         best = self.directory / BEST
-        if checkpoint.previous_best and best.exists():
+        if checkpoint.previous_best and is_file(best):
             files.publish(best, self.directory / checkpoint.previous_best)
         first, *others = (self.directory / name for name in checkpoint.names)
         files.write_atomically(first, content)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
-import re
-import zipfile
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +12,13 @@ from typing import Any, cast
 import numpy as np
 
 from dqn_runner.checkpointing import segments
+from dqn_runner.checkpointing.archive import load_archive
+from dqn_runner.checkpointing.names import STEP_IN_NAME
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.state import ReplaySnapshot, State
 from dqn_runner.core.types import Array
+from dqn_runner.io.entries import is_file
 
 FORMAT = "dqn_runner checkpoint"
 VERSION = 3
@@ -25,7 +26,6 @@ VERSION = 3
 SNAPSHOT = "replay snapshot"
 """Key that marks a stored ReplaySnapshot: a dictionary with the names of its segments and the other rows."""
 
-_STEP_IN_NAME = re.compile(r"(?:superseded_)?(?:checkpoint|best)_(\d+)\.pt")
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 _ALTERNATIVES = "; available in "
 
@@ -81,21 +81,40 @@ def load_checkpoint(path: Path) -> State:
 
 def read_document(path: Path) -> State:
     """Read and verify a checkpoint, as `load_checkpoint` does, but return replay rows as they are stored."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"the checkpoint {path} does not exist{_alternatives(path)}")
-    document = _load(path)
-    if not isinstance(document, dict):
+    try:
+        content = load_archive(path)
+    except DamagedError as error:
+        raise DamagedError(f"{error}{_alternatives(path)}") from error
+    if not isinstance(content, dict) or cast("State", content).get("format") != FORMAT:
         raise DamagedError(f"{path} is not a checkpoint of dqn_runner")
-    content = cast("State", document)
-    if content.get("format") != FORMAT:
-        raise DamagedError(f"{path} is not a checkpoint of dqn_runner")
-    if content.pop("checksum", None) != _checksum_of_any(content):
-        raise DamagedError(f"{path} is damaged: its content is not what was written{_alternatives(path)}")
-    _check_version(path, content["version"])
-    named = _STEP_IN_NAME.fullmatch(path.name)
-    if named is not None and int(named[1]) != content["step"]:
-        raise DamagedError(f"{path} holds the checkpoint of step {content['step']}{_alternatives(path)}")
-    return content
+    document = cast("State", content)
+    _check_version(path, document.get("version"))
+    if problem := _problem_with(path, document):
+        raise DamagedError(f"{path} {problem}{_alternatives(path)}")
+    return document
+
+
+def _problem_with(path: Path, document: State) -> str | None:
+    """Why the document of the checkpoint `path` is not what was written under that name; None if it is."""
+    from dqn_runner.checkpointing import schema  # late: a new run reads no checkpoint
+
+    if document.pop("checksum", None) != checksum(document):
+        return "is damaged: its content is not what was written"
+    try:
+        problem = schema.problem_with_document(document)
+        for where, stored in _stored_snapshots(document).items():
+            if problem is None and (found := schema.problem_with_snapshot(stored)):
+                problem = f"{where.lstrip('.')}.{found}"
+    except RecursionError:
+        problem = "its content is nested too deep"
+    if problem is not None:
+        return f"is not a valid checkpoint: {problem}"
+    named = STEP_IN_NAME.fullmatch(path.name)
+    if named is not None and int(named[1]) != document["step"]:
+        return f"holds the checkpoint of step {document['step']}"
+    return None
 
 
 def without_alternatives(error: UserError) -> str:
@@ -103,16 +122,22 @@ def without_alternatives(error: UserError) -> str:
     return str(error).partition(_ALTERNATIVES)[0]
 
 
-def segments_in(document: Any, where: str = "") -> dict[str, list[segments.Segment]]:
+def segments_in(document: State) -> dict[str, list[segments.Segment]]:
     """Return the segments that a document names, by the path of their snapshot in the document."""
-    if not isinstance(document, dict):
+    stored = _stored_snapshots(document).items()
+    return {where: [segments.Segment(*entry) for entry in items["segments"]] for where, items in stored}
+
+
+def _stored_snapshots(value: Any, where: str = "") -> dict[str, State]:
+    """The stored snapshots in a document, by their paths in it."""
+    if not isinstance(value, dict):
         return {}
-    items = cast("State", document)
+    items = cast("State", value)
     if SNAPSHOT in items:
-        return {where: [segments.Segment(*entry) for entry in items["segments"]]}
-    found: dict[str, list[segments.Segment]] = {}
+        return {where: items}
+    found: dict[str, State] = {}
     for key, item in items.items():
-        found |= segments_in(item, f"{where}.{key}")
+        found |= _stored_snapshots(item, f"{where}.{key}")
     return found
 
 
@@ -141,15 +166,9 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
         update(repr(value).encode() + b",")
 
 
-def _checksum_of_any(value: Any) -> str | None:
-    """Checksum of the content of a file; None if `pack` cannot have produced it."""
-    try:
-        return checksum(value)
-    except Exception:  # such as tensors that are sparse or on a device
-        return None
-
-
-def _check_version(path: Path, version: int) -> None:
+def _check_version(path: Path, version: Any) -> None:
+    if type(version) is not int:
+        raise DamagedError(f"{path} is not a valid checkpoint: its version is {version!r:.50}")
     if version < VERSION:
         raise UserError(
             f"{path} was written by an earlier version of dqn_runner (checkpoint format {version}, this one "
@@ -160,29 +179,6 @@ def _check_version(path: Path, version: int) -> None:
             f"{path} was written by a later version of dqn_runner (checkpoint format {version}, this one "
             f"reads {VERSION}); update dqn_runner"
         )
-
-
-def _load(path: Path) -> Any:
-    """Load the object in a file that may be of any format."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        if isinstance(error, OSError):
-            reason = error.strerror or reason
-        elif not _is_zip(path):
-            reason = "the file is cut short or not a checkpoint"
-        elif isinstance(error, pickle.UnpicklingError):
-            reason = "it contains something other than tensors and plain values, which is never loaded"
-        raise DamagedError(f"cannot read the checkpoint {path}: {reason}{_alternatives(path)}") from error
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether a file is a zip archive; a damaged end of one may raise instead of giving an answer."""
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
-        return False
 
 
 def _with_snapshots(value: Any, directory: Path) -> Any:
@@ -198,5 +194,5 @@ def _with_snapshots(value: Any, directory: Path) -> Any:
 def _alternatives(path: Path) -> str:
     """End of an error message about `path`: the other checkpoints in its directory, if there are any."""
     directory = path.parent if path.suffix == ".pt" else path / "checkpoints"
-    names = sorted(p.name for p in directory.glob("*.pt") if p != path)
+    names = sorted(p.name for p in directory.glob("*.pt") if p != path and is_file(p))
     return f"{_ALTERNATIVES}{directory}: {', '.join(names)}" if names else ""

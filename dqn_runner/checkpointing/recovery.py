@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST
 from dqn_runner.checkpointing.format import load_checkpoint, read_document, without_alternatives
-from dqn_runner.checkpointing.retention import NUMBERED, step_of
+from dqn_runner.checkpointing.names import BEST, LATEST
+from dqn_runner.checkpointing.retention import checkpoints_in, numbered_in
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import State
+
+_NONSENSE = (
+    *(AttributeError, IndexError, KeyError, MemoryError, OverflowError, RecursionError, RuntimeError),
+    *(TypeError, ValueError),
+)
+"""What Python, numpy and torch raise for a value of the wrong type or size."""
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -23,8 +29,10 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def has_checkpoints(run_dir: Path) -> bool:
-    """Whether a run directory has any checkpoint to resume from."""
-    return any((run_dir / "checkpoints").glob("*.pt"))
+    """Whether a run directory has any checkpoint to resume from, or a latest one that a broken link hides."""
+    directory = run_dir / "checkpoints"
+    names = (path.name for path in checkpoints_in(directory))
+    return (directory / LATEST).is_symlink() or any(not name.startswith("damaged_") for name in names)
 
 
 def load_newest_valid(
@@ -49,9 +57,10 @@ def load_newest_valid(
     for candidate in chain([path], _older(path)):
         try:
             document = load_checkpoint(candidate)
-            if skipped and (reason := mismatch_with(document)):
-                raise UserError(f"{candidate} is of another run: {reason}")
-            accept(document)
+            with nonsense_is_damage(candidate):
+                if skipped and (reason := mismatch_with(document)):
+                    raise UserError(f"{candidate} is of another run: {reason}")
+                accept(document)
         except UserError as error:
             if not skipped and candidate.exists() and not isinstance(error, DamagedError):
                 raise
@@ -64,13 +73,26 @@ def load_newest_valid(
     raise DamagedError(f"{_listed(skipped)}; no other checkpoint is left") if others else first
 
 
+@contextmanager
+def nonsense_is_damage(path: Path) -> Generator[None]:
+    """Raise DamagedError for an error that only a checkpoint `path` with the wrong content can cause."""
+    try:
+        yield
+    except _NONSENSE as error:
+        if type(error) is KeyError:
+            reason = f"it lacks {error}"
+        else:
+            reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise DamagedError(f"{path} does not hold such a run: {' '.join(reason.split())}") from error
+
+
 def _listed(errors: list[UserError]) -> str:
     return "; ".join(map(without_alternatives, errors))
 
 
 def _older(path: Path) -> Iterator[Path]:
     """The checkpoints of the run before `path`, which cannot be used itself, newest first."""
-    steps = {p: step_of(p) for p in path.parent.glob(NUMBERED)}
+    steps = numbered_in(path.parent)
     if path.name == LATEST:
         with suppress(UserError):
             best = path.with_name(BEST)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from dqn_runner.checkpointing import segments
 from dqn_runner.checkpointing.format import read_document, segments_in
+from dqn_runner.checkpointing.names import NUMBERED
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.state import State
 from dqn_runner.io import files
-
-NUMBERED = "checkpoint_*.pt"
-"""Glob pattern of the numbered checkpoints."""
+from dqn_runner.io.entries import is_file
 
 
-def step_of(numbered: Path) -> int:
-    """Env step in the file name of a numbered checkpoint; -1 if `numbered` is not one."""
-    digits = numbered.stem.removeprefix("checkpoint_")
-    return int(digits) if digits.isdecimal() else -1
+def checkpoints_in(directory: Path) -> Iterator[Path]:
+    """The checkpoint files in a directory under any name; entries of other kinds are left out."""
+    return (path for path in directory.glob("*.pt") if is_file(path))
+
+
+def numbered_in(directory: Path) -> dict[Path, int]:
+    """The numbered checkpoint files in a directory, with the env steps in their names; in any order."""
+    found = ((path, NUMBERED.fullmatch(path.name)) for path in checkpoints_in(directory))
+    return {path: int(match[1]) for path, match in found if match}
 
 
 class Retention:
@@ -37,14 +42,15 @@ class Retention:
 
     def delete_expired(self) -> None:
         """Delete numbered checkpoints beyond the newest `keep_last`, then unreferenced segments."""
-        numbered = sorted(self._directory.glob(NUMBERED), key=step_of)
+        steps = numbered_in(self._directory)
+        numbered = sorted(steps, key=lambda path: steps[path])
         if expired := numbered[: max(0, len(numbered) - self._keep_last)]:
             for path in expired:
                 files.remove(path)
             files.sync_directory(self._directory)  # before the segments that they name are removed
         if not self._segments.is_dir():
             return
-        present = {_identity(path): path for path in self._directory.glob("*.pt")}
+        present = {_identity(path): path for path in checkpoints_in(self._directory)}
         for identity in present.keys() - self._references.keys():
             self._references[identity] = self._read_references(present[identity])
         self._references = {identity: self._references[identity] for identity in present}

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dqn_runner.core.exceptions import DamagedError
+from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import ReplaySnapshot
 from dqn_runner.core.types import Array
 from dqn_runner.io import files
+from dqn_runner.io.entries import is_file, problem_with_file
 
 FOLDER = "replay"
 """Directory of the segments, next to the checkpoints that name them."""
 
+_HEADERS = 2**12
+"""Size of the headers of a column in a file, in bytes, at most."""
 _TARGET_BYTES = 2**20
 _MIN_ROWS, _MAX_ROWS = 256, 65_536
 
@@ -53,20 +58,46 @@ def write_segment(directory: Path, start: int, columns: Mapping[str, Array]) -> 
     return segment
 
 
-def read_segment(directory: Path, segment: Segment) -> dict[str, Array]:
-    """Read the columns of a segment; raises DamagedError if the file is not what was written."""
-    path = directory / segment.name
+def read_segment(directory: Path, like: Mapping[str, Array], segment: Segment) -> dict[str, Array]:
+    """Read the columns of a segment; raises DamagedError if the file is not what was written.
+
+    `like` has columns of the same names, dtypes and shapes of a row. So the size of the file is known before
+    it is read, and the sizes that the file claims are checked before anything is allocated.
+    """
+    path, rows = directory / segment.name, segment.stop - segment.start
+    expected = {name: ((rows, *column.shape[1:]), column.dtype) for name, column in like.items()}
+    size = sum(prod(shape) * dtype.itemsize for shape, dtype in expected.values())
+    if problem := problem_with_file(path):
+        raise DamagedError(f"the replay segment {path} cannot be read: it {problem}")
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if path.stat().st_size <= size + _HEADERS * (len(like) + 1) else b""
     except OSError as error:
         raise DamagedError(f"the replay segment {path} cannot be read: {error.strerror}") from error
     if _digest(data) != segment.name.rpartition("-")[2].removesuffix(".npz"):
         raise DamagedError(f"the replay segment {path} is damaged")
     try:
+        if _claimed(data) != expected:
+            raise DamagedError(f"the replay segment {path} has other columns or rows than its checkpoint")
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
+    except UserError:
+        raise
     except Exception as error:  # numpy and zipfile raise exceptions of many types
         raise DamagedError(f"the replay segment {path} contains something other than arrays") from error
+
+
+def _claimed(data: bytes) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """The shapes and dtypes that the members of an npz file claim, which are not compressed."""
+    found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{member.filename} is compressed")
+            with archive.open(member) as file:
+                np.lib.format.read_magic(file)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            found[member.filename.removesuffix(".npy")] = (shape, dtype)
+    return found
 
 
 def stored_snapshot(stored: Mapping[str, Any], directory: Path) -> ReplaySnapshot:
@@ -75,8 +106,8 @@ def stored_snapshot(stored: Mapping[str, Any], directory: Path) -> ReplaySnapsho
     `stored` names the segments in `directory`, and contains the rows after the last segment as `tail`.
     """
     stored_segments = [Segment(*entry) for entry in stored["segments"]]
-    read_once = lru_cache(1)(partial(read_segment, directory))  # successive reads often share a segment
     tail = {name: np.asarray(column) for name, column in stored["tail"].items()}
+    read_once = lru_cache(1)(partial(read_segment, directory, tail))  # successive reads often share a segment
     tail_start: int = stored["stop"] - len(next(iter(tail.values())))
 
     def read(start: int, stop: int) -> dict[str, Array]:
@@ -105,7 +136,7 @@ def remove_unreferenced(directory: Path, referenced: Iterable[str]) -> None:
 
 def _has_content(path: Path, data: bytes) -> bool:
     try:
-        return path.read_bytes() == data
+        return is_file(path) and path.stat().st_size == len(data) and path.read_bytes() == data
     except OSError:
         return False
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.checkpointing.recovery import nonsense_is_damage
 from dqn_runner.cli.job import Job
 from dqn_runner.config.build import build_agent, build_evaluator
 from dqn_runner.config.schema import RunConfig
@@ -17,8 +18,10 @@ from dqn_runner.core.imports import import_module
 from dqn_runner.core.types import Array
 from dqn_runner.envs.base import Env
 from dqn_runner.io import json_io
+from dqn_runner.io.entries import require_file
 from dqn_runner.io.signals import exits_as_errors
 from dqn_runner.training.evaluator import Evaluation
+from dqn_runner.training.stored_state import check_structure
 
 
 def evaluate(job: Job) -> float:
@@ -36,7 +39,10 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
         import_module("PIL", "evaluator.video=true", extra="render")
     document = load_checkpoint(path)
     agent = build_agent(run.agent, run.env)
-    agent.load_state_dict(document["state"]["agent"])
+    with nonsense_is_damage(path):
+        stored = document["state"]["agent"]
+        check_structure(stored, agent.state_dict(), "state.agent")
+        agent.load_state_dict(stored)
     evaluator = build_evaluator(run, render=False)
     try:
         with exits_as_errors():
@@ -92,5 +98,6 @@ def _record_video(run: RunConfig, policy: Any, path: Path) -> Path:
         evaluator.close()
     except Exception as error:
         raise UserError(f"evaluator.video: this environment cannot be rendered: {error}") from error
+    require_file(path)
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=max(20, 1000 // fps), loop=0)
     return path

@@ -17,6 +17,7 @@ from dqn_runner.config.yaml_files import check_chosen_files
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
 from dqn_runner.io.lock import reject_if_locked
+from dqn_runner.run.directory import require_own_directories
 
 PLUGIN_PARTS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner")
 """Parts of the sweeper, which are chosen as those of the program are."""
@@ -30,8 +31,8 @@ PATHS = ("resume", resume.CHECKPOINT, *DIRECTORIES)
 def expand_arguments(argv: Sequence[str]) -> list[str]:
     """The command line that Hydra composes; `resume=` and `checkpoint=` become that of the stored run.
 
-    Raises UserError for a malformed override, and if another process is training in the run directory:
-    Hydra writes there before the run could find out.
+    Raises UserError for a malformed override, and if another process is training in the run directory, or a
+    link leads out of it: Hydra writes there before the run could find out.
     """
     expanded = _expand(argv)
     arguments = parse_arguments(expanded)
@@ -44,8 +45,10 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
     if not (only_shows or arguments.multirun):
         values = {o.key_or_group: o.value() for o in overrides}
         run_dir = values.get("hydra.run.dir")
-        if isinstance(run_dir, str) and "${" not in run_dir and values.get("mode") != "eval":
-            reject_if_locked(Path(run_dir))
+        if isinstance(run_dir, str) and "${" not in run_dir:
+            require_own_directories(Path(run_dir))
+            if values.get("mode") != "eval":
+                reject_if_locked(Path(run_dir))
     return expanded
 
 

@@ -31,7 +31,7 @@ from dqn_runner.config.hydra_internals import make_config_loader
 from dqn_runner.config.overrides import parse_overrides, quote
 from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, to_plain_config
 from dqn_runner.config.script_runs import check_env_is_named, to_command
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.registry import TARGET, to_import_path, with_defaults
 from dqn_runner.core.state import State
 from dqn_runner.io.json_io import as_json
@@ -173,6 +173,10 @@ def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> None:
     new, old = leaves(to_plain_config(cfg)), leaves(with_defaults(stored.config))
     ours = [o for o in parse_overrides(overrides) if o.input_line not in stored.overrides]
     base = leaves(to_plain_config(_compose(stored, {o.key_or_group for o in ours if "." in o.key_or_group})))
+    groups = {path[:length] for path in base for length in range(1, len(path))}
+    if broken := [path for path, value in old.items() if path in groups and not isinstance(value, Mapping)]:
+        what = f"{'.'.join(broken[0])} is {old[broken[0]]!r:.50}"
+        raise DamagedError(f"{stored.path} does not hold the configuration of a run: {what}")
     requested = [tuple(o.key_or_group.split(".")) for o in ours]
     for path, value in old.items():
         untouched = new.get(path) == base.get(path) and not any(path[: len(k)] == k for k in requested)

@@ -34,6 +34,7 @@ SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables that limit a numerical library to this number of threads."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that a process has to close its environment before it is killed."""
+"""Windows has no masks of signals, and sends none to these processes."""
 
 
 class EnvProcessError(Exception):
@@ -60,11 +61,13 @@ class SubprocessWorker:
 
         The seeds determine what the environment draws from global generators when it is created, and from
         those that it is not known to use. A process of which a step or reset takes longer than `timeout`
-        seconds is killed. Raises UserError if `part` cannot be pickled.
+        seconds is killed. Raises UserError if `part` cannot be pickled, and on Windows.
         """
         import multiprocessing
         import multiprocessing.util
 
+        if os.name == "nt":
+            raise UserError("env.vectorization=async is not supported on Windows; leave it at sync")
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
         self._process = context.Process(

@@ -11,8 +11,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from dqn_runner.io.entries import make_way
+
 TEMPORARY = ".tmp"
 """Suffix of files that are being written."""
+
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # only one of them exists
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that mean: free disk space, or raise the limit, and repeat the command."""
@@ -31,8 +35,10 @@ def no_room_error(error: BaseException) -> OSError | None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the content of `path`; when this returns, the new content is on the disk.
 
-    After a crash or an error, `path` has either the old content or the new one.
+    After a crash or an error, `path` has either the old content or the new one. A link is replaced and not
+    followed; a directory of that name is renamed.
     """
+    make_way(path)
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         _write(temporary, content)
@@ -45,10 +51,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def publish(source: Path, path: Path) -> None:
     """Make `source` available as `path` too: by a hard link, or by a copy if the file system has no links."""
+    make_way(path)
     if path.exists() and path.samefile(source):
         return  # a rename between two links to the same file would leave both
     temporary = path.with_name(path.name + TEMPORARY)
-    remove(temporary)
+    _remove_leftover(temporary)
     try:
         os.link(source, temporary)
     except OSError:
@@ -78,7 +85,9 @@ def sync(descriptor: int) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the file names in `directory` durable."""
+    """Make the file names in `directory` durable; Windows has no such operation."""
+    if os.name == "nt":
+        return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         sync(descriptor)
@@ -88,6 +97,7 @@ def sync_directory(directory: Path) -> None:
 
 def rename(path: Path, name: str) -> None:
     """Rename `path` to `name` within its directory, replacing a file of that name."""
+    make_way(path.with_name(name))
     os.replace(path, path.with_name(name))  # noqa: PTH105
     sync_directory(path.parent)
 
@@ -106,8 +116,8 @@ def remove_leftovers(directory: Path) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a new file. One left there by a crash is removed first: it may be a link to a checkpoint."""
-    remove(path)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    _remove_leftover(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
     try:
         remaining = memoryview(content)
         while remaining:
@@ -115,3 +125,9 @@ def _write(path: Path, content: bytes) -> None:
         sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _remove_leftover(path: Path) -> None:
+    """Make the name of a temporary file free."""
+    remove(path)
+    make_way(path)

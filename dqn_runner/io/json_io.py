@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.core.exceptions import DamagedError
+from dqn_runner.io.entries import problem_with_file
 from dqn_runner.io.files import write_atomically
 
 METRICS = "metrics.json"
@@ -22,10 +23,12 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raises DamagedError if it is not valid JSON."""
+    """Read a JSON file; raises DamagedError if it is not a file, or not valid JSON."""
+    if problem := problem_with_file(path):
+        raise DamagedError(f"{path} cannot be read: it {problem}; move it away")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise DamagedError(f"{path} is damaged: {error}; move it away") from error
 
 

@@ -1,20 +1,24 @@
-"""Locks between processes, held by `flock`: the operating system releases them when a process ends."""
+"""Locks between processes: the operating system releases them when a process ends, however it ends."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.io.entries import require_file
 
 NAME = ".lock"
 
-_BUSY = (errno.EWOULDBLOCK, errno.EACCES)
+_POLL_SECONDS = 0.005
+_TRIES = 20
+"""So many polls are longer than another process holds the lock to see whether it is free."""
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -26,22 +30,24 @@ class LockUnsupportedError(OSError):
 def exclusive_lock(target: Path | int) -> Generator[None]:
     """Wait until no other process or thread holds the lock of `target`, and hold it within the block.
 
-    `target` is an existing file or directory, or the descriptor of an open one. Threads exclude each other
-    only if each opens the file itself. Raises LockUnsupportedError if the file system has no locks.
+    `target` is a file, which is created if it does not exist, or the descriptor of an open one. Threads
+    exclude each other only if each opens the file itself. Raises LockUnsupportedError if the file system has
+    no locks, and UserError if the file is a link.
     """
     if isinstance(target, Path):
-        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+        require_file(target)
+        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o666)
         try:
             with exclusive_lock(descriptor):
                 yield
         finally:
             os.close(descriptor)
         return
-    _flock(target, fcntl.LOCK_EX)
+    _lock(target, blocking=True)
     try:
         yield
     finally:
-        _flock(target, fcntl.LOCK_UN)
+        _unlock(target)
 
 
 class RunLock:
@@ -53,26 +59,29 @@ class RunLock:
     def __init__(self, directory: Path, name: str = NAME) -> None:
         """Create the lock without acquiring it; locks with different names are independent."""
         self._directory = directory
-        self._name = name
+        self._path = directory / name
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
         """Acquire the lock, unless this object holds it already.
 
-        Raises UserError, naming the process that holds the lock, if it is another one. Never waits.
+        Raises UserError, naming the process that holds the lock, if it is another one, and if the lock file
+        is a link. Waits for a fraction of a second only.
         """
         if self._descriptor is not None:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._directory / self._name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        require_file(self._path)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o666)
         try:
-            _lock_at_once(descriptor, fcntl.LOCK_EX, self._directory)
+            _lock_at_once(descriptor, self._directory)
         except BaseException:
             os.close(descriptor)
             raise
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}\n".encode(), 0)
         self._descriptor = descriptor
+        with suppress(OSError):  # a full disk: the text is only for the messages of other processes
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}\n".encode())
 
     def release(self) -> None:
         """Release the lock; no effect if it is not held."""
@@ -83,33 +92,45 @@ class RunLock:
 
 def reject_if_locked(directory: Path) -> None:
     """Raise the UserError of `RunLock.acquire` if a process holds the lock of `directory`; writes nothing."""
-    if not (directory / NAME).exists():
+    path = directory / NAME
+    if not os.path.lexists(path):
         return
-    descriptor = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    require_file(path)
+    descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
     try:
-        # Shared, so that two processes that check at the same time do not report each other.
-        _lock_at_once(descriptor, fcntl.LOCK_SH, directory)
+        _lock_at_once(descriptor, directory)
     finally:
         os.close(descriptor)
 
 
-def _lock_at_once(descriptor: int, kind: int, directory: Path) -> None:
-    try:
-        _flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in _BUSY:
-            raise
-        holder = os.read(descriptor, 1000).decode(errors="replace").strip()
-        raise UserError(
-            f"{directory} is being written by another run ({holder or 'unknown process'}); "
-            "wait for it, stop it, or choose another output directory"
-        ) from error
+def _lock_at_once(descriptor: int, directory: Path) -> None:
+    """Lock, or raise UserError if another process holds the lock for longer than a check takes."""
+    for _ in range(_TRIES):
+        if _lock(descriptor, blocking=False):
+            return
+        time.sleep(_POLL_SECONDS)
+    holder = "unknown process"
+    with suppress(OSError):  # Windows does not let others read a locked file
+        holder = os.read(descriptor, 1000).decode(errors="replace").strip() or holder
+    raise UserError(
+        f"{directory} is being written by another run ({' '.join(holder.split())}); "
+        "wait for it, stop it, or choose another output directory"
+    )
 
 
-def _flock(descriptor: int, operation: int) -> None:
+def _lock(descriptor: int, blocking: bool) -> bool:
+    """Lock an open file; returns whether that succeeded, which it always does after waiting (`blocking`)."""
+    from filelock import lock_descriptor  # late: `--help` locks nothing
+
     try:
-        fcntl.flock(descriptor, operation)
+        return lock_descriptor(descriptor, blocking=blocking, poll_interval=_POLL_SECONDS)
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             raise LockUnsupportedError(error.errno, error.strerror) from error
         raise
+
+
+def _unlock(descriptor: int) -> None:
+    from filelock import unlock_descriptor
+
+    unlock_descriptor(descriptor)

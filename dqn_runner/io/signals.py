@@ -11,8 +11,13 @@ from typing import Any, ClassVar
 
 from dqn_runner.core import exit_codes
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-"""Clusters send SIGUSR1 or SIGUSR2 before they end a job; a terminal that is closed sends SIGHUP."""
+HANDLED = tuple(
+    signal.Signals[name]
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
+    if name in signal.Signals.__members__
+)
+"""Clusters send SIGUSR1 or SIGUSR2 before they end a job; a terminal that is closed sends SIGHUP. Windows has
+none of these three."""
 
 
 class SignalExit(SystemExit):

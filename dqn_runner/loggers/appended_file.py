@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypedDict
 
 from dqn_runner.core.log import log
 from dqn_runner.core.state import State
 from dqn_runner.io import files
+from dqn_runner.io.entries import require_file
+
+
+class FileState(TypedDict):
+    """The state of an AppendedFile."""
+
+    offset: int
+    unwritten: str
 
 
 class AppendedFile:
     """A file that only grows. Text that a full disk rejects is kept in memory and written later."""
 
     def __init__(self, path: Path, state: State | None) -> None:
-        """Create the file, or truncate it to its length in `state` if there is one."""
+        """Create the file, or truncate it to its length in `state` if there is one.
+
+        Raises UserError if `path` is a link, a directory or a pipe.
+        """
+        require_file(path)
         self.is_new = state is None or not path.exists()
         self._file = path.open("wb" if self.is_new else "r+b", buffering=0)
         self._unwritten = b""

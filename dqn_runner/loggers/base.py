@@ -40,7 +40,11 @@ class Durable(Protocol):
 
 
 class LoggerPart(Protocol):
-    """Settings of a logger."""
+    """Settings of a logger.
+
+    A part may have an attribute `state_type`, the type of its stored state, which is then checked when a run
+    resumes.
+    """
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
         """Open the logger for a run; `state` is that of the checkpoint it resumes from, if any."""

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.registry import option
 from dqn_runner.core.state import State
-from dqn_runner.loggers.appended_file import AppendedFile
+from dqn_runner.io.entries import require_file
+from dqn_runner.loggers.appended_file import AppendedFile, FileState
 from dqn_runner.loggers.base import Logger
 from dqn_runner.loggers.text_log import TextLog
 
@@ -29,6 +30,7 @@ class TextFile:
         """Open the log file for appending."""
         path = run_dir / "logs" / "training.log"
         path.parent.mkdir(parents=True, exist_ok=True)
+        require_file(path)
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.handleError = _report_first_error(path)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
@@ -40,9 +42,15 @@ class TextFile:
 class JsonLines:
     """`metrics.jsonl`: every record, one JSON object per line, written immediately."""
 
+    state_type: ClassVar[type] = FileState
+
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
         """Open the file, truncated to its length at the checkpoint; without `state`, a new one."""
         return _JsonLines(AppendedFile(run_dir / "metrics.jsonl", state))
+
+
+class _CsvState(FileState):
+    columns: list[str]
 
 
 @option("logging", "csv", package="logging.csv")
@@ -53,6 +61,8 @@ class Csv:
     The columns are the metric keys that the run declares when the file is created. They stay the same when
     the run resumes.
     """
+
+    state_type: ClassVar[type] = _CsvState
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
         """Open the file, truncated to its length at the checkpoint; without `state`, a new one."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.state import State
+from dqn_runner.io.schema import problem_with
 from dqn_runner.loggers.base import Durable, Logger, LoggerPart
 from dqn_runner.loggers.console import Console
 from dqn_runner.loggers.files import JsonLines, TextFile
@@ -59,7 +60,16 @@ class LoggerGroup:
         return self._states | {name: logger.state_dict() for name, logger in self._open.items()}
 
     def load_state_dict(self, state: State) -> None:
-        """Store the states with which `open` opens the loggers; a logger without a state starts new."""
+        """Store the states with which `open` opens the loggers; a logger without a state starts new.
+
+        Raises ValueError for a state that its logger cannot have stored.
+        """
+        for name, part in self._parts.items():
+            schema = getattr(part, "state_type", State)
+            if name in state and (problem := problem_with(state[name], schema)):
+                raise ValueError(f"state.progress.loggers.{name}.{problem}")
+            if name in state and state[name].get("offset", 0) < 0:
+                raise ValueError(f"state.progress.loggers.{name}.offset is negative")
         self._states = state
 
     def close(self, failed: bool) -> None:

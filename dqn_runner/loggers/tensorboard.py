@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.records import Record, RunInfo
@@ -18,6 +18,8 @@ from dqn_runner.loggers.base import Logger
 @dataclass(kw_only=True)
 class TensorBoard:
     """`tensorboard/`: event files for `tensorboard --logdir`."""
+
+    state_type: ClassVar[type] = dict[str, int]
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
         """Open a writer; events that an earlier session wrote after the checkpoint are purged."""

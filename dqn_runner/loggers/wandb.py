@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
@@ -27,6 +27,8 @@ class WandbMode(Enum):
 @dataclass(kw_only=True)
 class Wandb:
     """Weights & Biases; one W&B run per run directory, which a resume continues."""
+
+    state_type: ClassVar[type] = dict[str, str]
 
     project: str | None = None
     """W&B project; null: WANDB_PROJECT, else `dqn_runner`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, EnvSpec, IntArray
 from dqn_runner.replay.ring_buffer import Layout, RingBuffer
@@ -53,6 +54,11 @@ class FrameStore:
     def load_state_dict(self, state: State) -> None:
         """Restore the frames; raises a UserError if frames have another shape or dtype."""
         self.ring.load(state["frames"])
+        stacks = state["last_stacks"]
+        if len(stacks) != len(self._last_stacks) or any(
+            not self.ring.start <= number < self.ring.stop for numbers in stacks for number in numbers
+        ):
+            raise DamagedError("the stored replay refers to frames that it does not hold")
         capacity, frames = self.ring.capacity, self.ring.columns["frame"]
         self._last_stacks = [
             {frames[n % capacity].tobytes(): n for n in numbers} for numbers in state["last_stacks"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import ReplaySnapshot
 from dqn_runner.core.types import Array, IntArray
 
@@ -72,6 +72,8 @@ class RingBuffer:
 
     def load(self, snapshot: ReplaySnapshot) -> None:
         """Replace all rows by those of `snapshot`; raises a UserError if a shape or dtype differs."""
+        if snapshot.stop - snapshot.start > self.capacity:
+            raise DamagedError(f"the stored rows {snapshot.start} to {snapshot.stop} exceed the capacity")
         chunk = max(1, _CHUNK_BYTES // self._row_bytes)
         for start in range(snapshot.start, snapshot.stop, chunk):
             stop = min(start + chunk, snapshot.stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from dqn_runner.checkpointing import segments
+from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, EnvSpec, IntArray
 from dqn_runner.replay import frame_store
@@ -83,6 +84,7 @@ class TransitionStorage:
     def __init__(self, capacity: int, spec: EnvSpec) -> None:
         """Create an empty storage for `capacity` transitions."""
         self.ring = RingBuffer(capacity, _layout(spec.obs_shape, spec.obs_dtype))
+        self._num_actions = spec.num_actions
 
     def encode(self, env: int, obs: Array) -> Array:
         """The observation itself."""
@@ -101,8 +103,9 @@ class TransitionStorage:
         return {"rows": self.ring.snapshot()}
 
     def load_state_dict(self, state: State) -> None:
-        """Restore the transitions."""
+        """Restore the transitions; raises DamagedError if they cannot be those of such an environment."""
         self.ring.load(state["rows"])
+        _check_rows(self.ring, self._num_actions)
 
 
 class FrameStackStorage:
@@ -115,6 +118,7 @@ class FrameStackStorage:
     def __init__(self, capacity: int, spec: EnvSpec, num_envs: int, n_step: int) -> None:
         """Create an empty storage for `capacity` transitions."""
         self.ring = RingBuffer(capacity, _frame_number_layout(spec))
+        self._num_actions = spec.num_actions
         self._max_frame_age = _max_frame_age(spec, num_envs, n_step)
         self._frames = FrameStore(_num_frames(capacity, self._max_frame_age), spec, num_envs)
 
@@ -147,9 +151,11 @@ class FrameStackStorage:
         return {"rows": self.ring.snapshot(), **self._frames.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Restore the transitions and the frames."""
+        """Restore the transitions and the frames; raises DamagedError if they do not belong together."""
         self.ring.load(state["rows"])
+        _check_rows(self.ring, self._num_actions)
         self._frames.load_state_dict(state)
+        _check_frame_numbers(self.ring, self._frames.ring)
 
     def _drop_transitions_without_frames(self) -> None:
         """Drop the oldest transitions if one of their frames may have been overwritten."""
@@ -157,6 +163,22 @@ class FrameStackStorage:
         num_frames = ring.columns["num_frames"]
         while ring.start < ring.stop and num_frames[ring.start % ring.capacity] < limit:
             ring.start += 1
+
+
+def _check_rows(ring: RingBuffer, num_actions: int) -> None:
+    for part in ring.slices(ring.start, ring.stop):
+        action, discount = ring.columns["action"][part], ring.columns["discount"][part]
+        if action.min() < 0 or action.max() >= num_actions:
+            raise DamagedError(f"the stored replay has an action that is not one of the {num_actions}")
+        if not (discount.min() >= 0 and discount.max() <= 1):
+            raise DamagedError("the stored replay has a discount that is not between 0 and 1")
+
+
+def _check_frame_numbers(ring: RingBuffer, frames: RingBuffer) -> None:
+    for part in ring.slices(ring.start, ring.stop):
+        for numbers in (ring.columns["obs"][part], ring.columns["next_obs"][part]):
+            if numbers.min() < frames.start or numbers.max() >= frames.stop:
+                raise DamagedError("the stored replay refers to frames that it does not hold")
 
 
 def _layout(obs_shape: tuple[int, ...], obs_dtype: str) -> Layout:

@@ -8,11 +8,13 @@ from typing import Any
 
 from dqn_runner.checkpointing.checkpointer import LATEST, Checkpointer
 from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
+from dqn_runner.checkpointing.segments import FOLDER
 from dqn_runner.core.exceptions import DirectoryLostError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.state import State
 from dqn_runner.io import json_io
+from dqn_runner.io.entries import require_directory, require_file
 from dqn_runner.io.held_directory import HeldDirectory
 from dqn_runner.io.lock import RunLock
 from dqn_runner.loggers.base import LoggerPart
@@ -21,6 +23,18 @@ from dqn_runner.run.compatibility import mismatch
 from dqn_runner.run.session import Session
 
 CHECKPOINTS = "checkpoints"
+
+DIRECTORIES = (CHECKPOINTS, f"{CHECKPOINTS}/{FOLDER}", "logs", "tensorboard", "wandb", ".hydra")
+"""Directories in the directory of a run that the run writes to."""
+
+
+def require_own_directories(run_dir: Path) -> None:
+    """Raise UserError if one of the directories of a run is a link: its files would be written elsewhere."""
+    for name in DIRECTORIES:
+        require_directory(run_dir / name)
+    if (run_dir / ".hydra").is_dir():
+        for path in (run_dir / ".hydra").iterdir():
+            require_file(path)
 
 
 class RunDirectory:
@@ -66,7 +80,11 @@ class RunDirectory:
         return self.checkpoints.failed
 
     def lock(self) -> None:
-        """Lock the directory for this process; raises UserError if another process has locked it."""
+        """Lock the directory for this process.
+
+        Raises UserError if another process has locked it, or if a link in it leads out of it.
+        """
+        require_own_directories(self.path)
         self._lock.acquire()
         self._held = self._held or HeldDirectory(self.path)
         if not self._locked and (notice := self._session.unfinished()):
@@ -98,18 +116,21 @@ class RunDirectory:
         newest valid checkpoint before it is loaded and a notice is added. Returns the file that was loaded.
         Raises UserError, and unlocks the directory, if there is none.
         """
+
+        def accept_document(document: State) -> None:
+            if document["state"].get("step") != document["step"]:
+                raise ValueError(f"its state is not of step {document['step']}")
+            accept(document["state"])
+
         self.lock()
         file = find_checkpoint(path)
         try:
-            file = load_newest_valid(
-                file, lambda document: accept(document["state"]), self.notices.append, self._mismatch
-            )
+            file = load_newest_valid(file, accept_document, self.notices.append, self._mismatch)
         except BaseException as error:
             self.unlock()
-            if not isinstance(error, UserError | KeyError):
+            if not isinstance(error, UserError):
                 raise
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
-            raise UserError(f"cannot resume {file}: {reason}") from error
+            raise UserError(f"cannot resume {file}: {error}") from error
         self.resumed = True
         return file
 

@@ -16,12 +16,14 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.log import log
 from dqn_runner.core.secrets import redact_argument
 from dqn_runner.io import json_io
+from dqn_runner.io.schema import problem_with
 
 RUN = "run.json"
 """File name of the provenance of a run."""
@@ -29,6 +31,11 @@ GIT_LIMIT = 2**20
 """Bytes that are kept of each output of git, such as the diff."""
 GIT_SECONDS = 10.0
 """After this time git is killed, and what it would have told is left out."""
+
+
+class _Content(TypedDict):
+    config: dict[str, Any]
+    sessions: list[dict[str, Any]]
 
 
 def record_session(
@@ -48,7 +55,7 @@ def record_session(
         notices: Warnings about the resume, such as state that could not be restored exactly.
     """
     path = run_dir / RUN
-    sessions: list[Any] = json_io.read_json(path)["sessions"] if path.exists() else []
+    sessions: list[Any] = _read(path)["sessions"] if os.path.lexists(path) else []
     sessions.append(
         {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,7 +77,15 @@ def record_session(
 def recorded_config(run_dir: Path) -> dict[str, Any] | None:
     """Configuration of the last session recorded in `run_dir`; None without a run.json."""
     path = run_dir / RUN
-    return json_io.read_json(path)["config"] if path.exists() else None
+    return _read(path)["config"] if os.path.lexists(path) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a run.json; raises DamagedError if it is not one."""
+    document = json_io.read_json(path)
+    if problem := problem_with(document, _Content):
+        raise DamagedError(f"{path} is damaged: {problem}; move it away")
+    return document
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 from omegaconf import DictConfig
 
 from dqn_runner.config.build import build_trainer
@@ -79,9 +78,10 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
         process = subprocess.Popen(
             [sys.executable, "-m", "dqn_runner", *arguments], stdout=file, stderr=subprocess.STDOUT
         )
-        start, startup = time.monotonic(), 0.0
+        start, startup, resident = time.monotonic(), 0.0, 0
         try:
             while process.poll() is None and time.monotonic() - start < CALIBRATION_SECONDS:
+                resident = max(resident, _resident(process.pid))
                 progress = _progress(directory, plan.job.agent.learning_starts)
                 if progress and not startup:
                     startup = time.monotonic() - start - progress[-1][0]
@@ -89,7 +89,7 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
                     break
                 time.sleep(0.2)
         finally:  # also after Ctrl-C
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             process.wait()
     progress = _progress(directory, plan.job.agent.learning_starts)
     if len(progress) < 2:
@@ -99,8 +99,15 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
             f"choose a smaller trainer.log_frequency. Its output: {printed[-500:]}"
         )
     (early, first), (late, last) = progress[0], progress[-1]
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return Calibration(startup + (late - early) / (last - first), memory)
+    return Calibration(startup + (late - early) / (last - first), resident)
+
+
+def _resident(pid: int) -> int:
+    """Memory of a process in bytes; 0 if it has just ended."""
+    try:
+        return psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return 0
 
 
 def _progress(directory: Path, learning_starts: int) -> list[tuple[float, float]]:

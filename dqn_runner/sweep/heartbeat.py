@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.trial_record import store_worker, workers_of
 
@@ -110,10 +112,4 @@ def _start_time(pid: int) -> str | None:
         pass
     if Path("/proc/self/stat").exists():
         return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "running"
+    return "running" if psutil.pid_exists(pid) else None

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from dqn_runner.config.overrides import quote
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.io.entries import require_file
 from dqn_runner.io.lock import RunLock
 
 OUTPUT = "job.log"
@@ -148,6 +149,7 @@ class Jobs:
         A job that takes longer than the time-out is asked to stop, which saves its state, and is killed
         `GRACE_SECONDS` later. What a job leaves behind in its process group is killed when it has ended.
         """
+        require_file(directory / OUTPUT)
         with (directory / OUTPUT).open("a+b") as file:  # also read from there: the directory may be renamed
             begin = file.seek(0, os.SEEK_END)
             process = self._start(arguments, file.fileno(), environment)

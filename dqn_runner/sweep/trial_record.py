@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from dqn_runner.core.exceptions import DamagedError
+from dqn_runner.io.schema import problem_with
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -90,8 +93,13 @@ class TrialRecord:
     """Reads the attributes of a trial."""
 
     def __init__(self, trial: FrozenTrial | Trial) -> None:
-        """A `Trial` is read from the storage once, here."""
+        """A `Trial` is read from the storage once, here.
+
+        Raises DamagedError for attributes that no sweep has stored.
+        """
         self._attributes: Mapping[str, Any] = trial.user_attrs
+        self._where = f"trial {trial.number} of the study"
+        _check(self._attributes, _TrialAttributes, self._where)
 
     @property
     def worker(self) -> str | None:
@@ -127,16 +135,21 @@ class TrialRecord:
     def runs(self) -> list[RunOutcome]:
         """The runs that have ended, by seed; those of a validation are stored in the study."""
         stored = (value for name, value in self._attributes.items() if name.startswith(_RUN))
-        return sorted(map(RunOutcome.from_json, stored), key=lambda run: run.seed)
+        return sorted((_outcome(value, self._where) for value in stored), key=lambda run: run.seed)
 
     def run(self, seed_index: int) -> RunOutcome | None:
         """The run of this seed, if it has ended."""
-        stored = self._attributes.get(f"{_RUN}{seed_index}")
-        return stored and RunOutcome.from_json(stored)
+        return _outcome_or_none(self._attributes.get(f"{_RUN}{seed_index}"), self._where)
 
     def reason(self, state: RunState) -> str | None:
         """Why the trial was pruned, diverged or failed; None if it did not end in this state."""
         return self._attributes.get(_REASONS[state])
+
+
+def attributes_of_lost_trial() -> dict[str, Any]:
+    """Attributes of a trial whose record in a journal is damaged."""
+    reason = "its record in the journal of the sweep was damaged"
+    return {_OVERRIDES: [], _REASONS[RunState.FAILED]: reason}
 
 
 def store_claim(trial: Trial, worker: str) -> None:
@@ -182,7 +195,7 @@ def store_validation(study: Study, number: int, seed_index: int, outcome: RunOut
 def validation_of(study: Study, number: int, seed_index: int) -> RunOutcome | None:
     """The outcome of a validation run of a trial, if the run has ended."""
     stored = study.user_attrs.get(f"{_VALIDATION}{number}_{seed_index}")
-    return stored and RunOutcome.from_json(stored)
+    return _outcome_or_none(stored, f"the validation of trial {number}")
 
 
 def store_definition(study: Study, definition: Mapping[str, Any]) -> None:
@@ -192,6 +205,7 @@ def store_definition(study: Study, definition: Mapping[str, Any]) -> None:
 
 def definition_of(study: Study) -> dict[str, Any] | None:
     """The definition of the sweep that created the study; None if none is stored yet."""
+    _check(study.user_attrs, _StudyAttributes, "the study")
     return study.user_attrs.get(_DEFINITION)
 
 
@@ -214,4 +228,52 @@ def store_worker(study: Study, worker: str, entry: Mapping[str, Any]) -> None:
 def workers_of(study: Study) -> dict[str, dict[str, Any]]:
     """The latest signs of life of all processes that have worked on the study, by their identifiers."""
     stored = study.user_attrs.items()
-    return {name.removeprefix(_PROCESS): entry for name, entry in stored if name.startswith(_PROCESS)}
+    found = {name.removeprefix(_PROCESS): entry for name, entry in stored if name.startswith(_PROCESS)}
+    _check(found, dict[str, _Worker], "the study")
+    return found
+
+
+class _TrialAttributes(TypedDict, total=False):
+    worker: str
+    overrides: list[str]
+    directory: str
+    metrics: dict[str, float]
+    traceback: str
+    pruned: str
+    diverged: str
+    error: str
+
+
+class _StudyAttributes(TypedDict, total=False):
+    definition: dict[str, Any]
+    pruner: dict[str, Any]
+
+
+class _Worker(TypedDict):
+    host: str
+    pid: int
+    started: str | None
+    beats: int
+    ended: bool
+
+
+class _Run(TypedDict):
+    seed: int
+    state: Literal["finished", "pruned", "diverged", "failed"]
+    reason: str
+    metrics: dict[str, float]
+    directory: str
+
+
+def _check(stored: Any, schema: Any, where: str) -> None:
+    if problem := problem_with(stored, schema):
+        raise DamagedError(f"{where} has an attribute that no sweep has stored: {problem}")
+
+
+def _outcome(stored: Any, where: str) -> RunOutcome:
+    _check(stored, _Run, where)
+    return RunOutcome.from_json(stored)
+
+
+def _outcome_or_none(stored: Any, where: str) -> RunOutcome | None:
+    return None if stored is None else _outcome(stored, where)

@@ -10,6 +10,7 @@ from pathlib import Path
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.core.exceptions import NoRoomError
 from dqn_runner.core.types import EnvSpec
+from dqn_runner.io.entries import is_file
 from dqn_runner.training.config import FrequencyUnit, TrainingConfig
 
 
@@ -58,7 +59,8 @@ def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env:
     """Raise NoRoomError if the disk is too full; `state` is the size of a checkpoint without its replay."""
     needed = estimate_resources(agent, trainer, env, state).disk
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
-    own = {path.stat().st_ino: path.stat().st_size for path in output_dir.glob("checkpoints/**/*.*")}
+    files = filter(is_file, output_dir.glob("checkpoints/**/*.*"))
+    own = {path.stat().st_ino: path.stat().st_size for path in files}
     free = shutil.disk_usage(existing).free + sum(own.values())
     if needed > free:
         raise NoRoomError(

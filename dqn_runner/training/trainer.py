@@ -33,6 +33,7 @@ from dqn_runner.training.resources import check_disk, estimate_resources
 from dqn_runner.training.saving import StateSaver
 from dqn_runner.training.stats import TrainingStats
 from dqn_runner.training.stopping import FinishedRun, ProgressState, StopCallback, Stopping, StopReason
+from dqn_runner.training.stored_state import check_state
 from dqn_runner.training.watchdog import Watchdog
 
 
@@ -170,7 +171,11 @@ class Trainer:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Restore a run; one that ended, but has a larger budget now, from before its final evaluation."""
+        """Restore a run; one that ended, but has a larger budget now, from before its final evaluation.
+
+        Raises ValueError if it cannot be the state of such a run.
+        """
+        check_state(state, self.state_dict(), self.collector.envs.spec)
         progress, finished = ProgressState(**state["progress"]), None
         if state["finished"] is not None:
             finished = FinishedRun.from_state(state["finished"])

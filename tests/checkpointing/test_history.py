@@ -102,7 +102,7 @@ class Model:
         self.best_step = self.step if best else self.best_step
         held = [(list(memory.held), memory.start) for memory in self.memories]
         memories = dict(zip(("rows", "frames"), [m.snapshot() for m in self.memories], strict=True))
-        payload = {"id": len(self.saved), "state": {"replay": memories}}
+        payload = {"id": len(self.saved), "source": {}, "state": {"replay": memories}}
         self.checkpointer.save(payload, self.step, [*names, LATEST], previous_best)
         self.files |= dict.fromkeys([n for n in (*names, LATEST) if n != BEST], len(self.saved))
         self.saved.append({"step": self.step, "best_step": self.best_step, "held": held})

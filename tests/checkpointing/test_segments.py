@@ -24,7 +24,7 @@ class TestSegments:
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
         assert segments.write_segment(tmp_path, 0, columns) == segment
-        assert segments.read_segment(tmp_path, segment)["x"].tolist() == list(range(10))
+        assert segments.read_segment(tmp_path, columns, segment)["x"].tolist() == list(range(10))
 
     def test_segments_that_an_unreadable_checkpoint_may_need_are_kept_but_no_later_ones(self, tmp_path: Path):
         def rows(start: int) -> dict[str, Any]:

@@ -144,12 +144,11 @@ class TestRunLock:
 
 
 class TestExclusiveLock:
-    @pytest.fixture(params=["file", "directory"])
+    @pytest.fixture(params=["existing", "new"])
     def path(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-        if request.param == "directory":
-            return tmp_path
-        (tmp_path / "file").touch()
-        return tmp_path / "file"
+        if request.param == "existing":
+            (tmp_path / "existing").touch()
+        return tmp_path / request.param
 
     def test_an_exclusive_lock_is_released_after_the_block_and_after_an_error(self, path: Path):
         def hold_and_raise() -> None:

@@ -133,7 +133,7 @@ def assert_holds(replay: ReplayBuffer, expected: list[Expected]) -> None:
 def file_round_trip(state: State, directory: Path) -> State:
     """A state after saving it to a checkpoint file and loading it."""
     checkpointer = Checkpointer(directory, keep_last=1)
-    checkpointer.save({"state": state}, 0, ["latest.pt"])
+    checkpointer.save({"source": {}, "state": state}, 0, ["latest.pt"])
     checkpointer.close()
     return load_checkpoint(directory / "latest.pt")["state"]
 

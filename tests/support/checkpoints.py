@@ -24,7 +24,7 @@ PAYLOAD: dict[str, Any] = {
 
 def save(checkpointer: Checkpointer, payload: Any, step: int, names: list[str]) -> None:
     """Save a checkpoint, and wait until it is on disk."""
-    checkpointer.save(payload, step, names)
+    checkpointer.save({"source": {}, **payload}, step, names)
     checkpointer.wait()
 
 

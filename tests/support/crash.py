@@ -146,6 +146,19 @@ def _kill_at_step(number: int) -> None:
 
 def differences(one: Path, two: Path) -> list[str]:
     """Differences between two run directories, except for times; empty if they hold the same run."""
+    found = result_differences(one, two)
+    names = [sorted(path.name for path in (run / "checkpoints").rglob("*.*")) for run in (one, two)]
+    if names[0] != names[1]:
+        found.append(f"the checkpoints are {names[0]} and {names[1]}")
+    for path in sorted((one / "checkpoints").glob("*.pt")):
+        other = two / "checkpoints" / path.name
+        if other.exists():
+            found += checkpoint_differences(path, other)
+    return found
+
+
+def result_differences(one: Path, two: Path) -> list[str]:
+    """Differences between the metrics and the curves of two runs, except for times."""
     found = [
         f"{name} differs"
         for name in ("training_curves.png", "metrics.csv")
@@ -154,14 +167,12 @@ def differences(one: Path, two: Path) -> list[str]:
     for name, read in (("metrics.jsonl", _records), ("metrics.json", _metrics)):
         if read(one / name) != read(two / name):
             found.append(f"{name} differs")
-    names = [sorted(path.name for path in (run / "checkpoints").rglob("*.*")) for run in (one, two)]
-    if names[0] != names[1]:
-        found.append(f"the checkpoints are {names[0]} and {names[1]}")
-    for path in sorted((one / "checkpoints").glob("*.pt")):
-        other = two / "checkpoints" / path.name
-        if other.exists():
-            found += [f"{path.name}: {line}" for line in _unequal(checkpoint_of(path), checkpoint_of(other))]
     return found
+
+
+def checkpoint_differences(one: Path, two: Path) -> list[str]:
+    """Differences between the contents of two checkpoints and their segments."""
+    return [f"{one.name}: {line}" for line in _unequal(checkpoint_of(one), checkpoint_of(two))]
 
 
 def checkpoint_of(path: Path) -> State:

@@ -108,7 +108,9 @@ def test_checkpoints_take_at_most_the_estimated_disk_space_and_at_least_80_perce
         replay.add(0, obs, 0, 0.0, False, False, next_obs)
         if step % period == 0 or step == 8_500:
             names = [BEST] if step == 8_500 else [numbered_name(step)]
-            checkpointer.save({"state": {"replay": replay.state_dict()}}, step, [*names, LATEST])
+            checkpointer.save(
+                {"source": {}, "state": {"replay": replay.state_dict()}}, step, [*names, LATEST]
+            )
     checkpointer.close()
     trainer = TrainingConfig(frequency_unit=FrequencyUnit.steps, checkpoint_frequency=period, keep_last=2)
     estimated = estimate_resources(DQNConfig(replay=part(capacity=capacity)), trainer, spec, state=0).disk

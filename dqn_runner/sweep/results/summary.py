@@ -40,6 +40,7 @@ from dqn_runner.sweep.results.ranking import (
 from dqn_runner.sweep.trial_record import RunState, TrialRecord
 
 RESULTS = "optimization_results.yaml"
+LOCK = ".results.lock"
 MAX_ROWS = 10
 """The most trials in the table."""
 WIDTH = 80
@@ -54,7 +55,7 @@ def write_results(study: Study, plan: Plan) -> None:
     """
     try:
         make_directory(plan.directory)
-        with exclusive_lock(plan.directory):
+        with exclusive_lock(plan.directory / LOCK):
             _write(study, plan)
     except Exception as error:
         if full := no_room_error(error):

@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.sweep.storages.journal import Journal
 from dqn_runner.sweep.storages.rdb import CREATING_TABLES, RetryingStorage, retry
 
@@ -62,8 +62,12 @@ def _open_journal(path: Path) -> BaseStorage:
     except OSError as error:
         raise UserError(f"the journal {path} cannot be opened: {error.strerror}; {FORMS}") from error
     try:
-        return JournalStorage(backend)
-    except (ValueError, KeyError, TypeError) as error:
+        try:
+            return JournalStorage(backend)
+        except DamagedError:
+            backend.repair()
+            return JournalStorage(backend)
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise UserError(
             f"{path} is not a journal of a sweep, or is damaged ({error}); choose another "
             "hydra.sweeper.storage"

@@ -1,0 +1,123 @@
+"""Checks the values of a stored state: lengths that must agree, and numbers that must be in a range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dqn_runner.agent.learner import UPDATE_METRICS
+from dqn_runner.core.state import State
+from dqn_runner.core.types import EnvSpec
+from dqn_runner.envs.generators import NAMES
+
+
+def inconsistencies(stored: State, ours: State, spec: EnvSpec) -> Iterator[str]:
+    """What is wrong with a state that has the structure of `ours`; `spec` is that of the environment."""
+    yield from _in_agent(stored["agent"], ours["agent"])
+    if len(stored["collector"]["envs"]["episodes"]) == len(ours["collector"]["envs"]["episodes"]):
+        yield from _in_collector(stored["collector"], ours["collector"], spec.num_actions)
+    yield from _in_replay(stored["replay"], spec.num_actions)
+    finished = stored["finished"]
+    for progress in [stored["progress"], *([finished["before"]] if finished else [])]:
+        if progress["early_stopping"]["best_step"] > stored["step"]:
+            yield "state.progress.early_stopping.best_step is later than the state"
+        yield from _in_metrics(progress["metrics"], stored["episode"])
+
+
+def _in_agent(stored: State, ours: State) -> Iterator[str]:
+    normalizer = stored["normalizer"]
+    if normalizer is not None and ours["normalizer"] is not None:
+        for key, lowest in (("mean", -math.inf), ("squares", 0.0)):
+            if tuple(normalizer[key].shape) != np.shape(ours["normalizer"][key]):
+                yield f"state.agent.normalizer.{key} has another shape"
+            elif not (np.isfinite(values := np.asarray(normalizer[key])).all() and values.min() >= lowest):
+                yield f"state.agent.normalizer.{key} has a value that it cannot have"
+    for key in ("online", "target"):
+        if not np.isfinite(np.asarray(stored["learner"][key])).all():
+            yield f"state.agent.learner.{key} has values that are not finite"
+    for key, moment in stored["learner"]["moments"].items():
+        if np.isnan(np.asarray(moment)).any():
+            yield f"state.agent.learner.moments.{key} has values that are not numbers"
+
+
+def _in_collector(stored: State, ours: State, num_actions: int) -> Iterator[str]:
+    envs, num_envs = stored["envs"], len(stored["envs"]["episodes"])
+    chosen: list[Any] = stored["actions"] or [0] * num_envs
+    if any(len(each) != num_envs for each in (stored["returns"], stored["lengths"], chosen)):
+        yield f"state.collector does not hold {num_envs} environments everywhere"
+        return
+    if tuple(envs["obs"].shape) != np.shape(ours["envs"]["obs"]):
+        yield f"state.collector.envs.obs has shape {tuple(envs['obs'].shape)}"
+    episodes: list[State] = envs["episodes"]
+    if any(_outside(each, num_actions) for each in [*(e["actions"] for e in episodes), _integers(chosen)]):
+        yield f"state.collector has an action that is not one of the {num_actions}"
+    for length, episode in zip(stored["lengths"], episodes, strict=True):
+        steps = [len(episode["actions"]), len(episode["rewards"]), len(episode["checksums"]) - 1]
+        if steps != [length] * 3:
+            yield f"state.collector has an episode of {length} steps that does not hold as many"
+        if episode["generators"] is not None and not {*episode["generators"]} <= {*NAMES}:
+            yield "state.collector has an episode with a generator that does not exist"
+
+
+def _in_replay(stored: State, num_actions: int) -> Iterator[str]:
+    rows = stored["rows"].stop - stored["rows"].start
+    if rows > stored["capacity"]:
+        yield f"state.replay holds {rows} rows, more than its capacity"
+    for window in stored["n_step"]["windows"]:
+        for step in window:
+            if not (_is_list(step, 3) and _is_number(step[2]) and type(step[1]) is int):
+                yield "state.replay.n_step.windows has a step that is not one"
+            elif _outside(_integers([step[1]]), num_actions):
+                yield f"state.replay.n_step.windows has an action that is not one of the {num_actions}"
+    if "priorities" in stored:
+        priorities = np.asarray(stored["priorities"])
+        if len(priorities) != rows or not (np.isfinite(priorities) & (priorities > 0)).all():
+            yield f"state.replay.priorities are not {rows} positive numbers"
+        if not 0 < stored["max_priority"] < math.inf:
+            yield f"state.replay.max_priority is {stored['max_priority']}"
+
+
+def _in_metrics(stored: State, episode: int) -> Iterator[str]:
+    where = "state.progress.metrics"
+    if any(len(column) != episode for column in stored["episodes"].values()):
+        yield f"{where}.episodes does not hold {episode} episodes"
+    for table in ("train", "eval"):
+        if len({len(column) for column in stored[table].values()}) > 1:
+            yield f"{where}.{table} has columns of different lengths"
+    kinds = ((int,), (int, float), (int,))
+    if not all(_is_list(item, 3) and _are(item, kinds) for item in stored["recent"]):
+        yield f"{where}.recent has an episode that is not one"
+    values = [value for name, column in stored["eval"].items() if name != "returns" for value in column]
+    lists: list[Any] = stored["eval"]["returns"]
+    if not all(map(_is_number, values)) or not all(_is_list(x) and all(map(_is_number, x)) for x in lists):
+        yield f"{where}.eval has a value that is not a number"
+    total = stored["sum"]
+    if (total is None) != (stored["updates"] == 0) or (
+        total is not None and np.shape(total) != (len(UPDATE_METRICS),)
+    ):
+        yield f"{where}.sum does not belong to {stored['updates']} updates"
+
+
+def _outside(actions: Any, num_actions: int) -> bool:
+    values = np.asarray(actions)
+    return values.size > 0 and not 0 <= values.min() <= values.max() < num_actions
+
+
+def _integers(values: list[Any]) -> Any:
+    """The values as an array, in which anything that is not an integer is -1."""
+    return np.array([value if type(value) is int and value < 2**62 else -1 for value in values])
+
+
+def _is_list(value: Any, length: int | None = None) -> bool:
+    return isinstance(value, list) and (length is None or len(value) == length)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _are(values: list[Any], kinds: tuple[tuple[type, ...], ...]) -> bool:
+    return all(type(value) in accepted for value, accepted in zip(values, kinds, strict=True))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
