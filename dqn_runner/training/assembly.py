@@ -8,6 +8,7 @@ from typing import Any
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.records import RunInfo
 from dqn_runner.core.registry import to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
@@ -20,9 +21,11 @@ from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.loggers.wandb import Wandb
 from dqn_runner.replay.buffer import Replay
+from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training.collector import Collector
 from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluator
+from dqn_runner.training.metrics import METRIC_KEYS
 from dqn_runner.training.resources import format_bytes
 
 
@@ -77,3 +80,15 @@ def stateful_wrapper_notices(env: Env) -> list[str]:
     """One line if wrappers of `env` have statistics of the whole run; empty otherwise."""
     names = ", ".join(stateful_wrappers(env))
     return [f"{names}: {STATISTICS}"] if names else []
+
+
+def run_info(directory: RunDirectory, config: TrainingConfig, group: str | None) -> RunInfo:
+    """What the loggers of a run are told when they are opened."""
+    return RunInfo(
+        name=directory.path.resolve().name,
+        config=directory.config,
+        unit=config.frequency_unit.value,
+        total=config.total,
+        metric_keys=METRIC_KEYS,
+        group=group,
+    )

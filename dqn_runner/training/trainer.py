@@ -12,7 +12,6 @@ from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.checkpointing.checkpointer import best_name
 from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, NoRoomError, UserError
 from dqn_runner.core.log import log
-from dqn_runner.core.records import RunInfo
 from dqn_runner.core.rng import seed_for
 from dqn_runner.core.settings import fit_to_budget
 from dqn_runner.core.state import State
@@ -27,7 +26,6 @@ from dqn_runner.training.checks import check
 from dqn_runner.training.config import FrequencyUnit, TrainingConfig
 from dqn_runner.training.events import Event, EventSchedule
 from dqn_runner.training.experience_loop import ExperienceLoop
-from dqn_runner.training.metrics import METRIC_KEYS
 from dqn_runner.training.recorder import Recorder
 from dqn_runner.training.resources import check_disk, estimate_resources
 from dqn_runner.training.saving import StateSaver
@@ -121,7 +119,9 @@ class Trainer:
                 if not self._prepared:
                     self.prepare()
                 self.recorder.start(self.step)
-                self.directory.open(self.step, self.episode, self._run_info())
+                self.directory.open(
+                    self.step, self.episode, assembly.run_info(self.directory, self.config, self._group)
+                )
                 spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
                 log.info("%s", estimate_resources(self.agent.config, self.config, spec, state_bytes))
                 reason = self._run()
@@ -297,13 +297,3 @@ class Trainer:
 
     def _fraction_done(self) -> float:
         return self.config.fraction_done(self.step, self.episode)
-
-    def _run_info(self) -> RunInfo:
-        return RunInfo(
-            name=self.output_dir.resolve().name,
-            config=self.directory.config,
-            unit=self.config.frequency_unit.value,
-            total=self.config.total,
-            metric_keys=METRIC_KEYS,
-            group=self._group,
-        )
