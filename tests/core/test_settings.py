@@ -48,37 +48,33 @@ def error_of(cls: type, **settings: Any) -> str:
     return message
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
 @pytest.mark.parametrize(("cls", "name"), fields_of("float'>", "float |"))
-def test_a_number_that_is_not_finite_is_rejected(cls: type, name: str, value: float) -> None:
-    assert error_of(cls, **{name: value}).startswith(f"{place_of(cls)}.{name} must be a finite number")
+def test_a_number_that_is_not_finite_is_rejected(cls: type, name: str) -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        assert error_of(cls, **{name: value}).startswith(f"{place_of(cls)}.{name} must be a finite number")
 
 
-@pytest.mark.parametrize("value", ["big", [1], {}, 1j, True, len], ids=["text", "list", "mapping", "complex", "bool", "function"])
 @pytest.mark.parametrize(("cls", "name"), fields_of("float'>", "float |", "<class 'int'>", "int |"))
-def test_what_is_no_number_is_rejected(cls: type, name: str, value: Any) -> None:
-    message = error_of(cls, **{name: value})
+def test_what_is_no_number_is_rejected(cls: type, name: str) -> None:
     key = f"{place_of(cls)}.{name}".removeprefix(".")
-    assert message.startswith((f"{key} must be an integer", f"{key} must be a number"))
+    for value in ("big", [1], {}, 1j, True, object()):
+        message = error_of(cls, **{name: value})
+        assert message.startswith((f"{key} must be an integer", f"{key} must be a number"))
 
 
-@pytest.mark.parametrize("value", [1.5, 2.0, np.float32(3)], ids=repr)
 @pytest.mark.parametrize(("cls", "name"), fields_of("<class 'int'>", "int |"))
-def test_a_fraction_in_the_place_of_an_integer_is_rejected(cls: type, name: str, value: float) -> None:
-    assert " must be an integer" in error_of(cls, **{name: value})
-
-
-@pytest.mark.parametrize("value", [-1, -(10**30)], ids=str)
-@pytest.mark.parametrize(("cls", "name"), fields_of("<class 'int'>", "int |"))
-def test_a_negative_count_is_rejected(cls: type, name: str, value: int) -> None:
+def test_a_fraction_or_a_negative_number_in_the_place_of_a_count_is_rejected(cls: type, name: str) -> None:
     key = f"{place_of(cls)}.{name}".removeprefix(".")
-    assert error_of(cls, **{name: value}).startswith(f"{key} must be ")
+    for value in (1.5, 2.0, np.float32(3)):
+        assert " must be an integer" in error_of(cls, **{name: value})
+    for value in (-1, -(10**30)):
+        assert error_of(cls, **{name: value}).startswith(f"{key} must be ")
 
 
-@pytest.mark.parametrize("value", [1, "yes", None, 0.0], ids=repr)
 @pytest.mark.parametrize(("cls", "name"), fields_of("<class 'bool'>"))
-def test_what_is_neither_true_nor_false_is_rejected(cls: type, name: str, value: Any) -> None:
-    assert "must be true or false" in error_of(cls, **{name: value})
+def test_what_is_neither_true_nor_false_is_rejected(cls: type, name: str) -> None:
+    for value in (1, "yes", None, 0.0):
+        assert "must be true or false" in error_of(cls, **{name: value})
 
 
 @pytest.mark.parametrize(
