@@ -17,7 +17,8 @@ class HeldDirectory:
         """Hold the existing directory `path`."""
         self._path = path
         can_open = os.name != "nt"
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if can_open else None
+        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+        self._descriptor = os.open(path, flags) if can_open else None
 
     def location(self) -> Path | None:
         """Where the directory is now: its path, a new one if it was renamed, or None if it was removed.

@@ -67,7 +67,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.interrupted = False
-        """Whether a second SIGINT raised KeyboardInterrupt."""
+        """Whether a signal raised KeyboardInterrupt, and not code of the user."""
         self.received: signal.Signals | None = None
         """The signal that was received last; None if there was none."""
         self._previous: dict[signal.Signals, Any] = {}
@@ -108,6 +108,9 @@ class StopSignals:
             handler(number, None)
         except SystemExit as end:
             raise SignalExit(end.code) from end
+        except KeyboardInterrupt:
+            self.interrupted = True
+            raise
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from dqn_runner.config.schema import to_typed_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module
 from dqn_runner.sweep.optuna_parts import is_pruner, is_sampler
@@ -52,7 +52,7 @@ def check_job(job: DictConfig) -> None:
         import_module(LOGGERS[name], f"logging={name}", name)
     missing: UserError | None = None
     with suppress(Exception):
-        env = instantiate(job.env, _convert_="object")
+        env = to_typed_config(job).env
         try:
             env.make().close()
         except UserError as error:

@@ -171,7 +171,7 @@ def test_the_expectation_of_a_backup_is_over_actions_and_keeps_distributions() -
     ],
 )
 def test_invalid_options_of_munchausen_target_are_rejected(make: Callable[[], MunchausenTarget]) -> None:
-    with pytest.raises(UserError, match=r"^agent\.loss\.target needs a temperature above 0.*; got temp"):
+    with pytest.raises(UserError, match=r"^agent\.loss\.target\.(alpha|temperature|floor) must be "):
         make()
 
 

@@ -62,7 +62,7 @@ class Memory:
             chosen = held[start - first : stop - first]
             return {
                 "value": np.array(chosen, np.int64),
-                "pair": np.array([[v, -v] for v in chosen]).reshape(-1, 2),
+                "pair": np.array([[v, -v] for v in chosen], np.int64).reshape(-1, 2),
             }
 
         return ReplaySnapshot(first, first + len(held), 8, read)

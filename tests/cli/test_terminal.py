@@ -19,9 +19,9 @@ def test_characters_that_a_terminal_cannot_show_are_escaped(
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding, write_through=True))
     monkeypatch.setattr(sys, "stderr", None)  # as for a process without a terminal
-    monkeypatch.setattr(program_main, "make_job", lambda _: 1 / 0)
+    monkeypatch.setattr(program_main, "make_job", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        program_main._run_job(None)  # pyright: ignore[reportArgumentType, reportPrivateUsage]
+        program_main._run_job(None, [])  # pyright: ignore[reportArgumentType, reportPrivateUsage]
     print("398.5 ± 144 … 日本 \udcff")
     text = shown.getvalue().decode(encoding)
     assert text.startswith("398.5 ")

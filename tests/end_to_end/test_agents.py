@@ -77,9 +77,10 @@ def test_every_agent_trains_evaluates_and_resumes(
 
 
 def check_evaluation_and_resume(run_dir: Path, agent: str, program: Callable[..., Outcome]) -> None:
-    done = program("mode=eval", f"checkpoint={run_dir}", "evaluator.episodes=1", "hydra.run.dir=test")
+    evaluation = ("mode=eval", f"checkpoint={run_dir}", "evaluator.episodes=1", "hydra.run.dir=test")
+    done = program(*evaluation, "trust=true")
     assert done.status == 0, (agent, done.err)
-    done = program(f"resume={run_dir}", "trainer.max_steps=500")
+    done = program(f"resume={run_dir}", "trust=true", "trainer.max_steps=500")
     assert done.status == 0, (agent, done.err)
     assert "trainer.max_steps: 400 -> 500" in done.out
     assert json.loads((run_dir / "metrics.json").read_text())["env_steps"] == 500, agent

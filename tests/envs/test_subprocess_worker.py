@@ -181,7 +181,7 @@ class TestErrors:
         command = tmp_path / "command"
         part = fragile_part(num_envs=1, command_file=str(command), always=True)
         worker = SubprocessWorker(part, timeout=0.5)
-        worker.replay_episode(0, [])()
+        worker.replay_episode(0, [], None)()
         command.write_text("hang")
         with pytest.raises(EnvTimeoutError, match=r"within trainer\.env_timeout=0\.5 seconds and was killed"):
             worker.step(0, 0, False)()
@@ -283,6 +283,8 @@ def test_env_objects_of_a_user_are_recreated_as_copies_unless_an_eval_env_was_gi
     part = UserEnv(env=Fragile())
     make = worker_factory(part)
     assert make is not None
-    assert make().replay_episode(3, [1])().tolist() == LocalWorker(part.env).replay_episode(3, [1])().tolist()
+    workers = (make(0), LocalWorker(part.env, 0))
+    again, first = (worker.replay_episode(3, [1], None)() for worker in workers)
+    assert (again.obs.tolist(), again.rewards) == (first.obs.tolist(), first.rewards)
     assert worker_factory(UserEnv(env=Fragile(), eval_env=Fragile())) is None
     assert isinstance(make_worker(fragile_part("sync")), LocalWorker)

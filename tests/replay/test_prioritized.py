@@ -208,10 +208,10 @@ def test_a_prioritized_replay_restored_from_a_checkpoint_file_continues_identica
         ({"capacity": 0}, r"agent\.replay\.capacity must be at least 1, got 0"),
         ({"alpha": -0.1}, r"agent\.replay\.alpha must be between 0 and 1, got -0\.1"),
         ({"beta": 1.5}, r"agent\.replay\.beta must be between 0 and 1, got 1\.5"),
-        ({"beta": math.nan}, r"agent\.replay\.beta must be between 0 and 1, got nan"),
+        ({"beta": math.nan}, r"agent\.replay\.beta must be a finite number, between 0 and 1, got nan"),
         ({"beta_steps": 0}, r"agent\.replay\.beta_steps must be at least 1, got 0"),
-        ({"eps": 0.0}, r"agent\.replay\.eps must be a number above 0, got 0\.0"),
-        ({"eps": math.inf}, r"agent\.replay\.eps must be a number above 0, got inf"),
+        ({"eps": 0.0}, r"agent\.replay\.eps must be above 0, got 0\.0"),
+        ({"eps": math.inf}, r"agent\.replay\.eps must be a finite number, above 0, got inf"),
     ],
 )
 def test_invalid_options_of_prioritized_replay_are_rejected(settings: dict[str, Any], message: str) -> None:

@@ -23,6 +23,7 @@ DERIVED = {
     ".agent.network": "a module into which each call puts the parameters of the learner and its noise",
     ".collector.envs._spare": "written before it is read, in every step",
     ".collector.envs._next_obs": "written before it is read, in every step",
+    ".collector.envs._checked_parts": "views of _next_obs",
     ".evaluator": "every episode starts with a seeded reset",
     ".recorder.metrics.last": "for a message of this process only",
     ".recorder._stopwatch": "time",
