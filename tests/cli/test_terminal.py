@@ -33,15 +33,14 @@ def test_characters_that_a_terminal_cannot_show_are_escaped(
 @pytest.mark.parametrize(
     "variables",
     [
-        {"PYTHONIOENCODING": "ascii"},
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
-    ids=["ascii", "locale C"],
+    ids=["locale C"],
 )
 def test_a_sweep_on_an_ascii_terminal_prints_its_table(
     run_cli_here: Callable[..., Outcome], variables: dict[str, str]
 ) -> None:
-    sweep = ("-m", "hydra/sweeper=optuna", "agent.gamma=0.9,0.99", "hydra.sweeper.n_trials=2")
+    sweep = ("-m", "hydra/sweeper=optuna", "agent.gamma=0.9,0.99", "hydra.sweeper.n_trials=1")
     budget = ("trainer.max_steps=60", "trainer.eval_episodes=1", "logging=[file]")
     done = run_cli_here(*sweep, "hydra.sweeper.seeds=2", *budget, "hydra.sweep.dir=s", env=variables)
     assert done.status == 0, done.err

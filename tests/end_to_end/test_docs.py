@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dqn_runner.sweep import runner
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.slots import Slots
 from tests.conftest import Outcome
@@ -88,6 +89,7 @@ def follow(
                 assert done.status == 0, f"{line}\n{done.out}\n{done.err}"
                 if is_sweep(line):
                     monkeypatch.setattr(Slots, "run", lambda *_: None)
+                    monkeypatch.setattr(runner, "completed", lambda _: [True])
             elif line.startswith(f"{PROGRAM}."):
                 run(shlex.split(line)[1:], cwd)
             else:

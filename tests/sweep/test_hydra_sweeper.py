@@ -200,9 +200,8 @@ def test_this_program_sweeps_beside_the_published_plugin(tmp_path: Path, publish
         )
         assert done.status == 0, done
         assert "1 complete" in done.out
-    listed = run_cli(
-        "hydra/sweeper=optuna", "hydra/sweeper/sampler=motpe", cwd=tmp_path, env={"PYTHONPATH": path}
-    )
+    command = ("-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=motpe")
+    listed = run_cli(*command, cwd=tmp_path, env={"PYTHONPATH": path})
     assert listed.error.endswith(f"(available: {', '.join(sorted(SAMPLERS))})")
 
 

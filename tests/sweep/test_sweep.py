@@ -166,7 +166,7 @@ def test_failures_and_divergence_end_only_their_own_trials(tmp_path: Path) -> No
 def test_traceback_of_a_failed_job_is_in_the_study_and_in_its_log(tmp_path: Path, my_env: str) -> None:
     (tmp_path / "broken").touch()
     done = run_cli(*SWEEP, f"env._target_={my_env}", LEARNING_RATE, "hydra.sweeper.n_trials=1", cwd=tmp_path)
-    assert done.status == 0
+    assert done.status == 1
     assert "failed: trial 0: the run failed: RuntimeError: the sensor is lost" in done.out
     line = 'raise RuntimeError("the sensor is lost")'
     assert line in (tmp_path / "sweep" / "0" / "job.log").read_text()
@@ -197,7 +197,7 @@ def test_pruned_run_exits_with_status_4_and_has_its_artefacts(tmp_path: Path) ->
         "hydra.sweeper.pruner.lower=1000",
     )
     done = run_cli(*SWEEP, LEARNING_RATE, *pruner, "hydra.sweeper.n_trials=1", cwd=tmp_path)
-    assert done.status == 0, done.err
+    assert done.status == 1, done.err
     assert "There is no best trial: no trial has completed." in done.out
     (trial,) = trials_of(tmp_path)
     assert trial.state.name == "PRUNED"
