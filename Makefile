@@ -56,13 +56,13 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-## Run all tests, about six minutes on 2 cores; ARGS="tests/replay -x" adds arguments of pytest.
+## Run all tests, about 15 minutes on 2 slow cores; ARGS="tests/replay -x" adds arguments of pytest.
 test: $(TEST_SETUP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
-## Run the tests that are not marked slow, about two minutes on 2 cores.
+## Run the tests that are not marked slow.
 quick: $(TEST_SETUP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal -m "not slow" $(ARGS)
 
 ## Run the tests of studies again with the newest Optuna 4.
 optuna4: $(TEST_SETUP)

@@ -30,16 +30,8 @@ def test_characters_that_a_terminal_cannot_show_are_escaped(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    ],
-    ids=["locale C"],
-)
-def test_a_sweep_on_an_ascii_terminal_prints_its_table(
-    run_cli_here: Callable[..., Outcome], variables: dict[str, str]
-) -> None:
+def test_a_sweep_on_an_ascii_terminal_prints_its_table(run_cli_here: Callable[..., Outcome]) -> None:
+    variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     sweep = ("-m", "hydra/sweeper=optuna", "agent.gamma=0.9,0.99", "hydra.sweeper.n_trials=1")
     budget = ("trainer.max_steps=60", "trainer.eval_episodes=1", "logging=[file]")
     done = run_cli_here(*sweep, "hydra.sweeper.seeds=2", *budget, "hydra.sweep.dir=s", env=variables)
