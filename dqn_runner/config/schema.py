@@ -140,8 +140,8 @@ def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
     gym = import_path(GymEnv)
     if OmegaConf.get_type(cfg.env) and "kwargs" in cfg.env and cfg.env[TARGET] != gym:
         cfg.env.id, cfg.env[TARGET] = cfg.env[TARGET], gym
-    written = OmegaConf.is_interpolation(cfg.env, "id")  # is stored as it is written
-    if cfg.env.get(TARGET) == gym and not written and "." not in cfg.env.id and ":" not in cfg.env.id:
+    is_gym = cfg.env.get(TARGET) == gym
+    if is_gym and not OmegaConf.is_interpolation(cfg.env, "id") and not {".", ":"} & {*cfg.env.id}:
         cfg.env.id = env_ids.resolve(cfg.env.id)
     if {"env.id", "env._target_"} & set(overridden) and "env.reward_threshold" not in overridden:
         cfg.env.reward_threshold = None

@@ -44,8 +44,7 @@ def explain(env_id: str, error: Exception) -> str:
             if theirs in text:
                 return f"it needs a package that is not installed: pip install '{extra}'"
         return text
-    name = env_id.rpartition(":")[2]
-    if name in gymnasium.registry:
+    if not isinstance(error, gymnasium.error.UnregisteredEnv):
         return str(error)
     if game := re.fullmatch(r"ALE/(\w+?)(?:-v\d+)?|(\w+?)(?:NoFrameskip)?-v[45]", env_id):
         return f"Atari games are env=atari env.game={game[1] or game[2]}, which needs 'dqn_runner[atari]'"
@@ -56,7 +55,7 @@ def explain(env_id: str, error: Exception) -> str:
     known = any(each.startswith("MiniGrid-") for each in gymnasium.registry)
     if re.match("(MiniGrid|BabyAI)-", env_id) and not known:
         return f"it needs pip install minigrid, and is then named as env.id=minigrid:{env_id}"
-    return f"no such environment is registered{_suggestion(name)}"
+    return f"no such environment is registered{_suggestion(env_id.rpartition(':')[2])}"
 
 
 def _suggestion(name: str) -> str:

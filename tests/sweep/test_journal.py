@@ -73,7 +73,7 @@ def test_trials_that_the_damage_cannot_have_touched_are_kept(
     assert [after[0], after[2]] == [before[0], before[2]]
     assert after[1].state is TrialState.FAIL
     assert "damaged" in (TrialRecord(after[1]).reason(RunState.FAILED) or "")
-    (message,) = caplog.messages
+    (message,) = (each for each in caplog.messages if "journal" in each)
     assert f"is damaged at line {damaged[1]}; trials 1 count as failed" in message
     assert journal.with_name("damaged_study.journal").read_bytes() == content
     plain = optuna.load_study(storage=JournalStorage(JournalFileBackend(str(journal))), study_name=NAME)
