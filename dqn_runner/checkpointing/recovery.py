@@ -80,7 +80,7 @@ def nonsense_is_damage(path: Path) -> Generator[None]:
         yield
     except _NONSENSE as error:
         if type(error) is KeyError:
-            reason = f"it lacks {error}"
+            reason = f"{error} is missing"
         else:
             reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise DamagedError(f"{path} does not hold such a run: {' '.join(reason.split())}") from error

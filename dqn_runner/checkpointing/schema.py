@@ -57,7 +57,7 @@ def problem_with_document(content: State) -> str | None:
         return f"source.{problem}"
     ours = (BEST, numbered_name(content["step"]))
     if foreign := [name for name in content["names"] if name not in ours]:
-        return f"names: {foreign[0]!r} is no name of this checkpoint"
+        return f"names: {foreign[0]!r} is not a name of this checkpoint"
     return None
 
 

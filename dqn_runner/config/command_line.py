@@ -31,8 +31,9 @@ PATHS = ("resume", resume.CHECKPOINT, *DIRECTORIES)
 def expand_arguments(argv: Sequence[str]) -> list[str]:
     """The command line that Hydra composes; `resume=` and `checkpoint=` become that of the stored run.
 
-    Raises UserError for a malformed override, and if another process is training in the run directory, or a
-    link leads out of it: Hydra writes there before the run could find out.
+    `argv` is in the form that `long_form` returns. Raises UserError for a malformed override, and if another
+    process is training in the run directory, or a link leads out of it: Hydra writes there before the run
+    could find out.
     """
     expanded = _expand(argv)
     arguments = parse_arguments(expanded)
@@ -66,9 +67,8 @@ def _shows_completion(flags: Sequence[str]) -> bool:
 
 
 def _expand(argv: Sequence[str]) -> list[str]:
-    argv = long_form(argv)
     if _shows_completion(argv):
-        return argv
+        return [*argv]
     arguments = parse_arguments(argv)
     overrides = parse_overrides(arguments.overrides)
     _check_values(overrides)
@@ -77,7 +77,7 @@ def _expand(argv: Sequence[str]) -> list[str]:
     if any(o.key_or_group == "resume" and o.value() == resume.NEVER for o in overrides):
         argv = [_with_fresh_directory(token) for token in argv]
     naming = next((o for o in overrides if resume.names_a_run(o)), None)
-    return argv if naming is None else resume.expand(argv, arguments, naming, overrides)
+    return [*argv] if naming is None else resume.expand(argv, arguments, naming, overrides)
 
 
 def _to_long_form(token: str) -> str:

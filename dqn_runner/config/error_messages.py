@@ -28,6 +28,7 @@ from dqn_runner.core.exceptions import (
     UserError,
 )
 from dqn_runner.core.registry import options
+from dqn_runner.envs.env_ids import atari_game
 from dqn_runner.io.files import NO_ROOM
 
 LAUNCHERS = ("joblib", "submitit", "ray")
@@ -188,8 +189,8 @@ def _hydra(error: HydraException) -> str:
     available = listed[1].split() if listed else [n for g, n in options().values() if g == group]
     hint = nearest(name, available)
     guess = f"; did you mean {group}={hint}?" if hint else ""
-    if group == "env" and (game := re.fullmatch(r"(?:ALE/)?(\w+?)(?:NoFrameskip)?-v[45]", name)):
-        guess = f"; write env=atari env.game={game[1]}"
+    if group == "env" and (game := atari_game(name)):
+        guess = f"; write env=atari env.game={game}"
     elif group == "env" and re.search(r"-v\d+$|[:.]", name):
         guess = f"; write env=gym env.id={name}"
     elif group == "hydra/launcher" and not hint:

@@ -44,7 +44,7 @@ def _full_key(name: str, value: str) -> str:
 
 
 def check_tokens(tokens: Sequence[str]) -> None:
-    """Reject what is no override: blanks around `=` or in a list, a path or a word alone."""
+    """Reject what is not an override: blanks around `=` or in a list, a path or a word alone."""
     for index, token in enumerate(tokens):
         key, equals, value = token.partition("=")
         if not key:

@@ -1,6 +1,6 @@
 """What a stored document may decide, and what only the command may.
 
-A checkpoint and a configuration that a sweep wrote can come from somebody else. They decide among what is
+A checkpoint and a configuration that a sweep wrote can come from someone else. They decide among what is
 registered in this program: its parts, and the environments in gymnasium's registry. Everything else that they
 name is a *request*: code to import, a file to read, a resolver to call. A request is granted if the command
 itself, or the user's own configuration, makes the same one, or with `trust=true`.

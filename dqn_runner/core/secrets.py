@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 SHORTEST = 4
-"""Shorter values are not hidden: they are no secrets, and occur in other texts by chance."""
+"""Shorter values are not hidden: they are not secrets, and occur in other texts by chance."""
 
 _hidden: dict[str, str] = {}
 """What is shown in the place of each value. Any part can raise or log a text that contains one, so there is

@@ -62,7 +62,7 @@ def layers(env: Env) -> Iterator[Env]:
 def _transfer_settings(original: Any, made: Any, another: Any, seen: set[int]) -> None:
     """Give `made` the plain values of `original` that were changed after its construction.
 
-    The copy of an EzPickle object is built anew from the arguments of the constructor. A value that differs
+    The copy of an EzPickle object is built again from the arguments of the constructor. A value that differs
     between two such copies, `made` and `another`, such as the number of a simulator, is not transferred.
     """
     seen.add(id(original))

@@ -46,8 +46,8 @@ def explain(env_id: str, error: Exception) -> str:
         return text
     if not isinstance(error, gymnasium.error.UnregisteredEnv):
         return str(error)
-    if game := re.fullmatch(r"ALE/(\w+?)(?:-v\d+)?|(\w+?)(?:NoFrameskip)?-v[45]", env_id):
-        return f"Atari games are env=atari env.game={game[1] or game[2]}, which needs 'dqn_runner[atari]'"
+    if game := atari_game(env_id):
+        return f"Atari games are env=atari env.game={game}, which needs 'dqn_runner[atari]'"
     if env_id.startswith("MinAtar/"):
         game = re.sub(r"(-v\d+)?$", "", env_id.removeprefix("MinAtar/"))
         snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", game).lower()
@@ -56,6 +56,12 @@ def explain(env_id: str, error: Exception) -> str:
     if re.match("(MiniGrid|BabyAI)-", env_id) and not known:
         return f"it needs pip install minigrid, and is then named as env.id=minigrid:{env_id}"
     return f"no such environment is registered{_suggestion(env_id.rpartition(':')[2])}"
+
+
+def atari_game(env_id: str) -> str | None:
+    """Return the game that an id of an Atari environment names, as in `ALE/Pong-v5`; None for another id."""
+    found = re.fullmatch(r"ALE/(\w+?)(?:-v\d+)?|(\w+?)(?:NoFrameskip)?-v[45]", env_id)
+    return found[1] or found[2] if found else None
 
 
 def _suggestion(name: str) -> str:

@@ -208,7 +208,7 @@ class VectorEnv:
         return self.workers[index].step(action, self._next_seeds[index], last)
 
     def _start_episode(self, index: int, episode: OpenEpisode, obs: Array) -> None:
-        """Note that an episode was begun with the first observation `obs` [*obs_shape]."""
+        """Note that an episode has started with the first observation `obs` [*obs_shape]."""
         self.obs[index] = obs
         episode.checksums = [crc32(checked_part(self.spec, self.obs[index]))]
         self._episodes[index] = episode

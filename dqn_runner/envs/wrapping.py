@@ -14,9 +14,9 @@ from dqn_runner.envs.base import Env
 from dqn_runner.envs.env_copy import layers
 
 STATISTICS = (
-    "the statistics of this wrapper are not stored: a resumed run starts them anew and may not repeat its "
-    "open episode, and evaluation has its own. Instead, env.normalize_observations=true, env.reward_scale "
-    "and env.reward_clip belong to the agent and are resumed exactly"
+    "the statistics of this wrapper are not stored: a resumed run starts them from zero and may not repeat "
+    "its open episode, and evaluation has its own. Instead, env.normalize_observations=true, "
+    "env.reward_scale and env.reward_clip belong to the agent and are resumed exactly"
 )
 """What to know about a wrapper with statistics of the whole run."""
 

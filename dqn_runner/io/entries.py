@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from dqn_runner.core.exceptions import UserError
@@ -38,22 +39,12 @@ def problem_with_file(path: Path) -> str | None:
 
 def require_file(path: Path) -> None:
     """Raise UserError if a write to `path` would fail, wait, or change a file elsewhere."""
-    mode = _mode(path)
-    if mode is None or stat.S_ISREG(mode):
-        return
-    if stat.S_ISLNK(mode):
-        raise UserError(f"{path} is a symbolic link to {path.readlink()}; {_ADVICE}")
-    raise UserError(f"{path} {_kind(mode)}, where this run writes a file; move it away")
+    _require(path, stat.S_ISREG, "writes a file")
 
 
 def require_directory(path: Path) -> None:
-    """Raise UserError if `path` is no directory, or a link, through which files would appear elsewhere."""
-    mode = _mode(path)
-    if mode is None or stat.S_ISDIR(mode):
-        return
-    if stat.S_ISLNK(mode):
-        raise UserError(f"{path} is a symbolic link to {path.readlink()}; {_ADVICE}")
-    raise UserError(f"{path} {_kind(mode)}, where this run has a directory; move it away")
+    """Raise UserError if `path` is not a directory, or is a link to one: its files would be elsewhere."""
+    _require(path, stat.S_ISDIR, "has a directory")
 
 
 def make_way(path: Path) -> None:
@@ -67,6 +58,16 @@ def make_way(path: Path) -> None:
         new = path.with_name(f"damaged_{number}_{path.name}")
     path.rename(new)
     log.warning("%s is a directory, where a file belongs; it is kept as %s", path, new.name)
+
+
+def _require(path: Path, is_right: Callable[[int], bool], purpose: str) -> None:
+    """Raise UserError if there is an entry `path` of another kind; `purpose` is what the run does there."""
+    mode = _mode(path)
+    if mode is None or is_right(mode):
+        return
+    if stat.S_ISLNK(mode):
+        raise UserError(f"{path} is a symbolic link to {path.readlink()}; {_ADVICE}")
+    raise UserError(f"{path} {_kind(mode)}, where this run {purpose}; move it away")
 
 
 def _mode(path: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Standard output and standard error, to which a run writes as long as somebody can receive it."""
+"""Standard output and standard error, to which a run writes as long as there is a receiver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _BestEffortFile(io.FileIO):
 
 
 def ignore_output_errors() -> None:
-    """Let no print raise: the terminal may be closed, the reader of a pipe gone, the disk full.
+    """Make print never raise: the terminal may be closed, the reader of a pipe gone, the disk full.
 
     What a run computes and stores, and its exit status, never depend on whether its output was received.
     Streams that something else has replaced stay as they are.

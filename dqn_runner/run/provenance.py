@@ -193,5 +193,7 @@ def _recorded(find: Callable[[], Any]) -> Any:
     try:
         return find()
     except Exception as error:
-        log.warning("run.json lacks what %s gives: %s: %s", find.__name__, type(error).__name__, error)
+        log.warning(
+            "run.json is incomplete, because %s failed: %s: %s", find.__name__, type(error).__name__, error
+        )
         return None

@@ -46,10 +46,10 @@ class SweepConfig:
     """Stop if more trials fail than this share of `n_trials`. By default only if the first ones all
     fail for the same reason."""
     max_restarts: int = 3
-    """How often a run is started again whose process dies without a word (killed, out of memory, machine
-    lost); it resumes from its checkpoint. A run that reports an error fails at once."""
+    """How often a run is started again whose process ends without reporting why (killed, out of memory,
+    machine lost); it resumes from its checkpoint. A run that reports an error fails at once."""
     job_timeout: float | None = None
-    """The most seconds of a job, from the start of its process; by default there is no limit. It is then
+    """Time limit of a job in seconds, from the start of its process; null for no limit. The job is then
     asked to stop, is killed 30 seconds later, and its trial fails."""
     seeds: int = 1
     """The number of runs of a trial, each with another seed."""

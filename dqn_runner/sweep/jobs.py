@@ -109,8 +109,8 @@ class Jobs:
     def __init__(self, timeout: float | None = None, here: bool = True) -> None:
         """No job runs yet.
 
-        `timeout` is the most seconds of a job. `here` is whether the processes of the jobs are the runs
-        themselves; otherwise they wait for runs that a launcher has started, and that may go on after them.
+        `timeout` is the time limit of a job in seconds. `here` is whether the processes of the jobs are the
+        runs themselves; otherwise they wait for runs that a launcher has started, which may end after them.
         """
         self._timeout = timeout
         self._here = here

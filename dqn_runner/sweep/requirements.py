@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from dqn_runner.config.error_messages import LAUNCHERS
 from dqn_runner.config.schema import to_typed_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module
@@ -16,14 +17,6 @@ from dqn_runner.sweep.optuna_parts import is_pruner, is_sampler
 SAMPLERS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}
 PRUNERS = {"WilcoxonPruner": "scipy"}
 """Modules that classes of Optuna import only when they are first used; the extra `samplers` installs them."""
-LAUNCHERS = {
-    "joblib": "joblib",
-    "submitit_local": "submitit",
-    "submitit_slurm": "submitit",
-    "ray": "ray",
-    "ray_aws": "ray",
-}
-"""Modules that Hydra's launchers import only when they start a job."""
 LOGGERS = {"tensorboard": "tensorboard"}
 
 
@@ -39,8 +32,9 @@ def check_sampler_and_pruner(sampler: Mapping[str, Any], pruner: Mapping[str, An
 
 def check_launcher(name: str) -> None:
     """Raise UserError if the launcher needs a module that is not installed."""
-    if name in LAUNCHERS:
-        import_module(LAUNCHERS[name], f"hydra/launcher={name}", "launchers")
+    for module in LAUNCHERS:
+        if name.startswith(module):
+            import_module(module, f"hydra/launcher={name}", "launchers")
 
 
 def check_job(job: DictConfig) -> None:

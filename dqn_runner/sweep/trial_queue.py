@@ -83,7 +83,7 @@ class TrialQueue:
     def overrides(self, number: int) -> list[str]:
         """The overrides of a trial, from its parameters and the search space.
 
-        The study can come from somebody else, or have been edited: raises UserError if it holds others.
+        The study can come from someone else, or have been edited: raises UserError if it contains others.
         """
         trial = self.get(number)
         overrides, stored = self._suggest(copy.deepcopy(trial)), TrialRecord(trial).overrides

@@ -83,7 +83,7 @@ def stateful_wrapper_notices(env: Env) -> list[str]:
 
 
 def run_info(directory: RunDirectory, config: TrainingConfig, group: str | None) -> RunInfo:
-    """What the loggers of a run are told when they are opened."""
+    """Facts about the run, passed to its loggers when they are opened."""
     return RunInfo(
         name=directory.path.resolve().name,
         config=directory.config,

@@ -71,7 +71,7 @@ def _in_dict(stored: Any, ours: State, where: str) -> Iterator[str]:
     if where.rpartition(".")[2] in _FREE:
         return
     if missing := ours.keys() - found.keys():
-        yield f"{where} lacks {sorted(missing)[0]!r}"
+        yield f"{sorted(missing)[0]!r} is missing in {where}"
     if unknown := found.keys() - ours.keys():
         yield f"{where} has an unknown key {sorted(unknown)[0]!r}"
     for key in [key for key in ours if key in found]:

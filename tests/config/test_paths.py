@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from dqn_runner.config.command_line import expand_arguments
+from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.config.schema import CONF
 from tests.conftest import Outcome
@@ -55,7 +55,7 @@ SHORT = ("trainer.max_steps=20", "trainer.eval_episodes=1", "logging=[file]")
 
 def value_of(key: str, path: str) -> Any:
     """What Hydra and OmegaConf make of an override of a path."""
-    expanded = expand_arguments([f"{key}={path}"])
+    expanded = expand_arguments(long_form([f"{key}={path}"]))
     assert [o.key_or_group for o in parse_overrides(expanded)] == [key]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=expanded, return_hydra_config=True)

@@ -37,7 +37,7 @@ def remove(run: Path) -> None:
 
 
 def replace(run: Path) -> None:
-    """Rename the directory; somebody else makes another one of its name."""
+    """Rename the directory; another program creates one of its name."""
     rename(run)
     run.mkdir()
     (run / "mine").touch()

@@ -16,7 +16,7 @@ KINDS = ("directory", "full directory", "pipe", "loop", "dangling")
 
 
 def put(kind: str, path: Path) -> None:
-    """Create an entry that is no file."""
+    """Create an entry that is not a file."""
     if kind == "pipe":
         os.mkfifo(path)
     elif kind in ("loop", "dangling"):

@@ -1,4 +1,4 @@
-"""Mutates what a run or a sweep has stored, goes on, and counts wrong results, tracebacks and hangs.
+"""Mutates what a run or a sweep has stored, resumes, and counts wrong results, tracebacks and hangs.
 
     python -m tests.soak.fuzz --cases 10000 --seed 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from dqn_runner.sweep import jobs as jobs_module
 from dqn_runner.sweep.jobs import OUTPUT, JobExit, Jobs
+from tests.support.processes import alive, until
 
 IGNORING = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 LEAVE_A_CHILD = "print(os.fork() or time.sleep(60), flush=True)"
@@ -60,12 +60,12 @@ def test_job_that_does_not_stop_is_killed_with_its_children(
     assert (end.status, end.timed_out) == (-signal.SIGKILL, True)
     pids = (tmp_path / OUTPUT).read_text().split()
     assert len(pids) == 2
-    until(lambda: not any(map(_runs, pids)))
+    until(lambda: not any(map(alive, pids)))
 
 
 def test_children_that_a_job_leaves_behind_are_killed(run: Callable[..., JobExit], tmp_path: Path) -> None:
     assert run(LEAVE_A_CHILD, Jobs()).status == 0
-    until(lambda: not _runs((tmp_path / OUTPUT).read_text().strip()))
+    until(lambda: not alive((tmp_path / OUTPUT).read_text().strip()))
 
 
 def test_run_of_a_launcher_outlives_the_process_that_waits_for_it(
@@ -73,7 +73,7 @@ def test_run_of_a_launcher_outlives_the_process_that_waits_for_it(
 ) -> None:
     assert run(LEAVE_A_CHILD, Jobs(here=False)).status == 0
     child = (tmp_path / OUTPUT).read_text().strip()
-    assert _runs(child)
+    assert alive(child)
     os.kill(int(child), signal.SIGKILL)
 
 
@@ -82,18 +82,3 @@ def test_kill_ends_running_jobs(run: Callable[..., JobExit]) -> None:
     threading.Timer(0.5, jobs.kill).start()
     assert run(f"{IGNORING}\ntime.sleep(60)", jobs).status == -signal.SIGKILL
     assert run("print(1)", jobs).message == "the sweep was stopped"
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def _runs(pid: str) -> bool:
-    """Whether the process exists and is not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except FileNotFoundError:
-        return False

@@ -27,7 +27,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from dqn_runner.cli.main import CONF
-from dqn_runner.config.command_line import expand_arguments
+from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.config.schema import RunConfig, apply_env_target, to_plain_config
 from dqn_runner.core.exceptions import UserError
@@ -61,7 +61,7 @@ def hydra_run(config_dir: Path | None = None) -> Iterator[None]:
 
 def run_config(overrides: Sequence[str], name: str = "config") -> tuple[dict[str, Any], Any]:
     """The configuration of a run, plain and as an object, without the settings of a session."""
-    overrides = expand_arguments(overrides)
+    overrides = expand_arguments(long_form(overrides))
     cfg = compose(name, overrides=overrides)
     apply_env_target(cfg, {override.key_or_group for override in parse_overrides(overrides)})
     run, default = instantiate(cfg, _convert_="object"), RunConfig()

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from dqn_runner.sweep.storages.factory import open_storage
 from dqn_runner.sweep.trial_record import RunState, TrialRecord
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli
 from tests.support.fork_server import forked_python
+from tests.support.processes import alive, until
 
 SWEEP = ("-m", "hydra/sweeper=optuna", "hydra.sweep.dir=sweep", *BUDGET, "logging=[file,jsonl]")
 LEARNING_RATE = "agent.learning_rate=tag(log,interval(1e-4,1e-2))"
@@ -51,23 +51,11 @@ def results_of(cwd: Path) -> Any:
     return OmegaConf.load(cwd / "sweep" / "optimization_results.yaml")
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition; the deadline is long enough for a loaded machine."""
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def pid_of(run_dir: Path) -> int:
     """The process that writes a run directory."""
     owner = re.match(r"pid (\d+)", (run_dir / ".lock").read_text())
     assert owner is not None
     return int(owner[1])
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text()
 
 
 def content(trial: FrozenTrial) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.config.command_line import expand_arguments
+from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.hydra_internals import make_config_loader, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, quote
 from dqn_runner.config.schema import DEFAULT_CONFIG, apply_env_target
@@ -43,7 +43,8 @@ def write_best_config(
         return []
     ours = GlobalHydra.instance().config_loader()
     arguments = parse_arguments(list(command.flags))
-    requested = expand_arguments([o for o in (*command.fixed, *overrides) if not is_session_override(o)])
+    kept = [o for o in (*command.fixed, *overrides) if not is_session_override(o)]
+    requested = expand_arguments(long_form(kept))
     path = search_path(command)
     trial = _Composition(ours, arguments.config_name or DEFAULT_CONFIG, [*requested, *path])
     cfg = trial.compose()

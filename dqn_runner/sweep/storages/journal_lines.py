@@ -67,7 +67,7 @@ def parse(line: bytes) -> tuple[Log, Position | None]:
     try:
         found = json.loads(line)
         if not isinstance(found, dict) or type(cast("Log", found).get("op_code")) is not int:
-            raise LineError("it is no operation on a study")
+            raise LineError("it is not an operation on a study")
         log = cast("Log", found)
         if not mark:
             return log, None

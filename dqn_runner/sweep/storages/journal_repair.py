@@ -97,7 +97,7 @@ class Repaired:
 
 
 def repair(lines: list[bytes]) -> Repaired:
-    """What is whole of the lines of a journal; raises DamagedError if that is no study."""
+    """What is whole of the lines of a journal; raises DamagedError if that is not a study."""
     kept, place, gap = Repaired(), Position(), False
     unconfirmed: list[Log] = []
     """Lines of Optuna since the last line of ours, which will confirm them."""
