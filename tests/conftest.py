@@ -18,6 +18,7 @@ import torch
 
 from dqn_runner.cli.main import main
 from dqn_runner.core import secrets
+from dqn_runner.core.log import log
 from dqn_runner.run import plots
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from tests.support.fork_server import forked_python
@@ -179,6 +180,26 @@ def root_logger() -> Iterator[None]:
     handlers, level = list(root.handlers), root.level
     yield
     root.handlers[:], root.level = handlers, level
+
+
+class MessageCollector(logging.Handler):
+    """Collects the warnings and errors of the run's log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """The warnings and errors that dqn_runner logs during a test."""
+    handler = MessageCollector()
+    log.addHandler(handler)
+    yield handler.messages
+    log.removeHandler(handler)
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import math
 import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from dqn_runner.agent.exploration import EpsilonGreedy
 from dqn_runner.agent.schedules import Constant
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.core.exceptions import DivergedError
-from dqn_runner.core.log import log
 from dqn_runner.io import files
 from dqn_runner.loggers import appended_file
 from dqn_runner.loggers.files import JsonLines
@@ -45,25 +43,6 @@ STEPS = [
 ]
 
 TRUNCATED = re.compile(r"did not repeat its open episode .*; the episode is truncated there")
-
-
-class MessageCollector(logging.Handler):
-    """Collects the warnings and errors of the run's log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    handler = MessageCollector()
-    log.addHandler(handler)
-    yield handler.messages
-    log.removeHandler(handler)
 
 
 class TestRaisedBudgets:
