@@ -21,7 +21,7 @@ from dqn_runner.core import secrets
 from dqn_runner.core.log import log
 from dqn_runner.run import plots
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
-from tests.support.fork_server import forked_python
+from tests.support.fork_server import CURVES, forked_python
 
 register_sweeper()  # for tests that compose a configuration without running the program
 torch.set_num_threads(1)  # for small networks, threads cost more than they save
@@ -102,6 +102,12 @@ gymnasium.register("MyEnv-v0", MyEnv)
 '''
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server of forked processes before the workers, which share it."""
+    if getattr(config.option, "numprocesses", None):
+        forked_python()
+
+
 class Outcome(NamedTuple):
     """Exit status and output of a call of the program."""
 
@@ -125,14 +131,12 @@ def environment(**changes: str) -> dict[str, str]:
     return {**inherited, **changes}
 
 
-def run_cli(
-    *args: str, cwd: Path, env: Mapping[str, str] | None = None, python: str | None = None
-) -> Outcome:
+def run_cli(*args: str, cwd: Path, env: Mapping[str, str] | None = None) -> Outcome:
     """`python -m dqn_runner ARGS` in directory `cwd`, with `env` added to the environment variables.
 
-    Unless `python` is given, it is forked from a process with the libraries imported, and draws no curves.
+    It is forked from a process with the libraries imported, and draws curves only if CURVES is in `env`.
     """
-    command = [python or forked_python(), "-m", "dqn_runner", *args]
+    command = [forked_python(), "-m", "dqn_runner", *args]
     variables = environment(**(env or {}))
     done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=240)
     return Outcome(done.returncode, done.stdout, done.stderr)
@@ -230,7 +234,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a short CartPole run, shared by all tests; to change it, copy it first."""
     cwd = tmp_path_factory.mktemp("finished")
     command = (*BUDGET, "logging=[console,file,jsonl]", "hydra.run.dir=run")
-    done = run_cli(*command, cwd=cwd, python=sys.executable)
+    done = run_cli(*command, cwd=cwd, env={CURVES: "1"})
     assert done.status == 0, done.err
     (cwd / "stdout").write_text(done.out)
     (cwd / "stderr").write_text(done.err)
@@ -247,7 +251,7 @@ def records(run_dir: Path) -> list[dict[str, Any]]:
 def run_cli_here(tmp_path: Path) -> Callable[..., Outcome]:
     """`run_cli` in `tmp_path`."""
 
-    def call(*args: str, env: Mapping[str, str] | None = None, python: str | None = None) -> Outcome:
-        return run_cli(*args, cwd=tmp_path, env=env, python=python)
+    def call(*args: str, env: Mapping[str, str] | None = None) -> Outcome:
+        return run_cli(*args, cwd=tmp_path, env=env)
 
     return call

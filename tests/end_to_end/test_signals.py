@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.run import plots
 from dqn_runner.training.config import FrequencyUnit
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli, write_my_env
-from tests.support.fork_server import forked_python
+from tests.support.fork_server import CURVES, forked_python
 
 ENDLESS = (*BUDGET, "trainer.max_steps=1000000", "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650")
 RUN = (
@@ -52,8 +51,7 @@ class TestSignals:
         write_my_env(tmp_path)
         (tmp_path / "interrupt").write_text(str(int(number)))
         curves = number is signal.SIGTERM
-        python = sys.executable if curves else None
-        done = run_cli(*ENDLESS, "hydra.run.dir=run", cwd=tmp_path, python=python)
+        done = run_cli(*ENDLESS, "hydra.run.dir=run", cwd=tmp_path, env={CURVES: "1"} if curves else None)
 
         assert done.status == status
         assert "Traceback" not in done.err

@@ -1,10 +1,10 @@
-"""Starts `python -m dqn_runner` by a fork of a process that has imported its libraries, which saves seconds.
+"""Starts Python by a fork of a process that has imported the libraries of dqn_runner, which saves seconds.
 
-`forked_python()` is the path of an executable that takes the place of Python. Given `-m dqn_runner ARGS`, it
-asks the server of this process to run them with its own directory, environment and standard streams. It
-passes signals on, ends as the program ends, and the program is killed when it is killed. Any other command,
-and one with other variables of Python, such as PYTHONPATH, is run by Python itself. The program under test
-starts its jobs in the same way. Curves are not drawn.
+`forked_python()` is the path of an executable that takes the place of Python. Given `-m dqn_runner ARGS` or
+`-c CODE`, it asks the server of this test session to run them with its own directory, environment and
+standard streams. It passes signals on, ends as the program ends, and the program is killed when it is killed.
+Any other command, and one with other variables of Python, such as PYTHONPATH, is run by Python itself. The
+program under test starts its jobs in the same way. Curves are drawn only if the variable CURVES is set.
 """
 
 from __future__ import annotations
@@ -21,18 +21,23 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import types
 from ast import literal_eval
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from hydra.core.plugins import Plugins
 
 from dqn_runner.run import plots
 
 ROOT = Path(__file__).parents[2]
-ADDRESS = "DQN_RUNNER_TEST_FORK_SERVER"
-"""The environment variable with the address of the server."""
+CLIENT_PATH = "DQN_RUNNER_TEST_PYTHON"
+"""The environment variable with the path of the executable, for the workers of a session."""
+CURVES = "DQN_RUNNER_TEST_CURVES"
+"""The environment variable that makes a run draw its curves."""
 
 PRELOADED = (
     "dqn_runner.cli.evaluate",
@@ -50,7 +55,8 @@ import os, signal, socket, sys
 
 arguments = sys.argv[1:]
 variables = {{name: value for name, value in os.environ.items() if name.startswith("PYTHON")}}
-if arguments[:2] != ["-m", "dqn_runner"] or variables != {variables!r}:
+known = arguments[:2] == ["-m", "dqn_runner"] or (arguments[:1] == ["-c"] and len(arguments) == 2)
+if not known or variables != {variables!r}:
     os.execv({python!r}, [{python!r}, *arguments])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
@@ -69,7 +75,9 @@ os._exit(status)
 
 @cache
 def forked_python() -> str:
-    """Start the server, which ends with this process; returns the path of the executable."""
+    """The path of the executable; starts the server of this session, which ends with this process."""
+    if known := os.environ.get(CLIENT_PATH):
+        return known
     directory = Path(tempfile.mkdtemp(prefix="fork-"))
     address, client = str(directory / "server"), directory / "python"
     variables = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
@@ -78,7 +86,8 @@ def forked_python() -> str:
     command = [sys.executable, "-m", "tests.support.fork_server", address, str(client)]
     server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdout is not None
-    assert server.stdout.readline() == b"ready\n"
+    assert server.stdout.readline() == b"listening\n"  # it answers when it has imported the libraries
+    os.environ[CLIENT_PATH] = str(client)
     atexit.register(_stop, server, directory)
     return str(client)
 
@@ -97,12 +106,16 @@ class Request(NamedTuple):
     streams: list[int]
 
 
-def _serve(address: str) -> Request:
-    """Fork a process for each request, in which this function returns; ends with the standard input."""
+def _listen(address: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
-    print("ready", flush=True)
+    print("listening", flush=True)
+    return listener
+
+
+def _serve(listener: socket.socket) -> Request:
+    """Fork a process for each request, in which this function returns; ends with the standard input."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes below
     while listener in select.select([listener, sys.stdin], [], [])[0]:
         connection, _ = listener.accept()
@@ -156,7 +169,6 @@ def _become(request: Request, executable: str) -> None:
     sys.path[0] = request.cwd
     sys.executable = executable
     sys.orig_argv = request.argv
-    sys.argv = ["dqn_runner", *request.argv[3:]]
 
 
 def _draw_nothing(run_dir: Path) -> None:
@@ -164,15 +176,49 @@ def _draw_nothing(run_dir: Path) -> None:
 
 
 def main() -> None:
-    """Be the server; in each forked process, be the program, which draws no curves."""
+    """Be the server; in each forked process, run the requested code."""
     _, address, executable = sys.argv
+    listener = _listen(address)
     for name in PRELOADED:
         importlib.import_module(name)
     Plugins.instance()  # Hydra imports its plugins when it starts
-    plots.draw_training_curves = _draw_nothing  # drawing takes most of the time of a short run
     gc.freeze()  # collections in the forked processes would copy the memory of all these objects
-    _become(_serve(address), executable)
-    runpy.run_module("dqn_runner", run_name="__main__", alter_sys=True)
+    request = _serve(listener)
+    _become(request, executable)
+    if CURVES not in os.environ:
+        plots.draw_training_curves = _draw_nothing  # drawing takes most of the time of a short run
+    try:
+        _run(request.argv)
+    except SystemExit as end:
+        _exit(end.code)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        _exit(1)
+    _exit(0)
+
+
+def _run(argv: list[str]) -> None:
+    """Run `-m dqn_runner ARGS` or `-c CODE` of a command line."""
+    if argv[1] == "-m":
+        sys.argv = ["dqn_runner", *argv[3:]]
+        runpy.run_module("dqn_runner", run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[0] = ["-c"], ""
+        module = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(argv[2], "<string>", "exec"), module.__dict__)
+
+
+def _exit(status: object) -> NoReturn:
+    """End this process as Python does, but without deleting its objects: their memory would be copied."""
+    if status is not None and not isinstance(status, int):
+        print(status, file=sys.stderr)
+        status = 1
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed by the program, or by its reader
+            stream.flush()
+    os._exit(status or 0)
 
 
 if __name__ == "__main__":
