@@ -146,7 +146,7 @@ NEW_FILES = {
 def checkout(tmp_path: Path) -> Path:
     """A copy of the sources, as a contributor has them."""
     for name in SOURCES:
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 

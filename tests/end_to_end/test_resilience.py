@@ -406,8 +406,8 @@ def test_preempted_job_is_requeued_and_resumes(minutes: int, case: str, tmp_path
     """
     budget = [
         *BUDGET,
-        "trainer.max_steps=6000",
-        "trainer.checkpoint_frequency=1000",
+        "trainer.max_steps=3000",
+        "trainer.checkpoint_frequency=500",
         "trainer.target_return=null",
     ]
     assert crash.run([*budget, "hydra.run.dir=whole", "logging=[jsonl]"], tmp_path) == 0

@@ -18,6 +18,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import to_import_path
 from dqn_runner.io.json_io import read_json
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli
+from tests.support.fork_server import forked_python
 
 ROOT = Path(dqn_runner.__file__).parent.parent
 
@@ -37,15 +38,15 @@ print("episodes", stats.episodes, "resumed", trainer.directory.resumed)
 def package(tmp_path: Path) -> Path:
     """A directory with a copy of the package, its options and its plugin."""
     for name in ("dqn_runner", "conf", "hydra_plugins"):
-        shutil.copytree(ROOT / name, tmp_path / "copy" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / "copy" / name)
     return tmp_path / "copy"
 
 
-def run(package: Path, *arguments: str) -> Outcome:
-    """`python ARGUMENTS` with the copy of the package, in the directory above it."""
-    variables = environment(PYTHONPATH=str(package))
+def run(package: Path, *arguments: str, copy: bool = True) -> Outcome:
+    """`python ARGUMENTS` with the copy of the package, or the package itself, in its parent directory."""
+    variables = environment(PYTHONPATH=str(package)) if copy else environment()
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable if copy else forked_python(), *arguments],
         cwd=package.parent,
         env=variables,
         capture_output=True,
@@ -156,7 +157,7 @@ def test_a_run_of_the_command_line_resumes_after_settings_were_added(package: Pa
 
 @pytest.mark.slow
 def test_a_run_of_the_python_api_resumes_after_settings_were_added(package: Path) -> None:
-    first = run(package, "-c", SCRIPT.format(episodes=10))
+    first = run(package, "-c", SCRIPT.format(episodes=10), copy=False)
     assert first.out == "episodes 10 resumed False\n", first.err
     add_fields(package)
     assert run(package, "-c", SCRIPT.format(episodes=20)).out == "episodes 20 resumed True\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -36,18 +37,21 @@ def test_a_run_trains_resumes_and_is_evaluated(tmp_path: Path) -> None:
         "logging=[jsonl]",
     ]
     budget += ["agent.exploration.schedule.steps=30", "hydra.run.dir=run"]
-    for command in (budget, ["resume=run", "trainer.max_steps=90"], ["mode=eval", "checkpoint=run"]):
-        program = f"sys.argv[1:] = {command}\nfrom dqn_runner.cli.main import main\nmain()\n"
-        (tmp_path / "script.py").write_text(WITHOUT_POSIX + program)
-        done = subprocess.run(
-            [sys.executable, "script.py"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
-        )
-        assert done.returncode == 0, done.stderr
+    commands = (budget, ["resume=run", "trainer.max_steps=90"], ["mode=eval", "checkpoint=run"])
+    program = [f"sys.argv[1:] = {command}\nmain()\n" for command in commands]
+    script = "".join([WITHOUT_POSIX, "from dqn_runner.cli.main import main\n", *program])
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["env_steps"] == 90
+    assert done.stdout.rstrip().endswith("eval.json")
 
 
 def test_no_module_imports_what_windows_lacks_at_its_top() -> None:

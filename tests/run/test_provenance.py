@@ -121,7 +121,8 @@ def test_without_git_there_is_no_state(tmp_path: Path, monkeypatch: pytest.Monke
 class Nameless:
     """An installed package whose metadata is damaged."""
 
-    metadata = {"Name": None, "Version": None}  # noqa: RUF012
+    def read_text(self, filename: str) -> str | None:
+        return None if filename == "METADATA" else "Summary: no name\n\nName: of the text\n"
 
 
 @pytest.mark.parametrize("broken", ["hostname", "platform", "packages", "git", "directory"])

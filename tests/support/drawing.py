@@ -8,7 +8,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 
 LENGTH = 12
 
@@ -55,6 +54,8 @@ class Drawing(gymnasium.Env[Any, Any]):
         if self.source == "numpy":
             return float(np.random.randn())  # noqa: NPY002
         if self.source == "torch":
+            import torch  # late: it takes most of the time in which a process for an environment starts
+
             return float(torch.rand(()))
         if self.source == "episodes":
             return 0.1 * self.episodes

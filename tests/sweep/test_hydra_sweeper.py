@@ -186,20 +186,9 @@ def test_this_program_sweeps_beside_the_published_plugin(tmp_path: Path, publish
     shutil.copytree(published / "hydra_plugins", tmp_path / "packages" / "hydra_plugins")
     path = os.pathsep.join([str(tmp_path / "packages"), str(ROOT)])
     sweep = ("hydra.sweep.dir=sweep", "hydra.sweeper.n_trials=1", "hydra/sweeper/sampler=random", *BUDGET)
-    for search in (("-m", "hydra/sweeper=optuna", "agent.gamma=interval(0.9,0.99)"), ("search=dqn",)):
-        directory = tmp_path / search[-1][:6]
-        directory.mkdir()
-        done = run_cli(
-            *search,
-            *sweep,
-            "logging=[jsonl]",
-            "agent.exploration.schedule.steps=500",
-            "agent.learning_starts=300",
-            cwd=directory,
-            env={"PYTHONPATH": path},
-        )
-        assert done.status == 0, done
-        assert "1 complete" in done.out
+    done = run_cli("search=dqn", *sweep, "logging=[jsonl]", cwd=tmp_path, env={"PYTHONPATH": path})
+    assert done.status == 0, done
+    assert "1 complete" in done.out
     command = ("-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=motpe")
     listed = run_cli(*command, cwd=tmp_path, env={"PYTHONPATH": path})
     assert listed.error.endswith(f"(available: {', '.join(sorted(SAMPLERS))})")
