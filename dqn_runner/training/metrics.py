@@ -99,7 +99,7 @@ class Metrics:
             "updates": self._updates,
             "recent": [list(episode) for episode in self._recent],
             "episodes": columns,
-            "train": {name: np.asarray(values) for name, values in self.train.items()},
+            "train": {name: np.array(values, _dtype(name)) for name, values in self.train.items()},
             "eval": {name: list(values) for name, values in self.eval.items()},
         }
 
@@ -112,6 +112,10 @@ class Metrics:
             self.episodes[name] = array(column.typecode, np.asarray(state["episodes"][name]).tobytes())
         self.train = {name: np.asarray(v).tolist() for name, v in state["train"].items()}
         self.eval = {name: list(values) for name, values in state["eval"].items()}
+
+
+def _dtype(column: str) -> str:
+    return "int64" if column in ("step", "episode") else "float64"
 
 
 def _append(table: dict[str, list[Any]], row: dict[str, Any]) -> None:

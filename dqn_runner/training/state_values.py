@@ -12,6 +12,8 @@ from dqn_runner.agent.learner import UPDATE_METRICS
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.generators import NAMES
+from dqn_runner.training.evaluator import Evaluation
+from dqn_runner.training.metrics import EVAL_KEYS
 
 
 def inconsistencies(stored: State, ours: State, spec: EnvSpec) -> Iterator[str]:
@@ -25,6 +27,7 @@ def inconsistencies(stored: State, ours: State, spec: EnvSpec) -> Iterator[str]:
         if progress["early_stopping"]["best_step"] > stored["step"]:
             yield "state.progress.early_stopping.best_step is later than the state"
         yield from _in_metrics(progress["metrics"], stored["episode"])
+        yield from _in_evaluations(progress["metrics"]["eval"], stored["step"], stored["episode"])
 
 
 def _in_agent(stored: State, ours: State) -> Iterator[str]:
@@ -90,15 +93,32 @@ def _in_metrics(stored: State, episode: int) -> Iterator[str]:
     kinds = ((int,), (int, float), (int,))
     if not all(_is_list(item, 3) and _are(item, kinds) for item in stored["recent"]):
         yield f"{where}.recent has an episode that is not one"
-    values = [value for name, column in stored["eval"].items() if name != "returns" for value in column]
-    lists: list[Any] = stored["eval"]["returns"]
-    if not all(map(_is_number, values)) or not all(_is_list(x) and all(map(_is_number, x)) for x in lists):
-        yield f"{where}.eval has a value that is not a number"
     total = stored["sum"]
     if (total is None) != (stored["updates"] == 0) or (
         total is not None and np.shape(total) != (len(UPDATE_METRICS),)
     ):
         yield f"{where}.sum does not belong to {stored['updates']} updates"
+
+
+def _in_evaluations(table: dict[str, list[Any]], step: int, episode: int) -> Iterator[str]:
+    """The summary of an evaluation follows from its returns, except for the mean length."""
+    where = "state.progress.metrics.eval"
+    for name, last in (("step", step), ("episode", episode)):
+        column = table[name]
+        if (
+            not all(type(value) is int for value in column)
+            or [*column, last] != sorted([0, *column, last])[1:]
+        ):
+            yield f"{where}.{name} has a value that is not a number from 0 to {last}, in order"
+    for number, returns in enumerate(table["returns"]):
+        if not (_is_list(returns) and returns and all(map(_is_finite, returns))):
+            yield f"{where}.returns has a value that is not a number"
+            continue
+        row = {key: table[key][number] for key in EVAL_KEYS}
+        if not _is_finite(row["length_mean"]) or row["length_mean"] < 1:
+            yield f"{where}.length_mean has a value that is not a length"
+        elif row != {**Evaluation(returns, [1]).summary(), "length_mean": row["length_mean"]}:
+            yield f"{where} has values that do not follow from the returns"
 
 
 def _outside(actions: Any, num_actions: int) -> bool:
@@ -121,3 +141,7 @@ def _are(values: list[Any], kinds: tuple[tuple[type, ...], ...]) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)

@@ -17,8 +17,6 @@ _OPTIONAL = ("sum", "actions", "finished", "normalizer", "generators")
 """Keys whose value may be missing (None) at some times of a run and not at others."""
 _FREE = ("loggers", "moments", "limits")
 """Keys of dictionaries whose keys may differ from those of this run; their owner checks them."""
-_CHANGING = ("train",)
-"""Keys of tables whose columns have another dtype as long as they are empty."""
 
 
 def check_state(stored: Any, ours: State, spec: EnvSpec) -> None:
@@ -96,7 +94,7 @@ def _in_array(stored: Any, ours: Any, where: str) -> Iterator[str]:
         yield f"{where} has {array.ndim} dimensions, not {ours.ndim}"
     if array.dtype.kind == "i" and array.size and array.min() < 0:
         yield f"{where} has a negative number"
-    if array.dtype != ours.dtype and not any(f".{key}." in where for key in _CHANGING):
+    if array.dtype != ours.dtype:
         yield f"{where} is {array.dtype}, not {ours.dtype}"
 
 

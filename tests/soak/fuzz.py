@@ -160,12 +160,18 @@ def one_case(template: Template, folder: Path, rng: random.Random) -> tuple[str,
         wrong += judge_refusal(text)
         return done, wrong, f"refused: {text.strip().splitlines()[-1:]}"
     try:
-        wrong += crash.result_differences(template.whole, run_dir)
+        found = crash.result_differences(template.whole, run_dir)
+        wrong += [line for line in found if not is_reported(line, text)]
         latest = [run / "checkpoints" / LATEST for run in (template.whole, run_dir)]
         wrong += crash.checkpoint_differences(*latest)
     except (OSError, ValueError, UserError) as error:
         wrong.append(f"the result cannot be read: {error}")
     return done, wrong, "exact"
+
+
+def is_reported(difference: str, text: str) -> bool:
+    """Whether the program said that the end of this log file is missing, which nothing can restore."""
+    return f"/{difference.partition(' ')[0]} lacks its last " in text
 
 
 def judge_refusal(text: str) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import re
 import types
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import torch
 
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.build import build_trainer
+from dqn_runner.training.stored_state import check_state
 from dqn_runner.training.trainer import Trainer
 from tests.support.probes import agent_options, compose_run
 
@@ -137,3 +141,44 @@ def test_all_attributes_that_change_during_a_run_are_restored(
     again = fingerprints(resumed)
     missing = {path for path in changed if before.get(path) != again.get(path)}
     assert sorted(path for path in missing if not path.startswith(tuple(DERIVED))) == []
+
+
+def set_value(column: Any, value: Any) -> None:
+    column[0] = value
+
+
+FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "train.step is float32": lambda m: m["train"].update(step=m["train"]["step"].float()),
+    "train has columns of different lengths": lambda m: m["train"].update(
+        loss=torch.zeros(2, dtype=torch.float64)
+    ),
+    "eval has values that do not follow from the returns": lambda m: set_value(
+        m["eval"]["return_min"], -(2**70)
+    ),
+    "eval.returns has a value that is not a number": lambda m: set_value(m["eval"]["returns"], []),
+    "eval.length_mean has a value that is not a length": lambda m: set_value(m["eval"]["length_mean"], 0.5),
+    "eval.step has a value that is not a number from 0": lambda m: set_value(m["eval"]["step"], 10**6),
+    "eval.episode has a value that is not a number from 0": lambda m: set_value(m["eval"]["episode"], 1.0),
+}
+
+
+@pytest.mark.parametrize("problem", FORGED)
+def test_forged_metrics_are_not_the_state_of_a_run(tmp_path: Path, problem: str) -> None:
+    trainer = make("dqn", ["env=cartpole"], tmp_path / "run")
+    advance(trainer, 10)
+    state = copy.deepcopy(stored(trainer.state_dict()))
+    fresh = make("dqn", ["env=cartpole"], tmp_path / "other")
+    spec = trainer.collector.envs.spec
+    check_state(state, fresh.state_dict(), spec)
+    FORGED[problem](state["progress"]["metrics"])
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        check_state(state, fresh.state_dict(), spec)
+
+
+def stored(value: Any) -> Any:
+    """The state as a checkpoint holds it: arrays as tensors."""
+    if isinstance(value, dict):
+        return {key: stored(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [stored(item) for item in value]
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
