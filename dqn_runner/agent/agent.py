@@ -9,7 +9,7 @@ import numpy as np
 
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.exploration import Greedy
-from dqn_runner.agent.learner import HyperParameters, LearnerState, make_update, sync_target
+from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
 from dqn_runner.agent.observation_normalizer import ObservationNormalizer
 from dqn_runner.agent.update_noise import count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
@@ -38,7 +38,9 @@ class DQNAgent:
         self._check_output_shape()
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
-        self._update = make_update(self.network, config.loss, config.optimizer)
+        self._update: Update = make_update(self.network, config.loss, config.optimizer)
+        self._compiled: bool | None = None
+        """Whether the updates of the run are compiled; None until `choose_update` decided it."""
         self._noise_requirements = count_noise(
             self.network, self.learner.target_params, config.loss, _zero_transition(self.spec)
         )
@@ -90,6 +92,22 @@ class DQNAgent:
         noise = draw_noise(self._noise_requirements, self.network.noise_size, len(batch.indices), self._rng)
         return self._update(self.learner, transition, batch.weight, hyper, noise)
 
+    def choose_update(self, obs_dtype: str, updates: int | None) -> None:
+        """Decide whether updates are compiled, as `config.compile` says; a resumed run keeps to its decision.
+
+        `obs_dtype` is that of the observations in replay, `updates` the number of updates of the whole run,
+        None if it is unknown. To be called before the first update of a process.
+        """
+        from dqn_runner.agent.compiled.choice import choose_update
+        from dqn_runner.agent.compiled.program import update_program
+
+        program = update_program(self.config, obs_dtype, self._noise_requirements, torch.get_num_threads())
+        setting, parameters = self.config.compile, self.num_parameters()
+        compiled = choose_update(program, setting, parameters, updates, self._compiled)
+        self._compiled = compiled is not None
+        if compiled is not None:
+            self._update = compiled
+
     def sync_target(self, times: int) -> None:
         """Apply `times` target updates at once, each by the fraction `config.tau`."""
         sync_target(self.learner, 1 - (1 - self.config.tau) ** times)
@@ -117,6 +135,7 @@ class DQNAgent:
             "learner": self.learner.state_dict(),
             "rng": self._rng.bit_generator.state,
             "normalizer": None if self._normalizer is None else self._normalizer.state_dict(),
+            "compiled": self._compiled,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -131,6 +150,9 @@ class DQNAgent:
                 f"the checkpoint is of a run {'without' if normalizer is None else 'with'} normalised "
                 f"observations; set agent.normalize_observations={str(normalizer is not None).lower()}"
             )
+        if state["compiled"] is not None and type(state["compiled"]) is not bool:
+            raise ValueError("state.agent.compiled is not true or false")
+        self._compiled = state["compiled"]
         self.learner.load_state_dict(state["learner"])
         self._rng.bit_generator.state = state["rng"]
         if self._normalizer is not None:

@@ -54,13 +54,22 @@ class DQNConfig:
     """Fraction by which a target update moves the target network: 1 copies the online network."""
     max_grad_norm: float | None = setting(10.0, above=0)
     """Gradients with a larger norm are scaled down to it; null disables clipping."""
+    compile: bool | str = "auto"
+    """Compile the update into a library that all runs with these settings share: `on`, `off`, or `auto`,
+    which does so if the run has at least 200,000 updates of a network with at most 500,000 parameters.
+    Compiled updates differ from others in rounding; a resumed run keeps to what it was begun with."""
     network: Any = slot(Auto)
     loss: Any = slot(QLearning)
     exploration: Any = slot(EpsilonGreedy)
     optimizer: Any = slot(Adam)
     replay: Any = slot(UniformReplay)
 
-    __post_init__ = check_settings
+    def __post_init__(self) -> None:
+        """Validate the settings. YAML and Hydra read `on` and `off` as true and false."""
+        check_settings(self)
+        self.compile = {"on": True, "off": False}.get(str(self.compile), self.compile)
+        if self.compile not in (True, False, "auto"):
+            raise UserError(f"agent.compile must be auto, on or off, got {self.compile!r}")
 
     @property
     def warmup_steps(self) -> int:

@@ -71,6 +71,21 @@ class HyperParameters(NamedTuple):
     """Longer gradients are scaled down to this norm; None disables it."""
 
 
+class Objective(Protocol):
+    """The loss of a batch of one run."""
+
+    def __call__(
+        self,
+        online: Params,
+        target: Params,
+        transition: Transition,
+        weight: torch.Tensor,
+        noise: UpdateNoise | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The weighted loss, the priorities [batch], and the mean value of the actions taken."""
+        ...
+
+
 class Update(Protocol):
     """One gradient step; see `make_update`."""
 
@@ -86,15 +101,8 @@ class Update(Protocol):
         ...
 
 
-def make_update(network: NetworkFunction, loss: Loss, optimizer: Optimizer) -> Update:
-    """Create the function that takes one gradient step.
-
-    Its arguments are the state, which it changes in place, a transition batch, the weight of each sample
-    [*runs, batch], the hyper-parameters, and the random numbers of the update (see `update_noise`; None if
-    it needs none). It returns priorities [*runs, batch] and statistics [*runs, len(UPDATE_METRICS)].
-
-    If all of them have a leading `runs` axis, every run gets the update that it would get alone.
-    """
+def make_objective(network: NetworkFunction, loss: Loss) -> Objective:
+    """Create the function that an update minimises; see `Objective`."""
 
     def objective(
         online: Params,
@@ -105,6 +113,21 @@ def make_update(network: NetworkFunction, loss: Loss, optimizer: Optimizer) -> U
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         result = loss(*bind_networks(network, online, target, noise), transition)
         return torch.dot(weight, result.loss), result.priority, result.q.mean()
+
+    return objective
+
+
+def make_update(network: NetworkFunction, loss: Loss, optimizer: Optimizer) -> Update:
+    """Create the function that takes one gradient step.
+
+    Its arguments are the state, which it changes in place, a transition batch, the weight of each sample
+    [*runs, batch], the hyper-parameters, and the random numbers of the update (see `update_noise`; None if
+    it needs none). It returns priorities [*runs, batch] and statistics [*runs, len(UPDATE_METRICS)].
+
+    If all of them have a leading `runs` axis, every run gets the update that it would get alone.
+    """
+
+    objective = make_objective(network, loss)
 
     def update(
         state: LearnerState,

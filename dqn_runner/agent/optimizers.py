@@ -34,6 +34,20 @@ class Optimizer(Protocol):
         """Take step number `count` (from 1): change `params` and `moments` in place, but not `grad`."""
         ...
 
+    def functional_step(
+        self,
+        params: torch.Tensor,
+        grad: torch.Tensor,
+        moments: Moments,
+        count: torch.Tensor,
+        learning_rate: torch.Tensor,
+    ) -> tuple[torch.Tensor, Moments]:
+        """The same step as a function, for a compiler: returns the new parameters and moments.
+
+        `count` and `learning_rate` are float64 scalars.
+        """
+        ...
+
 
 @option("agent/optimizer", "adam")
 @dataclass(kw_only=True)
@@ -70,6 +84,22 @@ class Adam:
         for run, rate in enumerate(learning_rate.flatten()):
             row, row_grad, first, second = (tensor[run] for tensor in tensors)
             self._fused(row, row_grad, first, second, step, rate.item())
+
+    def functional_step(
+        self,
+        params: torch.Tensor,
+        grad: torch.Tensor,
+        moments: Moments,
+        count: torch.Tensor,
+        learning_rate: torch.Tensor,
+    ) -> tuple[torch.Tensor, Moments]:
+        """The operations of torch's fused kernel, which a compiler cannot read, in its order."""
+        first = torch.lerp(moments["first"], grad, 1 - self.beta1)
+        second = moments["second"] * self.beta2 + (1 - self.beta2) * grad * grad
+        size = (learning_rate / (1 - self.beta1**count)).to(params.dtype)
+        correction = (1 - self.beta2**count).sqrt().to(params.dtype)
+        params = params - size * first / (second.sqrt() / correction + self.eps)
+        return params, {"first": first, "second": second}
 
     def _fused(
         self,
@@ -131,3 +161,20 @@ class RMSprop:
             mean.lerp_(grad, 1 - self.decay)
             scale = square.addcmul(mean, mean, value=-1).clamp_(min=0.0)
         params.addcdiv_(grad, scale.sqrt().add_(self.eps).div_(learning_rate), value=-1)
+
+    def functional_step(
+        self,
+        params: torch.Tensor,
+        grad: torch.Tensor,
+        moments: Moments,
+        count: torch.Tensor,
+        learning_rate: torch.Tensor,
+    ) -> tuple[torch.Tensor, Moments]:
+        """The operations of `step`."""
+        square = moments["square"] * self.decay + (1 - self.decay) * grad * grad
+        mean, scale = moments["mean"], square
+        if self.centered:
+            mean = torch.lerp(mean, grad, 1 - self.decay)
+            scale = (square - mean * mean).clamp(min=0.0)
+        size = learning_rate.to(params.dtype)
+        return params - grad / ((scale.sqrt() + self.eps) / size), {"mean": mean, "square": square}

@@ -109,7 +109,7 @@ def _wrong_value(error: OmegaConfBaseException) -> str:
     whole = re.match(r"Value '(\d[\d.e+]*)' of type 'float' could not be converted to Integer", reason)
     if whole and float(whole[1]).is_integer():
         return f"{key} must be an integer; write {key}={int(float(whole[1]))}"
-    if "is not a ListConfig, list or tuple" in reason:
+    if "is not a ListConfig, list or tuple" in reason or reason == "Cannot merge DictConfig with ListConfig":
         return f"{key} must be a list in brackets, as in {key}=[...]"
     if re.search(r"Value '(none|None|nan|NaN)' of type", reason):
         reason += "; write null for none"
@@ -127,7 +127,7 @@ def _hint(key: str, root: Any) -> str:
         return f"; search spaces are in hydra.sweeper.params: hydra.sweeper.params.{parameter}=..."
     if key.startswith("hydra.sweeper.") and "n_trials" not in _sweeper_keys(root):
         return "; the settings of the Optuna sweeper need hydra/sweeper=optuna, or a file as in search=dqn"
-    if known := what_to_write(key.rpartition(".")[2]):
+    if known := what_to_write(key.rpartition(".")[2]) or what_to_write(key.replace(".", "_")):
         return f"; {known}"
     if added := re.fullmatch(r"hydra\.job\.env_set\.(\w+)", key):
         return f"; a new entry needs a plus sign: +hydra.job.env_set.{added[1]}=..."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
@@ -82,7 +83,23 @@ def compose_command(arguments: Namespace, conf: Path, default_name: str) -> Dict
 
 
 @contextmanager
-def composing_once(argv: Sequence[str]) -> Iterator[None]:
+def checking_files(check: Callable[[str], None]) -> Generator[None]:
+    """Call `check` with the name of each file before Hydra loads it, such as `experiment/my_run`."""
+    load = ConfigRepository.load_config
+
+    def load_config(self: ConfigRepository, config_path: str) -> Any:
+        check(config_path)
+        return load(self, config_path)
+
+    ConfigRepository.load_config = load_config
+    try:
+        yield
+    finally:
+        ConfigRepository.load_config = load
+
+
+@contextmanager
+def composing_once(argv: Sequence[str]) -> Generator[None]:
     """Let Hydra use the configuration that it composes to find out its mode, for the run or sweep of `argv`.
 
     It would compose the same one again, which takes a tenth of the time in which a run starts.

@@ -80,7 +80,9 @@ _MEANINGS: dict[str, tuple[str, ...]] = {
     ),
     "trainer.eval_frequency=N": ("eval_freq", "eval_interval", "eval_every", "evaluate_every"),
     "trainer.eval_episodes=N": ("n_eval_episodes", "num_eval_episodes"),
-    "trainer.checkpoint_frequency=N": ("save_freq", "save_interval", "save_every", "checkpoint_freq"),
+    "trainer.checkpoint_frequency=N": (
+        *("save_freq", "save_interval", "save_every", "checkpoint_freq", "checkpoint_interval"),
+    ),
     "trainer.log_frequency=N": ("log_interval", "log_freq", "log_every"),
     "trainer.target_return=R": ("target_reward", "stop_reward", "reward_goal", "solved_at"),
     "env.reward_clip=R": ("clip_reward", "clip_rewards", "reward_clipping"),

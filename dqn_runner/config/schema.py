@@ -80,6 +80,8 @@ class RunConfig:
     """Source of all random numbers; `agent.seed` follows it."""
     threads: int = setting(1, at_least=1, largest=1024)
     """Torch threads; small networks are fastest with one."""
+    compile: bool | str = "auto"
+    """Whether updates are compiled: `auto`, `on` or `off`; `agent.compile` follows it."""
     resume: str = "auto"
     """`auto` resumes if the run directory already holds this run; `never` starts over in a fresh directory;
     the path of a checkpoint or a run directory resumes that run with its configuration."""

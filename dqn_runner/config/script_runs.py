@@ -20,6 +20,8 @@ def to_command(source: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(source.get("agent"), Mapping) or not isinstance(source.get("trainer"), Mapping):
         raise UserError("it does not name the settings that it was made with")
     config = {key: value for key, value in source.items() if value is not None}
+    if "seed" not in config["agent"]:
+        raise UserError("it does not name the seed of its agent")
     config["seed"] = config["agent"]["seed"]
     overrides = list(_overrides(leaves(config)))
     return {"config": config, "overrides": overrides, "config_name": "config", "config_dir": None}

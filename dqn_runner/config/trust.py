@@ -33,9 +33,6 @@ KWARGS = ("env", "kwargs")
 NOT_STORED = ("hydra", "search", *SESSION_KEYS)
 """First parts of the keys that no checkpoint stores."""
 
-BEST_CONFIG = "best_config"
-"""The name of the experiment that a sweep writes."""
-
 _PLAIN_NAME = re.compile(r"[\w-]+(/[\w-]+)*", re.ASCII)
 _WORD = re.compile(r"[\w -]*", re.ASCII)
 _LONGEST = 100
@@ -135,7 +132,7 @@ class Command:
 
     def requests(self) -> set[Request]:
         """Its own requests."""
-        return in_overrides(self._overrides) | in_config(_without_hydra(self.config))
+        return in_overrides(self._overrides) | in_config(without_hydra(self.config))
 
     @cached_property
     def config(self) -> DictConfig:
@@ -158,56 +155,9 @@ def _is_of_command(override: Override) -> bool:
     return override.key_or_group.partition(".")[0] in NOT_STORED
 
 
-def _without_hydra(cfg: DictConfig) -> DictConfig:
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """A composed configuration without its section of Hydra."""
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-
-
-def check_best_config(argv: Sequence[str]) -> None:
-    """Check a configuration that a sweep wrote, if the command chooses it, before Hydra runs with it.
-
-    It is compared with what the same command composes without it. Raises UserError for settings that no sweep
-    writes, of Hydra or of a session, and for requests that are not granted.
-    """
-    arguments = parse_arguments(argv)
-    overrides = parse_overrides(arguments.overrides)
-    chosen = [
-        o.input_line or ""
-        for o in overrides
-        if o.key_or_group == "experiment" and BEST_CONFIG in str(o.value())
-    ]
-    command = Command([token for token in argv if token not in chosen])
-    if not chosen or command.is_trusting:
-        return
-    whole = compose_command(arguments, CONF, DEFAULT_CONFIG)
-    apply_env_target(whole, command.keys)
-    written, own = _sections(whole), _sections(command.config)
-    if changed := [key for key in written if written[key] != own.get(key)]:
-        raise UserError(
-            f"{chosen[0]} is not as a sweep wrote it, do not use it: it sets {', '.join(changed)}"
-        )
-    requests = in_tree(OmegaConf.to_container(_without_hydra(whole), enum_to_str=True))
-    grant(chosen[0], requests, command.requests)
-
-
-def asks_for_trust(argv: Sequence[str]) -> bool:
-    """Whether a command that chooses a configuration of a sweep needs `trust=true`."""
-    try:
-        check_best_config(argv)
-    except UserError:
-        return True
-    return False
-
-
-def _sections(cfg: DictConfig) -> dict[str, Any]:
-    """The settings of Hydra and of a session, by which nothing that is stored decides."""
-    tree: Any = OmegaConf.to_container(cfg, enum_to_str=True)
-    hydra: dict[str, Any] = tree["hydra"]
-    chosen = {k: v for k, v in hydra["runtime"]["choices"].items() if str(k).startswith("hydra/")}
-    of_command = ("overrides", "runtime", "job")
-    job = {k: v for k, v in hydra["job"].items() if k != "override_dirname"}
-    found = {f"hydra.{key}": value for key, value in hydra.items() if key not in of_command}
-    session: dict[str, Any] = {key: tree[key] for key in SESSION_KEYS if key in tree}
-    return {**found, "hydra.job": job, "hydra.runtime.choices": chosen, **session}
 
 
 def grant(source: str, requests: set[Request], own: Callable[[], set[Request]]) -> None:

@@ -14,6 +14,13 @@ def import_object(path: str, setting: str) -> Any:
     Raises UserError, naming `setting` as the source of the path, if it cannot be imported.
     """
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    if not module:
+        raise UserError(f"{setting}={path} is not an import path, such as my_pkg.my_module.{path}")
+    if module.startswith(".") or "/" in module or module.endswith(".py"):
+        dotted = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise UserError(
+            f"{setting}={path} is not an import path; write {dotted}:{name}, from the working directory"
+        )
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -120,11 +120,13 @@ def to_public_names(tree: Any) -> Any:
     return _map_targets(tree, lambda target: _PUBLIC_NAMES.get(target, target))
 
 
-def to_import_path(target: str) -> str:
+def to_import_path(target: Any) -> str:
     """Return the import path of a `_target_` in a stored configuration.
 
-    Raises UserError if it is a public name that is not registered.
+    Raises UserError if it is not a text, or a public name that is not registered.
     """
+    if not isinstance(target, str):
+        raise UserError(f"the stored configuration uses {target!r:.50} as a part, which is not a name")
     if target in _CLASSES:
         return import_path(_CLASSES[target])
     if "=" in target:

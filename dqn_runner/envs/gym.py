@@ -52,8 +52,16 @@ class GymEnv(EnvConfig):
         Raises UserError if it cannot be imported, is not registered or does not accept `kwargs`.
         """
         kwargs = {**self.kwargs, "render_mode": "rgb_array"} if render else self.kwargs
+        factory = self._factory()
+        if not callable(factory):
+            kind = type(factory).__name__
+            raise UserError(f"env.id={self.id} is a {kind}; it must be a class or function that makes an env")
         try:
-            env = self._factory()(**kwargs)
+            env = factory(**kwargs)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"env.id={self.id} needs the module {error.name!r}, which is not installed; pip install it"
+            ) from error
         except TypeError as error:
             if "argument" not in str(error):
                 raise

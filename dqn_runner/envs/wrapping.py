@@ -25,6 +25,8 @@ def check_wrappers(entries: Sequence[Any]) -> None:
     """Raise UserError unless each entry is an import path, or a mapping with one as `_target_`."""
     for entry in entries:
         path = cast("Any", entry).get(TARGET) if isinstance(entry, Mapping) else entry
+        if isinstance(path, str) and path.isidentifier() and hasattr(gymnasium.wrappers, path):
+            raise UserError(f"env.wrappers takes import paths; write gymnasium.wrappers.{path}")
         if not isinstance(path, str) or not path.replace(":", ".").strip("."):
             raise UserError(
                 f"env.wrappers takes import paths, or mappings with {TARGET} and arguments, such as "

@@ -93,6 +93,10 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def is_received(self) -> bool:
+        """Whether a signal was received that has not taken effect."""
+        return self.received is not None
+
     def pass_on(self) -> None:
         """Call the previous handler of the received signal, which usually ends the process.
 

@@ -76,6 +76,7 @@ class NStepAccumulator:
             "gamma": self.gamma,
             "n_step": self.n_step,
             "windows": [[list(step) for step in window] for window in self._windows],
+            "lengths": [len(window) for window in self._windows],
         }
 
     def load_state_dict(self, state: State) -> None:

@@ -14,6 +14,9 @@ from dqn_runner.sweep.optuna_parts import is_pruner
 EVALUATED = ("return", "final_return", "mean_return")
 """The objectives that come from the evaluations of a run, which pruners compare."""
 
+_MOST_SECONDS = 1e7
+"""The longest time to wait for a job; systems cannot wait for any number of seconds."""
+
 
 @dataclass(kw_only=True)
 class SweepConfig:
@@ -72,9 +75,10 @@ class SweepConfig:
         for name in ("validate", "max_restarts"):
             if getattr(self, name) < 0:
                 raise UserError(f"hydra.sweeper.{name} must not be negative, got {getattr(self, name)}")
-        if self.job_timeout is not None and not self.job_timeout > 0:
+        if self.job_timeout is not None and not 0 < self.job_timeout <= _MOST_SECONDS:
             raise UserError(
-                f"hydra.sweeper.job_timeout must be a positive number of seconds, got {self.job_timeout}"
+                "hydra.sweeper.job_timeout must be a positive number of seconds, at most "
+                f"{_MOST_SECONDS:g}, got {self.job_timeout}"
             )
         if self.max_failure_rate is not None and not 0 <= self.max_failure_rate <= 1:
             raise UserError(

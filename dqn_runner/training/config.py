@@ -17,6 +17,10 @@ class FrequencyUnit(Enum):
     steps = "steps"
 
 
+MOST_SECONDS = 1e7
+"""The longest time to wait for an environment; systems cannot wait for any number of seconds."""
+
+
 @option("trainer", "default")
 @dataclass(kw_only=True)
 class TrainingConfig:
@@ -48,7 +52,7 @@ class TrainingConfig:
     """Smallest improvement of the mean return that resets `patience`; with 0, any improvement does."""
     retry_env: bool = True
     """Create an environment that raises again, once, and recover its episode from its seed and actions."""
-    env_timeout: float | None = setting(None, above=0)
+    env_timeout: float | None = setting(None, above=0, at_most=MOST_SECONDS)
     """Seconds that a step or reset of an environment may take; null for no limit. With
     `env.vectorization=async` its process is killed, and the environment recovered as by `retry_env`;
     otherwise the run ends, and the same command resumes it from its last checkpoint."""

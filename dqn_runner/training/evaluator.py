@@ -36,6 +36,10 @@ Policy = Callable[[Array], IntArray]
 OnFrame = Callable[[Env], None]
 
 
+class EvaluationStopped(Exception):  # noqa: N818, it is not an error
+    """An evaluation was told to stop; it has no result, and can be repeated."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Returns and lengths of the episodes of one evaluation."""
@@ -82,16 +86,27 @@ class Evaluator:
         self._limit = max_episode_steps or 2**63
         self._dtype = self._checked.spec.obs_dtype
 
-    def run(self, policy: Policy, episodes: int, on_frame: OnFrame | None = None) -> Evaluation:
-        """Run `episodes` episodes; `on_frame` is called with the environment after each reset and step."""
-        played = [self._play(policy, self._seed_of(index), on_frame) for index in range(episodes)]
+    def run(
+        self,
+        policy: Policy,
+        episodes: int,
+        on_frame: OnFrame | None = None,
+        stops: Callable[[], bool] = lambda: False,
+    ) -> Evaluation:
+        """Run `episodes` episodes; `on_frame` is called with the environment after each reset and step.
+
+        Raises EvaluationStopped after a step if `stops()` is true.
+        """
+        played = [self._play(policy, self._seed_of(index), on_frame, stops) for index in range(episodes)]
         return Evaluation([total for total, _ in played], [length for _, length in played])
 
     def close(self) -> None:
         """Close the environment."""
         self._checked.close()
 
-    def _play(self, policy: Policy, seed: int, on_frame: OnFrame | None) -> tuple[float, int]:
+    def _play(
+        self, policy: Policy, seed: int, on_frame: OnFrame | None, stops: Callable[[], bool]
+    ) -> tuple[float, int]:
         """Return and length of an episode, which is a function of its seed and does not disturb training."""
         env = self._checked
         total, length, done = 0.0, 0, False
@@ -107,4 +122,6 @@ class Evaluator:
                 done = terminated or truncated
                 if on_frame:
                     on_frame(self.env)
+                if stops():
+                    raise EvaluationStopped
         return total, length

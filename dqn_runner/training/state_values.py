@@ -13,7 +13,7 @@ from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.generators import NAMES
 from dqn_runner.training.evaluator import Evaluation
-from dqn_runner.training.metrics import EVAL_KEYS
+from dqn_runner.training.metrics import EVAL_KEYS, RECENT
 
 
 def inconsistencies(stored: State, ours: State, spec: EnvSpec) -> Iterator[str]:
@@ -69,6 +69,8 @@ def _in_replay(stored: State, num_actions: int) -> Iterator[str]:
     rows = stored["rows"].stop - stored["rows"].start
     if rows > stored["capacity"]:
         yield f"state.replay holds {rows} rows, more than its capacity"
+    if stored["n_step"]["lengths"] != [len(window) for window in stored["n_step"]["windows"]]:
+        yield "state.replay.n_step.windows have other lengths than stored"
     for window in stored["n_step"]["windows"]:
         for step in window:
             if not (_is_list(step, 3) and _is_number(step[2]) and type(step[1]) is int):
@@ -93,6 +95,9 @@ def _in_metrics(stored: State, episode: int) -> Iterator[str]:
     kinds = ((int,), (int, float), (int,))
     if not all(_is_list(item, 3) and _are(item, kinds) for item in stored["recent"]):
         yield f"{where}.recent has an episode that is not one"
+    columns = [np.asarray(column)[-RECENT:].tolist() for column in stored["episodes"].values()]
+    if stored["recent"] != [list(episode) for episode in zip(*columns, strict=False)]:
+        yield f"{where}.recent are not the last of the episodes"
     total = stored["sum"]
     if (total is None) != (stored["updates"] == 0) or (
         total is not None and np.shape(total) != (len(UPDATE_METRICS),)

@@ -24,6 +24,7 @@ from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training import assembly
 from dqn_runner.training.checks import check
 from dqn_runner.training.config import FrequencyUnit, TrainingConfig
+from dqn_runner.training.evaluator import Evaluation, EvaluationStopped
 from dqn_runner.training.events import Event, EventSchedule
 from dqn_runner.training.experience_loop import ExperienceLoop
 from dqn_runner.training.recorder import Recorder
@@ -123,6 +124,7 @@ class Trainer:
                     self.step, self.episode, assembly.run_info(self.directory, self.config, self._group)
                 )
                 spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
+                self.agent.choose_update(spec.obs_dtype, self._updates())
                 log.info("%s", estimate_resources(self.agent.config, self.config, spec, state_bytes))
                 reason = self._run()
             except Exception:
@@ -233,14 +235,20 @@ class Trainer:
             whole, position = self.loop.at_iteration_end, self._position()
             due = self._schedule.due(position) if whole else Event.NONE
             stop = self.stopping.check_budget(self.step, self.episode)
-            if Event.EVALUATE in due:
-                mean = self._evaluate()
-                stop = stop or self.stopping.check_evaluation(mean, position)
+            try:
+                evaluation = self._evaluate() if Event.EVALUATE in due or stop else None
+            except EvaluationStopped:  # by a signal, before anything was recorded: to be repeated
+                self._saver.save(self.step, False, True, None)
+                self._stop_for(self._signals.received)
+                continue
+            if Event.EVALUATE in due and evaluation is not None:
+                self._record(evaluation)
+                stop = stop or self.stopping.check_evaluation(evaluation.mean, position)
             if Event.LOG in due:
                 self._log()
             if whole:
                 self._schedule.last_position = position
-            previous_best = self._finish(stop, due) if stop else None
+            previous_best = self._finish(stop, due, evaluation) if stop else None
             received = self._signals.received
             self._saver.save(self.step, Event.SAVE in due, bool(stop or received), previous_best)
             if stop:
@@ -251,34 +259,37 @@ class Trainer:
                 self._stop_for(received)
             self.loop.advance(self.config.max_steps, self.config.max_episodes)
 
-    def _finish(self, reason: StopReason, due: Event) -> str | None:
-        """Evaluate and log where that was not due; return a name for the best.pt that this replaces.
+    def _finish(self, reason: StopReason, due: Event, evaluation: Evaluation | None) -> str | None:
+        """Record and log what was not due; return a name for the best.pt that this replaces.
 
         The state from before is stored with the finished run.
         """
         before, best = self._progress(), self.stopping.early_stopping
         previous_mean, previous_step = best.best_mean, best.best_step
-        if Event.EVALUATE not in due:
-            self._evaluate()
+        if Event.EVALUATE not in due and evaluation is not None:
+            self._record(evaluation)
         if Event.LOG not in due:
             self._log()
         self._finished = self.stopping.finish(reason, before)
         replaced = self._saver.improved and Event.EVALUATE not in due and math.isfinite(previous_mean)
         return best_name(previous_step) if replaced else None
 
-    def _evaluate(self) -> float:
-        """Evaluate the greedy policy and return its mean return."""
-        evaluation = self.evaluator.run(self.agent.greedy, self.config.eval_episodes)
+    def _evaluate(self) -> Evaluation:
+        """Evaluate the greedy policy, which changes no state; raises EvaluationStopped after a signal."""
+        stops = self._signals.is_received
+        return self.evaluator.run(self.agent.greedy, self.config.eval_episodes, stops=stops)
+
+    def _record(self, evaluation: Evaluation) -> None:
         self.recorder.add_evaluation(self.step, evaluation)
         if self.stopping.early_stopping.update(evaluation.mean, self.step, self.config.min_delta):
             self._saver.improved = True
-        return evaluation.mean
 
     def _log(self) -> None:
         self.recorder.log(self.step, self.agent.epsilon(self.step), self._fraction_done())
 
-    def _stop_for(self, number: signal.Signals) -> None:
+    def _stop_for(self, number: signal.Signals | None) -> None:
         """Write what a run leaves, and let the signal take effect, which usually ends the process."""
+        assert number is not None
         self.directory.wait_for_checkpoint()
         self._write_report()
         where = (self.step, self.episode, number.name, self.output_dir)
@@ -290,6 +301,13 @@ class Trainer:
         best = self.stopping.early_stopping
         done = self._fraction_done()
         self.directory.write_report(self.recorder.report(self.step, best, self.finished_reason, done))
+
+    def _updates(self) -> int | None:
+        """The updates of the whole run, if its budget of steps is used up; None without such a budget."""
+        config, steps = self.agent.config, self.config.max_steps
+        if steps is None:
+            return None
+        return max(0, steps - config.warmup_steps) // config.train_every * config.gradient_steps
 
     def _position(self) -> int:
         """The count of the frequency unit: training episodes or env steps."""

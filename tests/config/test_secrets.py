@@ -208,3 +208,34 @@ def test_a_typed_password_of_a_database_reaches_the_jobs_and_no_file(
     assert "1 complete" in done.out
     assert not files_with(tmp_path, ENCODED, DATABASE_PASSWORD)
     assert ENCODED not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///x.db?password=s3cretPW", "sqlite:///x.db?password=***"),
+        ("postgresql://h/db?user=me&password=s3cretPW&x=1", "postgresql://h/db?user=me&password=***&x=1"),
+        ("https://h/x?API_KEY=s3cretPW", "https://h/x?API_KEY=***"),
+        ("postgresql://me:s3cretPW@h/db", "postgresql://me:***@h/db"),
+        ("postgresql://me:s3/cretPW@h/db", None),
+        ("postgresql://me:s3 cretPW@h/db", None),
+    ],
+)
+def test_a_password_anywhere_in_a_url_is_found(
+    monkeypatch: pytest.MonkeyPatch, url: str, shown: str | None
+) -> None:
+    """With a character that ends a URL in a sentence, it is hidden once it has been seen as a setting."""
+    monkeypatch.setattr(secrets, "_hidden", {})
+    monkeypatch.setenv("DQN_RUNNER_ENV_KWARGS_URL", "")
+    assert secrets.has_password(url)
+    if shown is not None:
+        assert secrets.redact(f"lost {url} again") == f"lost {shown} again"
+    (moved,) = move_secrets([f"env.kwargs.url='{url}'"])
+    assert moved == "env.kwargs.url=${oc.env:DQN_RUNNER_ENV_KWARGS_URL}"
+    assert "cretPW" not in secrets.redact(f"lost {url} again")
+
+
+@pytest.mark.parametrize("text", ["http://h:8080/a?b=c", "me@h", "env:MyEnv-v0", "a=b?c=d", "sqlite:///x.db"])
+def test_other_texts_have_no_password(text: str) -> None:
+    assert not secrets.has_password(text)
+    assert secrets.redact(text) == text

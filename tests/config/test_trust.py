@@ -398,6 +398,28 @@ def test_a_best_config_cannot_import_read_or_set_what_the_command_does_not_name(
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize(
+    "ways",
+    [
+        ["-m", "experiment=best_config,cartpole_cleanrl"],
+        ["-m", "experiment=choice(cartpole_cleanrl,best_config)"],
+        ["-m", "experiment=glob(*)"],
+        ["experiment=[best_config]"],
+        ["--config-name=experiment/best_config"],
+        ["--config-name=mine"],
+    ],
+)
+def test_a_best_config_is_checked_however_it_is_chosen(
+    best_config: Callable[[str], None], program: Program, jobs: list[Job], tmp_path: Path, ways: list[str]
+) -> None:
+    best_config(HEAD + "env: {id: 'evil:Evil'}")
+    (tmp_path / "sweep" / "mine.yaml").write_text("defaults: [config, experiment/best_config, _self_]\n")
+    done = program("--config-dir=sweep", *ways, "hydra.run.dir=run", "hydra.sweep.dir=runs")
+    assert "evil:Evil" in done.error or "was written by a sweep" in done.error
+    assert not jobs
+    assert not (tmp_path / "owned").exists()
+
+
 @pytest.mark.parametrize("grant", ["env.id=evil:Evil", "trust=true"])
 def test_a_best_config_is_granted_what_the_command_names(
     best_config: Callable[[str], None], program: Program, jobs: list[Job], grant: str

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import signal
 import subprocess
 import time
@@ -20,7 +22,9 @@ from dqn_runner.agent.schedules import Constant
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.run import plots
 from dqn_runner.training.config import FrequencyUnit
+from dqn_runner.training.evaluator import Evaluator
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli, write_my_env
+from tests.support import crash
 from tests.support.fork_server import CURVES, forked_python
 
 ENDLESS = (*BUDGET, "trainer.max_steps=1000000", "env.id=my_pkg.envs.MyEnv", "env.kwargs.at=650")
@@ -94,6 +98,33 @@ class TestSignals:
         assert done.status == 0, done.err
         assert "nothing changed" in done.out
         assert step_of(tmp_path / "run") == 1200
+
+    @pytest.mark.parametrize(("every", "number", "at"), [(400, 1, 400), (1000, 3, 1200)])
+    def test_a_signal_stops_an_evaluation_which_the_resumed_run_repeats(
+        self,
+        program: Callable[..., Outcome],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        every: int,
+        number: int,
+        at: int,
+    ):
+        """In an evaluation that is due, and in that at the end; in its second episode."""
+        play, episodes = Evaluator._play, itertools.count()  # pyright: ignore[reportPrivateUsage]
+        run = (*BUDGET, "logging=[jsonl]", f"trainer.eval_frequency={every}")
+        assert program(*run, "hydra.run.dir=whole").status == 0
+
+        def interrupted(self: Evaluator, *arguments: Any) -> Any:
+            if next(episodes) == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return play(self, *arguments)
+
+        monkeypatch.setattr(Evaluator, "_play", interrupted)
+        assert program(*run, "hydra.run.dir=run").status == 143
+        assert step_of(tmp_path / "run") == at
+        monkeypatch.setattr(Evaluator, "_play", play)
+        assert program(*run, "hydra.run.dir=run").status == 0
+        assert crash.result_differences(tmp_path / "whole", tmp_path / "run") == []
 
     def test_ctrl_c_stops_all_jobs_of_a_multirun(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path

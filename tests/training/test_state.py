@@ -107,7 +107,7 @@ def make(option: str, env: list[str], run_dir: Path) -> Trainer:
 def advance(trainer: Trainer, iterations: int) -> None:
     for _ in range(iterations):
         trainer.loop.advance(None, None)
-    trainer._evaluate()  # pyright: ignore[reportPrivateUsage]
+    trainer._record(trainer._evaluate())  # pyright: ignore[reportPrivateUsage]
     trainer._log()  # pyright: ignore[reportPrivateUsage]
     for _ in range(3):
         trainer.loop.advance(None, None)

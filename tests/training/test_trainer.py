@@ -201,9 +201,9 @@ def test_min_delta_is_measured_from_the_last_improvement_that_counted(tmp_path: 
     best = trainer.stopping.early_stopping
     returns = iter([0.0, 1.0, 1.5, 2.0, 3.0, 1.0])
     bad_evals: list[int] = []
-    trainer.evaluator.run = lambda *_: Evaluation([next(returns)], [1])  # type: ignore[method-assign]
+    trainer.evaluator.run = lambda *_, **__: Evaluation([next(returns)], [1])  # type: ignore[method-assign]
     for _ in range(6):
-        trainer._evaluate()  # pyright: ignore[reportPrivateUsage]
+        trainer._record(trainer._evaluate())  # pyright: ignore[reportPrivateUsage]
         bad_evals.append(best.bad_evals)
     assert bad_evals == [0, 1, 2, 0, 1, 2]
     assert best.best_mean == 3.0

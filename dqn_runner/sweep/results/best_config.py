@@ -12,11 +12,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dqn_runner.config.chosen_files import BEST_CONFIG
 from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.hydra_internals import make_config_loader, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, quote
 from dqn_runner.config.schema import DEFAULT_CONFIG, apply_env_target
-from dqn_runner.config.trust import BEST_CONFIG
 from dqn_runner.io.files import make_directory, write_atomically
 from dqn_runner.run.compatibility import SESSION_KEYS, changes, leaves
 from dqn_runner.sweep.jobs import Command

@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from dqn_runner.config.chosen_files import BEST_CONFIG, asks_for_trust
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.config.schema import DEFAULT_CONFIG
-from dqn_runner.config.trust import BEST_CONFIG, asks_for_trust
 from dqn_runner.core.exceptions import NoRoomError
 from dqn_runner.core.log import log
 from dqn_runner.io.files import make_directory, no_room_error, write_atomically

@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from dqn_runner.core.exceptions import DamagedError, UserError
+from dqn_runner.core.secrets import redact
 from dqn_runner.sweep.storages.journal import Journal
 from dqn_runner.sweep.storages.rdb import CREATING_TABLES, RetryingStorage, retry
 
@@ -88,6 +89,11 @@ def _open_database(url: URL, retry_seconds: float) -> BaseStorage:
     server = url.get_backend_name()
     if server not in CONNECT_ARGS:
         raise UserError(f"hydra.sweeper.storage: unknown storage {url.drivername}://; {FORMS}")
+    if server == "sqlite" and url.database and not Path(url.database).absolute().parent.is_dir():
+        raise UserError(
+            f"hydra.sweeper.storage: there is no directory {Path(url.database).parent} for the file of the "
+            "study; create it"
+        )
     if server == "sqlite" and url.database in (None, "", ":memory:"):
         raise UserError("hydra.sweeper.storage: jobs cannot share a database in memory; give sqlite:///FILE")
     full = url.set(drivername=DRIVERS.get(url.drivername, url.drivername)).render_as_string(False)
@@ -107,6 +113,9 @@ def _open_database(url: URL, retry_seconds: float) -> BaseStorage:
         raise UserError(f"the driver of {url.drivername}:// is not installed{hint}") from error
     except NoSuchModuleError as error:
         raise UserError(f"hydra.sweeper.storage: unknown driver {url.drivername}") from error
+    except ArgumentError as error:  # such as a user in the URL of a file
+        text = " ".join(redact(str(error)).split())
+        raise UserError(f"hydra.sweeper.storage: {text}; {FORMS}") from None
     except RuntimeError as error:  # the tables were created by another version of Optuna
         raise UserError(f"{url.render_as_string()}: {str(error).strip()}") from error
     return RetryingStorage(get_storage(database))  # pyright: ignore[reportAbstractUsage], generated methods

@@ -1,0 +1,1 @@
+"""The update, compiled ahead of time into a library that is kept on disk."""
