@@ -71,14 +71,14 @@ def damage_bytes(run_dir: Path, rng: random.Random) -> str:
     return f"{kind} {path.name} at {at}"
 
 
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key or index) in a document."""
-    if isinstance(value, dict | list):
+def places(value: Any, depth: int = 30) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key or index) in a document, which an earlier mutation may have made endless."""
+    if isinstance(value, dict | list) and depth:
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             if isinstance(value, dict) and (key in FREE or "inc" in value):
                 continue  # names of columns, and numbers of generators, of which any may be right
             yield value, key
-            yield from places(value[key])
+            yield from places(value[key], depth - 1)
 
 
 def forge_document(run_dir: Path, rng: random.Random) -> str:
@@ -172,6 +172,8 @@ def forge_segment(run_dir: Path, rng: random.Random) -> str:
         return "nothing to forge"
     name = rng.choice(sorted(columns))
     column = columns[name]
+    if not isinstance(column, np.ndarray):  # an earlier mutation damaged the file
+        return "nothing to forge"
     kind = rng.randrange(6)
     kind = 0 if kind == 3 and name not in ("action", "discount") else kind  # 99 may be a right reward
     wrong = [column[:-1], column.astype("f2"), column[None], np.full_like(column, 99), column.astype(object)]
