@@ -26,6 +26,8 @@ IMMUTABLE: tuple[tuple[Leaf, str], ...] = (
 )
 """Settings that cannot change when a run resumes, and why."""
 
+COMPILE = "agent.compile: "
+"""The only setting of an agent that a script may change: a run keeps to what it was begun with."""
 THRESHOLD = ("env", "reward_threshold")
 """The only setting below `env` that may change: it does not affect the behaviour of the environment."""
 
@@ -69,7 +71,7 @@ def mismatch(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
         change = next(incompatible_changes(theirs["config"], ours["config"]), None)
         return f"resuming from it would change {change[0]}" if change else None
     before, after = (leaves({"agent": with_defaults(_agent(source))}) for source in (theirs, ours))
-    found = changes(before, after)
+    found = [line for line in changes(before, after) if not line.startswith(COMPILE)]
     return f"its agent differs: {'; '.join(found)}" if found else None
 
 

@@ -226,7 +226,7 @@ def test_a_compiled_run_is_repeatable_resumes_exactly_and_agrees_with_one_that_i
         next(r for r in records(tmp_path / name) if "train/loss" in r) for name in ("whole", "plain")
     )
     assert first["train/loss"] == pytest.approx(plain["train/loss"], rel=1e-4)
-    assert read_json(tmp_path / "whole" / "run.json")["config"]["compile"] is True
+    assert read_json(tmp_path / "whole" / "run.json")["config"]["compile"] == "on"
     os.environ["PATH"], path = "", os.environ["PATH"]
     try:
         refused = program("resume=whole", "trainer.max_steps=500")

@@ -1,8 +1,9 @@
 """Kills the program at random moments, and counts the runs that resume exactly.
 
     python -m tests.soak.runs --kills 200 --seed 0
+    python -m tests.soak.runs --kills 20 compile=on
 
-Each run is killed once by SIGKILL at a random moment (of wall-clock time, between disk operations, in the
+Further arguments are settings of every run. Each run is killed once by SIGKILL at a random moment (of wall-clock time, between disk operations, in the
 middle of a write, or between env steps). The same command then resumes it, and its directory is compared
 with that of an uninterrupted run. Exit code 1 if any run differs.
 """
@@ -67,6 +68,7 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     exact = 0
@@ -76,6 +78,7 @@ def main() -> int:
             option, env = rng.choice(agent_options()), rng.choice(list(ENVS))
             name = f"{option} on {env}"
             command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, EXPLORATION)]
+            command += arguments.overrides
             if name not in references:
                 references[name] = UninterruptedRun(command, Path(folder) / "uninterrupted" / name)
             cwd = Path(folder) / "killed"
