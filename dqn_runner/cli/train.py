@@ -34,6 +34,7 @@ def train(job: Job) -> float:
         print("\n".join(["changed for this session:", *job.changes]) if job.changes else "nothing changed")
     reporter = _make_reporter(job)
     trainer = build_trainer(job.run, job.run_dir, job.source, job.group, reporter)
+    trainer.directory.draws_curves = reporter is None
     _start_session(trainer, job)
     with _reported(reporter, job):
         stats = trainer.train()

@@ -58,6 +58,8 @@ class RunDirectory:
         self.notices: list[str] = []
         """What the user should know about the resume, such as damaged checkpoints that were skipped."""
         self.resumed = False
+        self.draws_curves = True
+        """Whether a report includes the training curves; those of a sweep's jobs are drawn by the sweep."""
         self._source = dict(source)
         self._lock = RunLock(path)
         self._held: HeldDirectory | None = None
@@ -189,7 +191,8 @@ class RunDirectory:
             return
         try:
             json_io.write_json(location / json_io.METRICS, document)
-            plots.draw_training_curves(location)
+            if self.draws_curves:
+                plots.draw_training_curves(location)
         except Exception:
             log.exception("metrics.json or training_curves.png could not be written")
 

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 from dqn_runner.config.overrides import format_value, quote
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import NoRoomError
+from dqn_runner.sweep.curves import CurveDrawer
 from dqn_runner.sweep.jobs import JobExit, Jobs, print_status
 from dqn_runner.sweep.optuna_parts import pruner_imports
 from dqn_runner.sweep.plan import Plan
@@ -21,12 +22,13 @@ from dqn_runner.sweep.trial_record import RunOutcome, RunState, TrialRecord, val
 class RunExecutor:
     """Runs the seeds of trials; the outcome of each is what its job has stored in the study."""
 
-    def __init__(self, study: Study, plan: Plan, trials: TrialQueue, jobs: Jobs) -> None:
-        """`jobs` are the processes of the sweep."""
+    def __init__(self, study: Study, plan: Plan, trials: TrialQueue, jobs: Jobs, curves: CurveDrawer) -> None:
+        """`jobs` are the processes of the sweep; `curves` draws the runs that they finish."""
         self._study = study
         self._plan = plan
         self._trials = trials
         self._jobs = jobs
+        self._curves = curves
 
     def run(self, trial: FrozenTrial, index: int, slot: int) -> RunOutcome | None:
         """Run a seed of a trial, again while its process dies; None if the sweep is stopped.
@@ -46,6 +48,7 @@ class RunExecutor:
                 if self._jobs.stopping.is_set():
                     return None
                 job = self._jobs.run(arguments, directory, self._environment(slot))
+                self._curves.draw(directory)
                 if (outcome := self._stored_outcome(trial.number, index)) is not None:
                     return outcome
                 _reject_full_disk(job, trial.number, directory)

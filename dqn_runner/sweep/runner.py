@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.io.signals import StopSignals
+from dqn_runner.sweep.curves import CurveDrawer
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
 from dqn_runner.sweep.objectives import aggregate
@@ -51,7 +52,8 @@ class SweepRunner:
             self.study, plan.space, plan.config, settings.n_trials, self._heartbeat, plan.directory
         )
         self._trials.check()
-        self._executor = RunExecutor(self.study, plan, self._trials, self._jobs)
+        self._curves = CurveDrawer()
+        self._executor = RunExecutor(self.study, plan, self._trials, self._jobs, self._curves)
 
     def run(self) -> None:
         """Run all trials and the validation, write the results, and print them.
@@ -66,6 +68,7 @@ class SweepRunner:
                 self._validate(slots, signals)
                 self._write_results()
             finally:
+                self._curves.close(wait=not self._jobs.stopping.is_set())
                 self._heartbeat.leave()
             signals.pass_on()
         print_status(summary.table(self.study, self.plan))

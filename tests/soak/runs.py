@@ -4,8 +4,8 @@
     python -m tests.soak.runs --kills 20 compile=on
 
 Further arguments are settings of every run. Each run is killed once by SIGKILL at a random moment (of
-wall-clock time, between disk operations, in the middle of a write, or between env steps). The same command then
-resumes it, and its directory is compared with that of an uninterrupted run. Exit code 1 if any run differs.
+wall-clock time, between disk operations, in the middle of a write, or between env steps). The same command
+then resumes it, and its directory is compared with that of an uninterrupted run. Exit code 1 if any differs.
 """
 
 from __future__ import annotations
