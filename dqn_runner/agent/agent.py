@@ -92,17 +92,18 @@ class DQNAgent:
         noise = draw_noise(self._noise_requirements, self.network.noise_size, len(batch.indices), self._rng)
         return self._update(self.learner, transition, batch.weight, hyper, noise)
 
-    def choose_update(self, obs_dtype: str, updates: int | None) -> None:
+    def choose_update(self, obs_dtype: str, max_steps: int | None) -> None:
         """Decide whether updates are compiled, as `config.compile` says; a resumed run keeps to its decision.
 
-        `obs_dtype` is that of the observations in replay, `updates` the number of updates of the whole run,
-        None if it is unknown. To be called before the first update of a process.
+        `obs_dtype` is that of the observations in replay, `max_steps` the budget of the whole run, None if it
+        has none. To be called before the first update of a process.
         """
         from dqn_runner.agent.compiled.choice import choose_update
         from dqn_runner.agent.compiled.program import update_program
 
         program = update_program(self.config, obs_dtype, self._noise_requirements, torch.get_num_threads())
         setting, parameters = self.config.compile, self.num_parameters()
+        updates = None if max_steps is None else self.config.updates_within(max_steps)
         compiled = choose_update(program, setting, parameters, updates, self._compiled)
         self._compiled = compiled is not None
         if compiled is not None:

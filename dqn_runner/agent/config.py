@@ -76,6 +76,10 @@ class DQNConfig:
         """`learning_starts` as a number."""
         return _WARMUP_STEPS if self.learning_starts is None else self.learning_starts
 
+    def updates_within(self, steps: int) -> int:
+        """Updates of a run of that many env steps."""
+        return max(0, steps - self.warmup_steps) // self.train_every * self.gradient_steps
+
     def spec(self) -> EnvSpec:
         """Shape of observations and number of actions; raises a UserError if one of them is not set."""
         if self.state_dim is None or self.action_dim is None:

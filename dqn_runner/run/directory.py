@@ -122,6 +122,7 @@ class RunDirectory:
         def accept_document(document: State) -> None:
             if document["state"].get("step") != document["step"]:
                 raise ValueError(f"its state is not of step {document['step']}")
+            _check_loggers(document)
             accept(document["state"])
 
         self.lock()
@@ -222,3 +223,12 @@ class RunDirectory:
 
     def _mismatch(self, document: State) -> str | None:
         return mismatch(document["source"], self._source)
+
+
+def _check_loggers(document: State) -> None:
+    """Raise ValueError unless the state of each logger of the run is stored; its file would start new."""
+    names = set(document["source"].get("config", {}).get("logging") or {})
+    finished = document["state"]["finished"]
+    for progress in [document["state"]["progress"], *([finished["before"]] if finished else [])]:
+        if missing := sorted(names - set(progress["loggers"])):
+            raise ValueError(f"state.progress.loggers lacks {missing[0]}")

@@ -87,6 +87,7 @@ class Trainer:
         self._saver = StateSaver(self.directory, agent, self.state_dict)
         self._group = group
         self._prepared = False
+        self._empty_state: State | None = None
         self._finished: FinishedRun | None = None
         self._signals = StopSignals()
 
@@ -124,7 +125,7 @@ class Trainer:
                     self.step, self.episode, assembly.run_info(self.directory, self.config, self._group)
                 )
                 spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
-                self.agent.choose_update(spec.obs_dtype, self._updates())
+                self.agent.choose_update(spec.obs_dtype, self.config.max_steps)
                 log.info("%s", estimate_resources(self.agent.config, self.config, spec, state_bytes))
                 reason = self._run()
             except Exception:
@@ -177,7 +178,9 @@ class Trainer:
 
         Raises ValueError if it cannot be the state of such a run.
         """
-        check_state(state, self.state_dict(), self.collector.envs.spec)
+        if self._empty_state is None:  # once: a state that turns out to be damaged is loaded in part
+            self._empty_state = self.state_dict()
+        check_state(state, self._empty_state, self.collector.envs.spec)
         progress, finished = ProgressState(**state["progress"]), None
         if state["finished"] is not None:
             finished = FinishedRun.from_state(state["finished"])
@@ -301,13 +304,6 @@ class Trainer:
         best = self.stopping.early_stopping
         done = self._fraction_done()
         self.directory.write_report(self.recorder.report(self.step, best, self.finished_reason, done))
-
-    def _updates(self) -> int | None:
-        """The updates of the whole run, if its budget of steps is used up; None without such a budget."""
-        config, steps = self.agent.config, self.config.max_steps
-        if steps is None:
-            return None
-        return max(0, steps - config.warmup_steps) // config.train_every * config.gradient_steps
 
     def _position(self) -> int:
         """The count of the frequency unit: training episodes or env steps."""

@@ -35,9 +35,10 @@ from dqn_runner.checkpointing.format import (
 from dqn_runner.checkpointing.recovery import load_newest_valid
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import ReplaySnapshot
+from dqn_runner.io.json_io import read_json
 from dqn_runner.run import plots
 from dqn_runner.training.config import FrequencyUnit
-from tests.conftest import BUDGET, Outcome
+from tests.conftest import BUDGET, Outcome, records
 from tests.support import crash
 from tests.support.checkpoints import Bomb
 
@@ -383,3 +384,22 @@ class TestScriptWithDamagedCheckpoints:
         trainer.resume(damaged / "checkpoints" / numbered_name(16))
         assert trainer.step == 16
         trainer.directory.unlock()
+
+
+def test_a_checkpoint_without_the_state_of_a_logger_is_damaged(
+    finished_run: Path, program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """Its file would start anew."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    path = run / "checkpoints" / "latest.pt"
+    document = torch.load(path, weights_only=True)
+    del document["state"]["progress"]["loggers"]["jsonl"]
+    del document["checksum"]
+    document["checksum"] = checksum(document)
+    path.unlink()
+    torch.save(document, path)
+    before = records(run)
+    assert program("resume=run", "trainer.max_steps=1600").status == 0
+    notices = read_json(run / "run.json")["sessions"][-1]["notices"]
+    assert any("state.progress.loggers lacks jsonl" in notice for notice in notices)
+    assert records(run)[: len(before) // 2] == before[: len(before) // 2]

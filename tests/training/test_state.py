@@ -35,6 +35,7 @@ DERIVED = {
     ".directory.resumed": "whether this process resumed",
     ".directory.loggers": "open files; their offsets are in the state",
     ".directory.checkpoints": "derived from the files on disk",
+    "._empty_state": "the structure of a state, by which a stored one is checked",
     "._saver.improved": "set and cleared within one step",
 }
 """Attributes that may differ, and why."""
