@@ -23,6 +23,8 @@ _NONSENSE = (
 
 def find_checkpoint(path: Path) -> Path:
     """Return the latest checkpoint if `path` is a directory of a run or of checkpoints, else `path`."""
+    if path.name == LATEST and path.parent.name == "checkpoints":  # even if it is a directory by mistake
+        return path
     if (path / LATEST).is_file():
         return path / LATEST
     return path / "checkpoints" / LATEST if path.is_dir() else path

@@ -62,6 +62,13 @@ def make_job(cfg: DictConfig, command: Sequence[str]) -> Job:
     overrides = list(written_overrides(hydra.overrides.task))
     check_keys(cfg)
     apply_env_target(cfg, {override.key_or_group for override in parse_overrides(overrides)})
+    if cfg.resume not in (AUTO, NEVER) and not any(
+        token.lstrip("+").startswith("resume=") for token in command
+    ):
+        raise UserError(
+            f"resume={cfg.resume} is in a file, but Hydra composes with the settings of the stored run: take "
+            "it out of the file, and write it in the command"
+        )
     run_dir = Path(hydra.runtime.output_dir)
     stored = _find_stored(cfg, run_dir)
     changes = _restore(cfg, stored, overrides, command) if stored else []

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dqn_runner.cli.job import make_job
-from dqn_runner.config.chosen_files import check_best_config, check_chosen_files
+from dqn_runner.config.chosen_files import check_best_config, only_checked_files
 from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.hydra_internals import checking_files, composing_once
@@ -98,7 +98,7 @@ def compose_and_run(command: Sequence[str]) -> None:
             failure = error  # raised below: Hydra would print an announcement before it
             return math.nan
 
-    with composing_once(sys.argv[1:]), checking_files(check_chosen_files(sys.argv[1:])):
+    with composing_once(sys.argv[1:]), checking_files(only_checked_files(sys.argv[1:])):
         job()
     if failure is not None:
         raise failure

@@ -61,7 +61,7 @@ def _check_choice(choice: str, argv: Sequence[str], command: Command) -> None:
     grant(choice, requests, command.requests)
 
 
-def check_chosen_files(argv: Sequence[str]) -> Callable[[str], None]:
+def only_checked_files(argv: Sequence[str]) -> Callable[[str], None]:
     """A function that raises UserError for the name of a file that a sweep wrote, and that was not checked.
 
     `argv` is the whole command line. `check_best_config` and the check of a stored run see the values of

@@ -106,10 +106,19 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:
 def _wrong_value(error: OmegaConfBaseException) -> str:
     """OmegaConf's message, with what to write for a frequent mistake."""
     key, reason = error.full_key, _first_line(error)
+    section = re.fullmatch(r"Merge error: (\w+) is not a subclass of (\w+?)(?:Schema)?\. value: (.*)", reason)
+    if section and section[2] == "Checkpoint":
+        return f"checkpoint is a section; in a file, write checkpoint: {{path: {section[3]}}}"
+    if section:
+        return (
+            f"{section[3]} ({section[1]}) stands in the place of a section with the settings of {section[2]}"
+        )
     whole = re.match(r"Value '(\d[\d.e+]*)' of type 'float' could not be converted to Integer", reason)
     if whole and float(whole[1]).is_integer():
         return f"{key} must be an integer; write {key}={int(float(whole[1]))}"
     if "is not a ListConfig, list or tuple" in reason or reason == "Cannot merge DictConfig with ListConfig":
+        if not key:
+            return "a list stands in the place of a section, or a section in the place of a list"
         return f"{key} must be a list in brackets, as in {key}=[...]"
     if re.search(r"Value '(none|None|nan|NaN)' of type", reason):
         reason += "; write null for none"

@@ -63,9 +63,17 @@ def _flags() -> dict[str, Any]:
     return get_args_parser()._option_string_actions  # pyright: ignore[reportPrivateUsage]
 
 
+class _UncheckedRepository(ConfigRepository):
+    """Files that this program loads itself, to check or to write them; see `checking_files`."""
+
+    load_config = ConfigRepository.load_config
+
+
 def make_config_loader(search_path: Any) -> Any:
     """A loader that composes from another search path than the one of this process."""
-    return ConfigLoaderImpl(search_path)
+    loader = ConfigLoaderImpl(search_path)
+    loader.repository = _UncheckedRepository(search_path)
+    return loader
 
 
 def compose_command(arguments: Namespace, conf: Path, default_name: str) -> DictConfig:
@@ -84,7 +92,10 @@ def compose_command(arguments: Namespace, conf: Path, default_name: str) -> Dict
 
 @contextmanager
 def checking_files(check: Callable[[str], None]) -> Generator[None]:
-    """Call `check` with the name of each file before Hydra loads it, such as `experiment/my_run`."""
+    """Call `check` with the name of each file before Hydra loads it, such as `experiment/my_run`.
+
+    What `make_config_loader` loads is left out.
+    """
     load = ConfigRepository.load_config
 
     def load_config(self: ConfigRepository, config_path: str) -> Any:

@@ -41,10 +41,17 @@ class CheckedEnv:
         self.name = env_name(env)
         self.spec = spec_of(env)
         self._action = action_converter(env.action_space)
+        inner = env.unwrapped
+        self._spaces = [s for s in (inner.action_space, inner.observation_space) if hasattr(s, "seed")]
         self._observation = ObservationCheck(self.name, env.observation_space, self.spec).check
 
     def reset(self, seed: int) -> Array:
-        """Reset, and return the first observation [*obs_shape]; the environment may reuse its memory."""
+        """Reset, and return the first observation [*obs_shape]; the environment may reuse its memory.
+
+        The spaces are seeded too, from which an environment may sample.
+        """
+        for space in self._spaces:
+            space.seed(seed)
         try:
             result: Any = self.env.reset(seed=seed)
         except TypeError as error:
@@ -127,7 +134,8 @@ def close_env(env: Env) -> None:
     """Close an environment; an error is only reported, so that it does not hide what ended the run."""
     try:
         env.close()
-    except Exception as error:
+    except BaseException as raised:  # an environment may even call sys.exit()
+        error = as_error(raised)
         log.warning("%s: close() raised %s: %s", env_name(env), type(error).__name__, error)
 
 

@@ -8,12 +8,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.registry import option
 from dqn_runner.core.settings import check_settings
 from dqn_runner.core.state import State
 from dqn_runner.loggers.base import Logger
+
+_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+"""The modes that W&B itself accepts."""
 
 
 class WandbMode(Enum):
@@ -69,7 +73,10 @@ class Wandb:
         try:
             run = wandb.init(**arguments, mode=mode)
         except Exception as error:
-            if (mode or os.environ["WANDB_MODE"]) == "offline":
+            asked = mode or os.environ["WANDB_MODE"]
+            if asked not in _MODES:
+                raise UserError(f"WANDB_MODE={asked} is not one of {', '.join(_MODES)}") from error
+            if asked == "offline":
                 raise
             reason = str(error).partition("\n")[0]
             log.warning("Weights & Biases cannot be reached (%s); the run is stored offline", reason)

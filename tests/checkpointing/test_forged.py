@@ -146,7 +146,9 @@ class TestOddEntries:
             (directory / name).unlink()
         put(kind, directory / name)
         assert has_checkpoints(run_dir)
-        used = load_newest_valid(find_checkpoint(run_dir), lambda _: None, lambda _: None)
+        found = find_checkpoint(run_dir)
+        assert find_checkpoint(found) == found
+        used = load_newest_valid(found, lambda _: None, lambda _: None)
         assert load_checkpoint(used)["step"] == 30
         checkpointer = Checkpointer(directory, keep_last=2)
         checkpointer.resume_from(used, best_step=10)

@@ -80,6 +80,30 @@ def test_a_mistake_in_a_file_is_named_with_the_file(
     assert message in error
 
 
+COMPOSED: dict[str, tuple[str, str]] = {
+    "value of checkpoint": (
+        GLOBAL + "mode: eval\ncheckpoint: a.pt\n",
+        "checkpoint is a section; in a file, write checkpoint: {path: a.pt}",
+    ),
+    "value of a section": (GLOBAL + "trainer: 5\n", "5 (int) stands in the place of a section"),
+    "list of loggers": (GLOBAL + "logging: [jsonl]\n", "a list stands in the place of a section"),
+    "resume": (
+        GLOBAL + "resume: runs/a\n",
+        "resume=runs/a is in a file, but Hydra composes with the settings",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", COMPOSED)
+def test_a_mistake_that_shows_in_the_composition_says_what_to_write(
+    program: Callable[..., Outcome], tmp_path: Path, mistake: str
+) -> None:
+    content, message = COMPOSED[mistake]
+    write(tmp_path / "mine" / "experiment" / "my.yaml", content)
+    assert message in program("--config-dir=mine", "experiment=my", "hydra.run.dir=run").error
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_file_of_any_group_is_checked(program: Callable[..., Outcome], tmp_path: Path) -> None:
     write(tmp_path / "mine" / "env" / "my.yaml", "id: CartPole-v1\nfoo.bar: 3\n")
     assert (

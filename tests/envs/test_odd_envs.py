@@ -276,17 +276,41 @@ class TestMethods:
         ):
             make_env(GymEnv(id="odd_module:make"), 0)
 
-    def test_close_that_raises_is_only_reported(self, caplog: pytest.LogCaptureFixture):
+    @pytest.mark.parametrize(
+        ("raised", "text"),
+        [
+            (OSError("already closed"), "OSError: already closed"),
+            (SystemExit(0), "UnexpectedExit: SystemExit(0)"),
+        ],
+    )
+    def test_close_that_raises_is_only_reported(
+        self, caplog: pytest.LogCaptureFixture, raised: BaseException, text: str
+    ):
         env = Odd()
 
         def close() -> None:
-            raise OSError("already closed")
+            raise raised
 
         env.close = close  # type: ignore[method-assign]
         with caplog.at_level(logging.WARNING, "dqn_runner"):
             VectorEnv([LocalWorker(env, 0)], seeds, 9).close()
             Evaluator(env, lambda _: 0, 2).close()
-        assert caplog.messages == 2 * ["Odd: close() raised OSError: already closed"]
+        assert len(caplog.messages) == 2
+        assert text.partition(":")[2] in caplog.messages[0]
+
+    def test_an_environment_may_sample_from_its_spaces(self):
+        """Its spaces are seeded with each episode; gymnasium seeds them from the system."""
+        drawn: list[list[int]] = []
+        for _ in range(2):
+            env = CheckedEnv(gymnasium.make("CartPole-v1"))
+            found: list[int] = []
+            for seed in (3, 4, 3):
+                env.reset(seed)
+                found += [int(env.env.action_space.sample()) for _ in range(20)]
+                found += [int(1e6 * x) for x in env.env.unwrapped.observation_space.sample()[[0, 2]]]
+            drawn.append(found)
+            assert found[:22] == found[44:]
+        assert drawn[0] == drawn[1]
 
 
 ACTION_SPACES = [

@@ -12,7 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from dqn_runner.core.exceptions import DamagedError, UserError
+from dqn_runner.core.exceptions import DamagedError, DirectoryLostError, UserError
 from dqn_runner.sweep.storages.factory import open_storage
 from dqn_runner.sweep.storages.journal import Journal
 from dqn_runner.sweep.trial_record import RunState, TrialRecord
@@ -106,6 +106,13 @@ def test_lines_of_optuna_and_of_the_program_alternate(journal: Path) -> None:
     assert [trial.value for trial in trials_of(journal)] == list(map(float, range(9)))
     change(journal, lambda lines: lines.pop(13))  # a line of Optuna
     assert trials_of(journal)[3].state is TrialState.FAIL
+
+
+def test_a_journal_whose_directory_was_renamed_is_named(journal: Path) -> None:
+    study = optuna.load_study(storage=open_storage(str(journal)), study_name=NAME)
+    journal.rename(journal.with_name("elsewhere"))
+    with pytest.raises(DirectoryLostError, match=r"is gone: .*the new path as hydra\.sweep\.dir"):
+        study.ask()
 
 
 def test_an_append_reads_only_the_end_of_the_file(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,7 @@ def _open_database(url: URL, retry_seconds: float) -> BaseStorage:
     except ImportError as error:
         ours = url.drivername in (server, DRIVERS.get(server))
         hint = f"; pip install 'dqn_runner[{server}]'" if ours else ""
+        hint = hint or f"; install it, or write {server}:// in hydra.sweeper.storage"
         raise UserError(f"the driver of {url.drivername}:// is not installed{hint}") from error
     except NoSuchModuleError as error:
         raise UserError(f"hydra.sweeper.storage: unknown driver {url.drivername}") from error

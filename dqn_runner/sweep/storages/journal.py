@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from optuna.storages.journal import JournalFileBackend
 
-from dqn_runner.core.exceptions import DamagedError, NoRoomError, UserError
+from dqn_runner.core.exceptions import DamagedError, DirectoryLostError, NoRoomError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.io import files
 from dqn_runner.io.entries import problem_with_file
@@ -77,6 +77,12 @@ class Journal(JournalFileBackend):
         try:
             while not self._append(logs):
                 pass
+        except FileNotFoundError as error:
+            raise DirectoryLostError(
+                f"the journal {self._path} is gone: its directory was renamed or removed during the sweep. "
+                "To continue, repeat the command with the new path as hydra.sweep.dir, and the name of the "
+                "study as hydra.sweeper.study_name"
+            ) from error
         except LockUnsupportedError as error:
             raise UserError(
                 f"the file system of {self._path} has no locks ({error.strerror}); put the journal of the "
