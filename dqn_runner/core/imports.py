@@ -15,12 +15,10 @@ def import_object(path: str, setting: str) -> Any:
     """
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     if not module:
-        raise UserError(f"{setting}={path} is not an import path, such as my_pkg.my_module.{path}")
+        raise UserError(f"{setting}={path} cannot be imported: write my_pkg.my_module.{path or 'NAME'}")
     if module.startswith(".") or "/" in module or module.endswith(".py"):
         dotted = module.removesuffix(".py").strip("./").replace("/", ".")
-        raise UserError(
-            f"{setting}={path} is not an import path; write {dotted}:{name}, from the working directory"
-        )
+        raise UserError(f"{setting}={path} cannot be imported: write {setting}={dotted}:{name}")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -41,8 +41,8 @@ class CheckedEnv:
         self.name = env_name(env)
         self.spec = spec_of(env)
         self._action = action_converter(env.action_space)
-        inner = env.unwrapped
-        self._spaces = [s for s in (inner.action_space, inner.observation_space) if hasattr(s, "seed")]
+        inner = getattr(env, "unwrapped", env)
+        self._spaces = [inner.action_space, inner.observation_space]
         self._observation = ObservationCheck(self.name, env.observation_space, self.spec).check
 
     def reset(self, seed: int) -> Array:

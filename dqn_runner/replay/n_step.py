@@ -75,7 +75,7 @@ class NStepAccumulator:
         return {
             "gamma": self.gamma,
             "n_step": self.n_step,
-            "windows": [[list(step) for step in window] for window in self._windows],
+            "windows": [[[obs, action, float(r)] for obs, action, r in w] for w in self._windows],
             "lengths": [len(window) for window in self._windows],
         }
 

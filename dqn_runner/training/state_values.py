@@ -73,7 +73,7 @@ def _in_replay(stored: State, num_actions: int) -> Iterator[str]:
         yield "state.replay.n_step.windows have other lengths than stored"
     for window in stored["n_step"]["windows"]:
         for step in window:
-            if not (_is_list(step, 3) and _is_number(step[2]) and type(step[1]) is int):
+            if not (_is_list(step, 3) and _is_finite(step[2]) and type(step[1]) is int):
                 yield "state.replay.n_step.windows has a step that is not one"
             elif _outside(_integers([step[1]]), num_actions):
                 yield f"state.replay.n_step.windows has an action that is not one of the {num_actions}"
@@ -142,10 +142,6 @@ def _is_list(value: Any, length: int | None = None) -> bool:
 
 def _are(values: list[Any], kinds: tuple[tuple[type, ...], ...]) -> bool:
     return all(type(value) in accepted for value, accepted in zip(values, kinds, strict=True))
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
 
 
 def _is_finite(value: Any) -> bool:

@@ -104,7 +104,7 @@ def test_resume_from_an_earlier_checkpoint_restores_the_best_evaluation_of_that_
     program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     means = iter([1.0, 2.0, 3.0, 0.0])
-    monkeypatch.setattr(Evaluator, "run", lambda *_: Evaluation([next(means)], [1]))
+    monkeypatch.setattr(Evaluator, "run", lambda *_, **__: Evaluation([next(means)], [1]))
     assert program(*BUDGET, "hydra.run.dir=run").status == 0
     best = tmp_path / "run" / "checkpoints" / "best.pt"
     assert load_checkpoint(best)["step"] == 1200

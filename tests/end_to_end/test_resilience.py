@@ -75,7 +75,7 @@ class TestRaisedBudgets:
         self, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         means = iter([1.0, 2.0, 3.0, 1.5, 0.5, 0.4])
-        monkeypatch.setattr(Evaluator, "run", lambda *_: Evaluation([next(means)], [1]))
+        monkeypatch.setattr(Evaluator, "run", lambda *_, **__: Evaluation([next(means)], [1]))
         assert program(*STEPS, "trainer.max_steps=700", "hydra.run.dir=run").status == 0
         checkpoints = tmp_path / "run" / "checkpoints"
         assert load_checkpoint(checkpoints / "best.pt")["step"] == 700, "the final evaluation is the best"

@@ -55,7 +55,9 @@ import os, signal, socket, sys
 
 arguments = sys.argv[1:]
 variables = {{name: value for name, value in os.environ.items() if name.startswith("PYTHON")}}
-known = arguments[:2] == ["-m", "dqn_runner"] or (arguments[:1] == ["-c"] and len(arguments) == 2)
+code = arguments[1] if arguments[:1] == ["-c"] and len(arguments) == 2 else ""
+inherits = "multiprocessing" in code or "loky" in code  # it reads descriptors that it inherits
+known = arguments[:2] == ["-m", "dqn_runner"] or (code and not inherits)
 if not known or variables != {variables!r}:
     os.execv({python!r}, [{python!r}, *arguments])
 server = socket.socket(socket.AF_UNIX)

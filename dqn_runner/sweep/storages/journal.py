@@ -53,7 +53,7 @@ class Journal(JournalFileBackend):
         """The records from number `log_number_from`; raises DamagedError at a line that is not as written."""
         if log_number_from != self._read.line:
             self._read, self._offset = Position(), 0
-        with self._path.open("rb") as file:
+        with self._open_to_read() as file:
             inode = os.fstat(file.fileno()).st_ino
             if self._offset and inode != self._inode:
                 raise UserError(f"another process has repaired the journal {self._path}; repeat the command")
@@ -78,16 +78,25 @@ class Journal(JournalFileBackend):
             while not self._append(logs):
                 pass
         except FileNotFoundError as error:
-            raise DirectoryLostError(
-                f"the journal {self._path} is gone: its directory was renamed or removed during the sweep. "
-                "To continue, repeat the command with the new path as hydra.sweep.dir, and the name of the "
-                "study as hydra.sweeper.study_name"
-            ) from error
+            raise self._lost() from error
         except LockUnsupportedError as error:
             raise UserError(
                 f"the file system of {self._path} has no locks ({error.strerror}); put the journal of the "
                 "sweep on another one, or use a database: hydra.sweeper.storage=postgresql://…"
             ) from error
+
+    def _open_to_read(self) -> BinaryIO:
+        try:
+            return self._path.open("rb")
+        except FileNotFoundError as error:
+            raise self._lost() from error
+
+    def _lost(self) -> DirectoryLostError:
+        return DirectoryLostError(
+            f"the journal {self._path} is gone: its directory was renamed or removed during the sweep. To "
+            "continue, repeat the command with the new path as hydra.sweep.dir, and the name of the study "
+            "as hydra.sweeper.study_name"
+        )
 
     def repair(self) -> None:
         """Keep what is whole of a damaged journal, and log what is lost; the file as it was is kept too."""
