@@ -59,7 +59,7 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-## Run all tests, about 13 minutes on 2 slow cores; ARGS="tests/replay -x" adds arguments of pytest.
+## Run all tests, about 15 minutes on 2 slow cores; ARGS="tests/replay -x" adds arguments of pytest.
 test: $(TEST_SETUP)
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 

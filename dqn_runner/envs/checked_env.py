@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from dqn_runner.core.exceptions import RunFailedError, UserError
+from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.log import log
 from dqn_runner.core.types import Array
 from dqn_runner.envs.actions import action_converter
@@ -42,7 +43,8 @@ class CheckedEnv:
         self.spec = spec_of(env)
         self._action = action_converter(env.action_space)
         inner = getattr(env, "unwrapped", env)
-        self._spaces = [inner.action_space, inner.observation_space]
+        spaces = (getattr(inner, name, None) for name in ("action_space", "observation_space"))
+        self._spaces: list[Any] = [space for space in spaces if isinstance(space, gymnasium.Space)]
         self._observation = ObservationCheck(self.name, env.observation_space, self.spec).check
 
     def reset(self, seed: int) -> Array:

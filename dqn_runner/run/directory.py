@@ -226,7 +226,7 @@ class RunDirectory:
 
 
 def _check_loggers(document: State) -> None:
-    """Raise ValueError unless the state of each logger of the run is stored; its file would start new."""
+    """Raise ValueError if the state of a logger of the run is missing: its file would be overwritten."""
     names = set(document["source"].get("config", {}).get("logging") or {})
     finished = document["state"]["finished"]
     for progress in [document["state"]["progress"], *([finished["before"]] if finished else [])]:

@@ -389,7 +389,7 @@ class TestScriptWithDamagedCheckpoints:
 def test_a_checkpoint_without_the_state_of_a_logger_is_damaged(
     finished_run: Path, program: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    """Its file would start anew."""
+    """The logger would overwrite its file."""
     run = shutil.copytree(finished_run, tmp_path / "run")
     path = run / "checkpoints" / "latest.pt"
     document = torch.load(path, weights_only=True)

@@ -298,6 +298,17 @@ class TestMethods:
         assert len(caplog.messages) == 2
         assert text.partition(":")[2] in caplog.messages[0]
 
+    def test_the_spaces_may_be_those_of_a_wrapper_alone(self):
+        class Bare(gymnasium.Env[Any, Any]):
+            def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+                return np.zeros(2, np.float32), {}
+
+        class Outer(gymnasium.Wrapper[Any, Any, Any, Any]):
+            observation_space = spaces.Box(-1, 1, (2,), np.float32)
+            action_space = spaces.Discrete(2)
+
+        assert CheckedEnv(Outer(Bare())).reset(3).tolist() == [0, 0]
+
     def test_an_environment_may_sample_from_its_spaces(self):
         """Its spaces are seeded with each episode; gymnasium seeds them from the system."""
         drawn: list[list[int]] = []

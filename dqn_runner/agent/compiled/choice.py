@@ -13,8 +13,8 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.log import log
 
 WORTH_UPDATES = 200_000
-"""Updates of a run from which on compiling pays: it takes up to a minute, and saves about half a millisecond
-per update."""
+"""The smallest number of updates for which `auto` compiles: compiling takes up to a minute, and saves about
+half a millisecond per update."""
 LARGE_PARAMETERS = 500_000
 """Networks with more parameters spend their time in matrix products, which compiling does not shorten."""
 
@@ -31,7 +31,7 @@ def choose_update(
     """
     if setting is False:
         if begun:
-            log.warning("this run was begun with compile=on; from here on it differs in rounding")
+            log.warning("this run was begun with compiled updates; from here on it differs in rounding")
         return None
     own = next(program.own_parts(), None)
     if setting is True and own is not None:
@@ -49,13 +49,13 @@ def choose_update(
     try:
         compiler = compiler_version()
         if compiler is None:
-            raise BuildError("there is no C++ compiler (g++)")
+            raise BuildError("the C++ compiler g++ is missing; install it, or set compile=off")
         update = CompiledUpdate(library(program, program.key(compiler)))
     except BuildError as error:
         if begun:
             raise UserError(
-                f"this run was begun with the compiled update, which cannot be had here: {error}; set "
-                "compile=off to resume without it, not byte for byte"
+                f"this run was begun with the compiled update, which cannot be had here: {error}. With "
+                "compile=off it resumes without, not byte for byte"
             ) from error
         log.warning("the update is not compiled: %s", error)
         return None
