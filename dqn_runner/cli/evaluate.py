@@ -22,6 +22,7 @@ from dqn_runner.io.entries import require_file
 from dqn_runner.io.signals import exits_as_errors
 from dqn_runner.training.evaluator import Evaluation
 from dqn_runner.training.stored_state import check_structure
+from dqn_runner.training.watchdog import Watchdog
 
 
 def evaluate(job: Job) -> float:
@@ -44,8 +45,9 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
         check_structure(stored, agent.state_dict(), "state.agent")
         agent.load_state_dict(stored)
     evaluator = build_evaluator(run, render=False)
+    watchdog = Watchdog(run.trainer.env_timeout, "nothing was written; repeat the command to evaluate again")
     try:
-        with exits_as_errors():
+        with exits_as_errors(), watchdog:
             evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)
     finally:
         evaluator.close()

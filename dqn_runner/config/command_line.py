@@ -87,7 +87,7 @@ def _to_long_form(token: str) -> str:
     (`agent.replay=prioritized` for `agent/replay=prioritized`).
     """
     key, equals, value = token.partition("=")
-    if key == "checkpoint":
+    if key.lstrip("+") == "checkpoint":
         return f"{resume.CHECKPOINT}{equals}{value}"
     group = key.replace(".", "/")
     chooses = (
@@ -105,6 +105,7 @@ def _quote_path(token: str) -> str:
     and interpolations as in `outputs/${now:%Y}`.
     """
     key, _, value = token.partition("=")
+    key = key.lstrip("+")
     if key not in PATHS or value in ("", "null", resume.AUTO, resume.NEVER):
         return token
     if _exists(value):

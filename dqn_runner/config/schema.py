@@ -21,6 +21,7 @@ from dqn_runner.core.registry import (
     class_of,
     import_parts,
     import_path,
+    options,
     slots,
     store_root,
     to_public_names,
@@ -175,11 +176,22 @@ def _parts(cfg: DictConfig) -> Iterator[tuple[str, type]]:
     for key in pending:
         node: Any = OmegaConf.select(cfg, key)
         if not isinstance(node, DictConfig) or TARGET not in node:
-            raise UserError(f"{key} must be a part, chosen as in {key.replace('.', '/')}=NAME")
+            raise UserError(_not_a_part(key, isinstance(node, DictConfig)))
         cls = class_of(node[TARGET])
         if cls is not None:
             yield key, cls
             pending += [f"{key}.{name}" for name in slots(cls)]
+
+
+def _not_a_part(key: str, has_settings: bool) -> str:
+    group = key.replace(".", "/")
+    names = [name for place, name in options().values() if place == group]
+    if not has_settings or not names:
+        return f"{key} must be a part, chosen as in {group}=NAME"
+    return (
+        f"{key} has settings, but does not say of which part; begin its YAML file with 'defaults: "
+        f"[{names[0]}, _self_]' (known: {', '.join(sorted(names))})"
+    )
 
 
 def _check_known(cfg: DictConfig, place: str, cls: type) -> None:

@@ -131,10 +131,8 @@ def _check_keys(path: Path, text: str, tree: Mapping[str, Any], is_global: bool)
                 "'defaults:'"
             )
         if "." in key:
-            first, _, rest = key.partition(".")
-            raise UserError(
-                f"{where}: the key '{key}' has dots; write '{first}:' and '{rest}' indented below it"
-            )
+            nested = f"{key.replace('.', ': {')}: {value}{'}' * key.count('.')}"
+            raise UserError(f"{where}: the key '{key}' has dots; write '{nested}', or a line per key")
         if is_global and key in groups and key in tree and value is None:
             raise UserError(f"{where}: '{key}:' has no settings; indent those below it")
 

@@ -18,6 +18,8 @@ _QUERY_PASSWORD = re.compile(
 )
 _WHOLE_URL = re.compile(r"[A-Za-z][\w+.-]*://[^/?#:@]*:[^@]+@.*", re.DOTALL)
 """A URL whose password may contain any character but an at sign, as databases read it."""
+_HTTP_CREDENTIALS = re.compile(r"(\b(?:Bearer|Basic) +)[\w.~+/=-]{8,}")
+"""The value of an `Authorization` header."""
 
 
 def hide(value: str, shown: str) -> None:
@@ -37,13 +39,19 @@ def redact_argument(argument: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Return the text without hidden values, and without passwords in URLs."""
+    """Return the text without hidden values, passwords in URLs, and credentials of HTTP headers."""
     for value in sorted(_hidden, key=len, reverse=True):
         text = text.replace(value, _hidden[value])
-    return _QUERY_PASSWORD.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
+    for pattern, shown in (
+        (_URL_PASSWORD, r"\1***@"),
+        (_QUERY_PASSWORD, r"\1***"),
+        (_HTTP_CREDENTIALS, r"\1***"),
+    ):
+        text = pattern.sub(shown, text)
+    return text
 
 
 def has_password(text: str) -> bool:
-    """Whether a text contains a URL with a password: after the name of a user, or in its query."""
-    found = _URL_PASSWORD.search(text) or _QUERY_PASSWORD.search(text) or _WHOLE_URL.fullmatch(text)
-    return found is not None
+    """Whether a text contains a URL with a password, or the credentials of an HTTP header."""
+    patterns = (_URL_PASSWORD, _QUERY_PASSWORD, _HTTP_CREDENTIALS)
+    return any(pattern.search(text) for pattern in patterns) or _WHOLE_URL.fullmatch(text) is not None

@@ -20,9 +20,9 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import EnvPart
 from dqn_runner.envs.checked_env import make_env
+from dqn_runner.envs.episode_record import Replayed
 from dqn_runner.envs.generators import Used
 from dqn_runner.envs.message_pipe import MessageReader, write_message
-from dqn_runner.envs.open_episode import Replayed
 from dqn_runner.envs.worker import EnvStep, LocalWorker
 from dqn_runner.io.signals import HANDLED, as_error
 

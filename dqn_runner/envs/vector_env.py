@@ -17,8 +17,8 @@ from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, StepResult
 from dqn_runner.envs.base import EnvConfig, EnvPart, Vectorization
 from dqn_runner.envs.checked_env import TRACEBACK, make_env
+from dqn_runner.envs.episode_record import EpisodeRecord, Replayed, checked_part
 from dqn_runner.envs.generators import Used
-from dqn_runner.envs.open_episode import OpenEpisode, Replayed, checked_part
 from dqn_runner.envs.subprocess_worker import SubprocessWorker
 from dqn_runner.envs.user_env import UserEnv
 from dqn_runner.envs.worker import EnvStep, EnvWorker, LocalWorker
@@ -72,6 +72,7 @@ class VectorEnv:
     An environment whose episode ends is reset within the same step. The result holds both the final and the
     first observation, so no extra step separates episodes. The state of an environment is the seed of
     its episode and the actions since the reset; what it answered is kept to verify that a replay repeats it.
+    The last episode that ended is kept too: a replay shows whether an environment counts its episodes.
     """
 
     def __init__(
@@ -104,7 +105,8 @@ class VectorEnv:
         self._spare = np.zeros(shape, self.spec.obs_dtype)
         self._next_obs = np.zeros(shape, self.spec.obs_dtype)
         self._checked_parts = [checked_part(self.spec, row) for row in self._next_obs]
-        self._episodes = [OpenEpisode(0) for _ in workers]
+        self._episodes = [EpisodeRecord(0) for _ in workers]
+        self._ended = [EpisodeRecord(0) for _ in workers]
         self._next_seeds = [0] * len(workers)
         for index, wait in enumerate([self._replay_episode(index) for index in range(len(workers))]):
             try:
@@ -156,15 +158,19 @@ class VectorEnv:
         self.obs, self._spare = obs, self.obs
         for index, action in enumerate(actions):
             episode = self._episodes[index]
+            episode.add(action, rewards[index], checksums[index])
             if terminations[index] or truncations[index]:
-                self._start_episode(index, OpenEpisode(episode.number + 1, used[index]), obs[index])
-            else:
-                episode.add(action, rewards[index], checksums[index])
+                self._ended[index] = episode
+                self._start_episode(index, EpisodeRecord(episode.number + 1, used[index]), obs[index])
         return StepResult(self.obs, self._next_obs, rewards, terminations, truncations, life_losses)
 
     def state_dict(self) -> State:
-        """Return each environment's open episode and last observation."""
-        return {"episodes": [episode.state_dict() for episode in self._episodes], "obs": self.obs.copy()}
+        """Return each environment's open episode and last observation, and its last episode that ended."""
+        return {
+            "episodes": [episode.state_dict() for episode in self._episodes],
+            "ended": [episode.state_dict() for episode in self._ended],
+            "obs": self.obs.copy(),
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Restore the environments: replay their open episodes, and verify that they are the same.
@@ -176,12 +182,14 @@ class VectorEnv:
                 f"the checkpoint was written with env.num_envs={len(state['episodes'])}, not {self.num_envs}"
             )
         self.truncated_episodes = []
-        self._episodes = [OpenEpisode.from_state(episode) for episode in state["episodes"]]
+        self._episodes = [EpisodeRecord.from_state(episode) for episode in state["episodes"]]
+        self._ended = [EpisodeRecord.from_state(episode) for episode in state["ended"]]
         observations: Array = np.asarray(state["obs"])
+        problems = self._check_ended()
         for index, wait in enumerate([self._replay_episode(index) for index in range(self.num_envs)]):
             saved = observations[index]
             self.obs[index] = saved
-            problem = self._check_replayed(index, wait)
+            problem = self._check_replayed(index, wait) or problems[index]
             if problem and not self._allow_inexact_resume:
                 raise UserError(
                     f"{problem}. Its reset(seed=...) must make the episode repeatable{self._hint(index)}; "
@@ -189,7 +197,7 @@ class VectorEnv:
                 )
             if problem:
                 self.truncated_episodes.append(TruncatedEpisode(index, saved.copy(), problem))
-                self._episodes[index] = OpenEpisode(self._episodes[index].number + 1)
+                self._episodes[index] = EpisodeRecord(self._episodes[index].number + 1)
                 self._start_episode(index, self._episodes[index], self._replay_episode(index)().obs)
 
     def close(self) -> None:
@@ -207,7 +215,7 @@ class VectorEnv:
         last = len(self._episodes[index].actions) + 1 >= self._max_episode_steps
         return self.workers[index].step(action, self._next_seeds[index], last)
 
-    def _start_episode(self, index: int, episode: OpenEpisode, obs: Array) -> None:
+    def _start_episode(self, index: int, episode: EpisodeRecord, obs: Array) -> None:
         """Note that an episode has started with the first observation `obs` [*obs_shape]."""
         self.obs[index] = obs
         episode.checksums = [crc32(checked_part(self.spec, self.obs[index]))]
@@ -218,6 +226,9 @@ class VectorEnv:
         """Start to reset an environment and repeat the actions of its open episode."""
         episode = self._episodes[index]
         self._next_seeds[index] = self._seed_of(index, episode.number + 1)
+        return self._repeat(index, episode)
+
+    def _repeat(self, index: int, episode: EpisodeRecord) -> Callable[[], Replayed]:
         seed = self._seed_of(index, episode.number)
         return self.workers[index].replay_episode(seed, episode.actions, episode.used)
 
@@ -238,13 +249,27 @@ class VectorEnv:
         if problem := self._check_replayed(index, self._replay_episode(index)):
             raise error from UserError(problem)
 
+    def _check_ended(self) -> list[str | None]:
+        """Repeat the last episode of each environment; returns what is wrong with each."""
+        ended = enumerate(self._ended)
+        waiting = [(index, self._repeat(index, episode)) for index, episode in ended if episode.actions]
+        problems: list[str | None] = [None] * self.num_envs
+        for index, wait in waiting:
+            problems[index] = self._difference(index, self._ended[index], wait, None)
+        return problems
+
     def _check_replayed(self, index: int, wait: Callable[[], Replayed]) -> str | None:
         """Wait for a replayed episode; returns what is wrong if it is not the one that is open."""
-        episode, worker = self._episodes[index], self.workers[index]
+        return self._difference(index, self._episodes[index], wait, self.obs[index])
+
+    def _difference(
+        self, index: int, episode: EpisodeRecord, wait: Callable[[], Replayed], obs: Array | None
+    ) -> str | None:
+        """Wait for a replayed episode; returns how it differs from `episode`, open if `obs` is given."""
         which = f"{self._name} ({index + 1} of {self.num_envs})" if self.num_envs > 1 else self._name
         mismatch = (
-            f"{which} did not repeat its open episode when the seed and the {len(episode.actions)} actions "
-            "were replayed"
+            f"{which} did not repeat its {'last' if obs is None else 'open'} episode when the seed and the "
+            f"{len(episode.actions)} actions were replayed"
         )
         try:
             replayed = wait()
@@ -253,9 +278,13 @@ class VectorEnv:
         except BaseException as raised:
             error = as_error(raised)
             return f"{mismatch}: it raised {type(error).__name__}: {error}"
-        if difference := episode.difference(replayed, self.obs[index]):
+        draws_are_shared = replayed.moved and self.num_envs > 1 and not self.workers[index].is_alone
+        if draws_are_shared and obs is None:
+            return None  # it cannot be repeated alone, and the run does not need it
+        ends = obs is None if len(episode.actions) < self._max_episode_steps else None
+        if difference := episode.difference(replayed, obs, ends):
             return f"{mismatch}: {difference}"
-        if replayed.moved and self.num_envs > 1 and not worker.is_alone:
+        if draws_are_shared:
             return (
                 f"{which} drew from a global random generator ({', '.join(replayed.moved)}) for the first "
                 "time in its open episode, and shared it with the other environments then, so the episode "

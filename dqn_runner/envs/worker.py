@@ -12,8 +12,8 @@ import numpy as np
 from dqn_runner.core.types import Array, EnvSpec
 from dqn_runner.envs.base import Env
 from dqn_runner.envs.checked_env import CheckedEnv, CheckedStep
+from dqn_runner.envs.episode_record import Replayed, checked_part
 from dqn_runner.envs.generators import EpisodeGenerators, Used
-from dqn_runner.envs.open_episode import Replayed, checked_part
 
 
 class EnvStep(NamedTuple):

@@ -53,7 +53,7 @@ class TrainingConfig:
     retry_env: bool = True
     """Create an environment that raises again, once, and recover its episode from its seed and actions."""
     env_timeout: float | None = setting(None, above=0, at_most=MOST_SECONDS)
-    """Seconds that a step or reset of an environment may take; null for no limit. With
+    """Seconds that a step, reset or close of an environment may take; null for no limit. With
     `env.vectorization=async` its process is killed, and the environment recovered as by `retry_env`;
     otherwise the run ends, and the same command resumes it from its last checkpoint."""
     use_wandb: bool = False

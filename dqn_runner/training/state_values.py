@@ -49,16 +49,17 @@ def _in_agent(stored: State, ours: State) -> Iterator[str]:
 def _in_collector(stored: State, ours: State, num_actions: int) -> Iterator[str]:
     envs, num_envs = stored["envs"], len(stored["envs"]["episodes"])
     chosen: list[Any] = stored["actions"] or [0] * num_envs
-    if any(len(each) != num_envs for each in (stored["returns"], stored["lengths"], chosen)):
+    if any(len(each) != num_envs for each in (stored["returns"], stored["lengths"], envs["ended"], chosen)):
         yield f"state.collector does not hold {num_envs} environments everywhere"
         return
     if tuple(envs["obs"].shape) != np.shape(ours["envs"]["obs"]):
         yield f"state.collector.envs.obs has shape {tuple(envs['obs'].shape)}"
-    episodes: list[State] = envs["episodes"]
+    ended: list[State] = envs["ended"]
+    episodes: list[State] = [*envs["episodes"], *ended]
     if any(_outside(each, num_actions) for each in [*(e["actions"] for e in episodes), _integers(chosen)]):
         yield f"state.collector has an action that is not one of the {num_actions}"
-    for length, episode in zip(stored["lengths"], episodes, strict=True):
-        steps = [len(episode["actions"]), len(episode["rewards"]), len(episode["checksums"]) - 1]
+    for length, episode in zip([*stored["lengths"], *map(_length, ended)], episodes, strict=True):
+        steps = [len(episode["actions"]), len(episode["rewards"]), _length(episode)]
         if steps != [length] * 3:
             yield f"state.collector has an episode of {length} steps that does not hold as many"
         if episode["generators"] is not None and not {*episode["generators"]} <= {*NAMES}:
@@ -124,6 +125,11 @@ def _in_evaluations(table: dict[str, list[Any]], step: int, episode: int) -> Ite
             yield f"{where}.length_mean has a value that is not a length"
         elif row != {**Evaluation(returns, [1]).summary(), "length_mean": row["length_mean"]}:
             yield f"{where} has values that do not follow from the returns"
+
+
+def _length(episode: State) -> int:
+    """The steps of an episode; of one that never began, none."""
+    return max(0, len(episode["checksums"]) - 1)
 
 
 def _outside(actions: Any, num_actions: int) -> bool:

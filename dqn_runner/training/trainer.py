@@ -65,7 +65,8 @@ class Trainer:
         self.config = config
         self.output_dir = Path(output_dir)
         self._generators = OwnGenerators(seed_for(agent.config.seed, "global generators"))
-        with self._generators:
+        first_reset = Watchdog(config.env_timeout, "nothing was written; the same command starts again")
+        with self._generators, first_reset:
             part = as_part(env, eval_env)
             self.collector = assembly.make_collector(agent, part, config, allow_inexact_resume)
         spec = self.collector.envs.spec
@@ -114,7 +115,11 @@ class Trainer:
         another run, NoRoomError if the last checkpoint could not be written, DirectoryLostError if the
         directory was renamed or removed, and DivergedError if learning gives numbers that are not finite.
         """
-        watchdog = Watchdog(self.config.env_timeout, self.directory)
+        advice = (
+            "the same command resumes the run from its last checkpoint (the log of "
+            f"{self.directory.path} has the stack)"
+        )
+        watchdog = Watchdog(self.config.env_timeout, advice, self.directory.end_session)
         with StopSignals() as self._signals, watchdog, self._generators:
             failed = False
             try:
@@ -132,9 +137,12 @@ class Trainer:
                 failed = True
                 raise
             finally:
-                self.directory.close(failed)
-                self.collector.envs.close()
-                self.evaluator.close()
+                self.directory.wait_for_checkpoint()
+                try:  # before the session ends: the next one notices a close() that calls os._exit
+                    self.collector.envs.close()
+                    self.evaluator.close()
+                finally:
+                    self.directory.close(failed)
         if self.directory.checkpoint_failed:
             raise NoRoomError(
                 f"the end of the run could not be saved to {self.output_dir}; its log says why. Free disk "

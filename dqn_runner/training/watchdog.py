@@ -6,11 +6,11 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from dqn_runner.core import exit_codes
 from dqn_runner.core.log import log
-from dqn_runner.run.directory import RunDirectory
 
 _PACKAGE = __name__.partition(".")[0]
 _CALLERS = tuple(f"{_PACKAGE}.{name}" for name in ("envs.worker", "envs.checked_env", "training.evaluator"))
@@ -24,10 +24,14 @@ class Watchdog:
     while code in C holds the interpreter.
     """
 
-    def __init__(self, timeout: float | None, directory: RunDirectory) -> None:
-        """`directory` is that of the run; without a `timeout` there is nothing to watch."""
+    def __init__(self, timeout: float | None, advice: str, at_end: Callable[[], None] = lambda: None) -> None:
+        """Without a `timeout` there is nothing to watch.
+
+        `advice` says what to do after the end, before which `at_end` is called.
+        """
         self._timeout = timeout
-        self._directory = directory
+        self._advice = advice
+        self._at_end = at_end
         self._stop = threading.Event()
         self._watched = 0
 
@@ -54,20 +58,19 @@ class Watchdog:
             now = None if frame is None else _call_of_env(frame)
             call, seen = now, seen + 1 if now is not None and now is call else 0
             if seen > 4 and frame is not None:
-                _end_run(self._directory, _place(frame), "".join(traceback.format_stack(frame)))
+                self._end_process(_place(frame), "".join(traceback.format_stack(frame)))
                 return
 
-
-def _end_run(directory: RunDirectory, place: str, stack: str) -> None:
-    """Report that an environment hangs at `place`, and end the process; the last checkpoint is intact."""
-    message = (
-        f"an environment did not finish a step or reset within trainer.env_timeout, at {place}; the same "
-        f"command resumes the run from its last checkpoint (the log of {directory.path} has the stack)"
-    )
-    log.error("%s\n%s", message, stack)
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    directory.end_session()
-    os._exit(exit_codes.FAILED)
+    def _end_process(self, place: str, stack: str) -> None:
+        """Report that an environment hangs at `place`, and end the process; the last checkpoint is intact."""
+        message = (
+            f"an environment did not finish a step, reset or close within trainer.env_timeout, at {place}; "
+            f"{self._advice}"
+        )
+        log.error("%s\n%s", message, stack)
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        self._at_end()
+        os._exit(exit_codes.FAILED)
 
 
 def _call_of_env(frame: FrameType | None) -> FrameType | None:

@@ -111,7 +111,7 @@ def test_a_run_in_such_a_directory_is_resumed_and_evaluated(
     done = program(f"resume={run}/checkpoints/latest.pt", "trainer.max_steps=30")
     assert done.status == 0, done.err
     assert "trainer.max_steps: 20 -> 30" in done.out
-    done = program("mode=eval", f"checkpoint={run}", "evaluator.episodes=1", f"hydra.run.dir={run}-eval")
+    done = program("mode=eval", f"+checkpoint={run}", "evaluator.episodes=1", f"hydra.run.dir={run}-eval")
     assert done.status == 0, done.err
     assert (tmp_path / f"{run}-eval" / "eval.json").exists()
     done = program("-m", *SHORT, "seed=0", "hydra.sweep.dir=a=1,(b)")

@@ -217,11 +217,12 @@ def test_a_typed_password_of_a_database_reaches_the_jobs_and_no_file(
         ("postgresql://h/db?user=me&password=s3cretPW&x=1", "postgresql://h/db?user=me&password=***&x=1"),
         ("https://h/x?API_KEY=s3cretPW", "https://h/x?API_KEY=***"),
         ("postgresql://me:s3cretPW@h/db", "postgresql://me:***@h/db"),
+        ("Authorization: Bearer s3.cretPW", "Authorization: Bearer ***"),
         ("postgresql://me:s3/cretPW@h/db", None),
         ("postgresql://me:s3 cretPW@h/db", None),
     ],
 )
-def test_a_password_anywhere_in_a_url_is_found(
+def test_a_password_anywhere_in_a_url_or_header_is_found(
     monkeypatch: pytest.MonkeyPatch, url: str, shown: str | None
 ) -> None:
     """With a character that ends a URL in a sentence, it is hidden once it has been seen as a setting."""
@@ -235,7 +236,9 @@ def test_a_password_anywhere_in_a_url_is_found(
     assert "cretPW" not in secrets.redact(f"lost {url} again")
 
 
-@pytest.mark.parametrize("text", ["http://h:8080/a?b=c", "me@h", "env:MyEnv-v0", "a=b?c=d", "sqlite:///x.db"])
+@pytest.mark.parametrize(
+    "text", ["http://h:8080/a?b=c", "me@h", "env:MyEnv-v0", "a=b?c=d", "sqlite:///x.db", "Basic setup"]
+)
 def test_other_texts_have_no_password(text: str) -> None:
     assert not secrets.has_password(text)
     assert secrets.redact(text) == text

@@ -23,7 +23,10 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
         "needs the first line '# @package _global_'",
     ),
     "package at the end": ("seed: 3\n# @package _global_\n", "needs the first line '# @package _global_'"),
-    "dotted key": (GLOBAL + "agent.gamma: 0.9\n", ", line 2: the key 'agent.gamma' has dots; write 'agent:'"),
+    "dotted key": (
+        GLOBAL + "agent.gamma: 0.9\n",
+        ", line 2: the key 'agent.gamma' has dots; write 'agent: {gamma: 0.9}'",
+    ),
     "dotted key below": (
         GLOBAL + "agent:\n  exploration.schedule.steps: 5\n",
         ", line 3: the key 'exploration.",
@@ -81,6 +84,10 @@ def test_a_mistake_in_a_file_is_named_with_the_file(
 
 
 COMPOSED: dict[str, tuple[str, str]] = {
+    "an env without its part": (
+        GLOBAL + "defaults:\n  - override /env: bare\n",
+        "env has settings, but does not say of which part; begin its YAML file with 'defaults: [",
+    ),
     "value of checkpoint": (
         GLOBAL + "mode: eval\ncheckpoint: a.pt\n",
         "checkpoint is a section; in a file, write checkpoint: {path: a.pt}",
@@ -100,6 +107,7 @@ def test_a_mistake_that_shows_in_the_composition_says_what_to_write(
 ) -> None:
     content, message = COMPOSED[mistake]
     write(tmp_path / "mine" / "experiment" / "my.yaml", content)
+    write(tmp_path / "mine" / "env" / "bare.yaml", "id: CartPole-v1\n")
     assert message in program("--config-dir=mine", "experiment=my", "hydra.run.dir=run").error
     assert not (tmp_path / "run" / "checkpoints").exists()
 

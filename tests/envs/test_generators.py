@@ -17,7 +17,7 @@ from dqn_runner.envs.generators import EpisodeGenerators, OwnGenerators
 from dqn_runner.envs.gym import GymEnv
 from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
 from dqn_runner.training.evaluator import Evaluator
-from tests.support.drawing import Drawing
+from tests.support.drawing import LENGTH, Drawing
 
 STEPS = 200
 
@@ -165,7 +165,7 @@ HIDDEN: dict[str, tuple[dict[str, Any], str]] = {
     "rewards": ({"source": "unseeded", "what": "reward"}, r"the reward of step 1 is "),
     "rewards by episodes": (
         {"source": "episodes", "what": "reward"},
-        r"the reward of step 1 is 0\.[12]\d*, it was 0\.",
+        r"the reward of step 1 is 0\.3\d*, it was 0\.",
     ),
     "ends by episodes": ({"source": "episodes", "what": "end"}, r"it ended in step \d+"),
 }
@@ -176,7 +176,7 @@ def test_state_that_no_seed_determines_is_reported_on_resume(case: str) -> None:
     kwargs, message = HIDDEN[case]
     with OwnGenerators(1):
         envs = vector_env(part(num_envs=2, **kwargs))
-        play(envs, 29 if case != "ends by episodes" else 9)
+        play(envs, 40 if case != "ends by episodes" else 9)
         state = envs.state_dict()
         again = vector_env(part(num_envs=2, **kwargs))
         if case == "ends by episodes":
@@ -186,6 +186,37 @@ def test_state_that_no_seed_determines_is_reported_on_resume(case: str) -> None:
             again.load_state_dict(state)
         tolerant = vector_env(part(num_envs=2, **kwargs), inexact=True)
         tolerant.load_state_dict(state)
+
+
+@pytest.mark.parametrize("what", ["obs", "reward", "end"])
+def test_env_that_counts_its_episodes_is_reported_when_only_its_last_episode_shows_it(what: str) -> None:
+    env = part(source="episodes", what=what, rare=True)
+    messages: list[str] = []
+    with OwnGenerators(1):
+        envs = vector_env(env)
+        for _ in range(24 * LENGTH):
+            play(envs, 1)
+            state = envs.state_dict()
+            if len(state["episodes"][0]["actions"]) == 2:
+                try:
+                    vector_env(env).load_state_dict(state)
+                except UserError as error:
+                    messages.append(str(error))
+    assert messages
+    assert all("did not repeat its last episode" in message for message in messages)
+
+
+@pytest.mark.parametrize("limit", [LENGTH - 1, LENGTH, LENGTH + 1])
+def test_last_episode_may_end_at_the_step_limit(limit: int) -> None:
+    def make() -> VectorEnv:
+        return VectorEnv([make_worker(part())], lambda _, episode: episode, limit)
+
+    with OwnGenerators(1):
+        envs = make()
+        play(envs, 2 * LENGTH + 2)
+        again = make()
+        again.load_state_dict(envs.state_dict())
+        assert play(again, 30) == play(envs, 30)
 
 
 def test_first_draws_of_copies_that_share_a_generator_are_reported_not_resumed_inexactly() -> None:

@@ -35,7 +35,7 @@ from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.cli import main as program
 from dqn_runner.config.build import build_trainer
 from dqn_runner.config.resume import check_compatible, read_stored
-from dqn_runner.config.schema import to_plain_config
+from dqn_runner.config.schema import fit_defaults, to_plain_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io import files
 from dqn_runner.run import plots, provenance
@@ -70,6 +70,7 @@ class Template:
     def __init__(self, name: str, folder: Path) -> None:
         self.overrides = [*TEMPLATES[name], *COMMON]
         cfg = compose_config(*self.overrides)
+        fit_defaults(cfg)
         self.run = instantiate(cfg, _convert_="object")
         self.source = {
             "config": {key: value for key, value in to_plain_config(cfg).items() if key != "study"},

@@ -8,10 +8,12 @@ from typing import Any
 
 import gymnasium
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig
 from dqn_runner.run import plots
-from dqn_runner.training import watchdog
+from dqn_runner.run.session import Session
+from dqn_runner.training.watchdog import Watchdog
 from tests.conftest import Outcome, records
 
 
@@ -27,14 +29,25 @@ class Doubled(gymnasium.RewardWrapper[Any, Any]):
 
 
 class Stuck(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Hangs in a step until `on_hang` of a test sets `free`."""
+    """Hangs in the method `where` until a test sets `free`."""
 
-    free = False
+    where, free = "", False
+
+    def reset(self, **options: Any) -> Any:
+        self._hang("reset")
+        return self.env.reset(**options)
 
     def step(self, action: Any) -> Any:
-        while not Stuck.free:
-            pass
+        self._hang("step")
         return self.env.step(action)
+
+    def close(self) -> None:
+        self._hang("close")
+        self.env.close()
+
+    def _hang(self, where: str) -> None:
+        while where == Stuck.where and not Stuck.free:
+            pass
 
 
 def trainer(env: Any, directory: Path, episodes: int = 6, **settings: Any) -> Trainer:
@@ -82,15 +95,31 @@ def test_use_wandb_adds_the_logger(tmp_path: Path) -> None:
     assert "wandb" in made.directory.loggers._parts
 
 
-def test_env_that_hangs_in_this_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["reset", "step", "close"])
+def test_env_that_hangs_in_this_process_is_reported(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places: list[str] = []
 
     def end(_: Any, place: str, _stack: str) -> None:
         places.append(place)
         Stuck.free = True
 
-    monkeypatch.setattr(watchdog, "_end_run", end)
+    monkeypatch.setattr(Watchdog, "_end_process", end)
+    monkeypatch.setattr(Stuck, "where", where)
+    monkeypatch.setattr(Stuck, "free", False)
     made = trainer(Stuck(gymnasium.make("CartPole-v1")), tmp_path, episodes=1, env_timeout=0.2)
     made.train()
     assert len(places) == 1
-    assert places[0].endswith("in step")
+    assert places[0].endswith("in _hang")
+
+
+def test_next_session_notices_a_close_that_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_close: list[str | None] = []
+    monkeypatch.setattr(CartPoleEnv, "close", lambda _: at_close.append(Session(tmp_path).unfinished()))
+    trainer(gymnasium.make("CartPole-v1"), tmp_path, episodes=1).train()
+    assert all(notice is not None for notice in at_close[-2:])
+    assert Session(tmp_path).unfinished() is None
+    assert (tmp_path / "checkpoints" / "latest.pt").exists()

@@ -1,4 +1,4 @@
-"""What is remembered of an episode that has not ended, to restore its environment and to verify that."""
+"""What is remembered of an episode, to restore its environment and to verify that."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Replayed(NamedTuple):
 
 
 @dataclass
-class OpenEpisode:
+class EpisodeRecord:
     """The actions of an episode, and what the environment answered."""
 
     number: int
@@ -41,7 +41,7 @@ class OpenEpisode:
     """CRC32 of the first observation and of those after each step, started with 1 if a life was lost."""
 
     @classmethod
-    def from_state(cls, state: State) -> OpenEpisode:
+    def from_state(cls, state: State) -> EpisodeRecord:
         """The episode that `state_dict` described."""
         used = state["generators"]
         columns: list[Any] = [
@@ -60,13 +60,16 @@ class OpenEpisode:
         }
 
     def add(self, action: int, reward: float, checksum: int) -> None:
-        """Add a step that did not end the episode."""
+        """Add a step."""
         self.actions.append(action)
         self.rewards.append(reward)
         self.checksums.append(checksum)
 
-    def difference(self, now: Replayed, obs: Array) -> str | None:
-        """The first difference between this episode, with its last observation `obs`, and its repetition."""
+    def difference(self, now: Replayed, obs: Array | None, ends: bool | None) -> str | None:
+        """The first difference between this episode and its repetition.
+
+        `obs` is its last observation, `ends` whether the environment ended it in its last step; or None.
+        """
         total = len(self.actions)
         for step, (one, two) in enumerate(zip(now.checksums, self.checksums, strict=False)):
             if step and now.rewards[step - 1] != self.rewards[step - 1]:
@@ -75,12 +78,11 @@ class OpenEpisode:
                 )
             if one != two:
                 where = f"after step {step}" if step else "of the reset"
-                shown = step == total and not np.array_equal(now.obs, obs)
-                detail = f": {_first_difference(now.obs, obs)}" if shown else ""
+                detail = _first_difference(now.obs, obs) if obs is not None and step == total else ""
                 return f"the observation {where} differs{detail}"
-        if now.ended:
+        if now.ended and (ends is False or len(now.rewards) < total):
             return f"it ended in step {len(now.rewards)}"
-        return None
+        return f"it did not end in step {total}" if ends and not now.ended else None
 
 
 def checked_part(spec: EnvSpec, row: Array) -> Any:
@@ -92,5 +94,7 @@ def checked_part(spec: EnvSpec, row: Array) -> Any:
 
 
 def _first_difference(now: Array, saved: Array) -> str:
+    if np.array_equal(now, saved):
+        return ""  # of the rest of the step, such as a lost life
     where = np.unravel_index(int(np.argmax(now != saved)), now.shape)
-    return f"element {tuple(int(i) for i in where)} is {now[where]}, it was {saved[where]}"
+    return f": element {tuple(int(i) for i in where)} is {now[where]}, it was {saved[where]}"
