@@ -16,6 +16,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.core.exceptions import UserError
 
 
@@ -122,8 +123,12 @@ def composing_once(argv: Sequence[str]) -> Generator[None]:
     def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> RunMode | None:
         try:
             config = self.compose_config(config_name, overrides, expected)
-        except Exception:  # perhaps it is a sweep by its YAML file; Hydra composes again and reports an error
-            return find_mode(self, config_name, overrides)
+        except Exception:
+            if expected is RunMode.MULTIRUN or not any(
+                o.is_sweep_override() for o in parse_overrides(overrides)
+            ):
+                raise
+            return find_mode(self, config_name, overrides)  # perhaps a YAML file makes it a sweep
         composed.append((list(overrides), config))
         return config.hydra.mode
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +20,13 @@ _PLAIN_WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z_][\w./-]*", re.ASC
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
     """The overrides of a command line; raises Hydra's exception for one that it cannot read."""
-    return OverridesParser.create().parse_overrides(list(texts))
+    return [_parse(text) for text in texts]
+
+
+@cache
+def _parse(text: str) -> Override:
+    """Kept, because parsing takes milliseconds, and a start reads its command line a dozen times."""
+    return OverridesParser.create().parse_overrides([text])[0]
 
 
 def written_overrides(recorded: Any) -> tuple[str, ...]:

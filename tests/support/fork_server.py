@@ -32,6 +32,7 @@ from typing import NamedTuple, NoReturn
 from hydra.core.plugins import Plugins
 
 from dqn_runner.run import plots
+from tests.support.composition import compose_config
 
 ROOT = Path(__file__).parents[2]
 CLIENT_PATH = "DQN_RUNNER_TEST_PYTHON"
@@ -45,6 +46,7 @@ PRELOADED = (
     "dqn_runner.cli.train",
     "dqn_runner.sweep.reporter",
     "dqn_runner.sweep.runner",
+    "gymnasium.envs.classic_control.cartpole",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "torch.fx.experimental.symbolic_shapes",  # torch imports it with the first gradient
@@ -184,6 +186,7 @@ def main() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     Plugins.instance()  # Hydra imports its plugins when it starts
+    compose_config("agent=dqn")  # its parser builds tables when it is first used
     gc.freeze()  # collections in the forked processes would copy the memory of all these objects
     request = _serve(listener)
     _become(request, executable)
