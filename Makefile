@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Python compiles what is imported; compiling everything would take longer than the download.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+INSTALL := $(PIP) --constraint constraints.txt
 
 # The tests start many processes: let them reuse what Python has compiled, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
@@ -20,7 +22,7 @@ $(BIN)/python:
 
 # hydra-optuna-sweeper and the Optuna that it requires, which is too old for this program; for tests/sweep.
 $(VENV)/optuna_sweeper: | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --no-deps --target $@ hydra-optuna-sweeper==1.3.0 optuna==2.10.1
+	$(PIP) --no-deps --target $@ hydra-optuna-sweeper==1.3.0 optuna==2.10.1
 
 # A user's installation, which every command of the documents works in, and a developer's; the stamp files make
 # each of them happen once.
@@ -69,7 +71,7 @@ quick: $(TEST_SETUP)
 
 ## Run the tests of studies again with the newest Optuna 4.
 optuna4: $(TEST_SETUP)
-	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(VENV)/optuna4 optuna==4.9.0
+	$(PIP) --upgrade --no-deps --target $(VENV)/optuna4 optuna==4.9.0
 	PYTHONPATH=$(VENV)/optuna4 $(BIN)/python -m pytest --numprocesses 2 tests/sweep/test_study.py tests/sweep/test_runner.py
 
 ## Kill 200 runs at random moments, resume them, and compare the results; about 15 minutes.

@@ -45,7 +45,7 @@ ENVS = {
     ],
 }
 ONE_AGENT = {
-    "subprocess workers": "rainbow",
+    "subprocess workers": "double_dqn",
     "stacked images": "per_dqn",
     "global generators": "noisy_dqn",
     "rare draws": "dqn",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def test_agent_options_include_those_of_conf() -> None:
     assert {"dqn", "double_dqn"} <= set(agent_options())
 
 
+@cache
 def settings_of(option: str) -> list[str]:
     """The overrides of a run. A categorical loss gets a support for these small values."""
     categorical = isinstance(compose_run([f"agent={option}"]).agent.loss, Categorical)

@@ -31,15 +31,7 @@ from dqn_runner.run import plots
 OPERATIONS = ("open", "write", "fsync", "replace", "link", "unlink")
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [
-        "tests.support.crash",
-        "matplotlib.backends.backend_agg",
-        "minatar.gym",
-        "Box2D",
-        "torch.fx.experimental.symbolic_shapes",  # torch imports it with the first gradient
-    ]
-)
+_context.set_forkserver_preload(["tests.support.crash", "tests.support.preloaded", "minatar.gym", "Box2D"])
 
 
 class Kill(NamedTuple):

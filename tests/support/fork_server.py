@@ -10,7 +10,6 @@ program under test starts its jobs in the same way. Curves are drawn only if the
 from __future__ import annotations
 
 import atexit
-import gc
 import importlib
 import os
 import runpy
@@ -29,28 +28,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from hydra.core.plugins import Plugins
-
 from dqn_runner.run import plots
-from tests.support.composition import compose_config
 
 ROOT = Path(__file__).parents[2]
 CLIENT_PATH = "DQN_RUNNER_TEST_PYTHON"
 """The environment variable with the path of the executable, for the workers of a session."""
 CURVES = "DQN_RUNNER_TEST_CURVES"
 """The environment variable that makes a run draw its curves."""
-
-PRELOADED = (
-    "dqn_runner.cli.evaluate",
-    "dqn_runner.cli.main",
-    "dqn_runner.cli.train",
-    "dqn_runner.sweep.reporter",
-    "dqn_runner.sweep.runner",
-    "gymnasium.envs.classic_control.cartpole",
-    "matplotlib.backends.backend_agg",
-    "matplotlib.figure",
-    "torch.fx.experimental.symbolic_shapes",  # torch imports it with the first gradient
-)
 
 CLIENT = """#!{python} -IS
 import os, signal, socket, sys
@@ -183,11 +167,7 @@ def main() -> None:
     """Be the server; in each forked process, run the requested code."""
     _, address, executable = sys.argv
     listener = _listen(address)
-    for name in PRELOADED:
-        importlib.import_module(name)
-    Plugins.instance()  # Hydra imports its plugins when it starts
-    compose_config("agent=dqn")  # its parser builds tables when it is first used
-    gc.freeze()  # collections in the forked processes would copy the memory of all these objects
+    importlib.import_module("tests.support.preloaded")
     request = _serve(listener)
     _become(request, executable)
     if CURVES not in os.environ:
