@@ -1,4 +1,4 @@
-"""The measurement of a run by speed_vs_sb3.py, and the table of several."""
+"""The measurement of a run by speed.py, and the tables of several."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-OURS, SB3 = "dqn_runner", "sb3"
+EAGER, COMPILED, SB3 = "eager", "compiled", "sb3"
+LIBRARIES = (EAGER, COMPILED, SB3)
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Run:
     """The measurement of one run."""
 
     library: str
+    """`eager` and `compiled` are dqn_runner."""
     seed: int
     seconds: float
     steps_per_second: float
@@ -30,54 +32,61 @@ class Run:
 
 def summarise(runs: list[Run]) -> dict[str, Any]:
     return {
-        "steps_per_second": contrast(runs, lambda run: run.steps_per_second),
-        "steps_per_cpu_second": contrast(runs, lambda run: run.steps_per_cpu_second),
+        "steps_per_second": compare(runs, lambda run: run.steps_per_second),
+        "steps_per_cpu_second": compare(runs, lambda run: run.steps_per_cpu_second),
     }
 
 
-def contrast(runs: list[Run], value: Callable[[Run], float]) -> dict[str, Any]:
-    """Medians, their ratio, and the smallest and largest ratio of a pair."""
-    ours = [value(run) for run in runs if run.library == OURS]
-    theirs = [value(run) for run in runs if run.library == SB3]
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return {
-        "median": {OURS: median(ours), SB3: median(theirs)},
-        "ratio_of_medians": round(median(ours) / median(theirs), 3),
-        "pairwise_ratios": [round(min(ratios), 3), round(max(ratios), 3)],
-    }
+def compare(runs: list[Run], value: Callable[[Run], float]) -> dict[str, Any]:
+    """The median of each library; the ratios of ours to SB3: of the medians, and the range per seed."""
+    found = {name: [value(run) for run in runs if run.library == name] for name in LIBRARIES}
+    result: dict[str, Any] = {"median": {name: median(values) for name, values in found.items()}}
+    for name in (EAGER, COMPILED):
+        ratios = [a / b for a, b in zip(found[name], found[SB3], strict=True)]
+        result[name] = {
+            "ratio_of_medians": round(median(found[name]) / median(found[SB3]), 3),
+            "ratios": [round(min(ratios), 3), round(max(ratios), 3)],
+        }
+    return result
 
 
 HEADER = (
-    f"{'':11} {'steps per second':^28} {'CPU time':>8}"
-    f" {'core share':^13} {'others: cores':^13} {'episodes':^13}\n"
-    f"{'repeat':11} {OURS:>10} {SB3:>10} {'ratio':>6} {'ratio':>8}" + f" {'ours':>6} {SB3:>6}" * 3
+    f"{'':11} {'steps per second':^32} {'x sb3':^17} {'x sb3, CPU time':^17} "
+    f"{'core share':^26} {'episodes':^20}\n"
+    f"{'repeat':11}"
+    + "".join(f" {name:>10}" for name in LIBRARIES)
+    + f" {EAGER:>8} {COMPILED:>8}" * 2
+    + "  ".join(f"{name:>8}" for name in LIBRARIES)
+    + " "
+    + " ".join(f"{name[:6]:>6}" for name in LIBRARIES)
 )
 
 
-def row(repeat: int, ours: Run, theirs: Run) -> str:
-    pair = (ours, theirs)
+def row(repeat: int, runs: dict[str, Run]) -> str:
+    """A line of the table: one run of each library."""
+    sb3 = runs[SB3]
     cells = [
-        f"{repeat:<11} {ours.steps_per_second:10,.0f} {theirs.steps_per_second:10,.0f}",
-        f"{ours.steps_per_second / theirs.steps_per_second:6.2f}",
-        f"{ours.steps_per_cpu_second / theirs.steps_per_cpu_second:8.2f}",
-        *(f"{run.core_share:6.2f}" for run in pair),
-        *(f"{run.others_cores:6.2f}" for run in pair),
-        *(f"{run.episodes:6,}" for run in pair),
+        f"{repeat:<11}",
+        *(f"{runs[name].steps_per_second:10,.0f}" for name in LIBRARIES),
+        *(f"{runs[name].steps_per_second / sb3.steps_per_second:8.2f}" for name in (EAGER, COMPILED)),
+        *(f"{runs[name].steps_per_cpu_second / sb3.steps_per_cpu_second:8.2f}" for name in (EAGER, COMPILED)),
+        *(f"{runs[name].core_share:8.2f}" for name in LIBRARIES),
+        *(f"{runs[name].episodes:6,}" for name in LIBRARIES),
     ]
     return " ".join(cells)
 
 
-def footer(result: dict[str, Any]) -> str:
-    versions, machine = result["versions"], result["machine"]
-    wall, cpu = result["summary"]["steps_per_second"], result["summary"]["steps_per_cpu_second"]
-    names = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return (
-        f"{'median':11} {wall['median'][OURS]:10,.0f} {wall['median'][SB3]:10,.0f} "
-        f"{wall['ratio_of_medians']:6.2f} {cpu['ratio_of_medians']:8.2f}\n"
-        f"ratio of the pairs: {spread(wall)}; by CPU time: {spread(cpu)}\n"
-        f"{names}\n{machine['cpu']}, {machine['cores']} cores"
-    )
+def footer(summary: dict[str, Any]) -> str:
+    """The line of the medians, and the spread of the ratios."""
+    wall, cpu = summary["steps_per_second"], summary["steps_per_cpu_second"]
+    cells = [
+        f"{'median':11}",
+        *(f"{wall['median'][name]:10,.0f}" for name in LIBRARIES),
+        *(f"{each[name]['ratio_of_medians']:8.2f}" for each in (wall, cpu) for name in (EAGER, COMPILED)),
+    ]
+    spread = "; ".join(f"{name} {ratios(cpu[name])}" for name in (EAGER, COMPILED))
+    return f"{' '.join(cells)}\nratios of the pairs by CPU time: {spread}"
 
 
-def spread(figures: dict[str, Any]) -> str:
-    return "{:.2f} to {:.2f}".format(*figures["pairwise_ratios"])
+def ratios(figures: dict[str, Any]) -> str:
+    return "{:.2f} to {:.2f}".format(*figures["ratios"])

@@ -17,6 +17,7 @@ from dqn_runner.envs.actions import action_converter
 from dqn_runner.envs.base import OLD_GYM, Env, EnvPart, env_name, spec_of
 from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.observation_check import ObservationCheck
+from dqn_runner.envs.space_seeds import space_seeder
 from dqn_runner.io.signals import as_error
 
 TRACEBACK = "(HYDRA_FULL_ERROR=1 shows its traceback)"
@@ -44,7 +45,7 @@ class CheckedEnv:
         self._action = action_converter(env.action_space)
         inner = getattr(env, "unwrapped", env)
         spaces = (getattr(inner, name, None) for name in ("action_space", "observation_space"))
-        self._spaces: list[Any] = [space for space in spaces if isinstance(space, gymnasium.Space)]
+        self._seed_spaces = [space_seeder(space) for space in spaces if isinstance(space, gymnasium.Space)]
         self._observation = ObservationCheck(self.name, env.observation_space, self.spec).check
 
     def reset(self, seed: int) -> Array:
@@ -52,8 +53,8 @@ class CheckedEnv:
 
         The spaces are seeded too, from which an environment may sample.
         """
-        for space in self._spaces:
-            space.seed(seed)
+        for seed_space in self._seed_spaces:
+            seed_space(seed)
         try:
             result: Any = self.env.reset(seed=seed)
         except TypeError as error:

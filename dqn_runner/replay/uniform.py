@@ -59,7 +59,7 @@ class UniformSampler:
         slots = self._rng.integers(len(ring), size=batch_size)
         if ring.start > 0 and len(ring) < ring.capacity:  # the rows do not start at slot 0
             slots = (slots + ring.start) % ring.capacity
-        if len(self._weight) != batch_size:
+        if self._weight.shape[0] != batch_size:
             self._weight = torch.full((batch_size,), 1 / batch_size)
         return slots, self._weight
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.learner import UPDATE_METRICS
@@ -21,9 +21,14 @@ ADVICE = (
 
 
 def diagnose(
-    run_dir: Path, step: int, agent: DQNAgent, batch: Batch, info: torch.Tensor, good: torch.Tensor | None
+    run_dir: Path,
+    step: int,
+    agent: DQNAgent,
+    batch: Batch,
+    statistics: list[float],
+    good: list[float] | None,
 ) -> DivergedError:
-    """The error to raise after an update whose statistics `info` [UPDATE_METRICS] are not finite.
+    """The error to raise after an update whose `statistics` (UPDATE_METRICS) are not finite.
 
     Writes the batch to `diverged.pt` in `run_dir`. `good` are the statistics of the update before it.
     """
@@ -35,7 +40,7 @@ def diagnose(
     content: dict[str, Any] = {
         "step": step,
         "update": agent.learner.updates,
-        "statistics": _named(info),
+        "statistics": _named(statistics),
         "indices": torch.from_numpy(batch.indices),
         "weight": batch.weight,
         **transition._asdict(),
@@ -49,14 +54,14 @@ def diagnose(
         where = f"the batch could not be written ({error})"
     cause = "" if finite else "the environment gave observations or rewards that are not finite; "
     return DivergedError(
-        f"learning diverged at step {step}, update {agent.learner.updates}: {_show(info)}"
+        f"learning diverged at step {step}, update {agent.learner.updates}: {_show(statistics)}"
         f"{f' (the update before: {_show(good)})' if good is not None else ''}; {cause}{where}; {ADVICE}"
     )
 
 
-def _show(info: torch.Tensor) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in _named(info).items())
+def _show(statistics: list[float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in _named(statistics).items())
 
 
-def _named(info: torch.Tensor) -> dict[str, float]:
-    return dict(zip(UPDATE_METRICS, cast("list[float]", info.tolist()), strict=True))
+def _named(statistics: list[float]) -> dict[str, float]:
+    return dict(zip(UPDATE_METRICS, statistics, strict=True))

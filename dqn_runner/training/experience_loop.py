@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import cast
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.core.state import State, crossed
@@ -102,7 +103,8 @@ class ExperienceLoop:
         for _ in range(iterations * config.gradient_steps):
             batch = self._replay.sample(config.batch_size, self.step)
             priority, info = agent.learn(batch, self.step)
-            if not math.isfinite(info.sum().item()):
-                raise divergence.diagnose(self._run_dir, self.step, agent, batch, info, metrics.last)
+            statistics = cast("list[float]", info.tolist())
+            if not math.isfinite(sum(statistics)):
+                raise divergence.diagnose(self._run_dir, self.step, agent, batch, statistics, metrics.last)
             self._replay.update(batch.indices, priority)
-            metrics.add_update(info)
+            metrics.add_update(statistics)

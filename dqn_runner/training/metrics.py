@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from dqn_runner.agent.learner import UPDATE_METRICS
-from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.state import State
 from dqn_runner.training.collector import Episode
 from dqn_runner.training.evaluator import Evaluation
@@ -32,13 +31,13 @@ METRIC_KEYS = (
 
 
 class Metrics:
-    """Aggregates metrics; statistics of updates stay tensors until a log line is due."""
+    """Aggregates metrics between log lines, and keeps the history."""
 
     def __init__(self) -> None:
         """Empty history."""
-        self.last: torch.Tensor | None = None
+        self.last: list[float] | None = None
         """Statistics of the last update in this process."""
-        self._sum: torch.Tensor | None = None
+        self._sums = [0.0] * len(UPDATE_METRICS)
         self._updates = 0
         self._recent: deque[Episode] = deque(maxlen=RECENT)
         self.episodes: dict[str, array[Any]] = {
@@ -49,10 +48,11 @@ class Metrics:
         self.train: dict[str, list[float]] = {k: [] for k in ("step", "episode", *TRAIN_KEYS)}
         self.eval: dict[str, list[Any]] = {k: [] for k in ("step", "episode", "returns", *EVAL_KEYS)}
 
-    def add_update(self, info: torch.Tensor) -> None:
-        """Statistics [len(UPDATE_METRICS)] of one update."""
-        self.last = info
-        self._sum = info.clone() if self._sum is None else self._sum.add_(info)
+    def add_update(self, statistics: list[float]) -> None:
+        """Statistics of one update, in the order of UPDATE_METRICS."""
+        self.last, sums = statistics, self._sums
+        for index, value in enumerate(statistics):
+            sums[index] += value
         self._updates += 1
 
     def add_episode(self, episode: Episode) -> None:
@@ -74,10 +74,9 @@ class Metrics:
         if self._recent:
             values["return_mean_100"] = float(np.mean([e.episode_return for e in self._recent]))
             values["length_mean_100"] = float(np.mean([e.length for e in self._recent]))
-        if self._sum is not None:
-            means = cast("list[float]", (self._sum / self._updates).tolist())
-            values.update(zip(UPDATE_METRICS, means, strict=True))
-        self._sum, self._updates = None, 0
+        if self._updates:
+            values.update(zip(UPDATE_METRICS, (total / self._updates for total in self._sums), strict=True))
+        self._sums, self._updates = [0.0] * len(UPDATE_METRICS), 0
         blank = dict.fromkeys(TRAIN_KEYS, float("nan"))
         _append(self.train, {"step": step, "episode": episode, **blank, **values})
         return {f"train/{key}": value for key, value in values.items()}
@@ -95,7 +94,7 @@ class Metrics:
         """The history, and the sums of the open log interval."""
         columns = {name: np.array(values) for name, values in self.episodes.items()}
         return {
-            "sum": self._sum,
+            "sums": list(self._sums),
             "updates": self._updates,
             "recent": [list(episode) for episode in self._recent],
             "episodes": columns,
@@ -105,7 +104,7 @@ class Metrics:
 
     def load_state_dict(self, state: State) -> None:
         """Restore both."""
-        self._sum = None if state["sum"] is None else state["sum"].clone()
+        self._sums = list(state["sums"])
         self._updates = state["updates"]
         self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=RECENT)
         for name, column in self.episodes.items():

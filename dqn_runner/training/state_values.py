@@ -99,11 +99,11 @@ def _in_metrics(stored: State, episode: int) -> Iterator[str]:
     columns = [np.asarray(column)[-RECENT:].tolist() for column in stored["episodes"].values()]
     if stored["recent"] != [list(episode) for episode in zip(*columns, strict=False)]:
         yield f"{where}.recent are not the last of the episodes"
-    total = stored["sum"]
-    if (total is None) != (stored["updates"] == 0) or (
-        total is not None and np.shape(total) != (len(UPDATE_METRICS),)
+    sums = stored["sums"]
+    if not (_is_list(sums, len(UPDATE_METRICS)) and all(map(_is_finite, sums))) or (
+        any(sums) and stored["updates"] == 0
     ):
-        yield f"{where}.sum does not belong to {stored['updates']} updates"
+        yield f"{where}.sums does not belong to {stored['updates']} updates"
 
 
 def _in_evaluations(table: dict[str, list[Any]], step: int, episode: int) -> Iterator[str]:

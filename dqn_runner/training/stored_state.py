@@ -13,7 +13,7 @@ from dqn_runner.core.state import ReplaySnapshot, State
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.training.state_values import inconsistencies
 
-_OPTIONAL = ("sum", "actions", "finished", "normalizer", "generators")
+_OPTIONAL = ("actions", "finished", "normalizer", "generators")
 """Keys whose value may be missing (None) at some times of a run and not at others."""
 _FREE = ("loggers", "moments", "limits")
 """Keys of dictionaries whose keys may differ from those of this run; their owner checks them."""

@@ -125,12 +125,12 @@ class Trainer:
             try:
                 if not self._prepared:
                     self.prepare()
-                self.recorder.start(self.step)
                 self.directory.open(
                     self.step, self.episode, assembly.run_info(self.directory, self.config, self._group)
                 )
                 spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
                 self.agent.choose_update(spec.obs_dtype, self.config.max_steps)
+                self.recorder.start(self.step)  # compiling is not part of the speed
                 log.info("%s", estimate_resources(self.agent.config, self.config, spec, state_bytes))
                 reason = self._run()
             except Exception:

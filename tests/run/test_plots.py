@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
@@ -43,7 +42,7 @@ def document(
         metrics.add_evaluation(100 * index, 10 * index, Evaluation(values, [10] * len(values)))
     for index, loss in enumerate(losses, start=1):
         if loss is not None:
-            metrics.add_update(torch.tensor([loss, 7.0, 1.0]))
+            metrics.add_update([loss, 7.0, 1.0])
         metrics.flush(50 * index, 5 * index, 0.5)
     means = [float(np.mean(values)) for values in evaluations]
     best = int(np.argmax(means)) if means else 0

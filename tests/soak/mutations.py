@@ -90,9 +90,9 @@ def forge_document(run_dir: Path, rng: random.Random) -> str:
     except Exception:
         return "nothing to forge"
     done = [_forge(document, rng) for _ in range(rng.choice([1, 1, 1, 2]))]
-    if rng.random() < 0.05:
+    if (found := list(places(document))) and rng.random() < 0.05:
         done.append("alias")
-        container, key = rng.choice(list(places(document)))
+        container, key = rng.choice(found)
         container[key] = rng.choice([container, [container] * 2, [[[0]] * 9] * 9])
     document.pop("checksum", None)
     try:
@@ -111,6 +111,8 @@ def forge_document(run_dir: Path, rng: random.Random) -> str:
 
 def _forge(document: dict[str, Any], rng: random.Random) -> str:
     found = list(places(document))
+    if not found:
+        return "nothing to forge"
     top = [document, document.get("state"), document.get("source")]
     shallow = [(c, k) for c, k in found if any(c is each for each in top)]
     container, key = rng.choice(shallow if shallow and rng.random() < 0.2 else found)
@@ -206,12 +208,13 @@ def forge_run_json(run_dir: Path, rng: random.Random) -> str:
         return "nothing to forge"
     try:
         document = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return "nothing to forge"
-    if not isinstance(document, dict) or rng.random() < 0.2:
+    found = [(c, k) for c, k in places(document) if c is document or rng.random() < 0.1]
+    if not isinstance(document, dict) or not found or rng.random() < 0.2:
         path.write_text(rng.choice(["[]", "null", "3", '"x"', "{}", "[" * 100_000, '{"config": 1}', "NaN"]))
         return "replace run.json"
-    container, key = rng.choice([(c, k) for c, k in places(document) if c is document or rng.random() < 0.1])
+    container, key = rng.choice(found)
     container[key] = rng.choice(WRONG)
     path.write_text(json.dumps(document))
     return f"forge {key} of run.json"

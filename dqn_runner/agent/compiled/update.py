@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dqn_runner.agent.learner import HyperParameters, LearnerState
+from dqn_runner.agent.optimizers import LearningRate
 from dqn_runner.agent.update_noise import UpdateNoise
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.types import Transition
@@ -20,6 +21,7 @@ class CompiledUpdate:
         self._run: Callable[[list[torch.Tensor]], list[torch.Tensor]] = runner.run
         self._count = torch.zeros((), dtype=torch.float64)
         self._learning_rate = torch.zeros((), dtype=torch.float64)
+        self._filled: LearningRate = 0.0
 
     def __call__(
         self,
@@ -32,7 +34,9 @@ class CompiledUpdate:
         """Take one step in place; priorities [batch] and statistics [len(UPDATE_METRICS)]."""
         state.updates += 1
         self._count.fill_(state.updates)
-        self._learning_rate.fill_(hyper.learning_rate)
+        if self._filled != hyper.learning_rate:
+            self._filled = hyper.learning_rate
+            self._learning_rate.fill_(self._filled)
         scalars = (self._count, self._learning_rate)
         inputs = [state.online, state.target, *state.moments.values(), *scalars, *transition, weight]
         priority, statistics = self._run([*inputs, *noise] if noise is not None else inputs)

@@ -1,45 +1,27 @@
-"""Env steps per second of training: dqn_runner against stable-baselines3's DQN.
-
-    python benchmarks/speed_vs_sb3.py --workload W1 --repeats 5 --json w1.json
-
-Both train on the same environment with the same settings, on the CPU with one thread. The runs alternate
-(dqn_runner, sb3, dqn_runner, ...), each in a separate process. The time is measured between two env steps of
-a run: it includes learning, exploration and logging, but not imports, construction, warm-up and the end.
-README.md in this folder explains what is measured and how to read the table.
-"""
+"""The workloads of speed.py, and one run of each library on one of them."""
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import importlib.util
-import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machine import cpu_seconds, machine
-from speed_tables import HEADER, OURS, SB3, Run, footer, row, summarise
-
-PACKAGES = ("dqn_runner", "stable_baselines3", "torch", "numpy", "gymnasium")
-INSTALL = "stable-baselines3 is not installed: pip install -c constraints.txt -e '.[benchmark]'"
+from machine import cpu_seconds
+from speed_tables import COMPILED, EAGER, SB3, Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """Settings of a run, the same for both libraries; every period is in env steps."""
+    """Settings of a run, the same for all libraries; every period is in env steps."""
 
     env: str
-    state_dim: int
-    action_dim: int
-    hidden: list[int]
+    """An id of gymnasium, `minatar` for its Breakout, or `atari` for Pong under the protocol `sticky`."""
+    network: str = "mlp"
+    hidden: list[int] = field(default_factory=list[int])
+    """Units of the layers of an `mlp`; `minatar_cnn` and `nature_cnn` have their own."""
     batch_size: int
     train_every: int
     gradient_steps: int = 1
@@ -62,8 +44,6 @@ class Workload:
 WORKLOADS = {
     "W1": Workload(
         env="CartPole-v1",
-        state_dim=4,
-        action_dim=2,
         hidden=[120, 84],
         batch_size=128,
         train_every=10,
@@ -73,8 +53,6 @@ WORKLOADS = {
     ),
     "W2": Workload(
         env="LunarLander-v3",
-        state_dim=8,
-        action_dim=4,
         hidden=[256, 256],
         batch_size=128,
         train_every=4,
@@ -91,14 +69,39 @@ WORKLOADS = {
     ),
     "W3": Workload(
         env="CartPole-v1",
-        state_dim=4,
-        action_dim=2,
         hidden=[64, 64],
         batch_size=64,
         train_every=1,
         epsilon_steps=1_500,
         steps=20_000,
         steady_from=2_000,
+    ),
+    "W4": Workload(
+        env="atari",
+        network="nature_cnn",
+        batch_size=32,
+        train_every=4,
+        learning_rate=1e-4,
+        target_update_every=1_000,
+        learning_starts=800,
+        epsilon_end=0.01,
+        epsilon_steps=600,
+        steps=2_400,
+        steady_from=1_200,
+        log_every=400,
+    ),
+    "W5": Workload(
+        env="minatar",
+        network="minatar_cnn",
+        batch_size=32,
+        train_every=1,
+        capacity=50_000,
+        target_update_every=1_000,
+        epsilon_end=0.1,
+        epsilon_steps=1_000,
+        steps=6_000,
+        steady_from=1_500,
+        log_every=500,
     ),
 }
 
@@ -164,13 +167,21 @@ class StopwatchLogger:
 
 
 def make_env(workload: Workload) -> Any:
-    """The environment for both libraries, without gymnasium's checker."""
+    """The environment for all libraries, without gymnasium's checker."""
     import gymnasium
 
+    if workload.env == "minatar":
+        from dqn_runner.envs.minatar import MinAtar
+
+        return MinAtar().make()
+    if workload.env == "atari":
+        from dqn_runner.envs.atari import Atari
+
+        return Atari(game="Pong").make()
     return gymnasium.make(workload.env, disable_env_checker=True)
 
 
-def train_ours(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
+def train_ours(workload: Workload, seed: int, stopwatch: Stopwatch, compiled: bool) -> None:
     """Train with the loggers that dqn_runner has by default: console, text log and JSON lines."""
     from dqn_runner import DQNAgent, Trainer, TrainingConfig
     from dqn_runner.loggers.logger_group import default_loggers
@@ -180,29 +191,37 @@ def train_ours(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
         frequency_unit=FrequencyUnit.steps,
         max_episodes=None,
         max_steps=workload.steps + 1,  # the log line at `steps` comes before the end and its evaluation
+        max_steps_per_episode=None,
         eval_frequency=10**9,
         eval_episodes=1,
         checkpoint_frequency=10**9,
         log_frequency=workload.log_every,
     )
-    agent = DQNAgent(our_config(workload, seed))
+    env = make_env(workload)
+    agent = DQNAgent(our_config(workload, seed, env, compiled))
     loggers = {**default_loggers(), "stopwatch": StopwatchLogger(stopwatch)}
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
-        Trainer(agent, make_env(workload), training, run_dir, loggers=loggers).train()
+        evaluated = make_env(workload)  # once, at the end, which is not measured
+        Trainer(agent, env, training, run_dir, eval_env=evaluated, loggers=loggers).train()
 
 
-def our_config(workload: Workload, seed: int) -> Any:
+def our_config(workload: Workload, seed: int, env: Any, compiled: bool) -> Any:
     from dqn_runner import DQNConfig
     from dqn_runner.agent.exploration import EpsilonGreedy
-    from dqn_runner.agent.networks.architectures import Mlp
+    from dqn_runner.agent.networks.architectures import MinatarCnn, Mlp, NatureCnn
     from dqn_runner.agent.schedules import Linear
     from dqn_runner.replay.uniform import UniformReplay
 
+    networks: dict[str, Callable[[], Any]] = {
+        "mlp": lambda: Mlp(hidden=workload.hidden),
+        "minatar_cnn": MinatarCnn,
+        "nature_cnn": NatureCnn,
+    }
     schedule = Linear(start=1.0, end=workload.epsilon_end, steps=workload.epsilon_steps)
     return DQNConfig(
-        state_dim=workload.state_dim,
-        action_dim=workload.action_dim,
+        state_dim=env.observation_space.shape,
+        action_dim=int(env.action_space.n),
         seed=seed,
         gamma=workload.gamma,
         learning_rate=workload.learning_rate,
@@ -212,9 +231,10 @@ def our_config(workload: Workload, seed: int) -> Any:
         gradient_steps=workload.gradient_steps,
         target_update_every=workload.target_update_every,
         max_grad_norm=workload.max_grad_norm,
-        network=Mlp(hidden=workload.hidden),
+        network=networks[workload.network](),
         exploration=EpsilonGreedy(schedule=schedule),
         replay=UniformReplay(capacity=workload.capacity),
+        compile=compiled,
     )
 
 
@@ -222,10 +242,11 @@ def train_sb3(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
     """Train with SB3's defaults, Huber loss and Adam, and without loggers."""
     from stable_baselines3 import DQN
 
+    policy, policy_kwargs = sb3_policy(workload)
     model = DQN(
-        "MlpPolicy",
-        make_env(workload),
-        policy_kwargs={"net_arch": workload.hidden},
+        policy,
+        sb3_env(workload),
+        policy_kwargs=policy_kwargs,
         learning_rate=workload.learning_rate,
         buffer_size=workload.capacity,
         learning_starts=workload.learning_starts,
@@ -250,7 +271,57 @@ def train_sb3(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
     model.learn(workload.steps, callback=on_step)
 
 
-TRAINERS: dict[str, Callable[[Workload, int, Stopwatch], None]] = {OURS: train_ours, SB3: train_sb3}
+def sb3_env(workload: Workload) -> Any:
+    """The environment; MinAtar's bool images become float32 [channels, height, width], as its authors do."""
+    import gymnasium
+    import numpy as np
+
+    env = make_env(workload)
+    if workload.env != "minatar":
+        return env
+    height, width, channels = env.observation_space.shape
+    space = gymnasium.spaces.Box(0, 1, (channels, height, width), np.float32)
+    return gymnasium.wrappers.TransformObservation(
+        env, lambda image: image.transpose(2, 0, 1).astype(np.float32), space
+    )
+
+
+def sb3_policy(workload: Workload) -> tuple[str, dict[str, Any]]:
+    """The policy of SB3 with the network of the workload."""
+    if workload.network == "mlp":
+        return "MlpPolicy", {"net_arch": workload.hidden}
+    if workload.network == "nature_cnn":
+        return "CnnPolicy", {}
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+    from torch import nn
+
+    class Convolution(BaseFeaturesExtractor):
+        """One 3x3 convolution of 16 channels (Young & Tian 2019)."""
+
+        def __init__(self, space: Any) -> None:
+            channels, height, width = space.shape
+            super().__init__(space, 16 * (height - 2) * (width - 2))
+            self.layers = nn.Sequential(nn.Conv2d(channels, 16, 3), nn.ReLU(), nn.Flatten())
+
+        def forward(self, obs: Any) -> Any:
+            return self.layers(obs)
+
+    return "MlpPolicy", {"net_arch": [128], "features_extractor_class": Convolution}
+
+
+def train_eager(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
+    train_ours(workload, seed, stopwatch, compiled=False)
+
+
+def train_compiled(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
+    train_ours(workload, seed, stopwatch, compiled=True)
+
+
+TRAINERS: dict[str, Callable[[Workload, int, Stopwatch], None]] = {
+    EAGER: train_eager,
+    COMPILED: train_compiled,
+    SB3: train_sb3,
+}
 
 
 def run_here(library: str, name: str, seed: int) -> Run:
@@ -262,68 +333,3 @@ def run_here(library: str, name: str, seed: int) -> Run:
     stopwatch = Stopwatch(workload.steady_from, workload.steps)
     TRAINERS[library](workload, seed, stopwatch)
     return stopwatch.result(library, seed)
-
-
-def run_fresh(library: str, name: str, seed: int) -> Run:
-    """One run in a new process; its last line on standard output is the result."""
-    command = [sys.executable, __file__, "--workload", name, "--only", library, "--seed", str(seed)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if child.returncode != 0:
-        sys.exit(f"{child.stderr}\nthe run of {library} failed, see above")
-    return Run(**json.loads(child.stdout.splitlines()[-1]))
-
-
-def compare(name: str, repeats: int) -> dict[str, Any]:
-    """Make all runs, alternating, and print a line of the table after each pair."""
-    print(HEADER)
-    runs: list[Run] = []
-    for seed in range(repeats):
-        pair = [run_fresh(library, name, seed) for library in (OURS, SB3)]
-        print(row(seed, *pair), flush=True)
-        runs += pair
-    return {
-        "workload": name,
-        "settings": asdict(WORKLOADS[name]),
-        "machine": machine(),
-        "versions": versions(),
-        "runs": [asdict(run) for run in runs],
-        "summary": summarise(runs),
-    }
-
-
-def versions() -> dict[str, str]:
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **found, "commit": commit or "unknown"}
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--workload", choices=WORKLOADS, default="W1")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each library")
-    parser.add_argument("--json", type=Path, help="write settings, versions and every run to this file")
-    parser.add_argument("--only", choices=TRAINERS, help="one run in this process, for a profiler")
-    parser.add_argument("--seed", type=int, default=0, help="of that run")
-    arguments = parser.parse_args()
-    if arguments.repeats < 1:
-        parser.error("--repeats must be at least 1")
-    return arguments
-
-
-def main() -> None:
-    arguments = parse_arguments()
-    if arguments.only:
-        print(json.dumps(asdict(run_here(arguments.only, arguments.workload, arguments.seed))))
-        return
-    if importlib.util.find_spec("stable_baselines3") is None:
-        sys.exit(INSTALL)
-    result = compare(arguments.workload, arguments.repeats)
-    print(footer(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
