@@ -27,10 +27,8 @@ class UpdateInputs(NamedTuple):
     target: torch.Tensor
     """[parameters]"""
     moments: Moments
-    number: torch.Tensor
-    """Number of this update, from 1: a float64 scalar."""
-    learning_rate: torch.Tensor
-    """A float64 scalar."""
+    scalars: torch.Tensor
+    """[n]: those of the optimizer for the number of this update and the learning rate."""
     transition: Transition
     weight: torch.Tensor
     """[batch]"""
@@ -76,9 +74,7 @@ def make_functional_update(
         norm = cast("torch.Tensor", torch.linalg.vector_norm(grad))
         if max_grad_norm is not None:
             grad = grad * torch.where(norm > max_grad_norm, max_grad_norm / (norm + _TINY), 1.0)
-        online, moments = optimizer.functional_step(
-            inputs.online, grad, inputs.moments, inputs.number, inputs.learning_rate
-        )
+        online, moments = optimizer.functional_step(inputs.online, grad, inputs.moments, inputs.scalars)
         return UpdateOutputs(online, moments, priority, torch.stack([value, q_mean, norm]))
 
     return update

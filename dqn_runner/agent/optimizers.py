@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, Union
 
@@ -34,17 +35,17 @@ class Optimizer(Protocol):
         """Take step number `count` (from 1): change `params` and `moments` in place, but not `grad`."""
         ...
 
+    def scalars(self, count: int, learning_rate: float) -> tuple[float, ...]:
+        """The numbers that step number `count` (from 1) needs, all of which change between steps."""
+        ...
+
     def functional_step(
-        self,
-        params: torch.Tensor,
-        grad: torch.Tensor,
-        moments: Moments,
-        count: torch.Tensor,
-        learning_rate: torch.Tensor,
+        self, params: torch.Tensor, grad: torch.Tensor, moments: Moments, scalars: torch.Tensor
     ) -> tuple[torch.Tensor, Moments]:
         """The same step as a function, for a compiler: returns the new parameters and moments.
 
-        `count` and `learning_rate` are float64 scalars.
+        `scalars` [n] are those of the method, in the dtype of the parameters. Computed here from a count,
+        they would be computed for each parameter: a compiler fuses all of it into one loop.
         """
         ...
 
@@ -85,19 +86,17 @@ class Adam:
             row, row_grad, first, second = (tensor[run] for tensor in tensors)
             self._fused(row, row_grad, first, second, step, rate.item())
 
+    def scalars(self, count: int, learning_rate: float) -> tuple[float, ...]:
+        """The size of the step with the first bias correction, and the root of the second."""
+        return learning_rate / (1 - self.beta1**count), math.sqrt(1 - self.beta2**count)
+
     def functional_step(
-        self,
-        params: torch.Tensor,
-        grad: torch.Tensor,
-        moments: Moments,
-        count: torch.Tensor,
-        learning_rate: torch.Tensor,
+        self, params: torch.Tensor, grad: torch.Tensor, moments: Moments, scalars: torch.Tensor
     ) -> tuple[torch.Tensor, Moments]:
         """The operations of torch's fused kernel, which a compiler cannot read, in its order."""
+        size, correction = scalars
         first = torch.lerp(moments["first"], grad, 1 - self.beta1)
         second = moments["second"] * self.beta2 + (1 - self.beta2) * grad * grad
-        size = (learning_rate / (1 - self.beta1**count)).to(params.dtype)
-        correction = (1 - self.beta2**count).sqrt().to(params.dtype)
         params = params - size * first / (second.sqrt() / correction + self.eps)
         return params, {"first": first, "second": second}
 
@@ -162,19 +161,18 @@ class RMSprop:
             scale = square.addcmul(mean, mean, value=-1).clamp_(min=0.0)
         params.addcdiv_(grad, scale.sqrt().add_(self.eps).div_(learning_rate), value=-1)
 
+    def scalars(self, count: int, learning_rate: float) -> tuple[float, ...]:
+        """The learning rate."""
+        return (learning_rate,)
+
     def functional_step(
-        self,
-        params: torch.Tensor,
-        grad: torch.Tensor,
-        moments: Moments,
-        count: torch.Tensor,
-        learning_rate: torch.Tensor,
+        self, params: torch.Tensor, grad: torch.Tensor, moments: Moments, scalars: torch.Tensor
     ) -> tuple[torch.Tensor, Moments]:
         """The operations of `step`."""
+        (size,) = scalars
         square = moments["square"] * self.decay + (1 - self.decay) * grad * grad
         mean, scale = moments["mean"], square
         if self.centered:
             mean = torch.lerp(mean, grad, 1 - self.decay)
             scale = (square - mean * mean).clamp(min=0.0)
-        size = learning_rate.to(params.dtype)
         return params - grad / ((scale.sqrt() + self.eps) / size), {"mean": mean, "square": square}

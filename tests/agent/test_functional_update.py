@@ -65,9 +65,8 @@ def test_both_updates_agree_from_the_same_state(variant: str) -> None:
         transition, weight, noise = batches(agent, dtype, rng)
         before = learner.online.clone()
         moments = {name: moment.clone() for name, moment in learner.moments.items()}
-        count = torch.tensor(float(number), dtype=torch.float64)
-        rate = torch.tensor(1e-3, dtype=torch.float64)
-        inputs = UpdateInputs(before, learner.target, moments, count, rate, transition, weight, noise)
+        scalars = torch.tensor(config.optimizer.scalars(number, 1e-3))
+        inputs = UpdateInputs(before, learner.target, moments, scalars, transition, weight, noise)
         found = functional(inputs)
         hyper = HyperParameters(1e-3, config.max_grad_norm)
         priority, statistics = agent._update(learner, transition, weight, hyper, noise)

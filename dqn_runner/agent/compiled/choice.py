@@ -50,7 +50,7 @@ def choose_update(
         compiler = compiler_version()
         if compiler is None:
             raise BuildError("the C++ compiler g++ is missing; install it, or set compile=off")
-        update = CompiledUpdate(library(program, program.key(compiler)))
+        update = CompiledUpdate(library(program, program.key(compiler)), program.config.optimizer)
     except BuildError as error:
         if begun:
             raise UserError(

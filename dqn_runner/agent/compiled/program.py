@@ -84,8 +84,8 @@ class UpdateProgram:
             torch.zeros(self.noise.calls, network.noise_size), torch.zeros(size, self.noise.taus)
         )
         noise = drawn if self.takes_noise(network) else ()
-        one = torch.ones((), dtype=torch.float64)
-        inputs = (state.online, state.target, *state.moments.values(), one, one, *batch, numbers, *noise)
+        scalars = torch.tensor(config.optimizer.scalars(1, 1.0))
+        inputs = (state.online, state.target, *state.moments.values(), scalars, *batch, numbers, *noise)
         return tuple(each.detach().clone() for each in inputs)
 
     def takes_noise(self, network: FlatNetwork) -> bool:
@@ -96,8 +96,8 @@ class UpdateProgram:
 def flat_update(
     program: UpdateProgram, network: FlatNetwork, state: LearnerState
 ) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """The update as a function of: online, target, each moment, count, learning rate, the columns of the
-    transition, weight, and the noise if there is any. It changes the parameters and moments in place, and
+    """The update as a function of: online, target, each moment, the scalars of the optimizer, the columns of
+    the transition, weight, and the noise if there is any. It changes the parameters and moments in place, and
     returns priorities and statistics.
     """
     config = program.config
@@ -108,10 +108,10 @@ def flat_update(
 
     def function(online: Any, target: Any, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
         moments = dict(zip(names, rest, strict=False))
-        count, rate, *columns = rest[len(names) :]
+        scalars, *columns = rest[len(names) :]
         transition, weight, noise = Transition(*columns[:5]), columns[5], columns[6:]
         drawn = UpdateNoise(*noise) if noise else None
-        found = update(UpdateInputs(online, target, moments, count, rate, transition, weight, drawn))
+        found = update(UpdateInputs(online, target, moments, scalars, transition, weight, drawn))
         online.copy_(found.online)
         for name, moment in moments.items():
             moment.copy_(found.moments[name])
