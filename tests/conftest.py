@@ -177,6 +177,12 @@ def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", forked_python())
 
 
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw no training curves, which would take most of their time."""
+    monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
+
+
 @pytest.fixture(autouse=True)
 def root_logger() -> Iterator[None]:
     """Restore the handlers and level of the root logger, which Hydra changes."""

@@ -70,11 +70,15 @@ class DQNAgent:
 
     def act(self, obs: Array, step: int, rng: np.random.Generator) -> IntArray:
         """Training actions [n] at env step `step`; uniformly random before `learning_starts`."""
-        shape = (len(obs), self.spec.num_actions)
         if self._normalizer is not None:
             self._normalizer.update(obs)
         if step < self.config.warmup_steps:
-            return rng.integers(shape[1], size=shape[0])
+            return rng.integers(self.spec.num_actions, size=len(obs))
+        return self.explore(obs, step, rng)
+
+    def explore(self, obs: Array, step: int, rng: np.random.Generator) -> IntArray:
+        """Actions [n] that the exploration chooses at env step `step`; the agent does not change."""
+        shape = (len(obs), self.spec.num_actions)
         noise_size = self.network.noise_size
         noise = rng.standard_normal(noise_size, np.float32) if noise_size else None
         return self.config.exploration(lambda: self.q_values(obs, noise), shape, step, rng)
@@ -116,6 +120,10 @@ class DQNAgent:
     def epsilon(self, step: int) -> float:
         """Probability of a uniformly random training action at env step `step`."""
         return 1.0 if step < self.config.warmup_steps else self.config.exploration.epsilon(step)
+
+    def normalization(self) -> tuple[Array, Array] | None:
+        """Mean and deviation [*obs_shape] by which observations are normalised; None if they are not."""
+        return None if self._normalizer is None else (self._normalizer.mean, self._normalizer.deviation)
 
     def num_bytes(self) -> int:
         """Size of the learner's state in bytes."""

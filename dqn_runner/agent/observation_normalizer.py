@@ -7,8 +7,8 @@ import numpy as np
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, FloatArray
 
-_LIMIT = 10.0
-"""Normalised observations are clipped to [-_LIMIT, _LIMIT]."""
+LIMIT = 10.0
+"""Normalised observations are clipped to [-LIMIT, LIMIT]."""
 
 
 class ObservationNormalizer:
@@ -36,8 +36,17 @@ class ObservationNormalizer:
 
     def __call__(self, obs: Array) -> FloatArray:
         """Observations [n, *obs_shape], normalised."""
-        deviation = np.sqrt(self._squares / max(1, self._count) + 1e-8)
-        return ((obs - self._mean) / deviation).clip(-_LIMIT, _LIMIT).astype(np.float32)
+        return ((obs - self._mean) / self.deviation).clip(-LIMIT, LIMIT).astype(np.float32)
+
+    @property
+    def mean(self) -> Array:
+        """[*obs_shape] float64."""
+        return self._mean
+
+    @property
+    def deviation(self) -> Array:
+        """[*obs_shape] float64, never 0."""
+        return np.sqrt(self._squares / max(1, self._count) + 1e-8)
 
     def state_dict(self) -> State:
         """Count, mean and sum of squared differences of the observations so far."""

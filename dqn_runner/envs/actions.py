@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,45 +16,61 @@ MAX_JOINT_ACTIONS = 4096
 """Largest number of combinations: each is an output of the network, and exploration must try them all."""
 
 
-def num_actions(space: Any, env: str) -> int:
-    """The number of actions of `space`; combinations of several choices count as actions.
+@dataclass(frozen=True)
+class ActionSpace:
+    """Choices that an action combines, the last one counting fastest; a Discrete space has one choice."""
 
-    Raises UserError, which names the environment `env`, for other spaces and for too many combinations.
-    """
-    if _is(space, "Discrete"):
-        return int(space.n)
-    if not _is(space, "MultiDiscrete", "MultiBinary"):
+    sizes: tuple[int, ...]
+    """The number of options of each choice."""
+    start: tuple[int, ...]
+    """The first option of each choice."""
+    shape: tuple[int, ...]
+    """Of the array that is an action; () for a number."""
+    dtype: str
+
+    @property
+    def num_actions(self) -> int:
+        """The number of combinations."""
+        return math.prod(self.sizes)
+
+    def converter(self) -> Callable[[int], Any]:
+        """Return a function from the number of an action to the action that the environment takes."""
+        if not self.shape:
+            numbers = np.arange(self.sizes[0]) + self.start[0]
+            return numbers.astype(self.dtype).__getitem__
+        combinations = np.stack(np.unravel_index(np.arange(self.num_actions), self.sizes), axis=-1)
+        rows = (combinations + np.array(self.start)).reshape(-1, *self.shape).astype(self.dtype)
+        return lambda action: rows[action].copy()  # a copy: the environment may change it
+
+
+def action_space(space: Any, env: str) -> ActionSpace:
+    """Describe `space`; raises UserError, which names the environment `env`, if DQN cannot handle it."""
+    kind = next((k for k in ("Discrete", "MultiDiscrete", "MultiBinary") if _is(space, k)), None)
+    if kind is None:
         raise UserError(f"DQN needs a Discrete, MultiDiscrete or MultiBinary action space; {env} has {space}")
-    count = math.prod(_choices(space))
-    if count > MAX_JOINT_ACTIONS:
+    dtype = str(np.dtype(space.dtype))
+    if kind == "Discrete":
+        return ActionSpace((int(space.n),), (int(space.start),), (), dtype)
+    if kind == "MultiBinary":
+        size = math.prod(space.shape)
+        found = ActionSpace((2,) * size, (0,) * size, tuple(space.shape), dtype)
+    else:
+        start = np.broadcast_to(getattr(space, "start", 0), space.nvec.shape)
+        found = ActionSpace(_numbers(space.nvec), _numbers(start), tuple(space.shape), dtype)
+    if found.num_actions > MAX_JOINT_ACTIONS:
         raise UserError(
-            f"the action space {_one_line(space)} of {env} has {count} combinations, and each would be an "
-            f"action; at most {MAX_JOINT_ACTIONS} are supported. Wrap it so that it offers fewer"
+            f"the action space {_one_line(space)} of {env} has {found.num_actions} combinations, and each "
+            f"would be an action; at most {MAX_JOINT_ACTIONS} are supported. Wrap it so that it offers fewer"
         )
-    return count
+    return found
 
 
-def action_converter(space: Any) -> Callable[[int], Any]:
-    """Return a function from the number of an action to the action that `space` contains."""
-    if _is(space, "Discrete"):
-        numbers = np.arange(int(space.n)) + int(space.start)
-        return numbers.astype(space.dtype).__getitem__
-    choices = _choices(space)
-    combinations = np.stack(np.unravel_index(np.arange(math.prod(choices)), choices), axis=-1)
-    table = combinations.reshape(-1, *space.shape) + getattr(space, "start", 0)
-    rows = table.astype(space.dtype)
-    return lambda action: rows[action].copy()  # a copy: the environment may change it
+def _numbers(array: Any) -> tuple[int, ...]:
+    return tuple(int(number) for number in np.ravel(array))
 
 
-def _choices(space: Any) -> list[int]:
-    """The number of choices of each component, the last one counting fastest."""
-    if _is(space, "MultiBinary"):
-        return [2] * math.prod(space.shape)
-    return [int(n) for n in space.nvec.ravel()]
-
-
-def _is(space: Any, *kinds: str) -> bool:
-    return isinstance(space, tuple(getattr(gymnasium.spaces, kind) for kind in kinds))
+def _is(space: Any, kind: str) -> bool:
+    return isinstance(space, getattr(gymnasium.spaces, kind))
 
 
 def _one_line(space: Any) -> str:

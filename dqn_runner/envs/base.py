@@ -10,7 +10,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import EnvSpec
-from dqn_runner.envs.actions import num_actions
+from dqn_runner.envs.actions import action_space
 
 Env = Any
 """A `gymnasium.Env`; its generic parameters add no information here."""
@@ -77,7 +77,7 @@ def spec_of(env: Env) -> EnvSpec:
     """Return the shapes of an environment; raises UserError if DQN cannot handle its spaces."""
     name = env_name(env)
     obs: Any = _space(env, "observation_space", name)
-    count = num_actions(_space(env, "action_space", name), name)
+    count = action_space(_space(env, "action_space", name), name).num_actions
     if not isinstance(obs, gymnasium.spaces.Box):
         raise UserError(f"observations must be a Box; {name} has {obs}. {_box_hint(obs)}")
     if not obs.shape or 0 in obs.shape:

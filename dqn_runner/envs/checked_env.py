@@ -13,7 +13,7 @@ from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.log import log
 from dqn_runner.core.types import Array
-from dqn_runner.envs.actions import action_converter
+from dqn_runner.envs.actions import action_space
 from dqn_runner.envs.base import OLD_GYM, Env, EnvPart, env_name, spec_of
 from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.observation_check import ObservationCheck
@@ -42,7 +42,7 @@ class CheckedEnv:
         self.env = env
         self.name = env_name(env)
         self.spec = spec_of(env)
-        self._action = action_converter(env.action_space)
+        self._action = action_space(env.action_space, self.name).converter()
         inner = getattr(env, "unwrapped", env)
         spaces = (getattr(inner, name, None) for name in ("action_space", "observation_space"))
         self._seed_spaces = [space_seeder(space) for space in spaces if isinstance(space, gymnasium.Space)]

@@ -17,6 +17,7 @@ from dqn_runner.core.settings import fit_to_budget
 from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.generators import OwnGenerators
+from dqn_runner.envs.stored_spaces import store_spaces
 from dqn_runner.envs.user_env import as_part
 from dqn_runner.io.signals import StopSignals, as_error
 from dqn_runner.loggers.base import LoggerPart
@@ -85,6 +86,7 @@ class Trainer:
         self.stopping = Stopping(config, stop_callback)
         self.loop = ExperienceLoop(agent, self.collector, self.replay, self.recorder, self.output_dir)
         self._schedule = EventSchedule(config)
+        self._spaces = store_spaces(self.evaluator.env)
         self._saver = StateSaver(self.directory, agent, self.state_dict)
         self._group = group
         self._prepared = False
@@ -177,6 +179,7 @@ class Trainer:
         return {
             **self.loop.state_dict(),
             **self.recorder.state_dict(),
+            "spaces": self._spaces,
             "progress": self._progress().state_dict(),
             "finished": self._finished and self._finished.state_dict(),
         }

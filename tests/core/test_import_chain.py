@@ -24,6 +24,7 @@ CHAIN: list[set[str]] = [
     {"replay", "run"},
     {"agent"},
     {"training"},
+    {"inference"},
     {"config"},
     {"sweep"},
     {"cli"},
@@ -111,8 +112,8 @@ def test_a_library_stays_in_its_rooms(library: str) -> None:
 
 
 HEAVY = ("torch", "gymnasium", "matplotlib", "optuna", "wandb", "rich", "psutil")
-LATE_ROOMS = ("agent.networks.modules.", "envs.wrappers.", "sweep.")
-"""Subpackages that are imported inside functions only, so that they may import heavy libraries."""
+LATE_ROOMS = ("agent.networks.modules.", "envs.wrappers.", "inference.module", "sweep.")
+"""Packages and modules that are imported inside functions only, so that they may import heavy libraries."""
 
 
 @pytest.mark.parametrize("module", sorted(FILES))

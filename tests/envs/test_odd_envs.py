@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dqn_runner.core.exceptions import RunFailedError, UserError
-from dqn_runner.envs.actions import MAX_JOINT_ACTIONS, action_converter, num_actions
+from dqn_runner.envs.actions import MAX_JOINT_ACTIONS, action_space
 from dqn_runner.envs.base import spec_of
 from dqn_runner.envs.checked_env import CheckedEnv, make_env
 from dqn_runner.envs.gym import GymEnv
@@ -339,8 +339,9 @@ ACTION_SPACES = [
 class TestActions:
     @pytest.mark.parametrize("space", ACTION_SPACES, ids=lambda space: " ".join(str(space).split()))
     def test_each_number_is_another_action_of_the_space_with_its_type(self, space: Any):
-        convert = action_converter(space)
-        actions = [convert(number) for number in range(num_actions(space, "Odd"))]
+        found = action_space(space, "Odd")
+        convert = found.converter()
+        actions = [convert(number) for number in range(found.num_actions)]
         assert all(space.contains(action) and action.dtype == space.dtype for action in actions)
         assert len({str(np.asarray(action).tolist()) for action in actions}) == len(actions)
         if isinstance(space, spaces.Discrete):
@@ -361,7 +362,7 @@ class TestActions:
         assert all(space.contains(action) for action in found)
 
     def test_env_may_change_the_action_it_gets(self):
-        convert = action_converter(spaces.MultiBinary(2))
+        convert = action_space(spaces.MultiBinary(2), "Odd").converter()
         convert(3)[:] = 0
         assert convert(3).tolist() == [1, 1]
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dqn_runner.checkpointing.checkpointer import Checkpointer
+from dqn_runner.checkpointing.format import checksum
 
 PAYLOAD: dict[str, Any] = {
     "source": {"config": {"a": 1, "b": [1.5, None, True, "x"]}},
@@ -26,6 +27,16 @@ def save(checkpointer: Checkpointer, payload: Any, step: int, names: list[str]) 
     """Save a checkpoint, and wait until it is on disk."""
     checkpointer.save({"source": {}, **payload}, step, names)
     checkpointer.wait()
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the content of a checkpoint file, with a valid checksum; hard links to it do not change."""
+    document = torch.load(path, weights_only=True)
+    del document["checksum"]
+    change(document)
+    document["checksum"] = checksum(document)
+    path.unlink()
+    torch.save(document, path)
 
 
 def names(directory: Path) -> set[str]:

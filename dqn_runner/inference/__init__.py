@@ -1,0 +1,1 @@
+"""Trained agents without their environment and their training: loading, acting, exporting."""

@@ -1,0 +1,93 @@
+"""A trained agent: chooses actions for observations, without its environment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dqn_runner.agent.agent import DQNAgent
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.rng import stream
+from dqn_runner.core.types import Array, FloatArray
+from dqn_runner.envs.stored_spaces import StoredSpaces
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class TrainedAgent:
+    """An agent from a checkpoint (`load_agent`).
+
+    Observations are those that the environment of the run returned, with its wrappers: one of shape
+    `obs_shape`, or a batch [n, *obs_shape]. Normalisation is part of the agent.
+    """
+
+    def __init__(self, agent: DQNAgent, spaces: StoredSpaces, step: int, seed: int = 0) -> None:
+        """`step` is the env step of the checkpoint; `seed` determines the random actions of `predict`."""
+        self.step = step
+        """Env steps of the run when the checkpoint was written."""
+        self.obs_shape = spaces.obs_shape
+        self.obs_dtype = spaces.obs_dtype
+        self.num_actions = spaces.actions.num_actions
+        self._agent = agent
+        self._to_env = spaces.actions.converter()
+        self._rng = stream(seed, "predict")
+
+    def predict(self, obs: Any, deterministic: bool = True) -> Any:
+        """The action for an observation, as the environment takes it; an array of actions for a batch.
+
+        With `deterministic=False`, the exploration of the run at env step `step` chooses. Raises UserError
+        for observations that the environment cannot have returned.
+        """
+        batch, is_single = self._as_batch(obs)
+        if deterministic:
+            numbers = self._agent.greedy(batch)
+        else:
+            numbers = self._agent.explore(batch, self.step, self._rng)
+        actions = [self._to_env(int(number)) for number in numbers]
+        return actions[0] if is_single else np.array(actions)
+
+    def q_values(self, obs: Any) -> FloatArray:
+        """The values of the actions for an observation [actions], or for a batch [n, actions].
+
+        The columns are in the order of the action space, from its first action.
+        """
+        batch, is_single = self._as_batch(obs)
+        values = self._agent.q_values(batch)
+        return values[0] if is_single else values
+
+    def to_module(self) -> nn.Module:
+        """A torch module from observations [n, *obs_shape] to action values [n, actions].
+
+        It has ordinary parameters, copies of those of the agent, and scales or normalises the observations.
+        """
+        from dqn_runner.inference.module import make_module
+
+        return make_module(self._agent, self.obs_dtype)
+
+    def _as_batch(self, obs: Any) -> tuple[Array, bool]:
+        """Observations [n, *obs_shape] in the dtype of the run, and whether `obs` was a single one."""
+        try:
+            given = np.asarray(obs)
+        except Exception:
+            given = np.asarray(None)
+        if given.dtype.kind not in "fiub":
+            raise UserError(f"an observation must be an array of numbers, got {type(obs).__name__}")
+        is_single = given.shape == self.obs_shape
+        if not is_single and given.shape[1:] != self.obs_shape:
+            raise UserError(
+                f"this agent takes observations of shape {self.obs_shape}, or a batch of them with one more "
+                f"axis in front; got {given.shape}"
+            )
+        if not is_single and not len(given):
+            raise UserError("the batch of observations is empty")
+        with np.errstate(all="ignore"):
+            batch = (given[None] if is_single else given).astype(self.obs_dtype)
+        fits = np.isfinite(batch) if batch.dtype.kind == "f" else batch == given
+        if not np.all(fits):
+            wrong = "numbers that are not finite" if batch.dtype.kind == "f" else "other numbers"
+            raise UserError(
+                f"this agent takes observations of dtype {self.obs_dtype}; got {wrong} ({given.dtype})"
+            )
+        return batch, is_single
