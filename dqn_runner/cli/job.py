@@ -117,12 +117,12 @@ def _written(cfg: DictConfig) -> Any:
 def _find_stored(cfg: DictConfig, run_dir: Path) -> Stored | None:
     """The stored run that this command continues or evaluates, if it does."""
     path: str | None = cfg.checkpoint.path
-    if cfg.mode is Mode.eval:
+    if cfg.mode is not Mode.train:
         if cfg.resume not in (AUTO, NEVER):
-            raise UserError("mode=eval takes checkpoint=PATH, not resume=")
+            raise UserError(f"mode={cfg.mode.value} takes checkpoint=PATH, not resume=")
         return read_stored(path, "checkpoint") if path else None
     if path is not None:
-        raise UserError("checkpoint= is for mode=eval; use resume= to continue training")
+        raise UserError("checkpoint= is for mode=eval and mode=export; use resume= to continue training")
     if cfg.resume not in (AUTO, NEVER):
         return read_stored(cfg.resume, "resume")
     if not has_checkpoints(run_dir):

@@ -132,6 +132,10 @@ def _run_job(cfg: DictConfig, command: Sequence[str]) -> float:
         from dqn_runner.cli.evaluate import evaluate
 
         return evaluate(job)
+    if job.run.mode is Mode.export:
+        from dqn_runner.cli.export import export
+
+        return export(job)
     from dqn_runner.cli.train import train
 
     return train(job)

@@ -48,7 +48,7 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
         run_dir = values.get("hydra.run.dir")
         if isinstance(run_dir, str) and "${" not in run_dir:
             require_own_directories(Path(run_dir))
-            if values.get("mode") != "eval":
+            if values.get("mode") not in ("eval", "export"):
                 reject_if_locked(Path(run_dir))
     return expanded
 

@@ -43,6 +43,7 @@ class Mode(Enum):
 
     train = "train"
     eval = "eval"
+    export = "export"
 
 
 @dataclass(kw_only=True)
@@ -50,7 +51,8 @@ class Checkpoint:
     """Which checkpoint to evaluate, and how to resume."""
 
     path: str | None = None
-    """For mode=eval: a checkpoint, or a run directory for its latest; `checkpoint=PATH` sets it."""
+    """For mode=eval and mode=export: a checkpoint, or a run directory for its latest; `checkpoint=PATH` sets
+    it."""
     allow_inexact_resume: bool = False
     """Resume even if an environment does not reproduce its open episode, which is then truncated."""
 
@@ -76,7 +78,7 @@ class RunConfig:
     """All settings of a run."""
 
     mode: Mode = Mode.train
-    """`train`, or `eval` to evaluate `checkpoint`."""
+    """`train`; `eval` evaluates `checkpoint`, and `export` writes its network for other programs."""
     seed: int = setting(0, at_least=0, below=2**63)
     """Source of all random numbers; `agent.seed` follows it."""
     threads: int = setting(1, at_least=1, largest=1024)
@@ -89,6 +91,8 @@ class RunConfig:
     trust: bool = False
     """Import and read also what only a stored run or a `best_config.yaml` names (docs/security.md)."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    export: list[str] = field(default_factory=lambda: ["onnx"])
+    """Formats of mode=export: `onnx`, `torch` (torch.export) and `safetensors` (the weights alone)."""
     study: Study = field(default_factory=Study)
     agent: Any = MISSING
     """Network, loss, exploration, optimizer, replay."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -18,8 +19,10 @@ from dqn_runner.checkpointing.recovery import find_checkpoint, nonsense_is_damag
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_object
 from dqn_runner.core.registry import TARGET, class_of, import_parts
+from dqn_runner.core.state import State
 from dqn_runner.envs.stored_spaces import load_spaces
 from dqn_runner.inference.trained_agent import TrainedAgent
+from dqn_runner.run.provenance import config_hash
 from dqn_runner.training.stored_state import check_structure
 
 NETWORK_TARGET = "target"
@@ -58,7 +61,27 @@ def load_agent(path: str | Path, *, trust: bool = False, seed: int = 0) -> Train
         trained = DQNAgent(config)
         check_structure(state["agent"], trained.state_dict(), "state.agent")
         trained.load_state_dict(state["agent"])
-    return TrainedAgent(trained, spaces, document["step"], seed)
+        provenance = _provenance(file, document)
+    return TrainedAgent(trained, spaces, provenance, seed)
+
+
+def _provenance(file: Path, document: State) -> dict[str, Any]:
+    """Where an agent comes from, without paths of this machine."""
+    best = document["state"]["progress"]["early_stopping"]
+    source = document["source"]
+    try:
+        version = importlib.metadata.version("dqn_runner")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        version = None
+    return {
+        "dqn_runner": version,
+        "run": file.absolute().parent.parent.name,
+        "checkpoint": file.name,
+        "step": document["step"],
+        "config_hash": config_hash(source.get("config", source)),
+        "best_return_mean": best["best_mean"],
+        "best_step": best["best_step"],
+    }
 
 
 def _find(path: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +25,19 @@ class TrainedAgent:
     `obs_shape`, or a batch [n, *obs_shape]. Normalisation is part of the agent.
     """
 
-    def __init__(self, agent: DQNAgent, spaces: StoredSpaces, step: int, seed: int = 0) -> None:
-        """`step` is the env step of the checkpoint; `seed` determines the random actions of `predict`."""
-        self.step = step
+    def __init__(
+        self, agent: DQNAgent, spaces: StoredSpaces, provenance: Mapping[str, Any], seed: int = 0
+    ) -> None:
+        """`provenance` says where the agent comes from; `seed` determines the random actions of `predict`."""
+        self.provenance = dict(provenance)
+        """Run, checkpoint, env step, hash of the configuration, and the best evaluation of the run."""
+        self.step: int = self.provenance["step"]
         """Env steps of the run when the checkpoint was written."""
         self.obs_shape = spaces.obs_shape
         self.obs_dtype = spaces.obs_dtype
         self.num_actions = spaces.actions.num_actions
         self._agent = agent
+        self._actions = spaces.actions
         self._to_env = spaces.actions.converter()
         self._rng = stream(seed, "predict")
 
@@ -65,6 +72,10 @@ class TrainedAgent:
         from dqn_runner.inference.module import make_module
 
         return make_module(self._agent, self.obs_dtype)
+
+    def describe_actions(self) -> dict[str, Any]:
+        """How the columns of the values are actions of the environment (`envs.actions.ActionSpace`)."""
+        return asdict(self._actions)
 
     def _as_batch(self, obs: Any) -> tuple[Array, bool]:
         """Observations [n, *obs_shape] in the dtype of the run, and whether `obs` was a single one."""

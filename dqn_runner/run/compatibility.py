@@ -10,7 +10,7 @@ from dqn_runner.core.registry import TARGET, with_defaults
 Leaf = tuple[str, ...]
 """Path of a value in a nested configuration."""
 
-SESSION_KEYS = ("mode", "resume", "trust", "checkpoint", "study")
+SESSION_KEYS = ("mode", "resume", "trust", "checkpoint", "export", "study")
 """Top-level settings of a single command, which are not part of the configuration of the run."""
 
 IMMUTABLE: tuple[tuple[Leaf, str], ...] = (

@@ -46,7 +46,7 @@ def file_name(block: str) -> str | None:
 def arguments(command: str) -> list[str]:
     """The arguments of a command, with a budget of seconds."""
     words = shlex.split(command, comments=True)[3:]
-    if any(word in words for word in ("--help", "--cfg", "--info")):
+    if any(word in words for word in ("--help", "--cfg", "--info", "mode=export")):
         return words
     if "mode=eval" in words:
         return [*words, "evaluator.episodes=2"]

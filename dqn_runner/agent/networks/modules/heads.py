@@ -20,7 +20,7 @@ class Dueling(nn.Module):
         """Features [batch, size] to [batch, actions * outputs_per_action]; the mean is taken over actions."""
         value: torch.Tensor = self.value(x).unsqueeze(-2)
         advantage: torch.Tensor = self.advantage(x)
-        advantage = advantage.view(len(x), self.num_actions, -1)
+        advantage = advantage.view(x.shape[0], self.num_actions, -1)
         return (value + advantage - advantage.mean(-2, keepdim=True)).flatten(-2)
 
 
@@ -48,11 +48,11 @@ class ImplicitQuantileHead(nn.Module):
         """Observations [batch, *obs_shape] and taus [batch, n] to quantiles [batch, actions * n]."""
         if taus is None:
             taus = (torch.arange(self.num_taus) + 0.5) / self.num_taus
-            taus = taus.expand(len(x), -1)
+            taus = taus.expand(x.shape[0], -1)
         n = taus.shape[-1]
         cosines = torch.cos(math.pi * torch.arange(self.cosine_embedding_dim) * taus.unsqueeze(-1))
         embedded = torch.relu(self.embedding(cosines.flatten(0, 1)))
         features: torch.Tensor = self.features(x)
-        product = features.unsqueeze(1) * embedded.view(len(x), n, -1)
+        product = features.unsqueeze(1) * embedded.view(x.shape[0], n, -1)
         outputs: torch.Tensor = self.head(product.flatten(0, 1))
-        return outputs.view(len(x), n, -1).transpose(1, 2).flatten(1)
+        return outputs.view(x.shape[0], n, -1).transpose(1, 2).flatten(1)
