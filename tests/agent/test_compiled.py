@@ -58,7 +58,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return path
 
     monkeypatch.setattr(library, "_build", build)
-    monkeypatch.setattr(choice, "CompiledUpdate", lambda path: path)
+    monkeypatch.setattr(choice, "CompiledUpdate", lambda path, _: path)
     return found
 
 
