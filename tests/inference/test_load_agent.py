@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from dqn_runner import TrainedAgent, Trainer, UserError, load_agent
+from dqn_runner import DQNAgent, DQNConfig, TrainedAgent, Trainer, TrainingConfig, UserError, load_agent
+from dqn_runner.agent.losses.q_learning import QLearning, TDError
+from dqn_runner.agent.losses.targets import DoubleTarget
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.build import build_trainer
 from dqn_runner.config.schema import fit_defaults, to_plain_config, to_typed_config
@@ -135,6 +137,18 @@ def test_a_run_directory_is_its_best_checkpoint_and_exploration_is_repeatable(tm
     chosen = [agent.predict(obs, deterministic=False).tolist() for agent in (first, again, other)]
     assert chosen[0] == chosen[1] != chosen[2]
     assert chosen[0] != first.predict(obs).tolist()
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_the_agent_of_a_script_is_loaded(tmp_path: Path) -> None:
+    loss = QLearning(target=DoubleTarget(), error=TDError.squared)
+    made = DQNAgent(DQNConfig(state_dim=4, action_dim=2, learning_starts=20, batch_size=8, loss=loss))
+    config = TrainingConfig(max_episodes=4, eval_frequency=2, eval_episodes=1)
+    Trainer(made, gymnasium.make("CartPole-v1"), config, output_dir=tmp_path).train()
+    agent = load_agent(tmp_path / "checkpoints" / "latest.pt")
+    obs = observations(agent)
+    assert np.array_equal(agent.q_values(obs), made.q_values(obs))
+    assert agent._agent.config.loss == loss
 
 
 @pytest.mark.usefixtures("no_curves")
