@@ -140,6 +140,14 @@ def tree(directory: Path) -> dict[str, Any]:
     return {str(path): path.read_bytes() if path.is_file() else path.is_dir() for path in found}
 
 
+def applied(mutation: Callable[[Path, random.Random], str], run_dir: Path, rng: random.Random) -> str:
+    """What a mutation did; it may find nothing to change, or nothing that it can write, after another one."""
+    try:
+        return mutation(run_dir, rng)
+    except (IndexError, RecursionError, TypeError, ValueError) as error:
+        return f"{mutation.__name__} failed: {type(error).__name__}"
+
+
 def one_case(template: Template, folder: Path, rng: random.Random) -> tuple[str, list[str], str]:
     """Mutate, resume and judge; returns the mutations, what is wrong, and what happened."""
     run_dir = folder / "run"
@@ -149,7 +157,7 @@ def one_case(template: Template, folder: Path, rng: random.Random) -> tuple[str,
     outside = tree(folder / "outside")
     weights, mutations = zip(*MUTATIONS, strict=True)
     chosen = rng.choices(mutations, weights, k=rng.choice([1, 1, 1, 2, 3]))
-    done = "; ".join(mutation(run_dir, rng) for mutation in chosen)
+    done = "; ".join(applied(mutation, run_dir, rng) for mutation in chosen)
     work = template.run_program if rng.random() < 0.1 else template.resume
     status, text = in_process(lambda: work(run_dir), folder / "output")
     wrong: list[str] = []
