@@ -9,7 +9,7 @@ from typing import Any
 from dqn_runner.checkpointing.checkpointer import LATEST, Checkpointer
 from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
 from dqn_runner.checkpointing.segments import FOLDER
-from dqn_runner.core.exceptions import DirectoryLostError, UserError
+from dqn_runner.core.exceptions import DirectoryLostError, NoRoomError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.state import State
@@ -80,6 +80,14 @@ class RunDirectory:
     def checkpoint_failed(self) -> bool:
         """Whether the last attempt to write a checkpoint failed."""
         return self.checkpoints.failed
+
+    def check_saved(self) -> None:
+        """Raise NoRoomError if the last attempt to write a checkpoint failed."""
+        if self.checkpoint_failed:
+            raise NoRoomError(
+                f"the end of the run could not be saved to {self.path}; its log says why. Free disk space, and "
+                "run the same command to continue"
+            )
 
     def lock(self) -> None:
         """Lock the directory for this process.

@@ -27,6 +27,7 @@ from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluator
 from dqn_runner.training.metrics import METRIC_KEYS
 from dqn_runner.training.resources import format_bytes
+from dqn_runner.training.watchdog import Watchdog
 
 
 def make_collector(
@@ -48,6 +49,12 @@ def make_evaluator(env: EnvPart, config: TrainingConfig) -> Evaluator:
     """The evaluation environment; its episodes have the same seeds in every run."""
     seeds = eval_seeds("eval")
     return Evaluator(make_env(env, seeds(-1), training=False), seeds, config.max_steps_per_episode)
+
+
+def make_watchdog(directory: RunDirectory, config: TrainingConfig) -> Watchdog:
+    """The watchdog of a run that is training."""
+    advice = f"the same command resumes the run from its last checkpoint (the log of {directory.path} has the stack)"
+    return Watchdog(config.env_timeout, advice, directory.end_session)
 
 
 def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:

@@ -72,6 +72,10 @@ class TrainingConfig:
         """The budget in the frequency unit; None without one."""
         return self.max_steps if self.frequency_unit is FrequencyUnit.steps else self.max_episodes
 
+    def position(self, step: int, episode: int) -> int:
+        """The count of the frequency unit after `step` env steps and `episode` training episodes."""
+        return episode if self.frequency_unit is FrequencyUnit.episodes else step
+
     def fraction_done(self, step: int, episode: int) -> float:
         """The used fraction of the budget that will be reached first, from 0 to 1."""
         steps = step / self.max_steps if self.max_steps else 0.0

@@ -1,4 +1,7 @@
-"""The order of events in a run: when to train, evaluate, log, save and stop."""
+"""The order of events in a run: when to train, evaluate, log, save and stop.
+
+The file is longer than others because this order is one duty: what a resumed run repeats depends on all of it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.checkpointing.checkpointer import best_name
-from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, NoRoomError, UserError
+from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.rng import seed_for
 from dqn_runner.core.settings import fit_to_budget
@@ -24,7 +27,7 @@ from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training import assembly
 from dqn_runner.training.checks import check
-from dqn_runner.training.config import FrequencyUnit, TrainingConfig
+from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluation, EvaluationStopped
 from dqn_runner.training.events import Event, EventSchedule
 from dqn_runner.training.experience_loop import ExperienceLoop
@@ -117,11 +120,7 @@ class Trainer:
         another run, NoRoomError if the last checkpoint could not be written, DirectoryLostError if the
         directory was renamed or removed, and DivergedError if learning gives numbers that are not finite.
         """
-        advice = (
-            "the same command resumes the run from its last checkpoint (the log of "
-            f"{self.directory.path} has the stack)"
-        )
-        watchdog = Watchdog(self.config.env_timeout, advice, self.directory.end_session)
+        watchdog = assembly.make_watchdog(self.directory, self.config)
         with StopSignals() as self._signals, watchdog, self._generators:
             failed = False
             try:
@@ -145,11 +144,7 @@ class Trainer:
                     self.evaluator.close()
                 finally:
                     self.directory.close(failed)
-        if self.directory.checkpoint_failed:
-            raise NoRoomError(
-                f"the end of the run could not be saved to {self.output_dir}; its log says why. Free disk "
-                "space, and run the same command to continue"
-            )
+        self.directory.check_saved()
         pruned = self._finished is not None and self._finished.pruned
         return self.recorder.stats(self.step, self.stopping.early_stopping, reason, pruned)
 
@@ -246,7 +241,7 @@ class Trainer:
             return self._finished.reason
         while True:
             # After whole iterations only: a budget that ends within one changes nothing for a continued run.
-            whole, position = self.loop.at_iteration_end, self._position()
+            whole, position = self.loop.at_iteration_end, self.config.position(self.step, self.episode)
             due = self._schedule.due(position) if whole else Event.NONE
             stop = self.stopping.check_budget(self.step, self.episode)
             try:
@@ -299,7 +294,8 @@ class Trainer:
             self._saver.improved = True
 
     def _log(self) -> None:
-        self.recorder.log(self.step, self.agent.epsilon(self.step), self._fraction_done())
+        done = self.config.fraction_done(self.step, self.episode)
+        self.recorder.log(self.step, self.agent.epsilon(self.step), done)
 
     def _stop_for(self, number: signal.Signals | None) -> None:
         """Write what a run leaves, and let the signal take effect, which usually ends the process."""
@@ -313,12 +309,5 @@ class Trainer:
 
     def _write_report(self) -> None:
         best = self.stopping.early_stopping
-        done = self._fraction_done()
+        done = self.config.fraction_done(self.step, self.episode)
         self.directory.write_report(self.recorder.report(self.step, best, self.finished_reason, done))
-
-    def _position(self) -> int:
-        """The count of the frequency unit: training episodes or env steps."""
-        return self.episode if self.config.frequency_unit is FrequencyUnit.episodes else self.step
-
-    def _fraction_done(self) -> float:
-        return self.config.fraction_done(self.step, self.episode)
