@@ -85,8 +85,8 @@ class RunDirectory:
         """Raise NoRoomError if the last attempt to write a checkpoint failed."""
         if self.checkpoint_failed:
             raise NoRoomError(
-                f"the end of the run could not be saved to {self.path}; its log says why. Free disk space, and "
-                "run the same command to continue"
+                f"the end of the run could not be saved to {self.path}; its log says why. Free disk space, "
+                "and run the same command to continue"
             )
 
     def lock(self) -> None:

@@ -53,8 +53,9 @@ def make_evaluator(env: EnvPart, config: TrainingConfig) -> Evaluator:
 
 def make_watchdog(directory: RunDirectory, config: TrainingConfig) -> Watchdog:
     """The watchdog of a run that is training."""
-    advice = f"the same command resumes the run from its last checkpoint (the log of {directory.path} has the stack)"
-    return Watchdog(config.env_timeout, advice, directory.end_session)
+    advice = "the same command resumes the run from its last checkpoint"
+    stack = f"(the log of {directory.path} has the stack)"
+    return Watchdog(config.env_timeout, f"{advice} {stack}", directory.end_session)
 
 
 def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:

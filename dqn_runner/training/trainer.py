@@ -1,6 +1,6 @@
 """The order of events in a run: when to train, evaluate, log, save and stop.
 
-The file is longer than others because this order is one duty: what a resumed run repeats depends on all of it.
+The file is longer than others because this order is one duty: what a resumed run repeats depends on it.
 """
 
 from __future__ import annotations
