@@ -100,7 +100,10 @@ def test_evaluation_with_video_reports_an_env_that_does_not_render(
     [
         (["mode=eval"], "mode=eval needs checkpoint=PATH"),
         (["mode=eval", "checkpoint=nowhere.pt"], "nowhere.pt does not exist"),
-        (["checkpoint=run"], "checkpoint= is for mode=eval; use resume= to continue training"),
+        (
+            ["checkpoint=run"],
+            "checkpoint= is for mode=eval and mode=export; use resume= to continue training",
+        ),
     ],
 )
 @pytest.mark.usefixtures("run_copy")

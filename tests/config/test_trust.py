@@ -453,8 +453,10 @@ def test_every_import_by_a_setting_is_listed_in_trust() -> None:
         "envs/atari.py",
         "envs/minatar.py",
         "cli/evaluate.py",
+        "inference/export.py",
         "sweep/requirements.py",  # fixed names
         "config/schema.py",  # _target_
+        "inference/load.py",  # _target_, with trust=True only
         "sweep/optuna_parts.py",
         "sweep/search_space/space.py",  # settings of Hydra, which nothing stored decides
         "core/imports.py",
