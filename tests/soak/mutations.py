@@ -163,6 +163,8 @@ def deflated(data: bytes) -> bytes:
 def forge_segment(run_dir: Path, rng: random.Random) -> str:
     """Replace a segment by another with a valid name, and name it in a forged checkpoint."""
     path = run_dir / "checkpoints" / rng.choice(["latest.pt", "latest.pt", "best.pt"])
+    if not path.is_file():  # an earlier mutation may have put a pipe there
+        return "nothing to forge"
     try:
         document = torch.load(path, weights_only=True)
         stored = [v for c, k in places(document) if isinstance(v := c[k], dict) and SNAPSHOT in v]
