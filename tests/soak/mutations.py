@@ -83,16 +83,19 @@ def places(value: Any, depth: int = 30) -> Iterator[tuple[Any, Any]]:
 
 def forge_document(run_dir: Path, rng: random.Random) -> str:
     """Change some values of a checkpoint, and write it with a valid checksum under all of its names."""
-    path = rng.choice(files_of(run_dir / "checkpoints", "*.pt") or [run_dir / "checkpoints" / "latest.pt"])
+    found = files_of(run_dir / "checkpoints", "*.pt")
+    if not found:
+        return "nothing to forge"
+    path = rng.choice(found)
     try:
         document = torch.load(path, weights_only=True)
         assert isinstance(document, dict)
     except Exception:
         return "nothing to forge"
     done = [_forge(document, rng) for _ in range(rng.choice([1, 1, 1, 2]))]
-    if (found := list(places(document))) and rng.random() < 0.05:
+    if (places_left := list(places(document))) and rng.random() < 0.05:
         done.append("alias")
-        container, key = rng.choice(found)
+        container, key = rng.choice(places_left)
         container[key] = rng.choice([container, [container] * 2, [[[0]] * 9] * 9])
     document.pop("checksum", None)
     try:
@@ -171,6 +174,7 @@ def forge_segment(run_dir: Path, rng: random.Random) -> str:
         rows = rng.choice([each for each in stored if each["segments"]])
         entry = rng.choice(rows["segments"])
         old = run_dir / "checkpoints" / "replay" / entry[2]
+        assert old.is_file()
         columns = dict(np.load(io.BytesIO(old.read_bytes())))
     except Exception:
         return "nothing to forge"
