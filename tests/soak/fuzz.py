@@ -144,7 +144,7 @@ def applied(mutation: Callable[[Path, random.Random], str], run_dir: Path, rng: 
     """What a mutation did; it may find nothing to change, or nothing that it can write, after another one."""
     try:
         return mutation(run_dir, rng)
-    except (IndexError, RecursionError, TypeError, ValueError) as error:
+    except Exception as error:
         return f"{mutation.__name__} failed: {type(error).__name__}"
 
 
