@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 TEST_SETUP := $(VENV)/.installed-dev $(VENV)/optuna_sweeper
 
 .DEFAULT_GOAL := help
-.PHONY: help train check format lint types test quick optuna4 soak sweep-soak fuzz docs docs-check clean
+.PHONY: help train check format lint types daily test quick optuna4 soak sweep-soak fuzz docs docs-check clean
 .NOTPARALLEL:
 
 $(BIN)/python:
@@ -44,8 +44,8 @@ help:
 train: $(VENV)/.installed
 	$(BIN)/python -m dqn_runner $(ARGS)
 
-## Run every check of CI: lint, types, docs-check, test, optuna4. Stops at the first failure.
-check: lint types docs-check test optuna4
+## Run every check of CI: lint, types, docs-check, daily, optuna4. Stops at the first failure.
+check: lint types docs-check daily optuna4
 
 ## Format the code and fix what the linter can fix.
 format: $(VENV)/.installed-dev
@@ -60,6 +60,10 @@ lint: $(VENV)/.installed-dev
 ## Run the type checker.
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+## Run the tests of CI: all but those marked nightly.
+daily: $(TEST_SETUP)
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal -m "not nightly" $(ARGS)
 
 ## Run all tests, about 15 minutes on 2 slow cores; ARGS="tests/replay -x" adds arguments of pytest.
 test: $(TEST_SETUP)

@@ -199,7 +199,9 @@ def check_resume(model: Model, directory: Path, allowed: set[int | None]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
+@pytest.mark.parametrize(
+    "links", [pytest.param(True, id="links"), pytest.param(False, id="copies", marks=pytest.mark.nightly)]
+)
 def test_a_crash_after_any_disk_operation_leaves_the_old_state_or_the_new_one(
     links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,8 @@ ENVS = {
     "breakout": ("env=minatar",),
     "images of a user": ("env=gym", "env.id=my_games.Catch"),
 }
+NIGHTLY = ("lunarlander", "breakout")
+"""Environments of agents that train in one of the others, too."""
 SETTINGS = (
     *BUDGET[1:-1],
     "trainer.max_steps_per_episode=100",
@@ -54,7 +56,9 @@ SETTINGS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env", ENVS)
+@pytest.mark.parametrize(
+    "env", [pytest.param(env, marks=[pytest.mark.nightly] if env in NIGHTLY else []) for env in ENVS]
+)
 def test_agents_train_evaluate_and_resume(env: str, program: Callable[..., Outcome], tmp_path: Path) -> None:
     """Each agent takes one environment with vectors and one with images; it evaluates and resumes in one."""
     (tmp_path / "my_games.py").write_text(IMAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,8 +79,20 @@ def cases() -> list[tuple[str, str]]:
     return turns + list(ONE_AGENT.items())
 
 
+def marked_cases() -> list[Any]:
+    """The cases; Rainbow has the parts of most agents, so others run at night once each env had its turn."""
+    agents = agent_options()
+    nightly = {*agents[len(TURNS) :]} - {"rainbow"}
+    return [
+        pytest.param(env, agent, marks=pytest.mark.nightly)
+        if agent in nightly and env not in ONE_AGENT
+        else (env, agent)
+        for env, agent in cases()
+    ]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("env", "option"), cases())
+@pytest.mark.parametrize(("env", "option"), marked_cases())
 def test_run_killed_several_times_equals_an_uninterrupted_run(env: str, option: str, tmp_path: Path) -> None:
     """It is killed while it writes a checkpoint, and between two checkpoints."""
     command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, EXPLORATION)]

@@ -398,7 +398,9 @@ class TestDisk:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("minutes", "case"), [(60, "preempted"), (1, "timed-out")])
+@pytest.mark.parametrize(
+    ("minutes", "case"), [(60, "preempted"), pytest.param(1, "timed-out", marks=pytest.mark.nightly)]
+)
 def test_preempted_job_is_requeued_and_resumes(minutes: int, case: str, tmp_path: Path):
     """The signal handler of submitit submits the same call again.
 

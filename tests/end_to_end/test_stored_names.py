@@ -126,6 +126,7 @@ def test_a_run_of_the_command_line_resumes_after_its_modules_were_renamed(packag
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_study_resumes_after_the_modules_of_its_trials_were_renamed(package: Path) -> None:
     command = (
         "--multirun",
@@ -156,6 +157,7 @@ def test_a_run_of_the_command_line_resumes_after_settings_were_added(package: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_of_the_python_api_resumes_after_settings_were_added(package: Path) -> None:
     first = run(package, "-c", SCRIPT.format(episodes=10), copy=False)
     assert first.out == "episodes 10 resumed False\n", first.err

@@ -99,7 +99,9 @@ def test_discovery_of_plugins_imports_nothing_of_this_program(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("random", "grid"))]
+)
 def test_other_program_uses_the_published_plugin(tmp_path: Path, published: Path, sampler: str) -> None:
     """The example `sphere` of hydra-optuna-sweeper."""
     config = """

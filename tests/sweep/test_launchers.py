@@ -21,7 +21,9 @@ PRUNER = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+@pytest.mark.parametrize(
+    "launcher", ["joblib", "submitit_local", pytest.param("ray", marks=pytest.mark.nightly)]
+)
 def test_launcher_runs_the_jobs_of_a_sweep(tmp_path: Path, launcher: str) -> None:
     done = run_cli(*SWEEP, *SPACE, *PRUNER, f"hydra/launcher={launcher}", cwd=tmp_path)
     assert done.status == 0, done
