@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
-from speed_runs import TRAINERS, WORKLOADS, run_here
+from speed_runs import TRAINERS, run_here
 from speed_tables import HEADER, LIBRARIES, Run, footer, row, summarise
+from speed_workloads import WORKLOADS
 
 PACKAGES = ("dqn_runner", "stable_baselines3", "torch", "numpy", "gymnasium")
 INSTALL = "stable-baselines3 is not installed: pip install -c constraints.txt -e '.[all,benchmark]'"
