@@ -34,7 +34,7 @@ class DQNAgent:
 
         self.config = config
         self.spec = config.spec()
-        self.network = FlatNetwork(_build_network(config, self.spec))
+        self.network = FlatNetwork(build_network(config, self.spec))
         self._check_output_shape()
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
@@ -234,8 +234,11 @@ Forward = Callable[[Array, FloatArray | None], FloatArray]
 """From observations and noise to outputs [n, actions * outputs_per_action]."""
 
 
-def _build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:
-    """The module of the configuration; raises UserError if there is none, whatever the reason."""
+def build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:
+    """A new module of the configuration, with the initial parameters of its seed.
+
+    Raises UserError if there is none, whatever the reason. Torch's global generator is left as it was.
+    """
     try:
         with torch_seeded(seed_for(config.seed, "init")):
             module = config.network.build(spec, config.loss.outputs_per_action)

@@ -7,7 +7,6 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.actions import MAX_JOINT_ACTIONS, ActionSpace, action_space
 from dqn_runner.envs.base import Env, env_name, spec_of
 
@@ -23,11 +22,6 @@ class StoredSpaces:
     obs_dtype: str
     """As in `EnvSpec`."""
     actions: ActionSpace
-
-    @property
-    def spec(self) -> EnvSpec:
-        """The shapes for a network."""
-        return EnvSpec(self.obs_shape, self.actions.num_actions, self.obs_dtype)
 
 
 def store_spaces(env: Env) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ from dqn_runner.core.imports import import_module
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.types import Array, FloatArray
 from dqn_runner.inference.trained_agent import TrainedAgent
-from dqn_runner.io import files
 
 INPUT, OUTPUT = "observation", "q_values"
 """Names of the input and the output of an exported network."""
@@ -41,18 +41,14 @@ def export_agent(agent: TrainedAgent, formats: list[str], directory: Path) -> li
     if unknown or not formats:
         known = ", ".join(FORMATS)
         raise UserError(f"export=[{','.join(unknown)}]: choose from {known}, as in export=[onnx,safetensors]")
+    directory.mkdir(parents=True, exist_ok=True)
     found: list[Path] = []
     for name in formats:
         suffix, write = FORMATS[name]
-        path = directory / f"agent.{suffix}"
-        unfinished = path.with_name(f"{path.name}.tmp")
-        try:
-            compute = write(agent, unfinished)
-            _check(agent, compute, name)
-            unfinished.replace(path)
-        finally:
-            files.remove(unfinished)
-        found.append(path)
+        with tempfile.TemporaryDirectory(dir=directory, prefix="export-") as folder:
+            unfinished = Path(folder) / f"agent.{suffix}"
+            _check(agent, write(agent, unfinished), name)
+            found.append(unfinished.replace(directory / unfinished.name))
     return found
 
 
@@ -129,8 +125,9 @@ def _check(agent: TrainedAgent, compute: Compute, name: str) -> None:
     obs = (obs % 2 if agent.obs_dtype == "bool" else obs).astype(agent.obs_dtype)
     expected = agent.q_values(obs)
     found = np.concatenate([compute(obs[:1]), compute(obs[1:])])
-    error = float((np.abs(found - expected) / (1 + np.abs(expected))).max())
-    if found.shape != expected.shape or not error <= TOLERANCE:
+    same_shape = found.shape == expected.shape
+    error = float((np.abs(found - expected) / (1 + np.abs(expected))).max()) if same_shape else np.inf
+    if not error <= TOLERANCE:
         raise UserError(
             f"the network in the format {name} differs from the agent by {error:.2g}, more than "
             f"{TOLERANCE:g}; the file was not kept"

@@ -9,10 +9,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
+import numpy as np
+
 from dqn_runner import agent, replay
 from dqn_runner.agent import losses, networks
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
+from dqn_runner.agent.networks.architectures import Custom
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.checkpointing.names import BEST
 from dqn_runner.checkpointing.recovery import find_checkpoint, nonsense_is_damage
@@ -20,13 +23,11 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_object
 from dqn_runner.core.registry import TARGET, class_of, import_parts
 from dqn_runner.core.state import State
-from dqn_runner.envs.stored_spaces import load_spaces
+from dqn_runner.envs.stored_spaces import StoredSpaces, load_spaces
 from dqn_runner.inference.trained_agent import TrainedAgent
+from dqn_runner.io.json_io import as_json
 from dqn_runner.run.provenance import config_hash
 from dqn_runner.training.stored_state import check_structure
-
-NETWORK_TARGET = "target"
-"""The setting of `agent/network=custom` that is an import path."""
 
 
 def load_agent(path: str | Path, *, trust: bool = False, seed: int = 0) -> TrainedAgent:
@@ -34,35 +35,54 @@ def load_agent(path: str | Path, *, trust: bool = False, seed: int = 0) -> Train
 
     Nothing that the file names is imported, unless `trust` is true: an agent with a network or another part
     of your own needs it. `seed` determines the random actions of `predict(deterministic=False)`. Raises
-    UserError if there is no such checkpoint, or if it is damaged.
+    UserError if the checkpoint is missing, damaged, or names what is not trusted.
     """
     for package in (agent, losses, networks, replay):
         import_parts(package)
     file = _find(Path(path))
     document = load_checkpoint(file)
     with nonsense_is_damage(file):
-        source, state = document["source"], document["state"]
+        source = document["source"]
         tree = source.get("config", source)["agent"]
         if not trust and (imports := sorted({*_imports(tree)})):
             raise UserError(
                 f"{file} asks to import {', '.join(imports)}; if you know who wrote it, use "
                 "load_agent(..., trust=True)"
             )
-        spaces = load_spaces(state["spaces"])
-        settings = {
-            **tree,
-            "state_dim": list(spaces.obs_shape),
-            "action_dim": spaces.actions.num_actions,
-            "normalize_observations": state["agent"]["normalizer"] is not None,
-        }
-        config = _build(settings)
+        config = _build(tree)
         if not isinstance(config, DQNConfig):
             raise ValueError("its agent is not a DQN agent")
-        trained = DQNAgent(config)
+        return restore_agent(file, document, config, seed)
+
+
+def restore_agent(file: Path, document: State, config: DQNConfig, seed: int = 0) -> TrainedAgent:
+    """The agent with the settings `config` and the state of the checkpoint `file`, which holds `document`.
+
+    Raises UserError if the two do not fit.
+    """
+    with nonsense_is_damage(file):
+        state = document["state"]
+        spaces = load_spaces(state["spaces"])
+        _check_sizes(spaces, state)
+        trained = DQNAgent(
+            dataclasses.replace(
+                config,
+                state_dim=list(spaces.obs_shape),
+                action_dim=spaces.actions.num_actions,
+                normalize_observations=state["agent"]["normalizer"] is not None,
+            )
+        )
         check_structure(state["agent"], trained.state_dict(), "state.agent")
         trained.load_state_dict(state["agent"])
-        provenance = _provenance(file, document)
-    return TrainedAgent(trained, spaces, provenance, seed)
+        return TrainedAgent(trained, spaces, _provenance(file, document), seed)
+
+
+def _check_sizes(spaces: StoredSpaces, state: State) -> None:
+    """Raise ValueError unless the arrays of the checkpoint have these sizes: nothing larger is allocated."""
+    obs = np.asarray(state["collector"]["envs"]["obs"])
+    fits = (obs.shape[1:], str(obs.dtype)) == (spaces.obs_shape, spaces.obs_dtype)
+    if not fits or spaces.actions.num_actions > len(state["agent"]["learner"]["online"]):
+        raise ValueError("state.spaces do not fit the arrays of the state")
 
 
 def _provenance(file: Path, document: State) -> dict[str, Any]:
@@ -73,7 +93,7 @@ def _provenance(file: Path, document: State) -> dict[str, Any]:
         version = importlib.metadata.version("dqn_runner")
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         version = None
-    return {
+    found = {
         "dqn_runner": version,
         "run": file.absolute().parent.parent.name,
         "checkpoint": file.name,
@@ -82,6 +102,7 @@ def _provenance(file: Path, document: State) -> dict[str, Any]:
         "best_return_mean": best["best_mean"],
         "best_step": best["best_step"],
     }
+    return as_json(found)
 
 
 def _find(path: Path) -> Path:
@@ -100,11 +121,12 @@ def _imports(tree: Any) -> Iterator[str]:
     if not isinstance(tree, Mapping):
         return
     settings = cast("Mapping[str, Any]", tree)
-    target = settings.get(TARGET)
-    if target is not None and class_of(str(target)) is None:
-        yield str(target)
-    if target == "agent/network=custom":
-        yield str(settings.get(NETWORK_TARGET))
+    if (target := settings.get(TARGET)) is not None:
+        cls = class_of(str(target))
+        if cls is None:
+            yield str(target)
+        if cls is Custom:
+            yield str(settings.get("target"))
     for value in settings.values():
         yield from _imports(value)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dqn_runner.agent.agent import DQNAgent
+from dqn_runner.agent.agent import DQNAgent, build_network
 from dqn_runner.agent.losses.base import Loss
 from dqn_runner.agent.observation_normalizer import LIMIT
 
@@ -43,15 +43,14 @@ class QNetwork(nn.Module):
 
 def make_module(agent: DQNAgent, obs_dtype: str) -> QNetwork:
     """Build the network of `agent` again, with copies of its parameters."""
-    config = agent.config
-    network = config.network.build(agent.spec, config.loss.outputs_per_action)
+    network = build_network(agent.config, agent.spec)
     parameters = {id(parameter): parameter for _, parameter in _in_order(network)}
     with torch.no_grad():
         views = agent.network.views(agent.learner.online)
         for parameter, view in zip(parameters.values(), views, strict=True):
             parameter.copy_(view)
     divisor = 255.0 if obs_dtype == "uint8" else 1.0
-    return QNetwork(network, config.loss, divisor, agent.normalization()).eval()
+    return QNetwork(network, agent.config.loss, divisor, agent.normalization()).eval()
 
 
 def _in_order(network: nn.Module) -> Any:

@@ -16,7 +16,8 @@ from dqn_runner import TrainedAgent, UserError, load_agent
 from dqn_runner.inference import export
 from dqn_runner.inference.export import FORMATS, export_agent
 from tests.conftest import Outcome
-from tests.inference.test_load_agent import VARIANTS, a_run, observations
+from tests.inference.test_load_agent import SHORT, VARIANTS, a_run, observations
+from tests.support.checkpoints import rewrite
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 KEYS = {"input", "output", "preprocessing", "actions", "provenance"}
@@ -38,7 +39,9 @@ def test_exported_networks_compute_the_values_of_the_agent(variant: str, tmp_pat
     assert [path.name for path in paths] == [f"agent.{FORMATS[name][0]}" for name in names]
     obs = observations(agent, 3)
     expected = agent.q_values(obs)
-    loaded = torch.export.load(str(tmp_path / "agent.pt2")).module()
+    texts = dict.fromkeys((f"dqn_runner.{key}" for key in KEYS), "")
+    loaded = torch.export.load(str(tmp_path / "agent.pt2"), extra_files=texts).module()
+    assert json.loads(texts["dqn_runner.provenance"]) == agent.provenance
     np.testing.assert_allclose(loaded(torch.from_numpy(obs)).detach(), expected, rtol=1e-4, atol=1e-4)
     if "onnx" in names:
         session: Any = onnxruntime.InferenceSession(str(tmp_path / "agent.onnx"))
@@ -77,6 +80,32 @@ def test_an_unknown_format_is_rejected_before_anything_is_written(formats: list[
     with pytest.raises(UserError, match=r"choose from onnx, torch, safetensors"):
         export_agent(agent, formats, tmp_path)
     assert not list(tmp_path.glob("agent.*"))
+
+
+def test_export_imports_what_the_command_names_and_not_what_it_replaces(
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    net = "import torch\ndef net(shape, num_outputs):\n    return torch.nn.Linear(shape[0], num_outputs)\n"
+    for name in ("mine", "evil"):
+        touch = f"from pathlib import Path\nPath({str(tmp_path / name)!r}).touch()\n"
+        (tmp_path / f"{name}_nets.py").write_text(touch + net)
+    custom = ("agent/network=custom", "agent.network.target=mine_nets:net")
+    done = program(*custom, *SHORT[:-2], "logging=[]", "trainer.target_return=null", "hydra.run.dir=run")
+    assert done.status == 0, done.err
+
+    def replace(document: dict[str, Any]) -> None:
+        source = document["source"]
+        source["config"]["agent"]["network"]["target"] = "evil_nets:net"
+        source["overrides"] = [text.replace("mine_nets", "evil_nets") for text in source["overrides"]]
+
+    rewrite(tmp_path / "run" / "checkpoints" / "latest.pt", replace)
+    (tmp_path / "mine").unlink()
+    export = ("mode=export", "checkpoint=run", "export=[safetensors]", "hydra.run.dir=out")
+    assert "agent.network.target=evil_nets:net" in program(*export).error
+    done = program(*export, *custom)
+    assert done.status == 0, done.err
+    assert not (tmp_path / "evil").exists()
 
 
 def test_program_exports_a_checkpoint(

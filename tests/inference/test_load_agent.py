@@ -16,9 +16,11 @@ import torch
 from dqn_runner import DQNAgent, DQNConfig, TrainedAgent, Trainer, TrainingConfig, UserError, load_agent
 from dqn_runner.agent.losses.q_learning import QLearning, TDError
 from dqn_runner.agent.losses.targets import DoubleTarget
+from dqn_runner.agent.networks.architectures import Custom
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.build import build_trainer
 from dqn_runner.config.schema import fit_defaults, to_plain_config, to_typed_config
+from dqn_runner.core.registry import import_path
 from dqn_runner.envs.actions import ActionSpace
 from dqn_runner.envs.stored_spaces import StoredSpaces, load_spaces
 from tests.support.checkpoints import rewrite
@@ -191,6 +193,44 @@ def test_what_a_checkpoint_names_is_imported_only_with_trust(
     agent = load_agent("run/checkpoints/latest.pt", trust=True)
     obs = observations(agent)
     assert np.array_equal(agent.q_values(obs), trainer.agent.q_values(obs))
+
+
+@pytest.mark.usefixtures("no_curves")
+@pytest.mark.parametrize("name", ["agent/network=custom", import_path(Custom)])
+def test_every_name_of_the_custom_network_needs_trust(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    touch = f"from pathlib import Path\nPath({str(tmp_path / 'imported')!r}).touch()\n"
+    (tmp_path / "evil_nets.py").write_text(touch)
+    a_run(tmp_path / "run")
+    latest = tmp_path / "run" / "checkpoints" / "latest.pt"
+    network = {"_target_": name, "target": "evil_nets:net", "kwargs": {}}
+    rewrite(latest, lambda document: document["source"]["config"]["agent"].update(network=network))
+    with pytest.raises(UserError, match="asks to import evil_nets:net"):
+        load_agent(latest)
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_sizes_that_are_not_those_of_the_stored_arrays_are_rejected_before_allocation(tmp_path: Path) -> None:
+    a_run(tmp_path / "run")
+    latest = tmp_path / "run" / "checkpoints" / "latest.pt"
+    spaces = json.loads(load_checkpoint(latest)["state"]["spaces"])
+    large = {**spaces["actions"], "sizes": [2**31]}
+    for changes in ({"actions": large}, {"obs_shape": [2**31, 2**31]}, {"obs_dtype": "uint8"}):
+        text = json.dumps({**spaces, **changes})
+        rewrite(latest, lambda document, text=text: document["state"].update(spaces=text))
+        with pytest.raises(UserError, match=r"state\.spaces do not fit"):
+            load_agent(latest)
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_the_global_generator_of_torch_is_left_as_it_was(tmp_path: Path) -> None:
+    a_run(tmp_path / "run")
+    before = torch.get_rng_state()
+    load_agent(tmp_path / "run").to_module()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.usefixtures("no_curves")

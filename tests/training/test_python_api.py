@@ -120,6 +120,7 @@ def test_next_session_notices_a_close_that_ends_the_process(
     at_close: list[str | None] = []
     monkeypatch.setattr(CartPoleEnv, "close", lambda _: at_close.append(Session(tmp_path).unfinished()))
     trainer(gymnasium.make("CartPole-v1"), tmp_path, episodes=1).train()
+    assert len(at_close) >= 2
     assert all(notice is not None for notice in at_close[-2:])
     assert Session(tmp_path).unfinished() is None
     assert (tmp_path / "checkpoints" / "latest.pt").exists()
