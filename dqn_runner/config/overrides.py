@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,7 +23,7 @@ def parse_overrides(texts: Sequence[str]) -> list[Override]:
     return [_parse(text) for text in texts]
 
 
-@cache
+@lru_cache(1024)
 def _parse(text: str) -> Override:
     """Kept, because parsing takes milliseconds, and a start reads its command line a dozen times."""
     return OverridesParser.create().parse_overrides([text])[0]

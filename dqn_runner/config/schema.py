@@ -54,7 +54,8 @@ class Checkpoint:
     """For mode=eval and mode=export: a checkpoint, or a run directory for its latest; `checkpoint=PATH` sets
     it."""
     allow_inexact_resume: bool = False
-    """Resume even if an environment does not reproduce its open episode, which is then truncated."""
+    """Resume even if an environment does not reproduce its open episode, which is then truncated, or the one
+    before it."""
 
 
 @dataclass(kw_only=True)

@@ -18,8 +18,8 @@ _QUERY_PASSWORD = re.compile(
 )
 _WHOLE_URL = re.compile(r"[A-Za-z][\w+.-]*://[^/?#:@]*:[^@]+@.*", re.DOTALL)
 """A URL whose password may contain any character but an at sign, as databases read it."""
-_HTTP_CREDENTIALS = re.compile(r"(\b(?:Bearer|Basic) +)[\w.~+/=-]{8,}")
-"""The value of an `Authorization` header."""
+_HTTP_CREDENTIALS = re.compile(r"(\bBearer +|\bBasic +(?=\S*[A-Z\d=]))[\w.~+/=-]{8,}")
+"""The value of an `Authorization` header; base64 has capitals or digits, a word after `Basic` has none."""
 
 
 def hide(value: str, shown: str) -> None:

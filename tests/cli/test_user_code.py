@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dqn_runner.io.json_io import read_json
-from tests.conftest import BUDGET, Outcome
+from tests.conftest import BUDGET, Outcome, run_cli
 
 pytestmark = pytest.mark.slow
 
@@ -109,3 +109,43 @@ class TestUserConfiguration:
         self, program: Callable[..., Outcome]
     ) -> None:
         assert "did you mean experiment=tiny?" in program("--config-dir=mine", "experiment=tinny").error
+
+
+HANGING = """
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+
+class Hanging(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        hangs = Path("hang").exists()
+        while hangs:
+            pass
+        self.left = 5
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        return np.zeros(2, np.float32), 1.0, self.left == 0, False, {}
+"""
+
+
+def test_an_env_that_hangs_in_its_first_reset_or_an_evaluation_ends_the_program(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    train = ("env=gym", "env.id=hanging:Hanging", *BUDGET, "trainer.env_timeout=1", "hydra.run.dir=run")
+    evaluate = ("mode=eval", "checkpoint=run", "trust=true", "trainer.env_timeout=1", "hydra.run.dir=eval")
+    for command, advice in ((train, "the same command starts again"), (evaluate, "repeat the command")):
+        (tmp_path / "hang").touch()
+        done = run_cli(*command, cwd=tmp_path)
+        assert done.status == 1, done
+        assert "did not finish a step, reset or close within trainer.env_timeout, at " in done.err
+        assert "in reset" in done.err
+        assert advice in done.err
+        (tmp_path / "hang").unlink()
+        done = run_cli(*command, cwd=tmp_path)
+        assert done.status == 0, done.err

@@ -218,6 +218,7 @@ def test_a_typed_password_of_a_database_reaches_the_jobs_and_no_file(
         ("https://h/x?API_KEY=s3cretPW", "https://h/x?API_KEY=***"),
         ("postgresql://me:s3cretPW@h/db", "postgresql://me:***@h/db"),
         ("Authorization: Bearer s3.cretPW", "Authorization: Bearer ***"),
+        ("Basic bWU6czNjcmV0UFc=", "Basic ***"),
         ("postgresql://me:s3/cretPW@h/db", None),
         ("postgresql://me:s3 cretPW@h/db", None),
     ],
@@ -237,7 +238,7 @@ def test_a_password_anywhere_in_a_url_or_header_is_found(
 
 
 @pytest.mark.parametrize(
-    "text", ["http://h:8080/a?b=c", "me@h", "env:MyEnv-v0", "a=b?c=d", "sqlite:///x.db", "Basic setup"]
+    "text", ["http://h:8080/a?b=c", "me@h", "env:MyEnv-v0", "a=b?c=d", "sqlite:///x.db", "Basic training"]
 )
 def test_other_texts_have_no_password(text: str) -> None:
     assert not secrets.has_password(text)

@@ -346,7 +346,7 @@ INVALID = {
     "postgresql+other://host/name": "unknown driver postgresql\\+other",
     "sqlite://": "in memory",
     "sqlite:///:memory:": "in memory",
-    "sqlite:////nowhere/study.db": "there is no directory /nowhere for the file",
+    "sqlite:////nowhere/study.db": "the directory /nowhere is missing for the file",
     "/nowhere/study.journal": "No such file or directory",
     "postgresql://me:secret@host:port/name": "is not a URL",
     "postgresql://me:secret@127.0.0.1:1/name": "[Cc]onnection refused",

@@ -91,8 +91,8 @@ def _open_database(url: URL, retry_seconds: float) -> BaseStorage:
         raise UserError(f"hydra.sweeper.storage: unknown storage {url.drivername}://; {FORMS}")
     if server == "sqlite" and url.database and not Path(url.database).absolute().parent.is_dir():
         raise UserError(
-            f"hydra.sweeper.storage: there is no directory {Path(url.database).parent} for the file of the "
-            "study; create it"
+            f"hydra.sweeper.storage: the directory {Path(url.database).parent} is missing for the file of "
+            "the study; create it"
         )
     if server == "sqlite" and url.database in (None, "", ":memory:"):
         raise UserError("hydra.sweeper.storage: jobs cannot share a database in memory; give sqlite:///FILE")
