@@ -185,7 +185,8 @@ def is_reported(difference: str, text: str) -> bool:
 
 def is_default(difference: str, done: str) -> bool:
     """Whether a removed setting has its default, like one that the version of the checkpoint did not have."""
-    return ".source.config." in difference and "remove " in done
+    numbered = ".names has lengths" in difference and "remove 'checkpoint_frequency'" in done
+    return numbered or (".source.config." in difference and "remove " in done)
 
 
 def judge_refusal(text: str) -> list[str]:
