@@ -18,7 +18,7 @@ from dqn_runner.checkpointing.segments import Segment
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.log import log
-from dqn_runner.core.state import ReplaySnapshot, State
+from dqn_runner.core.state import RowSnapshot, State
 from dqn_runner.core.types import Array
 from dqn_runner.io import files
 from dqn_runner.io.entries import is_file
@@ -188,7 +188,7 @@ class Checkpointer:
     def _start(self, checkpoint: _PendingCheckpoint) -> None:
         self._in_progress = self._writer.submit(self._write, checkpoint), checkpoint
 
-    def _pack_snapshot(self, snapshot: ReplaySnapshot, path: str, checkpoint: _PendingCheckpoint) -> State:
+    def _pack_snapshot(self, snapshot: RowSnapshot, path: str, checkpoint: _PendingCheckpoint) -> State:
         """What the document stores for `snapshot`: names of full segments, and the rows after them.
 
         Rows of segments that are not on disk yet are copied to `checkpoint.new_segments`.

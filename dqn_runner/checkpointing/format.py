@@ -16,27 +16,27 @@ from dqn_runner.checkpointing.archive import load_archive
 from dqn_runner.checkpointing.names import STEP_IN_NAME
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.lazy_imports import torch
-from dqn_runner.core.state import ReplaySnapshot, State
+from dqn_runner.core.state import RowSnapshot, State
 from dqn_runner.core.types import Array
 from dqn_runner.io.entries import is_file
 
 FORMAT = "dqn_runner checkpoint"
-VERSION = 5
+VERSION = 6
 """Version of the format; increased when stored names or the keys of states change."""
-SNAPSHOT = "replay snapshot"
-"""Key that marks a stored ReplaySnapshot: a dictionary with the names of its segments and the other rows."""
+SNAPSHOT = "row snapshot"
+"""Key that marks a stored RowSnapshot: a dictionary with the names of its segments and the other rows."""
 
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 _ALTERNATIVES = "; available in "
 
-PackSnapshot = Callable[[ReplaySnapshot, str], State]
+PackSnapshot = Callable[[RowSnapshot, str], State]
 """From a snapshot, and its path in the state, to the dictionary that a checkpoint stores for it."""
 
 
 def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "") -> Any:
     """Copy a state into tensors and plain values, which `torch.load(weights_only=True)` accepts.
 
-    `pack_snapshot` converts each ReplaySnapshot; `where` is the path of `value` in the state. Raises
+    `pack_snapshot` converts each RowSnapshot; `where` is the path of `value` in the state. Raises
     TypeError, naming the path, for values of other types.
     """
     if type(value) in _PLAIN:
@@ -51,15 +51,15 @@ def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "") -> Any:
         return value.detach().clone(memory_format=torch.contiguous_format)
     if isinstance(value, np.generic):
         return cast("Any", value).item()
-    if isinstance(value, ReplaySnapshot):
+    if isinstance(value, RowSnapshot):
         return pack_snapshot(value, where)
     raise TypeError(
         f"state{where} is a {type(value).__name__}; checkpoints hold only plain values and tensors"
     )
 
 
-def _reject_snapshot(_: ReplaySnapshot, where: str) -> State:
-    raise TypeError(f"state{where} is a ReplaySnapshot within a list; put it into a dictionary")
+def _reject_snapshot(_: RowSnapshot, where: str) -> State:
+    raise TypeError(f"state{where} is a RowSnapshot within a list; put it into a dictionary")
 
 
 def encode(document: State) -> bytes:
@@ -73,14 +73,14 @@ def encode(document: State) -> bytes:
 def load_checkpoint(path: Path) -> State:
     """Read and verify a checkpoint; arrays are returned as tensors. Never executes code from the file.
 
-    Replay rows are returned as a ReplaySnapshot, which reads its segment files when its rows are read. Raises
+    Rows are returned as a RowSnapshot, which reads its segment files when its rows are read. Raises
     DamagedError if the file is damaged, UserError if it does not exist or has another format version.
     """
     return _with_snapshots(read_document(path), path.parent / segments.FOLDER)
 
 
 def read_document(path: Path) -> State:
-    """Read and verify a checkpoint, as `load_checkpoint` does, but return replay rows as they are stored."""
+    """Read and verify a checkpoint, as `load_checkpoint` does, but return rows as they are stored."""
     if not os.path.lexists(path):
         raise UserError(f"the checkpoint {path} does not exist{_alternatives(path)}")
     try:
@@ -182,7 +182,7 @@ def _check_version(path: Path, version: Any) -> None:
 
 
 def _with_snapshots(value: Any, directory: Path) -> Any:
-    """Replace stored snapshots in `value` by ReplaySnapshot objects that read segments from `directory`."""
+    """Replace stored snapshots in `value` by RowSnapshot objects that read segments from `directory`."""
     if not isinstance(value, dict):
         return value
     items = cast("State", value)

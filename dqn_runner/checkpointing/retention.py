@@ -1,4 +1,4 @@
-"""Which checkpoints and replay segments are kept on disk."""
+"""Which checkpoints and segments are kept on disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def numbered_in(directory: Path) -> dict[Path, int]:
 
 
 class Retention:
-    """Deletes expired checkpoints, and replay segments that no checkpoint names."""
+    """Deletes expired checkpoints, and segments that no checkpoint names."""
 
     def __init__(self, directory: Path, keep_last: int) -> None:
         """Keep the newest `keep_last` numbered checkpoints in `directory`; all other checkpoints are kept."""

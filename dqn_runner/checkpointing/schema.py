@@ -62,7 +62,7 @@ def problem_with_document(content: State) -> str | None:
 
 
 def problem_with_snapshot(stored: State) -> str | None:
-    """What is wrong with the stored rows of a replay, which are one range; None if nothing is."""
+    """What is wrong with stored rows, which are one range; None if nothing is."""
     if problem := problem_with(stored, _Snapshot):
         return problem
     tail = list(cast("State", stored["tail"]).values())

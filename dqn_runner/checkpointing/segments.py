@@ -1,4 +1,4 @@
-"""Replay segments: immutable files of consecutive replay rows, named by content, shared by checkpoints."""
+"""Segments: immutable files of consecutive rows, named by content, shared by checkpoints."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dqn_runner.core.exceptions import DamagedError, UserError
-from dqn_runner.core.state import ReplaySnapshot
+from dqn_runner.core.state import RowSnapshot
 from dqn_runner.core.types import Array
 from dqn_runner.io import files
 from dqn_runner.io.entries import is_file, problem_with_file
 
-FOLDER = "replay"
+FOLDER = "segments"
 """Directory of the segments, next to the checkpoints that name them."""
 
 _HEADERS = 2**12
@@ -29,7 +29,7 @@ _MIN_ROWS, _MAX_ROWS = 256, 65_536
 
 
 class Segment(NamedTuple):
-    """The rows [start, stop) of a replay, stored in the file `name`."""
+    """The rows [start, stop) of a replay or of the history, stored in the file `name`."""
 
     start: int
     stop: int
@@ -68,22 +68,22 @@ def read_segment(directory: Path, like: Mapping[str, Array], segment: Segment) -
     expected = {name: ((rows, *column.shape[1:]), column.dtype) for name, column in like.items()}
     size = sum(prod(shape) * dtype.itemsize for shape, dtype in expected.values())
     if problem := problem_with_file(path):
-        raise DamagedError(f"the replay segment {path} cannot be read: it {problem}")
+        raise DamagedError(f"the segment {path} cannot be read: it {problem}")
     try:
         data = path.read_bytes() if path.stat().st_size <= size + _HEADERS * (len(like) + 1) else b""
     except OSError as error:
-        raise DamagedError(f"the replay segment {path} cannot be read: {error.strerror}") from error
+        raise DamagedError(f"the segment {path} cannot be read: {error.strerror}") from error
     if _digest(data) != segment.name.rpartition("-")[2].removesuffix(".npz"):
-        raise DamagedError(f"the replay segment {path} is damaged")
+        raise DamagedError(f"the segment {path} is damaged")
     try:
         if _claimed(data) != expected:
-            raise DamagedError(f"the replay segment {path} has other columns or rows than its checkpoint")
+            raise DamagedError(f"the segment {path} has other columns or rows than its checkpoint")
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except UserError:
         raise
     except Exception as error:  # numpy and zipfile raise exceptions of many types
-        raise DamagedError(f"the replay segment {path} contains something other than arrays") from error
+        raise DamagedError(f"the segment {path} contains something other than arrays") from error
 
 
 def _claimed(data: bytes) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -100,8 +100,8 @@ def _claimed(data: bytes) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     return found
 
 
-def stored_snapshot(stored: Mapping[str, Any], directory: Path) -> ReplaySnapshot:
-    """Snapshot of a replay as a checkpoint stores it; its `read` loads the segment files when it is called.
+def stored_snapshot(stored: Mapping[str, Any], directory: Path) -> RowSnapshot:
+    """Rows as a checkpoint stores them; its `read` loads the segment files when it is called.
 
     `stored` names the segments in `directory`, and contains the rows after the last segment as `tail`.
     """
@@ -123,7 +123,7 @@ def stored_snapshot(stored: Mapping[str, Any], directory: Path) -> ReplaySnapsho
         parts.append({name: column[first:last] for name, column in tail.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in tail}
 
-    return ReplaySnapshot(stored["start"], stored["stop"], stored["row_bytes"], read)
+    return RowSnapshot(stored["start"], stored["stop"], stored["row_bytes"], read)
 
 
 def remove_unreferenced(directory: Path, referenced: Iterable[str]) -> None:

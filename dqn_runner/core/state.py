@@ -10,14 +10,14 @@ from dqn_runner.core.types import Array
 
 State = dict[str, Any]
 """What an object needs to resume exactly. Nested dicts and lists of plain values, arrays, tensors and
-ReplaySnapshot."""
+RowSnapshot."""
 
 
 @dataclass(frozen=True)
-class ReplaySnapshot:
-    """The content of a replay memory within a state: numbered rows that never change once written.
+class RowSnapshot:
+    """A table within a state, such as a replay or the history: numbered rows that never change once written.
 
-    A replay adds rows at the end and drops them at the start. Because a row keeps its number and its content,
+    Rows are added at the end and may be dropped at the start. Because a row keeps its number and its content,
     a checkpointer can store each row once, however many checkpoints contain it.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dqn_runner.core.exceptions import DamagedError, UserError
-from dqn_runner.core.state import ReplaySnapshot
+from dqn_runner.core.state import RowSnapshot
 from dqn_runner.core.types import Array, IntArray
 
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
@@ -66,11 +66,11 @@ class RingBuffer:
         parts = [slice(first, min(last, self.capacity)), slice(0, last - self.capacity)]
         return [part for part in parts if part.start < part.stop]
 
-    def snapshot(self) -> ReplaySnapshot:
+    def snapshot(self) -> RowSnapshot:
         """The rows as part of a state."""
-        return ReplaySnapshot(self.start, self.stop, self._row_bytes, self._read)
+        return RowSnapshot(self.start, self.stop, self._row_bytes, self._read)
 
-    def load(self, snapshot: ReplaySnapshot) -> None:
+    def load(self, snapshot: RowSnapshot) -> None:
         """Replace all rows by those of `snapshot`; raises a UserError if a shape or dtype differs."""
         if snapshot.stop - snapshot.start > self.capacity:
             raise DamagedError(f"the stored rows {snapshot.start} to {snapshot.stop} exceed the capacity")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from typing import Any
 
@@ -12,6 +11,7 @@ from dqn_runner.agent.learner import UPDATE_METRICS
 from dqn_runner.core.state import State
 from dqn_runner.training.collector import Episode
 from dqn_runner.training.evaluator import Evaluation
+from dqn_runner.training.history import History
 
 RECENT = 100
 """Training episodes in `train/return_mean_100`."""
@@ -40,12 +40,8 @@ class Metrics:
         self._sums = [0.0] * len(UPDATE_METRICS)
         self._updates = 0
         self._recent: deque[Episode] = deque(maxlen=RECENT)
-        self.episodes: dict[str, array[Any]] = {
-            "step": array("q"),
-            "return": array("d"),
-            "length": array("q"),
-        }
-        self.train: dict[str, list[float]] = {k: [] for k in ("step", "episode", *TRAIN_KEYS)}
+        self.episodes = History({"step": "q", "return": "d", "length": "q"})
+        self.train = History({"step": "q", "episode": "q", **dict.fromkeys(TRAIN_KEYS, "d")})
         self.eval: dict[str, list[Any]] = {k: [] for k in ("step", "episode", "returns", *EVAL_KEYS)}
 
     def add_update(self, statistics: list[float]) -> None:
@@ -58,14 +54,14 @@ class Metrics:
     def add_episode(self, episode: Episode) -> None:
         """Add a finished training episode."""
         self._recent.append(episode)
-        self.episodes["step"].append(episode.step)
-        self.episodes["return"].append(episode.episode_return)
-        self.episodes["length"].append(episode.length)
+        self.episodes.append(*episode)
 
     def add_evaluation(self, step: int, episode: int, evaluation: Evaluation) -> dict[str, float]:
         """Add an evaluation; return its values by metric key."""
         summary = evaluation.summary()
-        _append(self.eval, {"step": step, "episode": episode, "returns": evaluation.returns, **summary})
+        row = {"step": step, "episode": episode, "returns": evaluation.returns, **summary}
+        for name, column in self.eval.items():
+            column.append(row[name])
         return {f"eval/{key}": value for key, value in summary.items()}
 
     def flush(self, step: int, episode: int, epsilon: float) -> dict[str, float]:
@@ -77,8 +73,7 @@ class Metrics:
         if self._updates:
             values.update(zip(UPDATE_METRICS, (total / self._updates for total in self._sums), strict=True))
         self._sums, self._updates = [0.0] * len(UPDATE_METRICS), 0
-        blank = dict.fromkeys(TRAIN_KEYS, float("nan"))
-        _append(self.train, {"step": step, "episode": episode, **blank, **values})
+        self.train.append(step, episode, *(values.get(key, float("nan")) for key in TRAIN_KEYS))
         return {f"train/{key}": value for key, value in values.items()}
 
     def recent_return(self) -> float:
@@ -87,18 +82,16 @@ class Metrics:
 
     def history(self) -> dict[str, Any]:
         """All metrics since the start of the run, for metrics.json."""
-        episodes = {name: column.tolist() for name, column in self.episodes.items()}
-        return {"episodes": episodes, "train": self.train, "evaluations": self.eval}
+        return {"episodes": self.episodes.lists(), "train": self.train.lists(), "evaluations": self.eval}
 
     def state_dict(self) -> State:
         """The history, and the sums of the open log interval."""
-        columns = {name: np.array(values) for name, values in self.episodes.items()}
         return {
             "sums": list(self._sums),
             "updates": self._updates,
             "recent": [list(episode) for episode in self._recent],
-            "episodes": columns,
-            "train": {name: np.array(values, _dtype(name)) for name, values in self.train.items()},
+            "episodes": self.episodes.snapshot(),
+            "train": self.train.snapshot(),
             "eval": {name: list(values) for name, values in self.eval.items()},
         }
 
@@ -107,16 +100,6 @@ class Metrics:
         self._sums = list(state["sums"])
         self._updates = state["updates"]
         self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=RECENT)
-        for name, column in self.episodes.items():
-            self.episodes[name] = array(column.typecode, np.asarray(state["episodes"][name]).tobytes())
-        self.train = {name: np.asarray(v).tolist() for name, v in state["train"].items()}
+        self.episodes.load(state["episodes"])
+        self.train.load(state["train"])
         self.eval = {name: list(values) for name, values in state["eval"].items()}
-
-
-def _dtype(column: str) -> str:
-    return "int64" if column in ("step", "episode") else "float64"
-
-
-def _append(table: dict[str, list[Any]], row: dict[str, Any]) -> None:
-    for name, column in table.items():
-        column.append(row[name])

@@ -13,6 +13,7 @@ from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.generators import NAMES
 from dqn_runner.training.evaluator import Evaluation
+from dqn_runner.training.history import problem_with
 from dqn_runner.training.metrics import EVAL_KEYS, RECENT
 
 
@@ -26,7 +27,7 @@ def inconsistencies(stored: State, ours: State, spec: EnvSpec) -> Iterator[str]:
     for progress in [stored["progress"], *([finished["before"]] if finished else [])]:
         if progress["early_stopping"]["best_step"] > stored["step"]:
             yield "state.progress.early_stopping.best_step is later than the state"
-        yield from _in_metrics(progress["metrics"], stored["episode"])
+        yield from _in_metrics(progress["metrics"], ours["progress"]["metrics"], stored["episode"])
         yield from _in_evaluations(progress["metrics"]["eval"], stored["step"], stored["episode"])
 
 
@@ -86,18 +87,21 @@ def _in_replay(stored: State, num_actions: int) -> Iterator[str]:
             yield f"state.replay.max_priority is {stored['max_priority']}"
 
 
-def _in_metrics(stored: State, episode: int) -> Iterator[str]:
+def _in_metrics(stored: State, ours: State, episode: int) -> Iterator[str]:
     where = "state.progress.metrics"
-    if any(len(column) != episode for column in stored["episodes"].values()):
+    for table in ("episodes", "train"):
+        if problem := problem_with(stored[table], ours[table]):
+            yield f"{where}.{table} {problem}"
+            return
+    if stored["episodes"].stop != episode:
         yield f"{where}.episodes does not hold {episode} episodes"
-    for table in ("train", "eval"):
-        if len({len(column) for column in stored[table].values()}) > 1:
-            yield f"{where}.{table} has columns of different lengths"
+    if len({len(column) for column in stored["eval"].values()}) > 1:
+        yield f"{where}.eval has columns of different lengths"
     kinds = ((int,), (int, float), (int,))
     if not all(_is_list(item, 3) and _are(item, kinds) for item in stored["recent"]):
         yield f"{where}.recent has an episode that is not one"
-    columns = [np.asarray(column)[-RECENT:].tolist() for column in stored["episodes"].values()]
-    if stored["recent"] != [list(episode) for episode in zip(*columns, strict=False)]:
+    last = stored["episodes"].read(max(0, episode - RECENT), episode)
+    if stored["recent"] != [list(row) for row in zip(*(c.tolist() for c in last.values()), strict=True)]:
         yield f"{where}.recent are not the last of the episodes"
     sums = stored["sums"]
     if not (_is_list(sums, len(UPDATE_METRICS)) and all(map(_is_finite, sums))) or (

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from dqn_runner.core.lazy_imports import torch
-from dqn_runner.core.state import ReplaySnapshot, State
+from dqn_runner.core.state import RowSnapshot, State
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.training.state_values import inconsistencies
 
@@ -48,9 +48,9 @@ def _differences(stored: Any, ours: Any, where: str) -> Iterator[str]:
     key = where.rpartition(".")[2]
     if ours is None or (stored is None and key in _OPTIONAL):
         return
-    if isinstance(ours, ReplaySnapshot):
-        if not isinstance(stored, ReplaySnapshot):
-            yield f"{where} is not the rows of a replay"
+    if isinstance(ours, RowSnapshot):
+        if not isinstance(stored, RowSnapshot):
+            yield f"{where} is not a table of rows"
     elif isinstance(ours, dict):
         yield from _in_dict(stored, cast("State", ours), where)
     elif isinstance(ours, (list, tuple)):

@@ -34,7 +34,7 @@ from dqn_runner.checkpointing.format import (
 )
 from dqn_runner.checkpointing.recovery import load_newest_valid
 from dqn_runner.core.exceptions import DamagedError, UserError
-from dqn_runner.core.state import ReplaySnapshot
+from dqn_runner.core.state import RowSnapshot
 from dqn_runner.io.json_io import read_json
 from dqn_runner.run import plots
 from dqn_runner.training.config import FrequencyUnit
@@ -55,7 +55,7 @@ def payload(step: int) -> dict[str, Any]:
     state = {
         "agent": {"online": rng.normal(size=50), "updates": step, "name": "dqn"},
         "replay": {
-            "rows": ReplaySnapshot(step // 2, step, 17, read),
+            "rows": RowSnapshot(step // 2, step, 17, read),
             "windows": [[rng.normal(size=2), 1, 0.5]],
         },
         "best": {"mean": 1.5, "step": 200, "reference": None},

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dqn_runner.checkpointing import segments
 from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, best_name, numbered_name
 from dqn_runner.checkpointing.format import load_checkpoint, read_document, segments_in
-from dqn_runner.core.state import ReplaySnapshot
+from dqn_runner.core.state import RowSnapshot
 from dqn_runner.io import files
 
 SEGMENT = 4
@@ -54,7 +54,7 @@ class Memory:
         dropped = max(surplus, min(forget, len(self.held)))
         self.held, self.start = self.held[dropped:], self.start + dropped
 
-    def snapshot(self) -> ReplaySnapshot:
+    def snapshot(self) -> RowSnapshot:
         held, first = list(self.held), self.start
 
         def read(start: int, stop: int) -> dict[str, Any]:
@@ -65,10 +65,10 @@ class Memory:
                 "pair": np.array([[v, -v] for v in chosen], np.int64).reshape(-1, 2),
             }
 
-        return ReplaySnapshot(first, first + len(held), 8, read)
+        return RowSnapshot(first, first + len(held), 8, read)
 
 
-def values_of(snapshot: ReplaySnapshot) -> list[int]:
+def values_of(snapshot: RowSnapshot) -> list[int]:
     """The values in a snapshot whose columns are consistent."""
     columns = {name: np.asarray(column).tolist() for name, column in snapshot.all().items()}
     assert columns["pair"] == [[v, -v] for v in columns["value"]]

@@ -1,4 +1,4 @@
-"""Replay segments: content, and which of them are kept."""
+"""Segments: content, and which of them are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from dqn_runner.checkpointing import segments
 from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer
-from dqn_runner.core.state import ReplaySnapshot
+from dqn_runner.core.state import RowSnapshot
 from tests.support.checkpoints import names, save
 
 
@@ -31,21 +31,21 @@ class TestSegments:
             def read(first: int, last: int) -> dict[str, Any]:
                 return {"x": np.arange(first, last)}
 
-            return {"state": {"replay": {"rows": ReplaySnapshot(start, start + 65_536, 16, read)}}}
+            return {"state": {"replay": {"rows": RowSnapshot(start, start + 65_536, 16, read)}}}
 
         checkpointer = Checkpointer(tmp_path, keep_last=0)
         save(checkpointer, rows(0), 1, [BEST, LATEST])
         (tmp_path / BEST).unlink()
         (tmp_path / BEST).write_bytes(b"damage")
-        kept = names(tmp_path / "replay")
+        kept = names(tmp_path / "segments")
         for step in (2, 3, 4):
             save(checkpointer, rows(65_536 * step), step, [LATEST])
-        assert kept < names(tmp_path / "replay")
-        assert len(names(tmp_path / "replay")) == 3, (
+        assert kept < names(tmp_path / "segments")
+        assert len(names(tmp_path / "segments")) == 3, (
             "one from before the damage, one present when it was found, and the newest"
         )
 
     def test_a_replay_snapshot_within_a_list_is_rejected(self, tmp_path: Path):
-        state = {"replay": [ReplaySnapshot(0, 0, 8, lambda *_: {"x": np.zeros(0)})]}
-        with pytest.raises(TypeError, match=r"state.state.replay\[0\] is a ReplaySnapshot within a list"):
+        state = {"replay": [RowSnapshot(0, 0, 8, lambda *_: {"x": np.zeros(0)})]}
+        with pytest.raises(TypeError, match=r"state.state.replay\[0\] is a RowSnapshot within a list"):
             save(Checkpointer(tmp_path, keep_last=0), {"state": state}, 1, [LATEST])

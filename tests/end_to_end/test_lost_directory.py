@@ -113,7 +113,7 @@ def test_removed_replay_segments_are_written_again(tmp_path: Path, monkeypatch: 
     run = tmp_path / "run"
     a_trainer(run, 200, lambda path: shutil.rmtree(path / "checkpoints")).train()
     state: Any = load_checkpoint(run / "checkpoints" / "latest.pt")["state"]
-    assert len(list((run / "checkpoints" / "replay").iterdir())) >= 100 // 16
+    assert len(list((run / "checkpoints" / "segments").iterdir())) >= 100 // 16
     resumed = a_trainer(run)
     resumed.prepare()
     assert resumed.step == 300

@@ -162,7 +162,7 @@ def test_pitfall_03_every_episode_starts_at_its_reset_observation(num_envs: int,
     trainer = train(tmp_path, envs, 66)
     starts = [t.episode for t in stored_transitions(trainer) if t.obs[2] == 0]
     assert sorted(starts) == sorted([d.copy, e] for d in envs.training for e in range(d.episode + 1))
-    lengths = sorted(trainer.recorder.metrics.episodes["length"])
+    lengths = sorted(trainer.recorder.metrics.episodes.columns["length"])
     assert lengths == sorted(Diary.LENGTHS[e % 3] for d in envs.training for e in range(d.episode))
 
 
@@ -227,7 +227,9 @@ def test_pitfall_10_returns_are_undiscounted_sums_over_whole_episodes(num_envs: 
     """In training and in evaluation."""
     envs = Diaries(num_envs)
     metrics = train(tmp_path, envs, 60, n_step=3, eval_frequency=30, eval_episodes=3).recorder.metrics
-    per_length = dict(zip(metrics.episodes["length"], metrics.episodes["return"], strict=True))
+    per_length = dict(
+        zip(metrics.episodes.columns["length"], metrics.episodes.columns["return"], strict=True)
+    )
     assert per_length == {3: 1 + 2 + 3, 4: 1 + 2 + 3 + 4, 5: 1 + 2 + 3 + 4 + 5}
     assert metrics.eval["returns"] == [[6, 15, 10]] * 2
 

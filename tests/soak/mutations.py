@@ -173,7 +173,7 @@ def forge_segment(run_dir: Path, rng: random.Random) -> str:
         stored = [v for c, k in places(document) if isinstance(v := c[k], dict) and SNAPSHOT in v]
         rows = rng.choice([each for each in stored if each["segments"]])
         entry = rng.choice(rows["segments"])
-        old = run_dir / "checkpoints" / "replay" / entry[2]
+        old = run_dir / "checkpoints" / "segments" / entry[2]
         assert old.is_file()
         columns = dict(np.load(io.BytesIO(old.read_bytes())))
     except Exception:
@@ -228,7 +228,7 @@ def forge_run_json(run_dir: Path, rng: random.Random) -> str:
 
 NAMES = (
     *("latest.pt", "best.pt", "best_0000000040.pt", "checkpoint_0000000040.pt", "checkpoint_²³.pt"),
-    *("latest.pt.tmp", "best.pt.tmp", "damaged_best.pt", f"checkpoint_{'9' * 200}.pt", "replay", "x.pt"),
+    *("latest.pt.tmp", "best.pt.tmp", "damaged_best.pt", f"checkpoint_{'9' * 200}.pt", "segments", "x.pt"),
     *("checkpoint_-1.pt", "superseded_checkpoint_0000000040.pt", "checkpoint_0000000080.pt.tmp"),
 )
 PLACES = (*("metrics.jsonl", "run.json", "metrics.json", ".lock", "logs", "checkpoints"),)

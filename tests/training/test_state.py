@@ -7,6 +7,7 @@ import re
 import types
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -149,10 +150,10 @@ def set_value(column: Any, value: Any) -> None:
 
 
 FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "train.step is float32": lambda m: m["train"].update(step=m["train"]["step"].float()),
-    "train has columns of different lengths": lambda m: m["train"].update(
-        loss=torch.zeros(2, dtype=torch.float64)
-    ),
+    "train has other columns than step, episode, return_mean_100": lambda m: m.update(train=m["episodes"]),
+    "episodes does not start at row 0": lambda m: m.update(episodes=replace(m["episodes"], start=1)),
+    "episodes does not hold": lambda m: m.update(episodes=replace(m["episodes"], stop=0)),
+    "episodes is not a table of rows": lambda m: m.update(episodes={}),
     "eval has values that do not follow from the returns": lambda m: set_value(
         m["eval"]["return_min"], -(2**70)
     ),
