@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from dqn_runner.agent.config import DQNConfig
+from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe
 from dqn_runner.agent.exploration import Greedy
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
 from dqn_runner.agent.observation_normalizer import ObservationNormalizer
-from dqn_runner.agent.update_noise import count_noise, draw_noise
+from dqn_runner.agent.update_noise import UpdateNoise, count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.log import log
 from dqn_runner.core.rng import seed_for, stream, torch_seeded
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, Batch, EnvSpec, FloatArray, IntArray, Transition
@@ -35,14 +37,23 @@ class DQNAgent:
         self.config = config
         self.spec = config.spec()
         self.network = FlatNetwork(build_network(config, self.spec))
+        size = config.batch_size * self.network.initial.numel()
+        self.device = choose_device(config.device, self.network.has_convolutions, size)
+        """Where the learner's tensors are; observations, batches and results are on the CPU."""
+        self.network.to(self.device)
         self._check_output_shape()
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
         self._update: Update = make_update(self.network, config.loss, config.optimizer)
         self._compiled: bool | None = None
         """Whether the updates of the run are compiled; None until `choose_update` decided it."""
+        self._previous_device = self.device.type
+        """That of the session before, in a resumed run."""
         self._noise_requirements = count_noise(
-            self.network, self.learner.target_params, config.loss, _zero_transition(self.spec)
+            self.network,
+            self.learner.target_params,
+            config.loss,
+            self._on_device(_zero_transition(self.spec)),
         )
         self._check_compatibility()
         self._rng = stream(config.seed, "learner")
@@ -92,9 +103,12 @@ class DQNAgent:
         hyper = HyperParameters(
             config.learning_rate * config.learning_rate_schedule(step), config.max_grad_norm
         )
-        transition = self._normalized(batch.transition)
+        transition, weight = self._normalized(batch.transition), batch.weight
         noise = draw_noise(self._noise_requirements, self.network.noise_size, len(batch.indices), self._rng)
-        return self._update(self.learner, transition, batch.weight, hyper, noise)
+        if self.device.type != "cpu":
+            transition, weight = self._on_device(transition), weight.to(self.device)
+            noise = None if noise is None else self._on_device(noise)
+        return self._update(self.learner, transition, weight, hyper, noise)
 
     def choose_update(self, obs_dtype: str, max_steps: int | None) -> None:
         """Decide whether updates are compiled, as `config.compile` says; a resumed run keeps to its decision.
@@ -102,6 +116,17 @@ class DQNAgent:
         `obs_dtype` is that of the observations in replay, `max_steps` the budget of the whole run, None if it
         has none. To be called before the first update of a process.
         """
+        if self._previous_device != self.device.type:
+            message = "this run was on the device %s, and is on %s now; from here on it differs in rounding"
+            log.warning(message, self._previous_device, self.device)
+        if self.device.type != "cpu":
+            if self.config.compile is True:
+                raise UserError(
+                    f"compile=on compiles for the CPU, not for device={self.device}; leave one out"
+                )
+            self._compiled = False
+            log.info("the network is on the device %s", describe(self.device))
+            return
         from dqn_runner.agent.compiled.choice import choose_update
         from dqn_runner.agent.compiled.program import update_program
 
@@ -145,6 +170,7 @@ class DQNAgent:
             "rng": self._rng.bit_generator.state,
             "normalizer": None if self._normalizer is None else self._normalizer.state_dict(),
             "compiled": self._compiled,
+            "device": self.device.type,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -161,7 +187,10 @@ class DQNAgent:
             )
         if state["compiled"] is not None and type(state["compiled"]) is not bool:
             raise ValueError("state.agent.compiled is not true or false")
+        if state["device"] not in DEVICE_TYPES:
+            raise ValueError(f"state.agent.device is not one of {', '.join(DEVICE_TYPES)}")
         self._compiled = state["compiled"]
+        self._previous_device = state["device"]
         self.learner.load_state_dict(state["learner"])
         self._rng.bit_generator.state = state["rng"]
         if self._normalizer is not None:
@@ -176,11 +205,15 @@ class DQNAgent:
             next_obs=torch.from_numpy(self._normalizer(transition.next_obs.numpy())),
         )
 
+    def _on_device(self, tensors: Tensors) -> Tensors:
+        """A tuple of tensors, on the device of the learner."""
+        return tensors._make(tensor.to(self.device) for tensor in tensors)
+
     def _check_output_shape(self) -> None:
         """Evaluate the network once, to reject one that does not fit before training starts."""
         outputs_per_action = self.config.loss.outputs_per_action
         expected = (1, self.spec.num_actions * outputs_per_action)
-        obs = torch.zeros(1, *self.spec.obs_shape)
+        obs = torch.zeros(1, *self.spec.obs_shape, device=self.device)
         with torch.no_grad():
             try:
                 outputs = self.network(self.network.views(self.network.initial), obs)
@@ -216,19 +249,23 @@ class DQNAgent:
 
     def _numpy_forward(self) -> Forward | None:
         """The network in numpy, which is faster for small batches; None if it is not a plain MLP."""
+        if self.device.type != "cpu":
+            return None
         forward = self.network.numpy_forward(self.learner.online)
         return None if forward is None else lambda obs, _: forward(obs)
 
     def _torch_forward(self) -> Forward:
-        params = self.network.views(self.learner.online)
+        params, device = self.network.views(self.learner.online), self.device
 
         def forward(obs: Array, noise: FloatArray | None) -> FloatArray:
             with torch.inference_mode():
-                noise_tensor = None if noise is None else torch.from_numpy(noise)
-                return self.network(params, torch.from_numpy(obs), noise_tensor).numpy()
+                noise_tensor = None if noise is None else torch.from_numpy(noise).to(device)
+                return self.network(params, torch.from_numpy(obs).to(device), noise_tensor).cpu().numpy()
 
         return forward
 
+
+Tensors = TypeVar("Tensors", Transition, UpdateNoise)
 
 Forward = Callable[[Array, FloatArray | None], FloatArray]
 """From observations and noise to outputs [n, actions * outputs_per_action]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dqn_runner.agent.device import check_device_name
 from dqn_runner.agent.exploration import EpsilonGreedy
 from dqn_runner.agent.losses.q_learning import QLearning
 from dqn_runner.agent.networks.architectures import Auto
@@ -58,6 +59,9 @@ class DQNConfig:
     """Compile the update into a library that all runs with these settings share: `on`, `off`, or `auto`,
     which does so if the run has at least 100,000 updates of a network with at most 500,000 parameters.
     Compiled updates differ from others in rounding; a resumed run keeps to what it was begun with."""
+    device: str = "auto"
+    """Where the network is evaluated and learns: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which takes CUDA
+    for networks with convolutions and for large batches if it is there. Devices differ in rounding."""
     network: Any = slot(Auto)
     loss: Any = slot(QLearning)
     exploration: Any = slot(EpsilonGreedy)
@@ -70,6 +74,7 @@ class DQNConfig:
         self.compile = {"on": True, "off": False}.get(str(self.compile), self.compile)
         if self.compile not in (True, False, "auto"):
             raise UserError(f"agent.compile must be auto, on or off, got {self.compile!r}")
+        check_device_name(self.device)
 
     @property
     def warmup_steps(self) -> int:

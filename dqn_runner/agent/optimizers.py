@@ -78,7 +78,7 @@ class Adam:
     ) -> None:
         """Take one bias-corrected step in place, with torch's fused kernel: one call for each run."""
         tensors = (params, grad, moments["first"], moments["second"])
-        step = torch.tensor(float(count))
+        step = torch.full((), float(count), device=params.device)
         if not isinstance(learning_rate, torch.Tensor):
             self._fused(*tensors, step, learning_rate)
             return

@@ -86,7 +86,7 @@ def count_noise(
     network: NetworkFunction, params: Params, loss: Loss, transition: Transition
 ) -> NoiseRequirements:
     """Evaluate `loss` once, on any batch, and count the random numbers that its networks need."""
-    counter = _NoiseCounter(len(transition.action))
+    counter = _NoiseCounter(transition.reward)
     bound = BoundNetwork(network, params, counter)
     with torch.no_grad():
         loss(bound, bound, transition)
@@ -130,8 +130,9 @@ class _DrawnNoise:
 class _NoiseCounter:
     """Counts requests, and answers them with mean weights and medians."""
 
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+    def __init__(self, like: torch.Tensor) -> None:
+        """Answers have the batch size and the device of `like` [batch]."""
+        self._like = like
         self.calls = 0
         self.taus = 0
 
@@ -140,4 +141,4 @@ class _NoiseCounter:
 
     def sample_taus(self, count: int) -> torch.Tensor:
         self.taus += count
-        return torch.full((self._batch_size, count), 0.5)
+        return torch.full((len(self._like), count), 0.5, device=self._like.device)

@@ -48,7 +48,7 @@ def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "") -> Any:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.array(cast("Array", value), order="C"))
     if isinstance(value, torch.Tensor):
-        return value.detach().clone(memory_format=torch.contiguous_format)
+        return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
     if isinstance(value, np.generic):
         return cast("Any", value).item()
     if isinstance(value, RowSnapshot):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
     if run.evaluator.video:
         import_module("PIL", "evaluator.video=true", extra="render")
     document = load_checkpoint(path)
-    agent = build_agent(run.agent, run.env)
+    agent = build_agent(replace(run.agent, device="cpu"), run.env)
     with nonsense_is_damage(path):
         stored = document["state"]["agent"]
         check_structure(stored, agent.state_dict(), "state.agent")

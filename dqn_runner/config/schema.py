@@ -86,6 +86,8 @@ class RunConfig:
     """Torch threads; small networks are fastest with one."""
     compile: bool | str = "auto"
     """Whether updates are compiled: `auto`, `on` or `off`; `agent.compile` follows it."""
+    device: str = "auto"
+    """Where the network learns: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `agent.device` follows it."""
     resume: str = "auto"
     """`auto` resumes if the run directory already holds this run; `never` starts over in a fresh directory;
     the path of a checkpoint or a run directory resumes that run with its configuration."""

@@ -109,7 +109,7 @@ class PrioritizedSampler:
         A slot whose row was dropped since it was drawn is ignored. Raises a DivergedError if a priority is
         not a finite number.
         """
-        values = (np.abs(priority.numpy().astype(np.float64)) + self._eps) ** self._alpha
+        values = (np.abs(priority.cpu().numpy().astype(np.float64)) + self._eps) ** self._alpha
         largest = values.max()
         if not np.isfinite(largest):
             raise DivergedError("priorities of the replay are infinite or undefined")

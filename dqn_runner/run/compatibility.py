@@ -26,8 +26,8 @@ IMMUTABLE: tuple[tuple[Leaf, str], ...] = (
 )
 """Settings that cannot change when a run resumes, and why."""
 
-COMPILE = "agent.compile: "
-"""The only setting of an agent that a script may change: a run keeps to what it was begun with."""
+MACHINE = ("agent.compile: ", "agent.device: ")
+"""The settings of an agent that a script may change: they fit the machine, and the run reports them."""
 THRESHOLD = ("env", "reward_threshold")
 """The only setting below `env` that may change: it does not affect the behaviour of the environment."""
 
@@ -71,7 +71,7 @@ def mismatch(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
         change = next(incompatible_changes(theirs["config"], ours["config"]), None)
         return f"resuming from it would change {change[0]}" if change else None
     before, after = (leaves({"agent": with_defaults(_agent(source))}) for source in (theirs, ours))
-    found = [line for line in changes(before, after) if not line.startswith(COMPILE)]
+    found = [line for line in changes(before, after) if not line.startswith(MACHINE)]
     return f"its agent differs: {'; '.join(found)}" if found else None
 
 

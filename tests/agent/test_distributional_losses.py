@@ -161,10 +161,10 @@ def test_projection_equals_that_of_loops(
     assert_close(found, torch.tensor([expected]), rtol=0, atol=2e-5)
     assert found.sum().item() == pytest.approx(1.0, abs=1e-5)
     assert (found >= 0).all()
-    shifted = reward + discount * part.support()
+    shifted = reward + discount * part.support(torch.device("cpu"))
     if part.v_min <= shifted.min() and shifted.max() <= part.v_max:
         scale = part.v_max - part.v_min
-        assert (found @ part.support()).item() == pytest.approx((p @ shifted).item(), abs=1e-5 * scale)
+        assert (found @ part.support(torch.device("cpu"))).item() == pytest.approx((p @ shifted).item(), abs=1e-5 * scale)
 
 
 def test_the_loss_of_undefined_values_is_undefined() -> None:
@@ -206,7 +206,7 @@ def test_the_gradient_of_cross_entropy_is_the_difference_of_the_distributions() 
     for row in rows(transition):
         state, next_state, action = int(row.obs), int(row.next_obs), int(row.action)
         p_target = torch.softmax(target[next_state].view(ACTIONS, 5), -1)
-        best = int((p_target @ SMALL.support()).argmax())
+        best = int((p_target @ SMALL.support(torch.device("cpu"))).argmax())
         td_target = projected(p_target[best].tolist(), row.reward.item(), row.discount.item(), SMALL)
         p = torch.softmax(online[state].view(ACTIONS, 5), -1)[action].detach()
         assert_close(

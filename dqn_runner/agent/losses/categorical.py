@@ -42,15 +42,15 @@ class Categorical:
 
     def q_values(self, outputs: torch.Tensor) -> torch.Tensor:
         """Means of the distributions."""
-        return torch.softmax(self._logits(outputs), -1) @ self.support()
+        return torch.softmax(self._logits(outputs), -1) @ self.support(outputs.device)
 
-    def support(self) -> torch.Tensor:
+    def support(self, device: torch.device) -> torch.Tensor:
         """The atoms [num_atoms]."""
-        return torch.linspace(self.v_min, self.v_max, self.num_atoms)
+        return torch.linspace(self.v_min, self.v_max, self.num_atoms, device=device)
 
     def __call__(self, online: QFunction, target: QFunction, transition: Transition) -> LossOutput:
         """Cross-entropy with the projected TD target; the priority is the KL divergence from it."""
-        support = self.support()
+        support = self.support(transition.reward.device)
         logits = gather_actions(self._logits(online(transition.obs)), transition.action)
         log_p = torch.log_softmax(logits, -1)
         with torch.no_grad():
@@ -74,7 +74,7 @@ class Categorical:
         `p` [batch, atoms] are the probabilities of the atoms. The probability of each shifted atom is divided
         between the two nearest atoms; a return outside the support counts as the nearest end of the support.
         """
-        shifted = reward.unsqueeze(-1) + discount.unsqueeze(-1) * self.support()
+        shifted = reward.unsqueeze(-1) + discount.unsqueeze(-1) * self.support(p.device)
         spacing = (self.v_max - self.v_min) / (self.num_atoms - 1)
         position = ((shifted - self.v_min) / spacing).clamp(0, self.num_atoms - 1)
         lower = position.long().clamp(0, self.num_atoms - 2)  # lower + 1 is an atom, even if position is NaN

@@ -39,7 +39,7 @@ class Quantile:
         """Quantile Huber loss; the priority is the absolute difference between the means."""
         outputs = split_by_action(online(transition.obs), self.num_quantiles)
         quantiles = gather_actions(outputs, transition.action)
-        taus = (torch.arange(self.num_quantiles) + 0.5) / self.num_quantiles
+        taus = (torch.arange(self.num_quantiles, device=outputs.device) + 0.5) / self.num_quantiles
         with torch.no_grad():
             next_quantiles = split_by_action(target(transition.next_obs), self.num_quantiles)
             backup: Backup = self.target(

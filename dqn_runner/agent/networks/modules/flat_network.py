@@ -52,6 +52,17 @@ class FlatNetwork:
         self._shapes = [value.shape for value in values.values()]
         self.initial = torch.cat([value.detach().reshape(-1) for value in values.values()])
 
+    @property
+    def has_convolutions(self) -> bool:
+        """Whether a layer is a convolution."""
+        convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        return any(isinstance(part, convolutions) for part in self.module.modules())
+
+    def to(self, device: torch.device) -> None:
+        """Move the initial parameters, and the buffers of the module, to `device`."""
+        self.module.to(device)
+        self.initial = self.initial.to(device)
+
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """The parameters as views of a vector [*runs, parameters], each [*runs, *shape]."""
         parts = torch.split(flat, [shape.numel() for shape in self._shapes], -1)

@@ -47,10 +47,11 @@ class ImplicitQuantileHead(nn.Module):
     def forward(self, x: torch.Tensor, taus: torch.Tensor | None = None) -> torch.Tensor:
         """Observations [batch, *obs_shape] and taus [batch, n] to quantiles [batch, actions * n]."""
         if taus is None:
-            taus = (torch.arange(self.num_taus) + 0.5) / self.num_taus
+            taus = (torch.arange(self.num_taus, device=x.device) + 0.5) / self.num_taus
             taus = taus.expand(x.shape[0], -1)
         n = taus.shape[-1]
-        cosines = torch.cos(math.pi * torch.arange(self.cosine_embedding_dim) * taus.unsqueeze(-1))
+        multiples = math.pi * torch.arange(self.cosine_embedding_dim, device=x.device)
+        cosines = torch.cos(multiples * taus.unsqueeze(-1))
         embedded = torch.relu(self.embedding(cosines.flatten(0, 1)))
         features: torch.Tensor = self.features(x)
         product = features.unsqueeze(1) * embedded.view(x.shape[0], n, -1)
