@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable
@@ -74,7 +75,9 @@ class StopwatchLogger:
         """Nothing is open."""
 
 
-def train_ours(workload: Workload, seed: int, stopwatch: Stopwatch, compiled: bool) -> None:
+def train_ours(
+    workload: Workload, seed: int, stopwatch: Stopwatch, compiled: bool, device: str = "cpu"
+) -> None:
     """Train with the loggers that dqn_runner has by default: console, text log and JSON lines."""
     from dqn_runner import DQNAgent, Trainer, TrainingConfig
     from dqn_runner.loggers.logger_group import default_loggers
@@ -91,7 +94,7 @@ def train_ours(workload: Workload, seed: int, stopwatch: Stopwatch, compiled: bo
         log_frequency=workload.log_every,
     )
     env = make_env(workload)
-    agent = DQNAgent(our_config(workload, seed, env, compiled))
+    agent = DQNAgent(dataclasses.replace(our_config(workload, seed, env, compiled), device=device))
     loggers = {**default_loggers(), "stopwatch": StopwatchLogger(stopwatch)}
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
@@ -131,7 +134,7 @@ def our_config(workload: Workload, seed: int, env: Any, compiled: bool) -> Any:
     )
 
 
-def train_sb3(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
+def train_sb3(workload: Workload, seed: int, stopwatch: Stopwatch, device: str = "cpu") -> None:
     """Train with SB3's defaults, Huber loss and Adam, and without loggers."""
     from stable_baselines3 import DQN
 
@@ -153,7 +156,7 @@ def train_sb3(workload: Workload, seed: int, stopwatch: Stopwatch) -> None:
         exploration_final_eps=workload.epsilon_end,
         max_grad_norm=workload.max_grad_norm,
         seed=seed,
-        device="cpu",
+        device=device,
         verbose=0,
     )
 

@@ -152,6 +152,26 @@ def test_an_agent_on_another_device_computes_the_same(option: str, monkeypatch: 
     assert len(calls) >= 6 * 3
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("option", agent_options())
+def test_an_update_on_a_gpu_agrees_with_that_of_the_cpu_and_repeats(option: str) -> None:
+    agents = [agent_of(option, ["env=minatar", f"device={name}"]) for name in ("cpu", "cuda", "cuda")]
+    random = np.random.default_rng(0)
+    shape = agents[0].spec.obs_shape
+    images = [torch.from_numpy(random.random((BATCH, *shape)).astype(np.float32)) for _ in range(2)]
+    reward = torch.from_numpy(random.normal(size=BATCH).astype(np.float32))
+    action = torch.from_numpy(random.integers(agents[0].spec.num_actions, size=BATCH))
+    transition = Transition(images[0], action, reward, torch.full((BATCH,), 0.9), images[1])
+    batch = Batch(transition, np.arange(BATCH), torch.full((BATCH,), 1 / BATCH))
+    results = [[part.cpu() for part in agent.learn(batch, 0)] for agent in agents]
+    for cpu, gpu in zip(results[0], results[1], strict=True):
+        torch.testing.assert_close(cpu, gpu, rtol=1e-3, atol=1e-4)
+    for agent in agents[1:]:
+        for step in range(20):
+            agent.learn(batch, step)
+    assert torch.equal(agents[1].learner.online, agents[2].learner.online)
+
+
 def test_a_checkpoint_holds_tensors_of_the_cpu() -> None:
     with FakeTensorMode():
         tensor = torch.empty(2, device="cuda")

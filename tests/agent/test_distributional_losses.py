@@ -164,7 +164,9 @@ def test_projection_equals_that_of_loops(
     shifted = reward + discount * part.support(torch.device("cpu"))
     if part.v_min <= shifted.min() and shifted.max() <= part.v_max:
         scale = part.v_max - part.v_min
-        assert (found @ part.support(torch.device("cpu"))).item() == pytest.approx((p @ shifted).item(), abs=1e-5 * scale)
+        assert (found @ part.support(torch.device("cpu"))).item() == pytest.approx(
+            (p @ shifted).item(), abs=1e-5 * scale
+        )
 
 
 def test_the_loss_of_undefined_values_is_undefined() -> None:

@@ -149,7 +149,12 @@ def test_pitfall_17b_rounding_in_the_projection_keeps_all_mass_within_the_suppor
     part = Categorical(num_atoms=num_atoms, v_min=v_min, v_max=v_max)
     ends = torch.tensor([v_min, v_max])
     rewards = torch.cat(
-        [ends, torch.nextafter(ends, ends - 1), torch.nextafter(ends, ends + 1), part.support(torch.device("cpu"))]
+        [
+            ends,
+            torch.nextafter(ends, ends - 1),
+            torch.nextafter(ends, ends + 1),
+            part.support(torch.device("cpu")),
+        ]
     )
     p = torch.softmax(torch.randn(len(rewards), num_atoms, generator=torch.Generator().manual_seed(0)), -1)
     for discount in (0.0, 1.0):

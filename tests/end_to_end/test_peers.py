@@ -313,7 +313,10 @@ def test_c51_updates_equal_those_of_torchrl() -> None:
     # [batch, atoms, actions]; the actor takes the logarithm of the softmax
     network = nn.Sequential(plain_mlp(9), nn.Unflatten(-1, (ACTIONS, 9)), Transposed())
     actor = DistributionalQValueActor(
-        network, in_keys=["observation"], support=loss.support(torch.device("cpu")), action_space="categorical"
+        network,
+        in_keys=["observation"],
+        support=loss.support(torch.device("cpu")),
+        action_space="categorical",
     )
     objective = DistributionalDQNLoss(actor, gamma=GAMMA, delay_value=True)
     agent = make_agent(loss, None)

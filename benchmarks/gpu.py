@@ -1,0 +1,125 @@
+"""Updates and training on a GPU, against the CPU of the same machine and stable-baselines3 on the GPU.
+
+    python benchmarks/gpu.py --json gpu.json
+
+Needs about five minutes and a GPU; `--device cpu` tries the script without one. First the update alone: each
+network with batches of 32 and 512, on both devices from the same state, with the largest difference between
+their parameters after one update. Then env steps per second of training, as in speed.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import speed_runs
+import torch
+from machine import machine
+from speed import versions
+from speed_workloads import WORKLOADS, Workload, make_env
+
+from dqn_runner import DQNAgent
+from dqn_runner.agent.device import choose_device, describe
+from dqn_runner.core.types import Batch, Transition
+from dqn_runner.envs.base import spec_of
+
+UPDATES = ("W2", "W4", "W5")
+TRAINING = ("W4", "W5")
+BATCH_SIZES = (32, 512)
+
+
+def agent_of(workload: Workload, device: str) -> tuple[DQNAgent, str]:
+    """The agent of a workload on a device, and the dtype of its observations."""
+    env = make_env(workload)
+    config = speed_runs.our_config(workload, 0, env, compiled=False)
+    return DQNAgent(dataclasses.replace(config, device=device)), spec_of(env).obs_dtype
+
+
+def batch_of(agent: DQNAgent, dtype: str, size: int) -> Batch:
+    random = np.random.default_rng(0)
+    obs, next_obs = (
+        torch.from_numpy(random.integers(0, 2, (size, *agent.spec.obs_shape)).astype(dtype)) for _ in range(2)
+    )
+    action = torch.from_numpy(random.integers(agent.spec.num_actions, size=size))
+    reward = torch.from_numpy(random.normal(size=size).astype(np.float32))
+    transition = Transition(obs, action, reward, torch.full((size,), 0.99), next_obs)
+    return Batch(transition, np.arange(size), torch.full((size,), 1 / size))
+
+
+def microseconds(update: Callable[[], Any], repeats: int = 5, seconds: float = 0.5) -> float:
+    """Median time of an update with its results on the CPU, which waits for the device."""
+    update()
+    times: list[float] = []
+    for _ in range(repeats):
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            update()
+            count += 1
+        times.append((time.perf_counter() - start) / count * 1e6)
+    return statistics.median(times)
+
+
+def measure_update(name: str, device: str, size: int) -> dict[str, Any]:
+    """Both devices from the same state: time per update, and the difference after the first."""
+    (there, dtype), (here, _) = agent_of(WORKLOADS[name], device), agent_of(WORKLOADS[name], "cpu")
+    batch = batch_of(here, dtype, size)
+    for agent in (there, here):
+        agent.learn(batch, 0)
+    difference = (there.learner.online.cpu() - here.learner.online).abs().max().item()
+    return {
+        "workload": name,
+        "batch": size,
+        "difference": difference,
+        "cpu_us": round(microseconds(lambda: here.learn(batch, 0)[1].tolist())),
+        "device_us": round(microseconds(lambda: there.learn(batch, 0)[1].tolist())),
+    }
+
+
+def steps_per_second(name: str, library: str, device: str) -> float:
+    """Of one run, as speed.py measures it, with the learner on `device`."""
+    workload = WORKLOADS[name]
+    stopwatch = speed_runs.Stopwatch(workload.steady_from, workload.steps)
+    if library == "sb3":
+        speed_runs.train_sb3(workload, 0, stopwatch, device)
+    else:
+        speed_runs.train_ours(workload, 0, stopwatch, compiled=False, device=device)
+    return stopwatch.result(library, 0).steps_per_second
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--repeats", type=int, default=3, help="training runs of each kind")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    device = describe(choose_device(arguments.device, True, 0))
+    result: dict[str, Any] = {"device": device, "machine": machine(), "versions": versions()}
+    print(device, machine(), versions())
+    result["updates"] = []
+    for name in UPDATES:
+        for size in BATCH_SIZES:
+            result["updates"].append(measure_update(name, arguments.device, size))
+            print(result["updates"][-1], flush=True)
+    kinds = (("ours", "cpu"), ("ours", arguments.device), ("sb3", arguments.device))
+    result["training"] = []
+    for name in TRAINING:
+        for repeat in range(arguments.repeats):
+            for library, where in kinds:
+                rate = steps_per_second(name, library, where)
+                line = {"workload": name, "run": repeat, "library": library, "device": where, "rate": rate}
+                result["training"].append(line)
+                print(line, flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
