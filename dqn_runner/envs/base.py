@@ -113,8 +113,9 @@ def _box_hint(space: Any) -> str:
     flatten = "env.flatten_observation=true flattens them into one vector"
     if not isinstance(space, gymnasium.spaces.Dict):
         return flatten
-    keys = ", ".join(cast("Any", space).spaces)
-    return f"env.observation_keys=[...] selects some of {keys}; {flatten}"
+    keys: list[str] = list(cast("Any", space).spaces)
+    mask = "; env.action_mask=action_mask takes the action mask from it" if "action_mask" in keys else ""
+    return f"env.observation_keys=[...] selects some of {', '.join(keys)}; {flatten}{mask}"
 
 
 def env_name(env: Env) -> str:

@@ -254,7 +254,13 @@ def test_a_uniform_replay_draws_every_transition_with_the_same_probability(capac
 
 def test_a_batch_has_the_shapes_and_dtypes_that_the_learner_expects() -> None:
     batch = filled(10, 4).sample(7, 0)  # more than there are: drawn with replacement
-    assert [tuple(column.shape) for column in batch.transition.columns()] == [(7, 3), (7,), (7,), (7,), (7, 3)]
+    assert [tuple(column.shape) for column in batch.transition.columns()] == [
+        (7, 3),
+        (7,),
+        (7,),
+        (7,),
+        (7, 3),
+    ]
     dtypes = [str(column.dtype).removeprefix("torch.") for column in batch.transition.columns()]
     assert dtypes == ["float32", "int64", "float32", "float32", "float32"]
     assert batch.indices.shape == (7,)
