@@ -9,7 +9,7 @@ import numpy as np
 
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe
-from dqn_runner.agent.exploration import Greedy
+from dqn_runner.agent.exploration import Greedy, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
 from dqn_runner.agent.observation_normalizer import ObservationNormalizer
 from dqn_runner.agent.update_noise import UpdateNoise, count_noise, draw_noise
@@ -18,7 +18,7 @@ from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.log import log
 from dqn_runner.core.rng import seed_for, stream, torch_seeded
 from dqn_runner.core.state import State
-from dqn_runner.core.types import Array, Batch, EnvSpec, FloatArray, IntArray, Transition
+from dqn_runner.core.types import Array, Batch, BoolArray, EnvSpec, FloatArray, IntArray, Transition
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,24 +75,41 @@ class DQNAgent:
         with torch.inference_mode():
             return self.config.loss.q_values(torch.from_numpy(outputs)).numpy()
 
-    def greedy(self, obs: Array) -> IntArray:
-        """Actions [n] with the largest values, without noise."""
-        return self.q_values(obs).argmax(-1)
+    def greedy(self, obs: Array, mask: BoolArray | None = None) -> IntArray:
+        """Actions [n] with the largest values, without noise, of those that `mask` [n, actions] allows."""
+        return masked_values(self.q_values(obs), mask).argmax(-1)
 
-    def act(self, obs: Array, step: int, rng: np.random.Generator) -> IntArray:
-        """Training actions [n] at env step `step`; uniformly random before `learning_starts`."""
+    def act(self, obs: Array, step: int, rng: np.random.Generator, mask: BoolArray | None = None) -> IntArray:
+        """Training actions [n] at env step `step`, of those that `mask` [n, actions] allows.
+
+        They are uniformly random before `learning_starts`.
+        """
         if self._normalizer is not None:
             self._normalizer.update(obs)
         if step < self.config.warmup_steps:
-            return rng.integers(self.spec.num_actions, size=len(obs))
-        return self.explore(obs, step, rng)
+            return random_actions((len(obs), self.spec.num_actions), rng, mask)
+        return self.explore(obs, step, rng, mask)
 
-    def explore(self, obs: Array, step: int, rng: np.random.Generator) -> IntArray:
-        """Actions [n] that the exploration chooses at env step `step`; the agent does not change."""
+    def explore(
+        self, obs: Array, step: int, rng: np.random.Generator, mask: BoolArray | None = None
+    ) -> IntArray:
+        """Actions [n] that the exploration chooses at env step `step`; the agent does not change.
+
+        Raises UserError if it chooses one that `mask` [n, actions] does not allow.
+        """
         shape = (len(obs), self.spec.num_actions)
         noise_size = self.network.noise_size
         noise = rng.standard_normal(noise_size, np.float32) if noise_size else None
-        return self.config.exploration(lambda: self.q_values(obs, noise), shape, step, rng)
+        exploration = self.config.exploration
+        if mask is None:
+            return exploration(lambda: self.q_values(obs, noise), shape, step, rng)
+        actions = exploration(lambda: masked_values(self.q_values(obs, noise), mask), shape, step, rng, mask)
+        if not mask[np.arange(len(obs)), actions].all():
+            raise UserError(
+                f"agent.exploration={type(exploration).__name__} chose an action that the action mask does "
+                "not allow; it must choose among those of `mask`"
+            )
+        return actions
 
     def learn(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one gradient step, at env step `step`.
@@ -110,11 +127,12 @@ class DQNAgent:
             noise = None if noise is None else self._on_device(noise)
         return self._update(self.learner, transition, weight, hyper, noise)
 
-    def choose_update(self, obs_dtype: str, max_steps: int | None) -> None:
+    def choose_update(self, obs_dtype: str, max_steps: int | None, has_action_mask: bool = False) -> None:
         """Decide whether updates are compiled, as `config.compile` says; a resumed run keeps to its decision.
 
         `obs_dtype` is that of the observations in replay, `max_steps` the budget of the whole run, None if it
-        has none. To be called before the first update of a process.
+        has none; `has_action_mask` is whether transitions have action masks. To be called before the first
+        update of a process.
         """
         if self._previous_device != self.device.type:
             message = "this run was on the device %s, and is on %s now; from here on it differs in rounding"
@@ -130,7 +148,9 @@ class DQNAgent:
         from dqn_runner.agent.compiled.choice import choose_update
         from dqn_runner.agent.compiled.program import update_program
 
-        program = update_program(self.config, obs_dtype, self._noise_requirements, torch.get_num_threads())
+        program = update_program(
+            self.config, obs_dtype, has_action_mask, self._noise_requirements, torch.get_num_threads()
+        )
         setting, parameters = self.config.compile, self.num_parameters()
         updates = None if max_steps is None else self.config.updates_within(max_steps)
         compiled = choose_update(program, setting, parameters, updates, self._compiled)
@@ -207,7 +227,7 @@ class DQNAgent:
 
     def _on_device(self, tensors: Tensors) -> Tensors:
         """A tuple of tensors, on the device of the learner."""
-        return tensors._make(tensor.to(self.device) for tensor in tensors)
+        return tensors._make(None if tensor is None else tensor.to(self.device) for tensor in tensors)
 
     def _check_output_shape(self) -> None:
         """Evaluate the network once, to reject one that does not fit before training starts."""
@@ -269,6 +289,17 @@ Tensors = TypeVar("Tensors", Transition, UpdateNoise)
 
 Forward = Callable[[Array, FloatArray | None], FloatArray]
 """From observations and noise to outputs [n, actions * outputs_per_action]."""
+
+
+_LOWEST = np.finfo(np.float32).min
+
+
+def masked_values(q: FloatArray, mask: BoolArray | None) -> FloatArray:
+    """Action values [n, actions], those of actions that are not allowed replaced by -inf.
+
+    A value of -inf of an allowed action becomes the lowest number, so that it is larger than those.
+    """
+    return q if mask is None else np.where(mask, np.maximum(q, _LOWEST), np.float32(-np.inf))
 
 
 def build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:

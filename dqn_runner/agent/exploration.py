@@ -13,7 +13,7 @@ from dqn_runner.agent.schedules import Linear, Schedule
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import option, slot
 from dqn_runner.core.settings import check_settings
-from dqn_runner.core.types import FloatArray, IntArray
+from dqn_runner.core.types import BoolArray, FloatArray, IntArray
 
 
 class Exploration(Protocol):
@@ -25,10 +25,13 @@ class Exploration(Protocol):
         shape: tuple[int, int],
         step: int,
         rng: np.random.Generator,
+        mask: BoolArray | None = None,
     ) -> IntArray:
         """Choose actions [n] for `shape` = (n, actions), at env step `step`.
 
-        `q_values()` evaluates the network; it returns action values [n, actions].
+        `q_values()` evaluates the network; it returns action values [n, actions]. With action masks, `mask`
+        [n, actions] says which actions are allowed, and the values of the others are -inf. Without, no `mask`
+        is passed.
         """
         ...
 
@@ -67,18 +70,19 @@ class EpsilonGreedy:
         shape: tuple[int, int],
         step: int,
         rng: np.random.Generator,
+        mask: BoolArray | None = None,
     ) -> IntArray:
         """Choose actions [n] for `shape` = (n, actions), at env step `step`."""
         n, num_actions = shape
-        if n == 1:  # the same random numbers without the cost of arrays
+        if n == 1 and mask is None:  # the same random numbers without the cost of arrays
             explores = rng.random() < self.schedule(step)
             return np.array([rng.integers(num_actions)]) if explores else q_values().argmax(-1)
         explores = rng.random(n) < self.schedule(step)
         if explores.all():
-            return rng.integers(num_actions, size=n)
+            return random_actions(shape, rng, mask)
         actions = q_values().argmax(-1)
         if explores.any():
-            actions = np.where(explores, rng.integers(num_actions, size=n), actions)
+            actions = np.where(explores, random_actions(shape, rng, mask), actions)
         return actions
 
     def epsilon(self, step: int) -> float:
@@ -102,6 +106,7 @@ class Greedy:
         shape: tuple[int, int],
         step: int,
         rng: np.random.Generator,
+        mask: BoolArray | None = None,
     ) -> IntArray:
         """Choose actions [n] for `shape` = (n, actions), at env step `step`."""
         return q_values().argmax(-1)
@@ -139,6 +144,7 @@ class Boltzmann:
         shape: tuple[int, int],
         step: int,
         rng: np.random.Generator,
+        mask: BoolArray | None = None,
     ) -> IntArray:
         """Choose actions [n] for `shape` = (n, actions), at env step `step`.
 
@@ -154,6 +160,18 @@ class Boltzmann:
     def duration(self) -> int:
         """Env steps until the temperature stays constant."""
         return self.schedule.duration
+
+
+def random_actions(
+    shape: tuple[int, int], rng: np.random.Generator, mask: BoolArray | None = None
+) -> IntArray:
+    """Uniformly random actions [n] for `shape` = (n, actions), of those that `mask` [n, actions] allows."""
+    n, num_actions = shape
+    if mask is None:
+        return rng.integers(num_actions, size=n)
+    counts: IntArray = mask.sum(-1)
+    places: IntArray = rng.integers(counts)
+    return np.array([np.flatnonzero(row)[place] for row, place in zip(mask, places, strict=True)])
 
 
 def _extremes(schedule: Schedule) -> tuple[float, float]:

@@ -138,7 +138,8 @@ def make_update(network: NetworkFunction, loss: Loss, optimizer: Optimizer) -> U
     ) -> tuple[torch.Tensor, torch.Tensor]:
         evaluate: Any = objective
         if state.online.dim() > 1:
-            evaluate = torch.func.vmap(objective, in_dims=(0, 0, 0, 0, None if noise is None else 0))
+            columns: Any = Transition(*(0 for _ in transition.columns()))  # pyright: ignore[reportArgumentType]
+            evaluate = torch.func.vmap(objective, in_dims=(0, 0, columns, 0, None if noise is None else 0))
         losses, priority, q_mean = evaluate(
             state.online_params, state.target_params, transition, weight, noise
         )

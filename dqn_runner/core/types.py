@@ -13,6 +13,7 @@ from dqn_runner.core.lazy_imports import torch
 Array = NDArray[Any]
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class EnvSpec:
     frame_stack: int = 1
     """Number of frames that an observation stacks along its first axis. Successive observations share all
     frames but the newest, so that a replay can store each frame once. 1: observations are not stacks."""
+    has_action_mask: bool = False
+    """Whether every observation comes with an action mask: bool [num_actions], true for allowed actions."""
 
 
 class StepResult(NamedTuple):
@@ -40,6 +43,8 @@ class StepResult(NamedTuple):
     truncated: list[bool]
     life_lost: list[bool]
     """Whether learning treats the step as terminal although the episode continues (Mnih et al. 2015)."""
+    next_masks: BoolArray | None
+    """[n, actions]: the action masks of `next_obs`; None if the environment has none."""
 
 
 class Transition(NamedTuple):
@@ -59,6 +64,14 @@ class Transition(NamedTuple):
     """[*runs, batch]"""
     next_obs: torch.Tensor
     """[*runs, batch, *obs_shape]"""
+    mask: torch.Tensor | None = None
+    """[*runs, batch, actions] bool: the actions that are allowed at `obs`; None if the env has no masks."""
+    next_mask: torch.Tensor | None = None
+    """[*runs, batch, actions] bool: those allowed at `next_obs`; all of them in a terminal state."""
+
+    def columns(self) -> list[torch.Tensor]:
+        """The columns that there are, in order: all, or those without the masks."""
+        return [column for column in self if column is not None]
 
 
 class Batch(NamedTuple):

@@ -75,6 +75,8 @@ OLD_GYM = (
 
 def spec_of(env: Env) -> EnvSpec:
     """Return the shapes of an environment; raises UserError if DQN cannot handle its spaces."""
+    from dqn_runner.envs.wrappers.action_masks import mask_source
+
     name = env_name(env)
     obs: Any = _space(env, "observation_space", name)
     count = action_space(_space(env, "action_space", name), name).num_actions
@@ -92,6 +94,7 @@ def spec_of(env: Env) -> EnvSpec:
         count,
         dtype if dtype in ("uint8", "bool") else "float32",
         cast("Any", env).stack_size if stacked else 1,
+        mask_source(env) is not None,
     )
 
 
@@ -110,8 +113,9 @@ def _box_hint(space: Any) -> str:
     flatten = "env.flatten_observation=true flattens them into one vector"
     if not isinstance(space, gymnasium.spaces.Dict):
         return flatten
-    keys = ", ".join(cast("Any", space).spaces)
-    return f"env.observation_keys=[...] selects some of {keys}; {flatten}"
+    keys: list[str] = list(cast("Any", space).spaces)
+    mask = "; env.action_mask=action_mask takes the action mask from it" if "action_mask" in keys else ""
+    return f"env.observation_keys=[...] selects some of {', '.join(keys)}; {flatten}{mask}"
 
 
 def env_name(env: Env) -> str:

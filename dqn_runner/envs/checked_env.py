@@ -12,7 +12,8 @@ import numpy as np
 from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.log import log
-from dqn_runner.core.types import Array
+from dqn_runner.core.types import Array, BoolArray
+from dqn_runner.envs.action_mask_check import ActionMaskCheck
 from dqn_runner.envs.actions import action_space
 from dqn_runner.envs.base import OLD_GYM, Env, EnvPart, env_name, spec_of
 from dqn_runner.envs.generators import OwnGenerators
@@ -39,6 +40,8 @@ class CheckedEnv:
 
     def __init__(self, env: Env) -> None:
         """Use `env`; raises UserError if DQN cannot handle its spaces."""
+        from dqn_runner.envs.wrappers.action_masks import mask_source
+
         self.env = env
         self.name = env_name(env)
         self.spec = spec_of(env)
@@ -47,6 +50,10 @@ class CheckedEnv:
         spaces = (getattr(inner, name, None) for name in ("action_space", "observation_space"))
         self._seed_spaces = [space_seeder(space) for space in spaces if isinstance(space, gymnasium.Space)]
         self._observation = ObservationCheck(self.name, env.observation_space, self.spec).check
+        source = mask_source(env)
+        self._mask = ActionMaskCheck(self.name, source, self.spec.num_actions) if source else None
+        self.mask: BoolArray | None = None
+        """[actions]: which actions are allowed at the last observation; None without masks."""
 
     def reset(self, seed: int) -> Array:
         """Reset, and return the first observation [*obs_shape]; the environment may reuse its memory.
@@ -63,6 +70,8 @@ class CheckedEnv:
             raise
         if _length(result) != 2 or not isinstance(result[1], Mapping):
             raise self._error(f"reset() returned {_describe(result)}", RESET)
+        if self._mask is not None:
+            self.mask = self._mask.check(result[1], "reset")
         return self._observation(result[0], "reset")
 
     def step(self, action: int) -> CheckedStep:
@@ -79,6 +88,8 @@ class CheckedEnv:
             truncated = self._flag("truncated", truncated)
         if type(info) is not dict and not isinstance(info, Mapping):
             raise self._error(f"step() returned {_describe(info)} as info, not a dictionary", STEP)
+        if self._mask is not None:
+            self.mask = self._mask.all_allowed if terminated else self._mask.check(cast("Any", info), "step")
         life_lost = bool(cast("Any", info).get("life_lost"))
         return self._observation(obs, "step"), reward, terminated, truncated, life_lost
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dqn_runner.core.state import State
-from dqn_runner.core.types import Array, EnvSpec
+from dqn_runner.core.types import Array, BoolArray, EnvSpec
 from dqn_runner.envs.generators import Used
 
 
@@ -17,10 +17,12 @@ class Replayed(NamedTuple):
 
     obs: Array
     """[*obs_shape]: its last observation."""
+    mask: BoolArray | None
+    """[actions]: the action mask of it; None without masks."""
     rewards: list[float]
     """The rewards of the steps that could be repeated."""
     checksums: list[int]
-    """Checksums of the first observation and of those after each step."""
+    """Checksums of the first observation and of those after each step, with their action masks."""
     ended: bool
     """Whether the episode ended in the last of these steps."""
     moved: tuple[str, ...]
@@ -38,7 +40,8 @@ class EpisodeRecord:
     actions: list[int] = field(default_factory=list[int])
     rewards: list[float] = field(default_factory=list[float])
     checksums: list[int] = field(default_factory=list[int])
-    """CRC32 of the first observation and of those after each step, started with 1 if a life was lost."""
+    """CRC32 of the first observation and of those after each step, with their action masks; started with 1 if
+    a life was lost."""
 
     @classmethod
     def from_state(cls, state: State) -> EpisodeRecord:
@@ -79,7 +82,8 @@ class EpisodeRecord:
             if one != two:
                 where = f"after step {step}" if step else "of the reset"
                 detail = _first_difference(now.obs, obs) if obs is not None and step == total else ""
-                return f"the observation {where} differs{detail}"
+                what = "observation" if now.mask is None else "observation or its action mask"
+                return f"the {what} {where} differs{detail}"
         if now.ended and (ends is False or len(now.rewards) < total):
             return f"it ended in step {len(now.rewards)}"
         return f"it did not end in step {total}" if ends and not now.ended else None
@@ -95,6 +99,6 @@ def checked_part(spec: EnvSpec, row: Array) -> Any:
 
 def _first_difference(now: Array, saved: Array) -> str:
     if np.array_equal(now, saved):
-        return ""  # of the rest of the step, such as a lost life
+        return ""  # of the rest of the step, such as a lost life or the action mask
     where = np.unravel_index(int(np.argmax(now != saved)), now.shape)
     return f": element {tuple(int(i) for i in where)} is {now[where]}, it was {saved[where]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,11 +41,21 @@ class GymEnv(EnvConfig):
     frame_stack: int = setting(1, at_least=1, largest=10_000)
     """Stack this many of the last observations along a new first axis: [height, width] becomes
     [frames, height, width]."""
+    action_mask: str | None = None
+    """Where the environment says which actions are allowed: `info` for `info["action_mask"]`, or the key of a
+    Dict observation, which the network then does not see. A mask has a 0 or 1 for each action. null: all
+    actions are allowed."""
 
     def __post_init__(self) -> None:
         """Validate the settings; raises UserError."""
         super().__post_init__()
         check_wrappers(self.wrappers)
+        if self.action_mask == "":
+            raise UserError("env.action_mask must be info, the key of a Dict observation, or null")
+        if self.action_mask in self.observation_keys:
+            raise UserError(
+                f"env.observation_keys names {self.action_mask}, which is the action mask; leave it out"
+            )
 
     def make(self, training: bool = True, render: bool = False) -> Env:
         """Return a new environment, wrapped as set; with `render`, `env.render()` returns RGB frames.
@@ -70,14 +81,26 @@ class GymEnv(EnvConfig):
             raise UserError(f"env.id={self.id} cannot be created: {as_error(raised)}") from raised
         if type(env.unwrapped).__module__ == "minatar.gym":
             clear_last_action_on_reset(env.unwrapped)
-        return self._with_observation_wrappers(wrap(env, self.wrappers))
+        return self._with_observation_wrappers(self._with_wrappers(env))
+
+    def _with_wrappers(self, env: Env) -> Env:
+        """Apply `wrappers`, and take the action mask out of the observation if it is there."""
+        if self.action_mask is None:
+            return wrap(env, self.wrappers)
+        from dqn_runner.envs.wrappers.action_masks import wrap_with_masks
+
+        each = [functools.partial(wrap, entries=[entry]) for entry in self.wrappers]
+        return wrap_with_masks(env, self.action_mask, each)
 
     def _with_observation_wrappers(self, env: Env) -> Env:
         """Wrap `env` so that it selects, flattens and stacks observations, in this order."""
         from dqn_runner.envs.wrappers import observations
 
-        if self.observation_keys:
-            env = observations.select_entries(env, self.observation_keys)
+        keys = self.observation_keys
+        if self.action_mask is not None and not keys:
+            keys = observations.only_entry(env)
+        if keys:
+            env = observations.select_entries(env, keys)
         if self.flatten_observation:
             env = observations.flatten(env)
         return observations.stack_frames(env, self.frame_stack) if self.frame_stack > 1 else env

@@ -22,13 +22,14 @@ class StoredSpaces:
     obs_dtype: str
     """As in `EnvSpec`."""
     actions: ActionSpace
+    has_action_mask: bool = False
 
 
 def store_spaces(env: Env) -> str:
     """Return the spaces of `env` as JSON."""
     spec = spec_of(env)
     actions = action_space(env.action_space, env_name(env))
-    return json.dumps(asdict(StoredSpaces(spec.obs_shape, spec.obs_dtype, actions)))
+    return json.dumps(asdict(StoredSpaces(spec.obs_shape, spec.obs_dtype, actions, spec.has_action_mask)))
 
 
 def load_spaces(text: Any) -> StoredSpaces:

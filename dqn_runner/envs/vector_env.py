@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
-from zlib import crc32
 
 import numpy as np
 
 from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.core.log import log
-from dqn_runner.core.rng import seed_for
 from dqn_runner.core.state import State
-from dqn_runner.core.types import Array, StepResult
-from dqn_runner.envs.base import EnvConfig, EnvPart, Vectorization
-from dqn_runner.envs.checked_env import TRACEBACK, make_env
-from dqn_runner.envs.episode_record import EpisodeRecord, Replayed, checked_part
+from dqn_runner.core.types import Array, BoolArray, StepResult
+from dqn_runner.envs.checked_env import TRACEBACK
+from dqn_runner.envs.episode_record import EpisodeRecord, Replayed
 from dqn_runner.envs.generators import Used
-from dqn_runner.envs.subprocess_worker import SubprocessWorker
-from dqn_runner.envs.user_env import UserEnv
+from dqn_runner.envs.step_buffers import StepBuffers
 from dqn_runner.envs.worker import EnvStep, EnvWorker, LocalWorker
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
 from dqn_runner.io.signals import as_error
-
-
-def make_worker(part: EnvPart, seed: int = 0, index: int = 0, timeout: float | None = None) -> EnvWorker:
-    """Return a worker with a new training environment, in a separate process if vectorization is async.
-
-    `seed` is that of the run, `index` the number of the environment in it; they matter to an environment that
-    draws from a global random generator. A process is killed if a step or reset takes longer than `timeout`
-    seconds.
-    """
-    creation_seed, shared_seed = _generator_seeds(seed, index)
-    if isinstance(part, EnvConfig) and part.vectorization is Vectorization["async"]:
-        return SubprocessWorker(part, creation_seed, shared_seed, timeout)
-    return LocalWorker(make_env(part, creation_seed), shared_seed)
-
-
-def worker_factory(
-    part: EnvPart, seed: int = 0, timeout: float | None = None
-) -> Callable[[int], EnvWorker] | None:
-    """Return a function from an index to a new worker; None for a UserEnv that cannot be copied again."""
-    if not isinstance(part, UserEnv):
-        return functools.partial(make_worker, part, seed, timeout=timeout)
-    if not part.can_be_replaced:
-        return None
-    return lambda index: LocalWorker(part.make_replacement(), _generator_seeds(seed, index)[1])
-
-
-def _generator_seeds(seed: int, index: int) -> tuple[int, int]:
-    """Seeds of the global generators: for the creation of an environment, and common to all of a process."""
-    return seed_for(seed, "global generators", index), seed_for(seed, "global generators")
 
 
 class TruncatedEpisode(NamedTuple):
@@ -62,6 +28,8 @@ class TruncatedEpisode(NamedTuple):
     """Index of the environment."""
     obs: Array
     """[*obs_shape]: its last observation, from the checkpoint."""
+    mask: BoolArray | None
+    """[actions]: the action mask of it; None without masks."""
     reason: str
     """Why it could not be restored."""
 
@@ -100,17 +68,13 @@ class VectorEnv:
         self._max_episode_steps = max_episode_steps or 2**63
         self._make_replacement = make_replacement
         self._allow_inexact_resume = allow_inexact_resume
-        shape = (len(workers), *self.spec.obs_shape)
-        self.obs = np.zeros(shape, self.spec.obs_dtype)
-        self._spare = np.zeros(shape, self.spec.obs_dtype)
-        self._next_obs = np.zeros(shape, self.spec.obs_dtype)
-        self._checked_parts = [checked_part(self.spec, row) for row in self._next_obs]
+        self._buffers = StepBuffers(len(workers), self.spec)
         self._episodes = [EpisodeRecord(0) for _ in workers]
         self._ended = [EpisodeRecord(0) for _ in workers]
         self._next_seeds = [0] * len(workers)
         for index, wait in enumerate([self._replay_episode(index) for index in range(len(workers))]):
             try:
-                self._start_episode(index, self._episodes[index], wait().obs)
+                self._start_replayed(index, wait())
             except UserError:
                 raise
             except BaseException as raised:
@@ -124,13 +88,23 @@ class VectorEnv:
         """The number of environments."""
         return len(self.workers)
 
+    @property
+    def obs(self) -> Array:
+        """[n, *obs_shape]: the observations to act on."""
+        return self._buffers.obs
+
+    @property
+    def masks(self) -> BoolArray | None:
+        """[n, actions]: which actions are allowed there; None without masks."""
+        return self._buffers.masks
+
     def step(self, actions: list[int]) -> StepResult:
         """Step every environment. The arrays of the result are reused by the next step but one.
 
         If an environment raises, the state is that before the step, so that a checkpoint of it restores all
         environments to where they were before the step.
         """
-        obs = self._spare
+        buffers = self._buffers
         rewards: list[float] = []
         terminations: list[bool] = []
         truncations: list[bool] = []
@@ -146,23 +120,29 @@ class VectorEnv:
             except BaseException as raised:
                 self._recover_env(index, as_error(raised))
                 result = self._begin_step(index, actions[index])()
-            next_obs, first_obs, reward, terminated, truncated, life_lost, used_by_env = result
-            self._next_obs[index] = next_obs
-            obs[index] = next_obs if first_obs is None else first_obs
+            checksums.append(buffers.put(index, result))
+            _, _, reward, terminated, truncated, life_lost, used_by_env, _, _ = result
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
             life_losses.append(life_lost)
-            checksums.append(crc32(self._checked_parts[index], life_lost))
             used.append(used_by_env)
-        self.obs, self._spare = obs, self.obs
+        buffers.advance()
         for index, action in enumerate(actions):
             episode = self._episodes[index]
             episode.add(action, rewards[index], checksums[index])
             if terminations[index] or truncations[index]:
                 self._ended[index] = episode
-                self._start_episode(index, EpisodeRecord(episode.number + 1, used[index]), obs[index])
-        return StepResult(self.obs, self._next_obs, rewards, terminations, truncations, life_losses)
+                self._start_episode(index, EpisodeRecord(episode.number + 1, used[index]))
+        return StepResult(
+            buffers.obs,
+            buffers.next_obs,
+            rewards,
+            terminations,
+            truncations,
+            life_losses,
+            buffers.next_masks,
+        )
 
     def state_dict(self) -> State:
         """Return each environment's open episode and last observation, and its last episode that ended."""
@@ -170,6 +150,7 @@ class VectorEnv:
             "episodes": [episode.state_dict() for episode in self._episodes],
             "ended": [episode.state_dict() for episode in self._ended],
             "obs": self.obs.copy(),
+            **({} if self.masks is None else {"masks": self.masks.copy()}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -184,11 +165,13 @@ class VectorEnv:
         self.truncated_episodes = []
         self._episodes = [EpisodeRecord.from_state(episode) for episode in state["episodes"]]
         self._ended = [EpisodeRecord.from_state(episode) for episode in state["ended"]]
-        observations: Array = np.asarray(state["obs"])
+        observations, masks = np.asarray(state["obs"]), [None] * self.num_envs
+        if self.masks is not None:
+            masks = np.asarray(state["masks"])
         problems = self._check_ended()
         for index, wait in enumerate([self._replay_episode(index) for index in range(self.num_envs)]):
-            saved = observations[index]
-            self.obs[index] = saved
+            saved, saved_mask = observations[index], masks[index]
+            self._buffers.restore(index, saved, saved_mask)
             problem = self._check_replayed(index, wait) or problems[index]
             if problem and not self._allow_inexact_resume:
                 raise UserError(
@@ -196,9 +179,9 @@ class VectorEnv:
                     "checkpoint.allow_inexact_resume=true resumes anyway and truncates this episode"
                 )
             if problem:
-                self.truncated_episodes.append(TruncatedEpisode(index, saved.copy(), problem))
+                self.truncated_episodes.append(TruncatedEpisode(index, saved.copy(), saved_mask, problem))
                 self._episodes[index] = EpisodeRecord(self._episodes[index].number + 1)
-                self._start_episode(index, self._episodes[index], self._replay_episode(index)().obs)
+                self._start_replayed(index, self._replay_episode(index)())
 
     def close(self) -> None:
         """Close every environment."""
@@ -215,10 +198,14 @@ class VectorEnv:
         last = len(self._episodes[index].actions) + 1 >= self._max_episode_steps
         return self.workers[index].step(action, self._next_seeds[index], last)
 
-    def _start_episode(self, index: int, episode: EpisodeRecord, obs: Array) -> None:
-        """Note that an episode has started with the first observation `obs` [*obs_shape]."""
-        self.obs[index] = obs
-        episode.checksums = [crc32(checked_part(self.spec, self.obs[index]))]
+    def _start_replayed(self, index: int, reset: Replayed) -> None:
+        """Start the episode of an environment that was reset."""
+        self._buffers.restore(index, reset.obs, reset.mask)
+        self._start_episode(index, self._episodes[index])
+
+    def _start_episode(self, index: int, episode: EpisodeRecord) -> None:
+        """Note that an episode has started with the observation that is the one to act on."""
+        episode.checksums = [self._buffers.checksum(index)]
         self._episodes[index] = episode
         self._next_seeds[index] = self._seed_of(index, episode.number + 1)
 

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from dqn_runner.core.types import Array, EnvSpec
+from dqn_runner.core.types import Array, BoolArray, EnvSpec
 from dqn_runner.envs.base import Env
 from dqn_runner.envs.checked_env import CheckedEnv, CheckedStep
 from dqn_runner.envs.episode_record import Replayed, checked_part
@@ -29,6 +29,10 @@ class EnvStep(NamedTuple):
     life_lost: bool
     used: Used
     """After the end of an episode, the global generators that the environment is known to use."""
+    next_mask: BoolArray | None = None
+    """[actions]: the action mask of `next_obs`; None without masks."""
+    first_mask: BoolArray | None = None
+    """[actions]: the action mask of `first_obs`, if there is one."""
 
 
 class EnvWorker(Protocol):
@@ -101,27 +105,33 @@ class LocalWorker:
         part = checked_part(self.spec, row)
         row[...] = self._reset(seed)
         rewards: list[float] = []
-        checksums = [crc32(part)]
+        checksums = [self._with_mask(crc32(part))]
         ended = False
         for action in actions:
             obs, reward, terminated, truncated, life_lost = self._step_env(action)
             row[...] = obs
             rewards.append(reward)
-            checksums.append(crc32(part, life_lost))
+            checksums.append(self._with_mask(crc32(part, life_lost)))
             ended = terminated or truncated
             if ended:
                 break
-        return Replayed(row, rewards, checksums, ended, self._generators.moved())
+        return Replayed(row, self.env.mask, rewards, checksums, ended, self._generators.moved())
 
     def _step(self, action: int, next_seed: int, last: bool) -> EnvStep:
         next_obs, reward, terminated, truncated, life_lost = self._step_env(action)
         truncated = truncated or last
+        next_mask = self.env.mask
         if not (terminated or truncated):
-            return EnvStep(next_obs, None, reward, False, False, life_lost, None)
+            return EnvStep(next_obs, None, reward, False, False, life_lost, None, next_mask)
         next_obs = np.array(next_obs)  # a copy: the environment may reuse its buffer in the reset
         used = self._generators.end_episode()
         self._generators.begin_episode(next_seed, used)
-        return EnvStep(next_obs, self._reset(next_seed), reward, terminated, truncated, life_lost, used)
+        first_obs = self._reset(next_seed)
+        ended = (reward, terminated, truncated, life_lost, used)
+        return EnvStep(next_obs, first_obs, *ended, next_mask, self.env.mask)
+
+    def _with_mask(self, checksum: int) -> int:
+        return checksum if self.env.mask is None else crc32(self.env.mask.data, checksum)
 
     def _step_env(self, action: int) -> CheckedStep:
         if not self._generators.active:

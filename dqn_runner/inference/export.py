@@ -59,6 +59,7 @@ def description(agent: TrainedAgent) -> dict[str, Any]:
         "output": {"name": OUTPUT, "shape": ["batch", agent.num_actions], "dtype": "float32"},
         "preprocessing": "in the network",
         "actions": agent.describe_actions(),
+        "action_mask": "choose among the allowed actions only" if agent.has_action_mask else None,
         "provenance": agent.provenance,
     }
 

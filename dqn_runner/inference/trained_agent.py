@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqn_runner.agent.agent import DQNAgent
+from dqn_runner.agent.agent import DQNAgent, masked_values
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.rng import stream
-from dqn_runner.core.types import Array, FloatArray
+from dqn_runner.core.types import Array, BoolArray, FloatArray
 from dqn_runner.envs.stored_spaces import StoredSpaces
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ class TrainedAgent:
     """An agent from a checkpoint (`load_agent`).
 
     Observations are those that the environment of the run returned, with its wrappers: one of shape
-    `obs_shape`, or a batch [n, *obs_shape]. Normalisation is part of the agent.
+    `obs_shape`, or a batch [n, *obs_shape]. Normalisation is part of the agent. An action mask has a 0 or 1
+    for each action, [actions] or [n, actions] for a batch.
     """
 
     def __init__(
@@ -36,32 +37,44 @@ class TrainedAgent:
         self.obs_shape = spaces.obs_shape
         self.obs_dtype = spaces.obs_dtype
         self.num_actions = spaces.actions.num_actions
+        self.has_action_mask = spaces.has_action_mask
+        """Whether the environment of the run had action masks; `predict` then needs them."""
         self._agent = agent
         self._actions = spaces.actions
         self._to_env = spaces.actions.converter()
         self._rng = stream(seed, "predict")
 
-    def predict(self, obs: Any, deterministic: bool = True) -> Any:
+    def predict(self, obs: Any, deterministic: bool = True, *, action_mask: Any = None) -> Any:
         """The action for an observation, as the environment takes it; an array of actions for a batch.
 
-        With `deterministic=False`, the exploration of the run at env step `step` chooses. Raises UserError
-        for observations that the environment cannot have returned.
+        With `deterministic=False`, the exploration of the run at env step `step` chooses. Only actions that
+        `action_mask` allows are chosen. Raises UserError for observations that the environment cannot have
+        returned, and for a missing or impossible mask.
         """
         batch, is_single = self._as_batch(obs)
+        if action_mask is None and self.has_action_mask:
+            raise UserError(
+                "this agent was trained with action masks; give predict(obs, action_mask=...) that of the "
+                "observation"
+            )
+        mask = self._as_masks(action_mask, len(batch), is_single)
         if deterministic:
-            numbers = self._agent.greedy(batch)
+            numbers = self._agent.greedy(batch, mask)
         else:
-            numbers = self._agent.explore(batch, self.step, self._rng)
+            numbers = self._agent.explore(batch, self.step, self._rng, mask)
         actions = [self._to_env(int(number)) for number in numbers]
         return actions[0] if is_single else np.array(actions)
 
-    def q_values(self, obs: Any) -> FloatArray:
+    def q_values(self, obs: Any, *, action_mask: Any = None) -> FloatArray:
         """The values of the actions for an observation [actions], or for a batch [n, actions].
 
-        The columns are in the order of the action space, from its first action.
+        The columns are in the order of the action space, from its first action. With `action_mask`, the
+        values of actions that it does not allow are -inf.
         """
         batch, is_single = self._as_batch(obs)
-        values = self._agent.q_values(batch)
+        values = masked_values(
+            self._agent.q_values(batch), self._as_masks(action_mask, len(batch), is_single)
+        )
         return values[0] if is_single else values
 
     def to_module(self) -> nn.Module:
@@ -76,6 +89,23 @@ class TrainedAgent:
     def describe_actions(self) -> dict[str, Any]:
         """How the columns of the values are actions of the environment (`envs.actions.ActionSpace`)."""
         return asdict(self._actions)
+
+    def _as_masks(self, given: Any, n: int, is_single: bool) -> BoolArray | None:
+        """Action masks [n, actions]; None if none is given."""
+        if given is None:
+            return None
+        shape = (self.num_actions,) if is_single else (n, self.num_actions)
+        try:
+            mask = np.asarray(given)
+        except Exception:
+            mask = np.asarray(None)
+        if mask.shape != shape or mask.dtype.kind not in "biuf" or not np.array_equal(mask != 0, mask):
+            raise UserError(
+                f"action_mask must have the shape {shape} for this observation, and a 0 or 1 for each action"
+            )
+        if not (mask != 0).any(-1).all():
+            raise UserError("action_mask allows no action")
+        return (mask != 0).reshape(n, self.num_actions)
 
     def _as_batch(self, obs: Any) -> tuple[Array, bool]:
         """Observations [n, *obs_shape] in the dtype of the run, and whether `obs` was a single one."""

@@ -29,8 +29,12 @@ class Replay(Protocol):
         terminated: bool,
         truncated: bool,
         next_obs: Array,
+        *masks: Array,
     ) -> None:
-        """Store one step of environment number `env`; arrays are copied."""
+        """Store one step of environment number `env`; arrays are copied.
+
+        `masks` are the action masks [actions] of `obs` and `next_obs`, if the environment has any.
+        """
         ...
 
     def sample(self, batch_size: int, step: int) -> Batch:
@@ -41,7 +45,7 @@ class Replay(Protocol):
         """Set the priorities [batch] of the last batch, drawn at `indices`, before the next step is added."""
         ...
 
-    def truncate(self, env: int, next_obs: Array) -> None:
+    def truncate(self, env: int, next_obs: Array, *next_mask: Array) -> None:
         """Truncate the episode of environment `env`: its unfinished n-step windows end at `next_obs`."""
         ...
 
@@ -101,11 +105,13 @@ class ReplayBuffer:
         terminated: bool,
         truncated: bool,
         next_obs: Array,
+        *masks: Array,
     ) -> None:
         """Store one step of environment number `env`; arrays are copied."""
         storage = self._storage
         obs, next_obs = storage.encode(env, obs), storage.encode(env, next_obs)
-        for transition in self._n_step.add(env, obs, action, reward, terminated, truncated, next_obs):
+        finished = self._n_step.add(env, obs, action, reward, terminated, truncated, next_obs, *masks)
+        for transition in finished:
             storage.append(transition)
 
     def sample(self, batch_size: int, step: int) -> Batch:
@@ -118,9 +124,9 @@ class ReplayBuffer:
         """Set the priorities [batch] of the last batch, drawn at `indices`, before the next step is added."""
         self._sampler.update(indices, priority)
 
-    def truncate(self, env: int, next_obs: Array) -> None:
+    def truncate(self, env: int, next_obs: Array, *next_mask: Array) -> None:
         """Truncate the episode of environment `env`: its unfinished n-step windows end at `next_obs`."""
-        for transition in self._n_step.truncate(env, self._storage.encode(env, next_obs)):
+        for transition in self._n_step.truncate(env, self._storage.encode(env, next_obs), *next_mask):
             self._storage.append(transition)
 
     def state_dict(self) -> State:

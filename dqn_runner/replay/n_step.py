@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array
 
-Window = deque[tuple[Array, int, float]]
-"""The (obs, action, reward) of up to n successive steps, oldest first."""
+Window = deque[tuple[Any, ...]]
+"""The (obs, action, reward) of up to n successive steps, oldest first; with action masks also that of obs."""
 
 
 class NStepTransition(NamedTuple):
@@ -23,6 +23,8 @@ class NStepTransition(NamedTuple):
     reward: float
     discount: float
     next_obs: Array
+    masks: tuple[Array, ...] = ()
+    """The action masks [actions] of `obs` and `next_obs`, if the environment has any."""
 
 
 class NStepAccumulator:
@@ -47,35 +49,42 @@ class NStepAccumulator:
         terminated: bool,
         truncated: bool,
         next_obs: Array,
+        *masks: Array,
     ) -> list[NStepTransition]:
-        """Add one step of environment `env`; returns the transitions that it completes, oldest first."""
+        """Add one step of environment `env`; returns the transitions that it completes, oldest first.
+
+        `masks` are the action masks of `obs` and `next_obs`, if the environment has any.
+        """
         if self.n_step == 1:
-            return [NStepTransition(obs, action, reward, 0.0 if terminated else self.gamma, next_obs)]
+            discount = 0.0 if terminated else self.gamma
+            return [NStepTransition(obs, action, reward, discount, next_obs, masks)]
         window = self._windows[env]
-        window.append((obs.copy(), action, reward))
+        window.append((obs.copy(), action, reward, *map(np.copy, masks[:1])))
         finished: list[NStepTransition] = []
         while len(window) == self.n_step or ((terminated or truncated) and window):
-            finished.append(self._pop(window, terminated, next_obs))
+            finished.append(self._pop(window, terminated, next_obs, masks[1:]))
         return finished
 
-    def truncate(self, env: int, next_obs: Array) -> list[NStepTransition]:
+    def truncate(self, env: int, next_obs: Array, *next_mask: Array) -> list[NStepTransition]:
         """The transitions that end because the episode of environment `env` is truncated at `next_obs`."""
         window = self._windows[env]
-        return [self._pop(window, False, next_obs) for _ in range(len(window))]
+        return [self._pop(window, False, next_obs, next_mask) for _ in range(len(window))]
 
-    def _pop(self, window: Window, terminated: bool, next_obs: Array) -> NStepTransition:
+    def _pop(
+        self, window: Window, terminated: bool, next_obs: Array, next_mask: tuple[Array, ...]
+    ) -> NStepTransition:
         """Remove the oldest step; returns the transition from it to `next_obs`."""
-        total = sum(self.gamma**i * r for i, (_, _, r) in enumerate(window))
+        total = sum(self.gamma**i * step[2] for i, step in enumerate(window))
         discount = 0.0 if terminated else self.gamma ** len(window)
-        obs, action, _ = window.popleft()
-        return NStepTransition(obs, action, total, discount, next_obs)
+        obs, action, _, *mask = window.popleft()
+        return NStepTransition(obs, action, total, discount, next_obs, (*mask, *next_mask))
 
     def state_dict(self) -> State:
         """The unfinished windows, and the settings that they depend on."""
         return {
             "gamma": self.gamma,
             "n_step": self.n_step,
-            "windows": [[[obs, action, float(r)] for obs, action, r in w] for w in self._windows],
+            "windows": [[[o, a, float(r), *mask] for o, a, r, *mask in w] for w in self._windows],
             "lengths": [len(window) for window in self._windows],
         }
 
@@ -93,5 +102,6 @@ class NStepAccumulator:
                 f"the checkpoint was written with {len(windows)} environments, not {len(self._windows)}"
             )
         self._windows = [
-            deque((np.asarray(obs), action, reward) for obs, action, reward in window) for window in windows
+            deque((np.asarray(o), a, r, *map(np.asarray, mask)) for o, a, r, *mask in window)
+            for window in windows
         ]

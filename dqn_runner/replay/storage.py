@@ -8,7 +8,7 @@ from dqn_runner.checkpointing import segments
 from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, EnvSpec, IntArray
-from dqn_runner.replay import frame_store
+from dqn_runner.replay import frame_store, mask_columns
 from dqn_runner.replay.frame_store import FrameStore
 from dqn_runner.replay.n_step import NStepTransition
 from dqn_runner.replay.ring_buffer import Layout, RingBuffer, row_bytes
@@ -65,7 +65,7 @@ def num_bytes(capacity: int, spec: EnvSpec) -> int:
 
 def disk_usage(capacity: int, spec: EnvSpec) -> DiskUsage:
     """Size of a full storage in checkpoints, for one environment and 1-step transitions."""
-    rings = [(capacity, row_bytes(_layout(spec.obs_shape, spec.obs_dtype)))]
+    rings = [(capacity, row_bytes(_observation_layout(spec)))]
     if spec.frame_stack > 1:
         num_frames = _num_frames(capacity, _max_frame_age(spec, 1, 1))
         rings = [
@@ -83,7 +83,7 @@ class TransitionStorage:
 
     def __init__(self, capacity: int, spec: EnvSpec) -> None:
         """Create an empty storage for `capacity` transitions."""
-        self.ring = RingBuffer(capacity, _layout(spec.obs_shape, spec.obs_dtype))
+        self.ring = RingBuffer(capacity, _observation_layout(spec))
         self._num_actions = spec.num_actions
 
     def encode(self, env: int, obs: Array) -> Array:
@@ -92,11 +92,13 @@ class TransitionStorage:
 
     def append(self, transition: NStepTransition) -> None:
         """Add a transition; arrays are copied."""
-        self.ring.append(*transition)
+        self.ring.append(*transition[:-1], *mask_columns.pack(transition.masks))
 
     def take(self, slots: IntArray) -> dict[str, Array]:
         """Copies of the transitions in `slots`, by column."""
-        return self.ring.take(slots)
+        columns = self.ring.take(slots)
+        mask_columns.unpack(columns, self._num_actions)
+        return columns
 
     def state_dict(self) -> State:
         """The transitions."""
@@ -136,12 +138,13 @@ class FrameStackStorage:
         """
         num_frames = self._frames.ring.stop
         if min(transition.obs.min(), transition.next_obs.min()) >= num_frames - self._max_frame_age:
-            self.ring.append(*transition, num_frames)
+            self.ring.append(*transition[:-1], num_frames, *mask_columns.pack(transition.masks))
 
     def take(self, slots: IntArray) -> dict[str, Array]:
         """Copies of the transitions in `slots`, by column, with decoded observations."""
         columns = self.ring.take(slots)
         del columns["num_frames"]
+        mask_columns.unpack(columns, self._num_actions)
         for name in ("obs", "next_obs"):
             columns[name] = self._frames.decode(columns[name])
         return columns
@@ -172,6 +175,7 @@ def _check_rows(ring: RingBuffer, num_actions: int) -> None:
             raise DamagedError(f"the stored replay has an action that is not one of the {num_actions}")
         if not (discount.min() >= 0 and discount.max() <= 1):
             raise DamagedError("the stored replay has a discount that is not between 0 and 1")
+        mask_columns.check(ring, part, num_actions)
 
 
 def _check_frame_numbers(ring: RingBuffer, frames: RingBuffer) -> None:
@@ -192,9 +196,15 @@ def _layout(obs_shape: tuple[int, ...], obs_dtype: str) -> Layout:
     }
 
 
+def _observation_layout(spec: EnvSpec) -> Layout:
+    """The columns of transitions between whole observations."""
+    return {**_layout(spec.obs_shape, spec.obs_dtype), **mask_columns.layout(spec)}
+
+
 def _frame_number_layout(spec: EnvSpec) -> Layout:
     """The columns of transitions between frame numbers, and how many frames existed when each was added."""
-    return {**_layout((spec.frame_stack,), "int64"), "num_frames": ((), "int64")}
+    columns = _layout((spec.frame_stack,), "int64")
+    return {**columns, "num_frames": ((), "int64"), **mask_columns.layout(spec)}
 
 
 def _max_frame_age(spec: EnvSpec, num_envs: int, n_step: int) -> int:

@@ -15,7 +15,8 @@ from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.checked_env import make_env
 from dqn_runner.envs.user_env import describe
-from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
+from dqn_runner.envs.vector_env import VectorEnv
+from dqn_runner.envs.worker_factory import make_worker, worker_factory
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import EnvSpec
@@ -15,6 +17,7 @@ def check(agent: DQNConfig, spec: EnvSpec, trainer: TrainingConfig, env: EnvSpec
     problems = [
         *_shapes(spec, env),
         *_scale(agent, env),
+        *_exploration(agent, env),
         *_replay(agent, env, memory),
         *_budget(agent, trainer),
     ]
@@ -39,6 +42,14 @@ def _scale(agent: DQNConfig, env: EnvSpec) -> list[str]:
         f"normalize_observations needs float observations, but those of the environment are "
         f"{env.obs_dtype}, which networks scale to [0, 1]; set it to false"
     ]
+
+
+def _exploration(agent: DQNConfig, env: EnvSpec) -> list[str]:
+    """An exploration of the user may be written without masks."""
+    if not env.has_action_mask or "mask" in inspect.signature(agent.exploration.__call__).parameters:
+        return []
+    name = type(agent.exploration).__name__
+    return [f"env.action_mask needs an exploration that takes a mask; add the argument `mask` to {name}"]
 
 
 def _replay(agent: DQNConfig, env: EnvSpec, memory: int) -> list[str]:

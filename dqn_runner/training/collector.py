@@ -52,10 +52,10 @@ class Collector:
         envs, rng, returns, lengths = self.envs, self._rng, self._returns, self._lengths
         num_envs = envs.num_envs
         while progress.step < until_step and len(progress.ended) < max_episodes:
-            obs = envs.obs
-            actions = self._actions or agent.act(obs, progress.step, rng).tolist()
+            obs, masks = envs.obs, envs.masks
+            actions = self._actions or agent.act(obs, progress.step, rng, masks).tolist()
             self._actions = actions
-            _, next_obs, rewards, terminations, truncations, life_lost = envs.step(actions)
+            _, next_obs, rewards, terminations, truncations, life_lost, next_masks = envs.step(actions)
             self._actions = None
             progress.step += num_envs
             for index in range(num_envs):
@@ -69,6 +69,7 @@ class Collector:
                     terminated or life_lost[index],
                     truncated,
                     next_obs[index],
+                    *(() if masks is None or next_masks is None else (masks[index], next_masks[index])),
                 )
                 returns[index] += reward
                 lengths[index] += 1

@@ -43,7 +43,7 @@ def diagnose(
         "statistics": _named(statistics),
         "indices": torch.from_numpy(batch.indices),
         "weight": batch.weight,
-        **transition._asdict(),
+        **{name: column for name, column in transition._asdict().items() if column is not None},
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)

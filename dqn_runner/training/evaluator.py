@@ -10,7 +10,7 @@ import numpy as np
 from dqn_runner.core.registry import option
 from dqn_runner.core.rng import stream
 from dqn_runner.core.settings import check_settings, setting
-from dqn_runner.core.types import Array, IntArray
+from dqn_runner.core.types import IntArray
 from dqn_runner.envs.base import Env
 from dqn_runner.envs.checked_env import CheckedEnv
 from dqn_runner.envs.generators import OwnGenerators
@@ -31,8 +31,8 @@ class EvaluatorConfig:
     __post_init__ = check_settings
 
 
-Policy = Callable[[Array], IntArray]
-"""Observations [n, *obs_shape] to actions [n]."""
+Policy = Callable[..., IntArray]
+"""Observations [n, *obs_shape], and action masks [n, actions] if the environment has any, to actions [n]."""
 OnFrame = Callable[[Env], None]
 
 
@@ -115,7 +115,8 @@ class Evaluator:
             if on_frame:
                 on_frame(self.env)
             while not done and length < self._limit:
-                action = policy(np.asarray(obs, self._dtype)[None])[0]
+                mask = () if env.mask is None else (env.mask[None],)
+                action = policy(np.asarray(obs, self._dtype)[None], *mask)[0]
                 obs, reward, terminated, truncated, _ = env.step(int(action))
                 total += reward
                 length += 1

@@ -62,7 +62,7 @@ class ExperienceLoop:
     def truncate_lost_episodes(self) -> None:
         """End the episodes that a resume could not recover, as truncated."""
         for lost, episode in self._collector.truncate_lost_episodes(self.step):
-            self._replay.truncate(lost.env, lost.obs)
+            self._replay.truncate(lost.env, lost.obs, *(() if lost.mask is None else (lost.mask,)))
             if episode.length:
                 self._recorder.add_episode(episode)
 

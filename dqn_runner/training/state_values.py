@@ -22,7 +22,7 @@ def inconsistencies(stored: State, ours: State, spec: EnvSpec) -> Iterator[str]:
     yield from _in_agent(stored["agent"], ours["agent"])
     if len(stored["collector"]["envs"]["episodes"]) == len(ours["collector"]["envs"]["episodes"]):
         yield from _in_collector(stored["collector"], ours["collector"], spec.num_actions)
-    yield from _in_replay(stored["replay"], spec.num_actions)
+    yield from _in_replay(stored["replay"], spec)
     finished = stored["finished"]
     for progress in [stored["progress"], *([finished["before"]] if finished else [])]:
         if progress["early_stopping"]["best_step"] > stored["step"]:
@@ -55,6 +55,8 @@ def _in_collector(stored: State, ours: State, num_actions: int) -> Iterator[str]
         return
     if tuple(envs["obs"].shape) != np.shape(ours["envs"]["obs"]):
         yield f"state.collector.envs.obs has shape {tuple(envs['obs'].shape)}"
+    if "masks" in envs and not _are_masks(envs["masks"], (num_envs, num_actions)):
+        yield f"state.collector.envs.masks are not {num_envs} action masks"
     ended: list[State] = envs["ended"]
     episodes: list[State] = [*envs["episodes"], *ended]
     if any(_outside(each, num_actions) for each in [*(e["actions"] for e in episodes), _integers(chosen)]):
@@ -67,7 +69,8 @@ def _in_collector(stored: State, ours: State, num_actions: int) -> Iterator[str]
             yield "state.collector has an episode with a generator that does not exist"
 
 
-def _in_replay(stored: State, num_actions: int) -> Iterator[str]:
+def _in_replay(stored: State, spec: EnvSpec) -> Iterator[str]:
+    num_actions, length = spec.num_actions, 4 if spec.has_action_mask else 3
     rows = stored["rows"].stop - stored["rows"].start
     if rows > stored["capacity"]:
         yield f"state.replay holds {rows} rows, more than its capacity"
@@ -75,7 +78,9 @@ def _in_replay(stored: State, num_actions: int) -> Iterator[str]:
         yield "state.replay.n_step.windows have other lengths than stored"
     for window in stored["n_step"]["windows"]:
         for step in window:
-            if not (_is_list(step, 3) and _is_finite(step[2]) and type(step[1]) is int):
+            if not (_is_list(step, length) and _is_finite(step[2]) and type(step[1]) is int) or not all(
+                _are_masks(mask, (num_actions,)) for mask in step[3:]
+            ):
                 yield "state.replay.n_step.windows has a step that is not one"
             elif _outside(_integers([step[1]]), num_actions):
                 yield f"state.replay.n_step.windows has an action that is not one of the {num_actions}"
@@ -129,6 +134,12 @@ def _in_evaluations(table: dict[str, list[Any]], step: int, episode: int) -> Ite
             yield f"{where}.length_mean has a value that is not a length"
         elif row != {**Evaluation(returns, [1]).summary(), "length_mean": row["length_mean"]}:
             yield f"{where} has values that do not follow from the returns"
+
+
+def _are_masks(stored: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an array holds action masks, each of which allows an action."""
+    masks = np.asarray(stored)
+    return masks.shape == shape and masks.dtype == bool and bool(masks.any(-1).all())
 
 
 def _length(episode: State) -> int:

@@ -130,7 +130,7 @@ class Trainer:
                     self.step, self.episode, assembly.run_info(self.directory, self.config, self._group)
                 )
                 spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
-                self.agent.choose_update(spec.obs_dtype, self.config.max_steps)
+                self.agent.choose_update(spec.obs_dtype, self.config.max_steps, spec.has_action_mask)
                 self.recorder.start(self.step)  # compiling is not part of the speed
                 log.info("%s", estimate_resources(self.agent.config, self.config, spec, state_bytes))
                 reason = self._run()

@@ -28,7 +28,7 @@ from dqn_runner.io.json_io import read_json
 from tests.conftest import Outcome, records
 
 CONFIG = DQNConfig(state_dim=4, action_dim=2, batch_size=16, network=Mlp(hidden=[8]))
-PROGRAM = update_program(CONFIG, "float32", NoiseRequirements(2, 0), 1)
+PROGRAM = update_program(CONFIG, "float32", False, NoiseRequirements(2, 0), 1)
 
 
 @dataclass(kw_only=True)
@@ -172,7 +172,7 @@ class TestLibrary:
 
 def test_the_key_differs_where_the_code_may_differ_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def key(compiler: str = "g++ 12", **changes: Any) -> str:
-        return update_program(replace(CONFIG, **changes), "float32", PROGRAM.noise, 1).key(compiler)
+        return update_program(replace(CONFIG, **changes), "float32", False, PROGRAM.noise, 1).key(compiler)
 
     same = [key(), key(seed=5), key(learning_rate=0.5), key(tau=0.1), key(n_step=3)]
     assert len(set(same)) == 1
@@ -183,8 +183,8 @@ def test_the_key_differs_where_the_code_may_differ_and_only_there(monkeypatch: p
         key(loss=QLearning(error="squared")),  # pyright: ignore[reportArgumentType]
         key(optimizer=RMSprop()),
         key(max_grad_norm=None),
-        update_program(CONFIG, "uint8", PROGRAM.noise, 1).key("g++ 12"),
-        update_program(CONFIG, "float32", PROGRAM.noise, 2).key("g++ 12"),
+        update_program(CONFIG, "uint8", False, PROGRAM.noise, 1).key("g++ 12"),
+        update_program(CONFIG, "float32", False, PROGRAM.noise, 2).key("g++ 12"),
     ]
     monkeypatch.setattr(program.torch, "__version__", "3.0")
     others.append(key())

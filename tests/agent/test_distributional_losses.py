@@ -90,7 +90,7 @@ def expected_backup(
 
 
 def rows(transition: Transition) -> list[Transition]:
-    return [Transition(*(column[i : i + 1] for column in transition)) for i in range(STATES)]
+    return [Transition(*(column[i : i + 1] for column in transition.columns())) for i in range(STATES)]
 
 
 def mixed(outputs: torch.Tensor, policy: list[float]) -> list[float]:

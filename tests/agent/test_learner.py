@@ -93,7 +93,7 @@ def ordinary_update(
     max_grad_norm: float | None,
 ) -> tuple[float, float]:
     """The DQN update as in tutorials; returns the loss and the norm of the gradient."""
-    obs, action, reward, discount, next_obs = batch.transition
+    obs, action, reward, discount, next_obs = batch.transition.columns()
     with torch.no_grad():
         values = target(next_obs)
         best = (online if isinstance(loss.target, DoubleTarget) else target)(next_obs).argmax(1)
@@ -158,7 +158,7 @@ def test_importance_weights_scale_the_loss_of_each_sample_once() -> None:
     gradients: list[torch.Tensor] = []
     update = make_update(network, QLearning(), Recorder(gradients))
     _, metrics = update(state, transition, weight, HyperParameters(1.0, None))
-    single = Transition(*(column[3:4] for column in transition))
+    single = Transition(*(column[3:4] for column in transition.columns()))
     _, metrics_single = update(state, single, torch.ones(1), HyperParameters(1.0, None))
     assert_close(gradients[0], gradients[1] * 2.0 / BATCH)
     column = UPDATE_METRICS.index("loss")
@@ -293,7 +293,9 @@ def test_runs_side_by_side_learn_the_same_as_each_run_alone(
     for count in range(3):
         batches = [transitions(10 * r + count, obs_shape) for r in range(len(rates))]
         weight = [scales[r] * weights(10 * r + count) for r in range(len(rates))]
-        joined = Transition(*(torch.stack(columns) for columns in zip(*batches, strict=True)))
+        joined = Transition(
+            *(torch.stack(columns) for columns in zip(*(b.columns() for b in batches), strict=True))
+        )
         priority, metrics = update(together, joined, torch.stack(weight), many)
         assert priority.shape == (len(rates), BATCH)
         assert metrics.shape == (len(rates), len(UPDATE_METRICS))
@@ -351,7 +353,9 @@ def test_runs_side_by_side_learn_the_same_as_alone_with_every_loss_and_network(
     for count in range(2):
         batches = [transitions(10 * r + count, obs_shape) for r in runs]
         noise = [noise_for(flat, states[r], part_of_loss, 10 * r + count, batches[r]) for r in runs]
-        joined = Transition(*(torch.stack(columns) for columns in zip(*batches, strict=True)))
+        joined = Transition(
+            *(torch.stack(columns) for columns in zip(*(b.columns() for b in batches), strict=True))
+        )
         joined_noise = UpdateNoise(*(torch.stack(columns) for columns in zip(*noise, strict=True)))
         many = HyperParameters(torch.full((len(runs), 1), rate), 1.0)
         joined_weights = torch.stack([weights(r) for r in runs])

@@ -111,7 +111,9 @@ def test_every_output_of_q_learning_is_one_number_per_sample(double: bool, error
     loss = QLearning(target=DoubleTarget() if double else MaxTarget(), error=error)
     together = loss(lookup(online), lookup(target), transition)
     for row in range(batch):
-        alone = loss(lookup(online), lookup(target), Transition(*(x[row : row + 1] for x in transition)))
+        alone = loss(
+            lookup(online), lookup(target), Transition(*(x[row : row + 1] for x in transition.columns()))
+        )
         for name, value in alone._asdict().items():
             assert value.shape == (1,), name
             assert_close(getattr(together, name)[row : row + 1], value)

@@ -234,7 +234,7 @@ def test_pitfall_13_the_loss_is_the_mean_over_the_batch() -> None:
     transition = Transition(
         obs, torch.tensor([0, 1, 1, 0]), torch.arange(4.0), torch.full((4,), GAMMA), next_obs
     )
-    doubled = Transition(*(torch.cat([column, column]) for column in transition))
+    doubled = Transition(*(torch.cat([column, column]) for column in transition.columns()))
     replay = UniformReplay().build(EnvSpec((3,), 2), 1, GAMMA, 1, stream(0, "replay"))
     replay.add(0, np.zeros(3, np.float32), 0, 0.0, False, False, np.zeros(3, np.float32))
     _, info = once.learn(Batch(transition, np.arange(4), replay.sample(4, 0).weight), 0)
@@ -268,7 +268,7 @@ def test_pitfall_16_double_dqn_selects_with_the_online_and_evaluates_with_the_ta
 ) -> None:
     trainer = train(tmp_path, Diaries(), 40)
     agent, batch = trainer.agent, trainer.replay.sample(64, 0)
-    obs, action, reward, discount, next_obs = batch.transition
+    obs, action, reward, discount, next_obs = batch.transition.columns()
     learner = agent.learner
     learner.target.copy_(learner.online)
     for head in learner.target_params[-2:]:
@@ -297,8 +297,7 @@ def test_pitfall_21_batches_and_losses_have_one_number_per_transition(
         lambda obs, p=p: trainer.agent.network(p, obs) for p in (learner.online_params, learner.target_params)
     )
     output = QLearning(target=DoubleTarget() if double else MaxTarget())(online, target, batch.transition)
-    for name, column in batch.transition._asdict().items():
-        assert column.shape == ((5, 3) if name.endswith("obs") else (5,)), name
+    assert [column.shape for column in batch.transition.columns()] == [(5, 3), (5,), (5,), (5,), (5, 3)]
     assert {value.shape for value in (*output, batch.weight)} == {(5,)}
 
 

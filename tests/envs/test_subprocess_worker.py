@@ -23,8 +23,9 @@ from dqn_runner.envs import subprocess_worker
 from dqn_runner.envs.base import EnvPart
 from dqn_runner.envs.subprocess_worker import EnvProcessError, EnvTimeoutError, SubprocessWorker
 from dqn_runner.envs.user_env import UserEnv
-from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
+from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.envs.worker import EnvWorker, LocalWorker
+from dqn_runner.envs.worker_factory import make_worker, worker_factory
 from tests.conftest import BUDGET, Outcome, records
 from tests.support.fragile import Fragile, fragile_part
 
@@ -245,7 +246,7 @@ class TestEndOfProcesses:
 import os, signal, sys
 from tests.support.fragile import fragile_part
 from dqn_runner.envs import subprocess_worker
-from dqn_runner.envs.vector_env import make_worker
+from dqn_runner.envs.worker_factory import make_worker
 
 if __name__ == "__main__":
     subprocess_worker.CLOSE_TIMEOUT = 0.01
@@ -271,7 +272,7 @@ if __name__ == "__main__":
     def test_script_without_a_main_block_gets_an_error_that_says_so(self, tmp_path: Path):
         script = """
 from tests.support.fragile import fragile_part
-from dqn_runner.envs.vector_env import make_worker
+from dqn_runner.envs.worker_factory import make_worker
 
 make_worker(fragile_part()).replay_episode(0, [], None)
 """

@@ -107,7 +107,7 @@ def add(replay: ReplayBuffer, step: Step) -> None:
 
 
 def rows(transition: Transition) -> list[Expected]:
-    return [Expected(*row) for row in zip(*(column.tolist() for column in transition), strict=True)]
+    return [Expected(*row) for row in zip(*(column.tolist() for column in transition.columns()), strict=True)]
 
 
 def assert_same(found: Expected, expected: Expected) -> None:
@@ -254,9 +254,14 @@ def test_a_uniform_replay_draws_every_transition_with_the_same_probability(capac
 
 def test_a_batch_has_the_shapes_and_dtypes_that_the_learner_expects() -> None:
     batch = filled(10, 4).sample(7, 0)  # more than there are: drawn with replacement
-    shapes = {name: tuple(column.shape) for name, column in batch.transition._asdict().items()}
-    assert shapes == {"obs": (7, 3), "action": (7,), "reward": (7,), "discount": (7,), "next_obs": (7, 3)}
-    dtypes = [str(column.dtype).removeprefix("torch.") for column in batch.transition]
+    assert [tuple(column.shape) for column in batch.transition.columns()] == [
+        (7, 3),
+        (7,),
+        (7,),
+        (7,),
+        (7, 3),
+    ]
+    dtypes = [str(column.dtype).removeprefix("torch.") for column in batch.transition.columns()]
     assert dtypes == ["float32", "int64", "float32", "float32", "float32"]
     assert batch.indices.shape == (7,)
     assert batch.indices.dtype == np.int64

@@ -259,7 +259,7 @@ def test_a_replay_of_frames_restored_from_a_checkpoint_file_continues_identicall
             if len(replay):
                 batch = replay.sample(4, number)
                 replay.update(batch.indices, batch.transition.reward)
-                found += [column.tolist() for column in (*batch.transition, batch.weight)]
+                found += [column.tolist() for column in (*batch.transition.columns(), batch.weight)]
         return found
 
     replay = make(part, spec, 2, 3)

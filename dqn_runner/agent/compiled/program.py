@@ -34,6 +34,8 @@ class UpdateProgram:
     """With `state_dim` and `action_dim`."""
     obs_dtype: str
     """Of the observations in a batch."""
+    has_action_mask: bool
+    """Whether transitions have action masks."""
     noise: NoiseRequirements
     threads: int
 
@@ -44,6 +46,7 @@ class UpdateProgram:
         facts = {
             "parts": [repr(part) for part in parts],
             "shapes": [repr(config.state_dim), config.action_dim, config.batch_size, self.obs_dtype],
+            "masks": self.has_action_mask,
             "clipping": config.max_grad_norm,
             "noise": list(self.noise),
             "threads": self.threads,
@@ -79,7 +82,8 @@ class UpdateProgram:
         spec = config.spec()
         obs = torch.zeros(size, *spec.obs_shape, dtype=getattr(torch, self.obs_dtype))
         numbers = torch.zeros(size)
-        batch = Transition(obs, torch.zeros(size, dtype=torch.int64), numbers, numbers, obs)
+        masks = [torch.ones(size, spec.num_actions, dtype=torch.bool)] * 2 * self.has_action_mask
+        batch = [obs, torch.zeros(size, dtype=torch.int64), numbers, numbers, obs, *masks]
         drawn = UpdateNoise(
             torch.zeros(self.noise.calls, network.noise_size), torch.zeros(size, self.noise.taus)
         )
@@ -105,11 +109,12 @@ def flat_update(
         network, network.views, config.loss, config.optimizer, config.max_grad_norm
     )
     names = list(state.moments)
+    count = 7 if program.has_action_mask else 5
 
     def function(online: Any, target: Any, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
         moments = dict(zip(names, rest, strict=False))
         scalars, *columns = rest[len(names) :]
-        transition, weight, noise = Transition(*columns[:5]), columns[5], columns[6:]
+        transition, weight, noise = Transition(*columns[:count]), columns[count], columns[count + 1 :]
         drawn = UpdateNoise(*noise) if noise else None
         found = update(UpdateInputs(online, target, moments, scalars, transition, weight, drawn))
         online.copy_(found.online)
@@ -121,11 +126,11 @@ def flat_update(
 
 
 def update_program(
-    config: DQNConfig, obs_dtype: str, noise: NoiseRequirements, threads: int
+    config: DQNConfig, obs_dtype: str, has_action_mask: bool, noise: NoiseRequirements, threads: int
 ) -> UpdateProgram:
     """The program of a configuration; the settings that do not change the update are left out."""
     dtype = "float32" if config.normalize_observations else obs_dtype
-    return UpdateProgram(replace(config, seed=0), dtype, noise, threads)
+    return UpdateProgram(replace(config, seed=0), dtype, has_action_mask, noise, threads)
 
 
 def compiler_version() -> str | None:

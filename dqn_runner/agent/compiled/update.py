@@ -35,6 +35,7 @@ class CompiledUpdate:
         state.updates += 1
         assert isinstance(hyper.learning_rate, float)
         self._scalars_memory[:] = self._scalars_of(state.updates, hyper.learning_rate)
-        inputs = [state.online, state.target, *state.moments.values(), self._scalars, *transition, weight]
+        columns = (*transition.columns(), weight)
+        inputs = [state.online, state.target, *state.moments.values(), self._scalars, *columns]
         priority, statistics = self._run([*inputs, *noise] if noise is not None else inputs)
         return priority, statistics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -13,6 +14,13 @@ from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import Transition
 
 _GROUP = "agent/loss/target"
+_LOWEST = -3.4e38
+"""About the lowest number of float32."""
+
+
+def masked(q: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Action values [batch, actions], those of actions that `mask` does not allow replaced by -inf."""
+    return q if mask is None else torch.where(mask, q, -math.inf)
 
 
 class Backup(NamedTuple):
@@ -55,7 +63,8 @@ class TargetRule(Protocol):
         """Compute the parts of the TD target; called without gradients.
 
         `next_q()` returns the target network's action values [batch, actions] in the next state. `online` and
-        `target` compute action values in any states; each call costs a forward pass.
+        `target` compute action values in any states; each call costs a forward pass. None of them knows which
+        actions are allowed: `masked(q, transition.next_mask)` leaves out the others.
         """
         ...
 
@@ -73,7 +82,7 @@ class MaxTarget:
         transition: Transition,
     ) -> Backup:
         """Greedy in the target network's values."""
-        return Backup(transition.reward, next_q().argmax(-1))
+        return Backup(transition.reward, masked(next_q(), transition.next_mask).argmax(-1))
 
 
 @option(_GROUP, "double")
@@ -89,7 +98,8 @@ class DoubleTarget:
         transition: Transition,
     ) -> Backup:
         """Greedy in the online network's values."""
-        return Backup(transition.reward, online(transition.next_obs).argmax(-1))
+        values = masked(online(transition.next_obs), transition.next_mask)
+        return Backup(transition.reward, values.argmax(-1))
 
 
 @option(_GROUP, "munchausen")
@@ -117,10 +127,18 @@ class MunchausenTarget:
         transition: Transition,
     ) -> Backup:
         """Both policies, in the current and the next state, are those of the target network."""
-        next_log_policy = torch.log_softmax(next_q() / self.temperature, -1)
+        next_log_policy = self._log_policy(next_q(), transition.next_mask)
         next_policy = next_log_policy.exp()
         entropy = -self.temperature * (next_policy * next_log_policy).sum(-1)
-        log_policy = torch.log_softmax(target(transition.obs) / self.temperature, -1)
+        log_policy = self._log_policy(target(transition.obs), transition.mask)
         bonus = (self.temperature * gather_actions(log_policy, transition.action)).clamp(self.floor, 0.0)
         reward = transition.reward + self.alpha * bonus + transition.discount * entropy
         return Backup(reward, next_policy)
+
+    def _log_policy(self, q: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Log-probabilities of the softmax over the allowed actions.
+
+        Those of the other actions are the lowest number instead of -inf, because 0 * -inf is not 0.
+        """
+        log_policy = torch.log_softmax(masked(q, mask) / self.temperature, -1)
+        return log_policy if mask is None else log_policy.clamp(min=_LOWEST)

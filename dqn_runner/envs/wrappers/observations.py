@@ -47,6 +47,13 @@ def select_entries(env: Env, keys: Sequence[str]) -> Env:
     return TransformObservation(env, join, spaces.Box(low, high, dtype=np.float32))
 
 
+def only_entry(env: Env) -> list[str]:
+    """The key of a Dict observation that has one entry, else nothing."""
+    space: Any = env.observation_space
+    keys = list(cast("dict[str, Any]", space.spaces)) if isinstance(space, spaces.Dict) else []
+    return keys if len(keys) == 1 else []
+
+
 def flatten(env: Env) -> Env:
     """Flatten any observation into one vector; a Discrete observation becomes one-hot.
 
