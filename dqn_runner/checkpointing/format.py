@@ -21,7 +21,7 @@ from dqn_runner.core.types import Array
 from dqn_runner.io.entries import is_file
 
 FORMAT = "dqn_runner checkpoint"
-VERSION = 5
+VERSION = 6
 """Version of the format; increased when stored names or the keys of states change."""
 SNAPSHOT = "replay snapshot"
 """Key that marks a stored ReplaySnapshot: a dictionary with the names of its segments and the other rows."""

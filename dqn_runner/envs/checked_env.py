@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from dqn_runner.core.log import log
 from dqn_runner.core.types import Array
 from dqn_runner.envs.actions import action_space
 from dqn_runner.envs.base import OLD_GYM, Env, EnvPart, env_name, spec_of
+from dqn_runner.envs.episode_metrics import InfoMetrics
 from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.observation_check import ObservationCheck
 from dqn_runner.envs.space_seeds import space_seeder
@@ -37,9 +38,14 @@ class CheckedEnv:
     fit raises a UserError that names the environment, what it declared and what it returned.
     """
 
-    def __init__(self, env: Env) -> None:
-        """Use `env`; raises UserError if DQN cannot handle its spaces."""
+    def __init__(self, env: Env, info_metrics: Sequence[str] = ()) -> None:
+        """Use `env`; raises UserError if DQN cannot handle its spaces.
+
+        `info_metrics` are the keys of `info` that are metrics beside `info["metrics"]`.
+        """
         self.env = env
+        self.metrics = InfoMetrics(info_metrics)
+        """Metrics of the open episode."""
         self.name = env_name(env)
         self.spec = spec_of(env)
         self._action = action_space(env.action_space, self.name).converter()
@@ -55,6 +61,7 @@ class CheckedEnv:
         """
         for seed_space in self._seed_spaces:
             seed_space(seed)
+        self.metrics.begin_episode()
         try:
             result: Any = self.env.reset(seed=seed)
         except TypeError as error:
@@ -80,6 +87,8 @@ class CheckedEnv:
         if type(info) is not dict and not isinstance(info, Mapping):
             raise self._error(f"step() returned {_describe(info)} as info, not a dictionary", STEP)
         life_lost = bool(cast("Any", info).get("life_lost"))
+        if "metrics" in info or self.metrics.keys:
+            self.metrics.add(cast("Any", info))
         return self._observation(obs, "step"), reward, terminated, truncated, life_lost
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import EnvPart
 from dqn_runner.envs.checked_env import make_env
+from dqn_runner.envs.episode_metrics import info_metrics_of
 from dqn_runner.envs.episode_record import Replayed
 from dqn_runner.envs.generators import Used
 from dqn_runner.envs.message_pipe import MessageReader, write_message
@@ -232,7 +233,7 @@ def _run_worker(connection: Connection, part: EnvPart, creation_seed: int, seed:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            worker = LocalWorker(make_env(part, creation_seed), seed)
+            worker = LocalWorker(make_env(part, creation_seed), seed, info_metrics_of(part))
         except BaseException as error:
             write_message(connection.fileno(), (0, _RemoteError.of(error)))
             return

@@ -17,6 +17,7 @@ from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, StepResult
 from dqn_runner.envs.base import EnvConfig, EnvPart, Vectorization
 from dqn_runner.envs.checked_env import TRACEBACK, make_env
+from dqn_runner.envs.episode_metrics import NO_METRICS, info_metrics_of
 from dqn_runner.envs.episode_record import EpisodeRecord, Replayed, checked_part
 from dqn_runner.envs.generators import Used
 from dqn_runner.envs.subprocess_worker import SubprocessWorker
@@ -36,7 +37,7 @@ def make_worker(part: EnvPart, seed: int = 0, index: int = 0, timeout: float | N
     creation_seed, shared_seed = _generator_seeds(seed, index)
     if isinstance(part, EnvConfig) and part.vectorization is Vectorization["async"]:
         return SubprocessWorker(part, creation_seed, shared_seed, timeout)
-    return LocalWorker(make_env(part, creation_seed), shared_seed)
+    return LocalWorker(make_env(part, creation_seed), shared_seed, info_metrics_of(part))
 
 
 def worker_factory(
@@ -108,6 +109,8 @@ class VectorEnv:
         self._episodes = [EpisodeRecord(0) for _ in workers]
         self._ended = [EpisodeRecord(0) for _ in workers]
         self._next_seeds = [0] * len(workers)
+        self.metrics = [NO_METRICS] * len(workers)
+        """What each environment reported in its last episode that ended."""
         for index, wait in enumerate([self._replay_episode(index) for index in range(len(workers))]):
             try:
                 self._start_episode(index, self._episodes[index], wait().obs)
@@ -146,7 +149,7 @@ class VectorEnv:
             except BaseException as raised:
                 self._recover_env(index, as_error(raised))
                 result = self._begin_step(index, actions[index])()
-            next_obs, first_obs, reward, terminated, truncated, life_lost, used_by_env = result
+            next_obs, first_obs, reward, terminated, truncated, life_lost, used_by_env, metrics = result
             self._next_obs[index] = next_obs
             obs[index] = next_obs if first_obs is None else first_obs
             rewards.append(reward)
@@ -155,6 +158,7 @@ class VectorEnv:
             life_losses.append(life_lost)
             checksums.append(crc32(self._checked_parts[index], life_lost))
             used.append(used_by_env)
+            self.metrics[index] = metrics
         self.obs, self._spare = obs, self.obs
         for index, action in enumerate(actions):
             episode = self._episodes[index]

@@ -12,6 +12,7 @@ import numpy as np
 from dqn_runner.core.types import Array, EnvSpec
 from dqn_runner.envs.base import Env
 from dqn_runner.envs.checked_env import CheckedEnv, CheckedStep
+from dqn_runner.envs.episode_metrics import NO_METRICS, EpisodeMetrics
 from dqn_runner.envs.episode_record import Replayed, checked_part
 from dqn_runner.envs.generators import EpisodeGenerators, Used
 
@@ -29,6 +30,8 @@ class EnvStep(NamedTuple):
     life_lost: bool
     used: Used
     """After the end of an episode, the global generators that the environment is known to use."""
+    metrics: EpisodeMetrics = NO_METRICS
+    """What the environment reported in an episode that ended in this step."""
 
 
 class EnvWorker(Protocol):
@@ -73,13 +76,13 @@ class LocalWorker:
 
     is_alone = False
 
-    def __init__(self, env: Env, seed: int) -> None:
+    def __init__(self, env: Env, seed: int, info_metrics: Sequence[str] = ()) -> None:
         """Use `env`; raises UserError if DQN cannot handle its spaces.
 
         `seed` determines the state of global generators that the environment is not known to use; it must be
-        the same for all workers of a process.
+        the same for all workers of a process. `info_metrics` are keys of `info` that are metrics.
         """
-        self.env = CheckedEnv(env)
+        self.env = CheckedEnv(env, info_metrics)
         self.spec, self.name = self.env.spec, self.env.name
         self._generators = EpisodeGenerators(seed)
 
@@ -120,8 +123,10 @@ class LocalWorker:
             return EnvStep(next_obs, None, reward, False, False, life_lost, None)
         next_obs = np.array(next_obs)  # a copy: the environment may reuse its buffer in the reset
         used = self._generators.end_episode()
+        metrics = self.env.metrics.end_episode()
         self._generators.begin_episode(next_seed, used)
-        return EnvStep(next_obs, self._reset(next_seed), reward, terminated, truncated, life_lost, used)
+        first_obs = self._reset(next_seed)
+        return EnvStep(next_obs, first_obs, reward, terminated, truncated, life_lost, used, metrics)
 
     def _step_env(self, action: int) -> CheckedStep:
         if not self._generators.active:

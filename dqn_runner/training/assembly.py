@@ -14,6 +14,7 @@ from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.checked_env import make_env
+from dqn_runner.envs.episode_metrics import info_metrics_of
 from dqn_runner.envs.user_env import describe
 from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
@@ -48,7 +49,8 @@ def make_collector(
 def make_evaluator(env: EnvPart, config: TrainingConfig) -> Evaluator:
     """The evaluation environment; its episodes have the same seeds in every run."""
     seeds = eval_seeds("eval")
-    return Evaluator(make_env(env, seeds(-1), training=False), seeds, config.max_steps_per_episode)
+    made = make_env(env, seeds(-1), training=False)
+    return Evaluator(made, seeds, config.max_steps_per_episode, info_metrics_of(env))
 
 
 def make_watchdog(directory: RunDirectory, config: TrainingConfig) -> Watchdog:

@@ -12,6 +12,7 @@ from dqn_runner.agent.learner import UPDATE_METRICS
 from dqn_runner.core.state import State
 from dqn_runner.training.collector import Episode
 from dqn_runner.training.evaluator import Evaluation
+from dqn_runner.training.user_metrics import PREFIX, UserMetrics
 
 RECENT = 100
 """Training episodes in `train/return_mean_100`."""
@@ -27,7 +28,7 @@ METRIC_KEYS = (
     "time/eta",
     "time/steps_per_second",
 )
-"""Every key that the values of a record may have."""
+"""Every key that the values of a record may have, beside those of the environment (`user_metrics`)."""
 
 
 class Metrics:
@@ -47,6 +48,7 @@ class Metrics:
         }
         self.train: dict[str, list[float]] = {k: [] for k in ("step", "episode", *TRAIN_KEYS)}
         self.eval: dict[str, list[Any]] = {k: [] for k in ("step", "episode", "returns", *EVAL_KEYS)}
+        self.user = UserMetrics()
 
     def add_update(self, statistics: list[float]) -> None:
         """Statistics of one update, in the order of UPDATE_METRICS."""
@@ -61,11 +63,13 @@ class Metrics:
         self.episodes["step"].append(episode.step)
         self.episodes["return"].append(episode.episode_return)
         self.episodes["length"].append(episode.length)
+        self.user.add_episode(episode.metrics)
 
     def add_evaluation(self, step: int, episode: int, evaluation: Evaluation) -> dict[str, float]:
         """Add an evaluation; return its values by metric key."""
         summary = evaluation.summary()
         _append(self.eval, {"step": step, "episode": episode, "returns": evaluation.returns, **summary})
+        summary |= self.user.add_evaluation(evaluation.metrics, len(self.eval["step"]))
         return {f"eval/{key}": value for key, value in summary.items()}
 
     def flush(self, step: int, episode: int, epsilon: float) -> dict[str, float]:
@@ -79,6 +83,7 @@ class Metrics:
         self._sums, self._updates = [0.0] * len(UPDATE_METRICS), 0
         blank = dict.fromkeys(TRAIN_KEYS, float("nan"))
         _append(self.train, {"step": step, "episode": episode, **blank, **values})
+        values |= self.user.flush(len(self.train["step"]))
         return {f"train/{key}": value for key, value in values.items()}
 
     def recent_return(self) -> float:
@@ -88,7 +93,9 @@ class Metrics:
     def history(self) -> dict[str, Any]:
         """All metrics since the start of the run, for metrics.json."""
         episodes = {name: column.tolist() for name, column in self.episodes.items()}
-        return {"episodes": episodes, "train": self.train, "evaluations": self.eval}
+        train = self.train | {f"{PREFIX}{key}": column for key, column in self.user.train.items()}
+        evaluations = self.eval | {f"{PREFIX}{key}": column for key, column in self.user.eval.items()}
+        return {"episodes": episodes, "train": train, "evaluations": evaluations}
 
     def state_dict(self) -> State:
         """The history, and the sums of the open log interval."""
@@ -96,10 +103,11 @@ class Metrics:
         return {
             "sums": list(self._sums),
             "updates": self._updates,
-            "recent": [list(episode) for episode in self._recent],
+            "recent": [[e.step, e.episode_return, e.length] for e in self._recent],
             "episodes": columns,
             "train": {name: np.array(values, _dtype(name)) for name, values in self.train.items()},
             "eval": {name: list(values) for name, values in self.eval.items()},
+            "user": self.user.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -111,6 +119,7 @@ class Metrics:
             self.episodes[name] = array(column.typecode, np.asarray(state["episodes"][name]).tobytes())
         self.train = {name: np.asarray(v).tolist() for name, v in state["train"].items()}
         self.eval = {name: list(values) for name, values in state["eval"].items()}
+        self.user.load_state_dict(state["user"])
 
 
 def _dtype(column: str) -> str:

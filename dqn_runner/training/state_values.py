@@ -12,6 +12,7 @@ from dqn_runner.agent.learner import UPDATE_METRICS
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.generators import NAMES
+from dqn_runner.training import user_metrics
 from dqn_runner.training.evaluator import Evaluation
 from dqn_runner.training.metrics import EVAL_KEYS, RECENT
 
@@ -93,6 +94,8 @@ def _in_metrics(stored: State, episode: int) -> Iterator[str]:
     for table in ("train", "eval"):
         if len({len(column) for column in stored[table].values()}) > 1:
             yield f"{where}.{table} has columns of different lengths"
+    rows = {table: len(stored[table]["step"]) for table in ("train", "eval")}
+    yield from user_metrics.inconsistencies(stored["user"], rows, f"{where}.user")
     kinds = ((int,), (int, float), (int,))
     if not all(_is_list(item, 3) and _are(item, kinds) for item in stored["recent"]):
         yield f"{where}.recent has an episode that is not one"
