@@ -15,7 +15,6 @@ from dqn_runner.envs.base import EnvPart, spec_of
 from dqn_runner.envs.checked_env import close_env, make_env
 from dqn_runner.envs.episode_metrics import info_metrics_of
 from dqn_runner.training.evaluator import Evaluator
-from dqn_runner.training.stopping import StopCallback
 from dqn_runner.training.trainer import Trainer
 
 
@@ -40,7 +39,7 @@ def build_trainer(
     run_dir: Path,
     source: Mapping[str, Any],
     group: str | None,
-    stop_callback: StopCallback | None = None,
+    pruner: Any = None,
 ) -> Trainer:
     """The trainer of a run that writes to `run_dir`; see `Trainer` for the other arguments."""
     return Trainer(
@@ -52,7 +51,8 @@ def build_trainer(
         source=source,
         group=group,
         allow_inexact_resume=run.checkpoint.allow_inexact_resume,
-        stop_callback=stop_callback,
+        callbacks=run.callbacks,
+        pruner=pruner,
     )
 
 

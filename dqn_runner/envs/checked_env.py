@@ -15,6 +15,7 @@ from dqn_runner.core.log import log
 from dqn_runner.core.types import Array
 from dqn_runner.envs.actions import action_space
 from dqn_runner.envs.base import OLD_GYM, Env, EnvPart, env_name, spec_of
+from dqn_runner.envs.env_attributes import EnvAttributes
 from dqn_runner.envs.episode_metrics import InfoMetrics
 from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.observation_check import ObservationCheck
@@ -46,6 +47,8 @@ class CheckedEnv:
         self.env = env
         self.metrics = InfoMetrics(info_metrics)
         """Metrics of the open episode."""
+        self.attributes = EnvAttributes(env)
+        """Attributes that callbacks set."""
         self.name = env_name(env)
         self.spec = spec_of(env)
         self._action = action_space(env.action_space, self.name).converter()

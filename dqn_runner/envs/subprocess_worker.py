@@ -12,7 +12,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,9 +98,15 @@ class SubprocessWorker:
         """The name of the environment in messages; waits until it is created."""
         return self._spec_and_name[1]
 
-    def replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Callable[[], Replayed]:
-        """Reset with `seed` and repeat `actions`, until the episode ends."""
-        return self._request("replay_episode", 1 + len(actions), seed, actions, used)
+    def replay_episode(
+        self, seed: int, actions: Sequence[int], used: Used, attributes: Mapping[str, Any]
+    ) -> Callable[[], Replayed]:
+        """Set `attributes`, reset with `seed` and repeat `actions`, until the episode ends."""
+        return self._request("replay_episode", 1 + len(actions), seed, actions, used, attributes)
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> Callable[[], None]:
+        """Set these attributes of the environment before each later reset, and no others any more."""
+        return self._request("set_attributes", 1, attributes)
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
         """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""

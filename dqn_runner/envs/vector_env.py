@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.core.log import log
-from dqn_runner.core.rng import seed_for
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, StepResult
-from dqn_runner.envs.base import EnvConfig, EnvPart, Vectorization
-from dqn_runner.envs.checked_env import TRACEBACK, make_env
-from dqn_runner.envs.episode_metrics import NO_METRICS, info_metrics_of
+from dqn_runner.envs.checked_env import TRACEBACK
+from dqn_runner.envs.episode_metrics import NO_METRICS
 from dqn_runner.envs.episode_record import EpisodeRecord, Replayed, checked_part
 from dqn_runner.envs.generators import Used
-from dqn_runner.envs.subprocess_worker import SubprocessWorker
-from dqn_runner.envs.user_env import UserEnv
 from dqn_runner.envs.worker import EnvStep, EnvWorker, LocalWorker
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
 from dqn_runner.io.signals import as_error
-
-
-def make_worker(part: EnvPart, seed: int = 0, index: int = 0, timeout: float | None = None) -> EnvWorker:
-    """Return a worker with a new training environment, in a separate process if vectorization is async.
-
-    `seed` is that of the run, `index` the number of the environment in it; they matter to an environment that
-    draws from a global random generator. A process is killed if a step or reset takes longer than `timeout`
-    seconds.
-    """
-    creation_seed, shared_seed = _generator_seeds(seed, index)
-    if isinstance(part, EnvConfig) and part.vectorization is Vectorization["async"]:
-        return SubprocessWorker(part, creation_seed, shared_seed, timeout)
-    return LocalWorker(make_env(part, creation_seed), shared_seed, info_metrics_of(part))
-
-
-def worker_factory(
-    part: EnvPart, seed: int = 0, timeout: float | None = None
-) -> Callable[[int], EnvWorker] | None:
-    """Return a function from an index to a new worker; None for a UserEnv that cannot be copied again."""
-    if not isinstance(part, UserEnv):
-        return functools.partial(make_worker, part, seed, timeout=timeout)
-    if not part.can_be_replaced:
-        return None
-    return lambda index: LocalWorker(part.make_replacement(), _generator_seeds(seed, index)[1])
-
-
-def _generator_seeds(seed: int, index: int) -> tuple[int, int]:
-    """Seeds of the global generators: for the creation of an environment, and common to all of a process."""
-    return seed_for(seed, "global generators", index), seed_for(seed, "global generators")
 
 
 class TruncatedEpisode(NamedTuple):
@@ -109,6 +75,8 @@ class VectorEnv:
         self._episodes = [EpisodeRecord(0) for _ in workers]
         self._ended = [EpisodeRecord(0) for _ in workers]
         self._next_seeds = [0] * len(workers)
+        self._attributes: dict[str, Any] = {}
+        """Attributes of the environments, from their next episodes on."""
         self.metrics = [NO_METRICS] * len(workers)
         """What each environment reported in its last episode that ended."""
         for index, wait in enumerate([self._replay_episode(index) for index in range(len(workers))]):
@@ -165,12 +133,18 @@ class VectorEnv:
             episode.add(action, rewards[index], checksums[index])
             if terminations[index] or truncations[index]:
                 self._ended[index] = episode
-                self._start_episode(index, EpisodeRecord(episode.number + 1, used[index]), obs[index])
+                following = EpisodeRecord(episode.number + 1, used[index], self._attributes)
+                self._start_episode(index, following, obs[index])
         return StepResult(self.obs, self._next_obs, rewards, terminations, truncations, life_losses)
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Set an attribute of every environment from its next episode on; UserError if it has none."""
+        self._pass_attributes({**self._attributes, name: value})
 
     def state_dict(self) -> State:
         """Return each environment's open episode and last observation, and its last episode that ended."""
         return {
+            "attributes": dict(self._attributes),
             "episodes": [episode.state_dict() for episode in self._episodes],
             "ended": [episode.state_dict() for episode in self._ended],
             "obs": self.obs.copy(),
@@ -186,6 +160,7 @@ class VectorEnv:
                 f"the checkpoint was written with env.num_envs={len(state['episodes'])}, not {self.num_envs}"
             )
         self.truncated_episodes = []
+        self._pass_attributes(dict(state["attributes"]))
         self._episodes = [EpisodeRecord.from_state(episode) for episode in state["episodes"]]
         self._ended = [EpisodeRecord.from_state(episode) for episode in state["ended"]]
         observations: Array = np.asarray(state["obs"])
@@ -201,13 +176,20 @@ class VectorEnv:
                 )
             if problem:
                 self.truncated_episodes.append(TruncatedEpisode(index, saved.copy(), problem))
-                self._episodes[index] = EpisodeRecord(self._episodes[index].number + 1)
+                number = self._episodes[index].number + 1
+                self._episodes[index] = EpisodeRecord(number, attributes=self._attributes)
                 self._start_episode(index, self._episodes[index], self._replay_episode(index)().obs)
 
     def close(self) -> None:
         """Close every environment."""
         for worker in self.workers:
             worker.close()
+
+    def _pass_attributes(self, attributes: dict[str, Any]) -> None:
+        if attributes != self._attributes:
+            for wait in [worker.set_attributes(attributes) for worker in self.workers]:
+                wait()
+        self._attributes = attributes
 
     def _hint(self, index: int) -> str:
         """What is known about why an episode may not be repeatable."""
@@ -234,7 +216,7 @@ class VectorEnv:
 
     def _repeat(self, index: int, episode: EpisodeRecord) -> Callable[[], Replayed]:
         seed = self._seed_of(index, episode.number)
-        return self.workers[index].replay_episode(seed, episode.actions, episode.used)
+        return self.workers[index].replay_episode(seed, episode.actions, episode.used, episode.attributes)
 
     def _recover_env(self, index: int, error: Exception) -> None:
         """Replace an environment that raised `error` and replay its episode; raises `error` if it cannot."""
@@ -250,6 +232,7 @@ class VectorEnv:
         with suppress(Exception):  # closing a broken environment may fail, too
             self.workers[index].close()
         self.workers[index] = self._make_replacement(index)
+        self.workers[index].set_attributes(self._attributes)()
         if problem := self._check_replayed(index, self._replay_episode(index)):
             raise error from UserError(problem)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -55,8 +55,10 @@ class EnvWorker(Protocol):
         """Whether no other worker runs its environment in the same process."""
         ...
 
-    def replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Callable[[], Replayed]:
-        """Reset with `seed` and repeat `actions`, until the episode ends.
+    def replay_episode(
+        self, seed: int, actions: Sequence[int], used: Used, attributes: Mapping[str, Any]
+    ) -> Callable[[], Replayed]:
+        """Set `attributes`, reset with `seed` and repeat `actions`, until the episode ends.
 
         `used` are the global generators that the environment was known to use when the episode began.
         """
@@ -64,6 +66,13 @@ class EnvWorker(Protocol):
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
         """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
+        ...
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> Callable[[], None]:
+        """Set these attributes of the environment before each later reset, and no others any more.
+
+        Raises UserError if it has no such attribute.
+        """
         ...
 
     def close(self) -> None:
@@ -85,20 +94,34 @@ class LocalWorker:
         self.env = CheckedEnv(env, info_metrics)
         self.spec, self.name = self.env.spec, self.env.name
         self._generators = EpisodeGenerators(seed)
+        self._attributes: Mapping[str, Any] = {}
 
-    def replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Callable[[], Replayed]:
-        """Reset with `seed` and repeat `actions`, until the episode ends."""
-        return functools.partial(self._replay_episode, seed, actions, used)
+    def replay_episode(
+        self, seed: int, actions: Sequence[int], used: Used, attributes: Mapping[str, Any]
+    ) -> Callable[[], Replayed]:
+        """Set `attributes`, reset with `seed` and repeat `actions`, until the episode ends."""
+        return functools.partial(self._replay_episode, seed, actions, used, attributes)
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
         """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
         return functools.partial(self._step, action, next_seed, last)
 
+    def set_attributes(self, attributes: Mapping[str, Any]) -> Callable[[], None]:
+        """Set these attributes of the environment before each later reset, and no others any more."""
+        return functools.partial(self._set_attributes, attributes)
+
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
 
-    def _replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Replayed:
+    def _set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        self.env.attributes.check(attributes)
+        self._attributes = attributes
+
+    def _replay_episode(
+        self, seed: int, actions: Sequence[int], used: Used, attributes: Mapping[str, Any]
+    ) -> Replayed:
+        self.env.attributes.set(attributes)
         self._generators.restart(seed, used)
         row = np.empty(self.spec.obs_shape, self.spec.obs_dtype)
         part = checked_part(self.spec, row)
@@ -125,6 +148,7 @@ class LocalWorker:
         used = self._generators.end_episode()
         metrics = self.env.metrics.end_episode()
         self._generators.begin_episode(next_seed, used)
+        self.env.attributes.set(self._attributes)
         first_obs = self._reset(next_seed)
         return EnvStep(next_obs, first_obs, reward, terminated, truncated, life_lost, used, metrics)
 

@@ -15,8 +15,9 @@ from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.checked_env import make_env
 from dqn_runner.envs.episode_metrics import info_metrics_of
+from dqn_runner.envs.make_workers import make_worker, worker_factory
 from dqn_runner.envs.user_env import describe
-from dqn_runner.envs.vector_env import VectorEnv, make_worker, worker_factory
+from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
@@ -28,7 +29,11 @@ from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluator
 from dqn_runner.training.metrics import METRIC_KEYS
 from dqn_runner.training.resources import format_bytes
+from dqn_runner.training.stopping import Stopping
 from dqn_runner.training.watchdog import Watchdog
+
+STOPPING, PRUNER = "stopping", "pruner"
+"""Names of the trainer's own callbacks."""
 
 
 def make_collector(
@@ -79,6 +84,14 @@ def make_loggers(given: Mapping[str, LoggerPart] | None, config: TrainingConfig)
     if config.use_wandb and "wandb" not in loggers:
         loggers["wandb"] = Wandb()
     return loggers
+
+
+def all_callbacks(stopping: Stopping, pruner: Any, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The callbacks of a run in their order: those of the trainer first."""
+    first = {STOPPING: stopping, **({PRUNER: pruner} if pruner is not None else {})}
+    if taken := sorted(first.keys() & own.keys()):
+        raise UserError(f"callbacks.{taken[0]} is the name of a callback of the program; choose another name")
+    return {**first, **own}
 
 
 def describe_source(agent: DQNAgent, config: TrainingConfig, env: EnvPart) -> dict[str, Any]:

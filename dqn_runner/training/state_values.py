@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -57,6 +57,8 @@ def _in_collector(stored: State, ours: State, num_actions: int) -> Iterator[str]
         yield f"state.collector.envs.obs has shape {tuple(envs['obs'].shape)}"
     ended: list[State] = envs["ended"]
     episodes: list[State] = [*envs["episodes"], *ended]
+    if not all(_are_attributes(each["attributes"]) for each in [envs, *episodes]):
+        yield "state.collector.envs has attributes that no callback can set"
     if any(_outside(each, num_actions) for each in [*(e["actions"] for e in episodes), _integers(chosen)]):
         yield f"state.collector has an action that is not one of the {num_actions}"
     for length, episode in zip([*stored["lengths"], *map(_length, ended)], episodes, strict=True):
@@ -128,6 +130,12 @@ def _in_evaluations(table: dict[str, list[Any]], step: int, episode: int) -> Ite
             yield f"{where}.length_mean has a value that is not a length"
         elif row != {**Evaluation(returns, [1]).summary(), "length_mean": row["length_mean"]}:
             yield f"{where} has values that do not follow from the returns"
+
+
+def _are_attributes(stored: Any) -> bool:
+    values = cast("dict[Any, Any]", stored).values() if isinstance(stored, dict) else [None]
+    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return all(type(item) in (bool, int, float, str) for item in items)
 
 
 def _length(episode: State) -> int:

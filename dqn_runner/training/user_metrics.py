@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -91,8 +91,9 @@ def inconsistencies(stored: Any, rows: dict[str, int], where: str) -> Iterator[s
         return
     state: State = stored  # pyright: ignore[reportUnknownVariableType]
     for key, sums in state["sums"].items():
-        kinds = [type(value) for value in sums] if isinstance(sums, list) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if kinds != [float, int] or not math.isfinite(sums[0]) or sums[1] < 1:
+        values = cast("list[Any]", sums) if isinstance(sums, list) else []
+        kinds = [type(value) for value in values]
+        if kinds != [float, int] or not math.isfinite(values[0]) or values[1] < 1:
             yield f"{where}.sums.{key} is not a sum"
     for table, length in rows.items():
         for key, column in state[table].items():
