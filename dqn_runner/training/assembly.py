@@ -23,6 +23,7 @@ from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.loggers.wandb import Wandb
 from dqn_runner.replay.buffer import Replay
+from dqn_runner.run.compatibility import SESSION_KEYS
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training.collector import Collector
 from dqn_runner.training.config import TrainingConfig
@@ -109,7 +110,7 @@ def run_info(directory: RunDirectory, config: TrainingConfig, group: str | None)
     """Facts about the run, passed to its loggers when they are opened."""
     return RunInfo(
         name=directory.path.resolve().name,
-        config=directory.config,
+        config={key: value for key, value in directory.config.items() if key not in SESSION_KEYS},
         unit=config.frequency_unit.value,
         total=config.total,
         metric_keys=METRIC_KEYS,

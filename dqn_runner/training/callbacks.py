@@ -103,7 +103,7 @@ class Callbacks:
         if problem := problem_with(state, _State):
             raise ValueError(f"state.progress.callbacks.{problem}")
         if unknown := {*state["owed"]} - {*OWED}:
-            raise ValueError(f"state.progress.callbacks.owed names {sorted(unknown)[0]!r}")
+            raise ValueError(f"state.progress.callbacks.owed names {sorted(unknown)[0]!r:.50}")
         self.request = None if state["stop"] is None else StopReason(*state["stop"])
         self.owed = list(state["owed"])
         self._stored = state["states"]
@@ -209,7 +209,8 @@ class Run:
         The value is a number, a boolean, a text or a list of them. It is stored with the run and set again
         when the run resumes. Raises UserError if the environment has no such attribute.
         """
-        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, np.generic):
+            value = cast("Any", value).item()
         items: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
         if not all(type(item) in (bool, int, float, str) for item in items):
             raise UserError(f"{name}={value!r:.60} is not a number, a boolean, a text or a list of them")
@@ -221,7 +222,7 @@ def named(callbacks: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, Any]
     if callbacks is None:
         return {}
     if isinstance(callbacks, Mapping):
-        return dict(cast("Mapping[str, Any]", callbacks))
+        return dict(callbacks)
     found: dict[str, Any] = {}
     for callback in callbacks:
         name = kind = type(callback).__name__

@@ -133,8 +133,10 @@ def _in_evaluations(table: dict[str, list[Any]], step: int, episode: int) -> Ite
 
 
 def _are_attributes(stored: Any) -> bool:
-    values = cast("dict[Any, Any]", stored).values() if isinstance(stored, dict) else [None]
-    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    values: list[Any] = list(cast("State", stored).values()) if isinstance(stored, dict) else [None]
+    items = [
+        item for value in values for item in (cast("list[Any]", value) if type(value) is list else [value])
+    ]
     return all(type(item) in (bool, int, float, str) for item in items)
 
 

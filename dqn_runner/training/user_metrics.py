@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -91,8 +91,8 @@ def inconsistencies(stored: Any, rows: dict[str, int], where: str) -> Iterator[s
         return
     state: State = stored  # pyright: ignore[reportUnknownVariableType]
     for key, sums in state["sums"].items():
-        values = cast("list[Any]", sums) if isinstance(sums, list) else []
-        kinds = [type(value) for value in values]
+        values: list[Any] = sums if isinstance(sums, list) else []  # pyright: ignore[reportUnknownVariableType]
+        kinds: list[type] = [type(value) for value in values]
         if kinds != [float, int] or not math.isfinite(values[0]) or values[1] < 1:
             yield f"{where}.sums.{key} is not a sum"
     for table, length in rows.items():
