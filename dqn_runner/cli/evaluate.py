@@ -59,6 +59,10 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
         f"std {evaluation.std:.2f}, 95% CI [{low:.2f}, {high:.2f}], min {summary['return_min']:g}, "
         f"max {summary['return_max']:g}"
     )
+    for key, value in evaluation.metrics.means.items():
+        print(f"{key}: mean {value:.4g}")
+    for key, problem in evaluation.metrics.problems.items():
+        print(f"the environment's metric {key} is left out: {problem}")
     result = {
         "checkpoint": str(path),
         "step": document["step"],
@@ -66,6 +70,7 @@ def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation
         "seed": run.evaluator.seed,
         **summary,
         "return_ci95": [low, high],
+        "metrics": evaluation.metrics.means,
         "returns": evaluation.returns,
         "lengths": evaluation.lengths,
     }

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from dqn_runner.cli.job import Job
 from dqn_runner.config.build import build_trainer
 from dqn_runner.config.resume import check_compatible
-from dqn_runner.core.exceptions import DivergedError, NoRoomError, PrunedError, RunFailedError, UserError
+from dqn_runner.core.exceptions import (
+    CallbackError,
+    DivergedError,
+    NoRoomError,
+    PrunedError,
+    RunFailedError,
+    UserError,
+)
 from dqn_runner.core.secrets import redact
 from dqn_runner.io.files import no_room_error
 from dqn_runner.run import provenance
@@ -91,6 +98,8 @@ def _reported(reporter: Reporter | None, job: Job) -> Generator[None]:
         if reporter:
             reporter.failed(redact(traceback.format_exc()))
         reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, CallbackError):
+            reason = str(error)
         raise RunFailedError(
             f"the run failed: {reason} (the log of {job.run_dir} has the traceback)"
         ) from error

@@ -13,8 +13,8 @@ from dqn_runner.config.schema import RunConfig
 from dqn_runner.core.rng import eval_seeds
 from dqn_runner.envs.base import EnvPart, spec_of
 from dqn_runner.envs.checked_env import close_env, make_env
+from dqn_runner.envs.episode_metrics import info_metrics_of
 from dqn_runner.training.evaluator import Evaluator
-from dqn_runner.training.stopping import StopCallback
 from dqn_runner.training.trainer import Trainer
 
 
@@ -39,7 +39,7 @@ def build_trainer(
     run_dir: Path,
     source: Mapping[str, Any],
     group: str | None,
-    stop_callback: StopCallback | None = None,
+    pruner: Any = None,
 ) -> Trainer:
     """The trainer of a run that writes to `run_dir`; see `Trainer` for the other arguments."""
     return Trainer(
@@ -51,7 +51,8 @@ def build_trainer(
         source=source,
         group=group,
         allow_inexact_resume=run.checkpoint.allow_inexact_resume,
-        stop_callback=stop_callback,
+        callbacks=run.callbacks,
+        pruner=pruner,
     )
 
 
@@ -59,4 +60,4 @@ def build_evaluator(run: RunConfig, render: bool) -> Evaluator:
     """The evaluator of mode=eval; its seeds differ from those that chose the best checkpoint."""
     seeds = eval_seeds("test", run.evaluator.seed)
     env = make_env(run.env, seeds(-1), training=False, render=render)
-    return Evaluator(env, seeds, run.trainer.max_steps_per_episode)
+    return Evaluator(env, seeds, run.trainer.max_steps_per_episode, info_metrics_of(run.env))

@@ -29,6 +29,7 @@ from dqn_runner.core.registry import (
 from dqn_runner.core.settings import check_settings, fitted_defaults, setting
 from dqn_runner.envs import env_ids
 from dqn_runner.envs.gym import GymEnv
+from dqn_runner.training import callback_parts
 
 _PACKAGE = Path(__file__).parent.parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -107,14 +108,16 @@ class RunConfig:
     """Settings of mode=eval."""
     logging: dict[str, Any] = field(default_factory=dict[str, Any])
     """One entry per logger."""
+    callbacks: dict[str, Any] = field(default_factory=dict[str, Any])
+    """One entry per callback; `callbacks.NAME._target_=my_pkg.MyCallback` adds one of your own."""
 
     __post_init__ = check_settings
 
 
-for _package in (networks, losses, replay, agent, envs, loggers):
+for _package in (networks, losses, replay, agent, envs, loggers, callback_parts):
     import_parts(_package)
 
-store_root("base_config", RunConfig)
+store_root("base_config", RunConfig, open_fields=("callbacks",))
 
 
 def to_plain_config(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
@@ -179,7 +182,8 @@ def check_keys(cfg: DictConfig) -> None:
 
 def _parts(cfg: DictConfig) -> Iterator[tuple[str, type]]:
     """The keys and classes of the registered parts; raises UserError for a value in the place of a part."""
-    pending = ["agent", "env", "trainer", "evaluator", *(f"logging.{name}" for name in cfg.logging)]
+    several = [f"{group}.{name}" for group in ("logging", "callbacks") for name in cfg[group]]
+    pending = ["agent", "env", "trainer", "evaluator", *several]
     for key in pending:
         node: Any = OmegaConf.select(cfg, key)
         if not isinstance(node, DictConfig) or TARGET not in node:
@@ -191,6 +195,8 @@ def _parts(cfg: DictConfig) -> Iterator[tuple[str, type]]:
 
 
 def _not_a_part(key: str, has_settings: bool) -> str:
+    if key.startswith("callbacks."):
+        return f"{key} is not a callback; name its class, as in {key}.{TARGET}=my_pkg.MyCallback"
     group = key.replace(".", "/")
     names = [name for place, name in options().values() if place == group]
     if not has_settings or not names:

@@ -31,5 +31,9 @@ class PrunedError(Exception):
     """The pruner of a sweep stopped the run, which ended cleanly; the message says at which step and why."""
 
 
+class CallbackError(Exception):
+    """A callback raised an exception; the message names the callback, and the cause is that exception."""
+
+
 class RunFailedError(Exception):
     """The environment or the learner raised an exception; the traceback is in the log of the run."""

@@ -18,7 +18,8 @@ class Record:
     episode: int
     """Training episodes completed so far."""
     values: Mapping[str, float]
-    """By metric key: `train/…`, `eval/…` or `time/…`. Only `time/` values may differ between equal runs."""
+    """By metric key: `train/…`, `eval/…` or `time/…`, those of the environment `train/metrics/…` and
+    `eval/metrics/…`. Only `time/` values may differ between equal runs."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class RunInfo:
     total: int | None
     """Budget of the run; None if it has none in this unit."""
     metric_keys: tuple[str, ...]
-    """Every metric key that the run may write, in the order of the columns of a table."""
+    """The metric keys that every run may write, in the order of the columns of a table. Those of the
+    environment come as they appear."""
     group: str | None = None
     """Name that the runs of one sweep share; None outside of sweeps."""

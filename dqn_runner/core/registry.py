@@ -83,11 +83,17 @@ def import_parts(package: ModuleType) -> None:
             importlib.import_module(f"{package.__name__}.{module.name}")
 
 
-def store_root(name: str, cls: type) -> None:
-    """Register the dataclass of the root of the configuration tree under `name`."""
+def store_root(name: str, cls: type, open_fields: tuple[str, ...] = ()) -> None:
+    """Register the dataclass of the root of the configuration tree under `name`.
+
+    `open_fields` are mappings that accept new keys without a plus sign.
+    """
     _publish(cls, name)
     _PLACES[cls] = ""
-    _store.store(name=name, node=_schema(cls), provider=PROVIDER)
+    node = OmegaConf.structured(_schema(cls))
+    for field in open_fields:
+        OmegaConf.set_struct(node[field], False)
+    _store.store(name=name, node=node, provider=PROVIDER)
 
 
 def options() -> dict[type, tuple[str, str]]:

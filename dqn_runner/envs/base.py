@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -58,6 +58,9 @@ class EnvConfig:
     not clipped. null disables clipping."""
     normalize_observations: bool = False
     """Normalise observations with their running mean and standard deviation before the network."""
+
+    info_metrics: list[str] = field(default_factory=list[str])
+    """Keys of `info` whose numbers are logged as metrics, as those in `info["metrics"]` are."""
 
     __post_init__ = check_settings
 

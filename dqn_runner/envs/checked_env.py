@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +16,8 @@ from dqn_runner.core.types import Array, BoolArray
 from dqn_runner.envs.action_mask_check import ActionMaskCheck
 from dqn_runner.envs.actions import action_space
 from dqn_runner.envs.base import OLD_GYM, Env, EnvPart, env_name, spec_of
+from dqn_runner.envs.env_attributes import EnvAttributes
+from dqn_runner.envs.episode_metrics import InfoMetrics
 from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.observation_check import ObservationCheck
 from dqn_runner.envs.space_seeds import space_seeder
@@ -38,11 +40,18 @@ class CheckedEnv:
     fit raises a UserError that names the environment, what it declared and what it returned.
     """
 
-    def __init__(self, env: Env) -> None:
-        """Use `env`; raises UserError if DQN cannot handle its spaces."""
+    def __init__(self, env: Env, info_metrics: Sequence[str] = ()) -> None:
+        """Use `env`; raises UserError if DQN cannot handle its spaces.
+
+        `info_metrics` are the keys of `info` that are metrics beside `info["metrics"]`.
+        """
         from dqn_runner.envs.wrappers.action_masks import mask_source
 
         self.env = env
+        self.metrics = InfoMetrics(info_metrics)
+        """Metrics of the open episode."""
+        self.attributes = EnvAttributes(env)
+        """Attributes that callbacks set."""
         self.name = env_name(env)
         self.spec = spec_of(env)
         self._action = action_space(env.action_space, self.name).converter()
@@ -62,6 +71,7 @@ class CheckedEnv:
         """
         for seed_space in self._seed_spaces:
             seed_space(seed)
+        self.metrics.begin_episode()
         try:
             result: Any = self.env.reset(seed=seed)
         except TypeError as error:
@@ -91,6 +101,8 @@ class CheckedEnv:
         if self._mask is not None:
             self.mask = self._mask.all_allowed if terminated else self._mask.check(cast("Any", info), "step")
         life_lost = bool(cast("Any", info).get("life_lost"))
+        if "metrics" in info or self.metrics.keys:
+            self.metrics.add(cast("Any", info))
         return self._observation(obs, "step"), reward, terminated, truncated, life_lost
 
     def close(self) -> None:

@@ -37,6 +37,8 @@ class EpisodeRecord:
     """Episodes of this environment before it."""
     used: Used = None
     """Global generators of which the episode has an own state; None: of all."""
+    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Attributes that were set before its reset."""
     actions: list[int] = field(default_factory=list[int])
     rewards: list[float] = field(default_factory=list[float])
     checksums: list[int] = field(default_factory=list[int])
@@ -50,13 +52,16 @@ class EpisodeRecord:
         columns: list[Any] = [
             np.asarray(state[name]).tolist() for name in ("actions", "rewards", "checksums")
         ]
-        return cls(state["number"], None if used is None else tuple(used), *columns)
+        return cls(
+            state["number"], None if used is None else tuple(used), dict(state["attributes"]), *columns
+        )
 
     def state_dict(self) -> State:
         """All of it, as plain values and arrays."""
         return {
             "number": self.number,
             "generators": None if self.used is None else list(self.used),
+            "attributes": dict(self.attributes),
             "actions": np.array(self.actions, np.int64),
             "rewards": np.array(self.rewards, np.float64),
             "checksums": np.array(self.checksums, np.int64),

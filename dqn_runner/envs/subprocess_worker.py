@@ -12,7 +12,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import EnvPart
 from dqn_runner.envs.checked_env import make_env
+from dqn_runner.envs.episode_metrics import info_metrics_of
 from dqn_runner.envs.episode_record import Replayed
 from dqn_runner.envs.generators import Used
 from dqn_runner.envs.message_pipe import MessageReader, write_message
@@ -97,9 +98,15 @@ class SubprocessWorker:
         """The name of the environment in messages; waits until it is created."""
         return self._spec_and_name[1]
 
-    def replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Callable[[], Replayed]:
-        """Reset with `seed` and repeat `actions`, until the episode ends."""
-        return self._request("replay_episode", 1 + len(actions), seed, actions, used)
+    def replay_episode(
+        self, seed: int, actions: Sequence[int], used: Used, attributes: Mapping[str, Any]
+    ) -> Callable[[], Replayed]:
+        """Set `attributes`, reset with `seed` and repeat `actions`, until the episode ends."""
+        return self._request("replay_episode", 1 + len(actions), seed, actions, used, attributes)
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> Callable[[], None]:
+        """Set these attributes of the environment before each later reset, and no others any more."""
+        return self._request("set_attributes", 1, attributes)
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
         """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
@@ -232,7 +239,7 @@ def _run_worker(connection: Connection, part: EnvPart, creation_seed: int, seed:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            worker = LocalWorker(make_env(part, creation_seed), seed)
+            worker = LocalWorker(make_env(part, creation_seed), seed, info_metrics_of(part))
         except BaseException as error:
             write_message(connection.fileno(), (0, _RemoteError.of(error)))
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from dqn_runner.core.log import log
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, BoolArray, StepResult
 from dqn_runner.envs.checked_env import TRACEBACK
+from dqn_runner.envs.episode_metrics import NO_METRICS
 from dqn_runner.envs.episode_record import EpisodeRecord, Replayed
 from dqn_runner.envs.generators import Used
 from dqn_runner.envs.step_buffers import StepBuffers
@@ -72,6 +73,10 @@ class VectorEnv:
         self._episodes = [EpisodeRecord(0) for _ in workers]
         self._ended = [EpisodeRecord(0) for _ in workers]
         self._next_seeds = [0] * len(workers)
+        self._attributes: dict[str, Any] = {}
+        """Attributes of the environments, from their next episodes on."""
+        self.metrics = [NO_METRICS] * len(workers)
+        """What each environment reported in its last episode that ended."""
         for index, wait in enumerate([self._replay_episode(index) for index in range(len(workers))]):
             try:
                 self._start_replayed(index, wait())
@@ -121,19 +126,21 @@ class VectorEnv:
                 self._recover_env(index, as_error(raised))
                 result = self._begin_step(index, actions[index])()
             checksums.append(buffers.put(index, result))
-            _, _, reward, terminated, truncated, life_lost, used_by_env, _, _ = result
+            _, _, reward, terminated, truncated, life_lost, used_by_env, _, _, metrics = result
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
             life_losses.append(life_lost)
             used.append(used_by_env)
+            self.metrics[index] = metrics
         buffers.advance()
         for index, action in enumerate(actions):
             episode = self._episodes[index]
             episode.add(action, rewards[index], checksums[index])
             if terminations[index] or truncations[index]:
                 self._ended[index] = episode
-                self._start_episode(index, EpisodeRecord(episode.number + 1, used[index]))
+                following = EpisodeRecord(episode.number + 1, used[index], self._attributes)
+                self._start_episode(index, following)
         return StepResult(
             buffers.obs,
             buffers.next_obs,
@@ -144,9 +151,14 @@ class VectorEnv:
             buffers.next_masks,
         )
 
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Set an attribute of every environment from its next episode on; UserError if it has none."""
+        self._pass_attributes({**self._attributes, name: value})
+
     def state_dict(self) -> State:
         """Return each environment's open episode and last observation, and its last episode that ended."""
         return {
+            "attributes": dict(self._attributes),
             "episodes": [episode.state_dict() for episode in self._episodes],
             "ended": [episode.state_dict() for episode in self._ended],
             "obs": self.obs.copy(),
@@ -163,6 +175,7 @@ class VectorEnv:
                 f"the checkpoint was written with env.num_envs={len(state['episodes'])}, not {self.num_envs}"
             )
         self.truncated_episodes = []
+        self._pass_attributes(dict(state["attributes"]))
         self._episodes = [EpisodeRecord.from_state(episode) for episode in state["episodes"]]
         self._ended = [EpisodeRecord.from_state(episode) for episode in state["ended"]]
         observations, masks = np.asarray(state["obs"]), [None] * self.num_envs
@@ -180,13 +193,20 @@ class VectorEnv:
                 )
             if problem:
                 self.truncated_episodes.append(TruncatedEpisode(index, saved.copy(), saved_mask, problem))
-                self._episodes[index] = EpisodeRecord(self._episodes[index].number + 1)
+                number = self._episodes[index].number + 1
+                self._episodes[index] = EpisodeRecord(number, attributes=self._attributes)
                 self._start_replayed(index, self._replay_episode(index)())
 
     def close(self) -> None:
         """Close every environment."""
         for worker in self.workers:
             worker.close()
+
+    def _pass_attributes(self, attributes: dict[str, Any]) -> None:
+        if attributes != self._attributes:
+            for wait in [worker.set_attributes(attributes) for worker in self.workers]:
+                wait()
+        self._attributes = attributes
 
     def _hint(self, index: int) -> str:
         """What is known about why an episode may not be repeatable."""
@@ -217,7 +237,7 @@ class VectorEnv:
 
     def _repeat(self, index: int, episode: EpisodeRecord) -> Callable[[], Replayed]:
         seed = self._seed_of(index, episode.number)
-        return self.workers[index].replay_episode(seed, episode.actions, episode.used)
+        return self.workers[index].replay_episode(seed, episode.actions, episode.used, episode.attributes)
 
     def _recover_env(self, index: int, error: Exception) -> None:
         """Replace an environment that raised `error` and replay its episode; raises `error` if it cannot."""
@@ -233,6 +253,7 @@ class VectorEnv:
         with suppress(Exception):  # closing a broken environment may fail, too
             self.workers[index].close()
         self.workers[index] = self._make_replacement(index)
+        self.workers[index].set_attributes(self._attributes)()
         if problem := self._check_replayed(index, self._replay_episode(index)):
             raise error from UserError(problem)
 

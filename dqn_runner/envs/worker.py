@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from dqn_runner.core.types import Array, BoolArray, EnvSpec
 from dqn_runner.envs.base import Env
 from dqn_runner.envs.checked_env import CheckedEnv, CheckedStep
+from dqn_runner.envs.episode_metrics import NO_METRICS, EpisodeMetrics
 from dqn_runner.envs.episode_record import Replayed, checked_part
 from dqn_runner.envs.generators import EpisodeGenerators, Used
 
@@ -33,6 +34,8 @@ class EnvStep(NamedTuple):
     """[actions]: the action mask of `next_obs`; None without masks."""
     first_mask: BoolArray | None = None
     """[actions]: the action mask of `first_obs`, if there is one."""
+    metrics: EpisodeMetrics = NO_METRICS
+    """What the environment reported in an episode that ended in this step."""
 
 
 class EnvWorker(Protocol):
@@ -56,8 +59,10 @@ class EnvWorker(Protocol):
         """Whether no other worker runs its environment in the same process."""
         ...
 
-    def replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Callable[[], Replayed]:
-        """Reset with `seed` and repeat `actions`, until the episode ends.
+    def replay_episode(
+        self, seed: int, actions: Sequence[int], used: Used, attributes: Mapping[str, Any]
+    ) -> Callable[[], Replayed]:
+        """Set `attributes`, reset with `seed` and repeat `actions`, until the episode ends.
 
         `used` are the global generators that the environment was known to use when the episode began.
         """
@@ -65,6 +70,13 @@ class EnvWorker(Protocol):
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
         """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
+        ...
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> Callable[[], None]:
+        """Set these attributes of the environment before each later reset, and no others any more.
+
+        Raises UserError if it has no such attribute.
+        """
         ...
 
     def close(self) -> None:
@@ -77,29 +89,43 @@ class LocalWorker:
 
     is_alone = False
 
-    def __init__(self, env: Env, seed: int) -> None:
+    def __init__(self, env: Env, seed: int, info_metrics: Sequence[str] = ()) -> None:
         """Use `env`; raises UserError if DQN cannot handle its spaces.
 
         `seed` determines the state of global generators that the environment is not known to use; it must be
-        the same for all workers of a process.
+        the same for all workers of a process. `info_metrics` are keys of `info` that are metrics.
         """
-        self.env = CheckedEnv(env)
+        self.env = CheckedEnv(env, info_metrics)
         self.spec, self.name = self.env.spec, self.env.name
         self._generators = EpisodeGenerators(seed)
+        self._attributes: Mapping[str, Any] = {}
 
-    def replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Callable[[], Replayed]:
-        """Reset with `seed` and repeat `actions`, until the episode ends."""
-        return functools.partial(self._replay_episode, seed, actions, used)
+    def replay_episode(
+        self, seed: int, actions: Sequence[int], used: Used, attributes: Mapping[str, Any]
+    ) -> Callable[[], Replayed]:
+        """Set `attributes`, reset with `seed` and repeat `actions`, until the episode ends."""
+        return functools.partial(self._replay_episode, seed, actions, used, attributes)
 
     def step(self, action: int, next_seed: int, last: bool) -> Callable[[], EnvStep]:
         """Take one step, and reset with `next_seed` if it ends the episode; `last` truncates the episode."""
         return functools.partial(self._step, action, next_seed, last)
 
+    def set_attributes(self, attributes: Mapping[str, Any]) -> Callable[[], None]:
+        """Set these attributes of the environment before each later reset, and no others any more."""
+        return functools.partial(self._set_attributes, attributes)
+
     def close(self) -> None:
         """Close the environment."""
         self.env.close()
 
-    def _replay_episode(self, seed: int, actions: Sequence[int], used: Used) -> Replayed:
+    def _set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        self.env.attributes.check(attributes)
+        self._attributes = attributes
+
+    def _replay_episode(
+        self, seed: int, actions: Sequence[int], used: Used, attributes: Mapping[str, Any]
+    ) -> Replayed:
+        self.env.attributes.set(attributes)
         self._generators.restart(seed, used)
         row = np.empty(self.spec.obs_shape, self.spec.obs_dtype)
         part = checked_part(self.spec, row)
@@ -125,10 +151,12 @@ class LocalWorker:
             return EnvStep(next_obs, None, reward, False, False, life_lost, None, next_mask)
         next_obs = np.array(next_obs)  # a copy: the environment may reuse its buffer in the reset
         used = self._generators.end_episode()
+        metrics = self.env.metrics.end_episode()
         self._generators.begin_episode(next_seed, used)
+        self.env.attributes.set(self._attributes)
         first_obs = self._reset(next_seed)
         ended = (reward, terminated, truncated, life_lost, used)
-        return EnvStep(next_obs, first_obs, *ended, next_mask, self.env.mask)
+        return EnvStep(next_obs, first_obs, *ended, next_mask, self.env.mask, metrics)
 
     def _with_mask(self, checksum: int) -> int:
         return checksum if self.env.mask is None else crc32(self.env.mask.data, checksum)

@@ -39,6 +39,15 @@ class Durable(Protocol):
         ...
 
 
+@runtime_checkable
+class VideoLogger(Protocol):
+    """A logger that shows videos."""
+
+    def write_video(self, path: Path, step: int) -> None:
+        """Take a copy of a video (.mp4 or .gif) of an evaluation at env step `step`."""
+        ...
+
+
 class LoggerPart(Protocol):
     """Settings of a logger.
 

@@ -10,7 +10,7 @@ from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.state import State
 from dqn_runner.io.schema import problem_with
-from dqn_runner.loggers.base import Durable, Logger, LoggerPart
+from dqn_runner.loggers.base import Durable, Logger, LoggerPart, VideoLogger
 from dqn_runner.loggers.console import Console
 from dqn_runner.loggers.files import JsonLines, TextFile
 
@@ -48,6 +48,15 @@ class LoggerGroup:
                 self._failing.add(name)
             else:
                 self._failing.discard(name)
+
+    def write_video(self, path: Path, step: int) -> None:
+        """Pass a video to the loggers that show videos; an error is only reported."""
+        for name, logger in self._open.items():
+            if isinstance(logger, VideoLogger):
+                try:
+                    logger.write_video(path, step)
+                except Exception as error:
+                    log.warning("logging.%s cannot show %s: %s", name, path.name, error)
 
     def sync(self) -> None:
         """Make durable the files to which the states of the loggers refer."""

@@ -10,6 +10,11 @@ from dqn_runner.core.log import log
 from dqn_runner.core.records import Record
 from dqn_runner.core.state import State
 
+_OWN = "metrics/"
+"""Of the keys of the environment's metrics."""
+_SHOWN = 8
+"""Metrics of the environment in a line."""
+
 
 def format_record(record: Record) -> str:
     """Format a record as one human-readable line."""
@@ -24,6 +29,8 @@ def format_record(record: Record) -> str:
     parts = [f"{names.get(key, key)} {values[key]:.4g}" for key in shown if key in values]
     if "steps_per_second" in values:
         parts.append(f"{values['steps_per_second']:,.0f} steps/s")
+    own = [(key, value) for key, value in values.items() if key.startswith(_OWN)]
+    parts += [f"{key.removeprefix(_OWN)} {value:.4g}" for key, value in own[:_SHOWN]]
     if math.isfinite(values.get("eta", math.nan)):
         parts.append(f"ETA {timedelta(seconds=round(values['eta']))}")
     return f"{record.kind:5s} step {record.step:,} episode {record.episode:,}: {', '.join(parts)}"

@@ -105,6 +105,11 @@ class _Wandb:
                 "Weights & Biases no longer accepts records (%s); training continues without it", error
             )
 
+    def write_video(self, path: Path, step: int) -> None:
+        import wandb
+
+        self._run.log({"eval/video": wandb.Video(str(path), format=path.suffix[1:])}, step=step)
+
     def state_dict(self) -> State:
         return {"id": self._run.id}
 

@@ -28,8 +28,8 @@ IMMUTABLE: tuple[tuple[Leaf, str], ...] = (
 
 MACHINE = ("agent.compile: ", "agent.device: ")
 """The settings of an agent that a script may change: they fit the machine, and the run reports them."""
-THRESHOLD = ("env", "reward_threshold")
-"""The only setting below `env` that may change: it does not affect the behaviour of the environment."""
+HARMLESS = (("env", "reward_threshold"), ("env", "info_metrics"))
+"""Settings below `env` that may change: they do not affect the behaviour of the environment."""
 
 
 def leaves(config: Mapping[str, Any], prefix: Leaf = ()) -> dict[Leaf, Any]:
@@ -57,7 +57,7 @@ def incompatible_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
     before, after = leaves(with_defaults(old)), leaves(with_defaults(new))
     for path in _differing(before, after):
         for fixed, why in IMMUTABLE:
-            if path[: len(fixed)] == fixed and path != THRESHOLD:
+            if path[: len(fixed)] == fixed and path not in HARMLESS:
                 yield f"{'.'.join(path)} from {_show(before, path)} to {_show(after, path)}", why
 
 

@@ -28,6 +28,11 @@ MAX_POINTS = 3_000
 MARKED_POINTS = 50
 """Curves of at most this many points mark each one; a single point would otherwise be invisible."""
 
+OWN = "metrics/"
+"""Of the columns of the environment's metrics."""
+MOST_OWN = 12
+"""Metrics of the environment that have a panel."""
+
 BLUE, ORANGE, GREEN, PURPLE, GOLD = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#F0B400"
 """Colours that are distinguishable with colour blindness (after Okabe and Ito)."""
 RETURN = "return (undiscounted reward)"
@@ -45,15 +50,22 @@ def draw_training_curves(run_dir: Path) -> None:
 
 
 def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:
-    """Draw the six panels of the run `name` from the content of its metrics.json; needs no display."""
+    """Draw the run `name` from the content of its metrics.json; needs no display.
+
+    There are six panels, and one for each metric of the environment, MOST_OWN at most.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(16, 9), dpi=100, layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
+    own = _own_metrics(metrics)
+    rows = 2 + -(-len(own) // 3)
+    layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12)
+    figure = Figure(figsize=(16, 4.5 * rows), dpi=100, layout=layout)
     FigureCanvasAgg(figure)
     figure.suptitle(_headline(metrics, name), fontsize=15, parse_math=False)
-    returns, evaluations, loss, epsilon, q_mean, lengths = panels = list(figure.subplots(2, 3).flat)
+    panels = list(figure.subplots(rows, 3).flat)
+    returns, evaluations, loss, epsilon, q_mean, lengths = panels[:6]
     episodes, train = metrics["episodes"], metrics["train"]
 
     _label(returns, "Training return", RETURN)
@@ -70,9 +82,27 @@ def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:
     _label(lengths, "Length of training episodes", "env steps per episode")
     _draw_smoothed(lengths, *columns(episodes, "step", "length"), each="episode")
 
-    for panel in panels:
+    for panel, key in zip(panels[6:], own, strict=False):
+        _label(panel, key.removeprefix(OWN), "mean of the episodes")
+        _draw_own(panel, metrics, key)
+    for panel in panels[6 + len(own) :]:
+        panel.remove()
+    for panel in panels[: 6 + len(own)]:
         _finish(panel, metrics["env_steps"])
     return figure
+
+
+def _own_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """The columns of the environment's metrics that are drawn."""
+    tables = (metrics["train"], metrics["evaluations"])
+    return list(dict.fromkeys(key for table in tables for key in table if key.startswith(OWN)))[:MOST_OWN]
+
+
+def _draw_own(panel: Axes, metrics: Mapping[str, Any], key: str) -> None:
+    """Draw a metric of the environment, of training and of the evaluations."""
+    for table, label, color in (("train", "training", BLUE), ("evaluations", "evaluation", ORANGE)):
+        if key in metrics[table]:
+            _draw(panel, *columns(metrics[table], "step", key), color=color, label=label)
 
 
 def columns(table: Table, *names: str) -> list[Values]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
@@ -24,6 +24,10 @@ from dqn_runner.sweep.trial_record import (
     store_traceback,
     store_validation,
 )
+
+if TYPE_CHECKING:
+    from dqn_runner.training.callbacks import Run
+    from dqn_runner.training.evaluator import Evaluation
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class Reporter:
             pruner_of(self._study), "WilcoxonPruner"
         )
         self._offset = link.seed_index * (budget // eval_frequency + 1) if budget else 0
+
+    def on_evaluation(self, run: Run, evaluation: Evaluation) -> None:
+        """Report an evaluation of a run that goes on, and stop the run if the pruner says so."""
+        if run.stop_reason is None and (reason := self(run.position, evaluation.mean)) is not None:
+            run.request_stop(reason, pruned=True)
 
     def __call__(self, position: int, mean: float) -> str | None:
         """Report the mean return of an evaluation at this point of the run; the reason if it is pruned.

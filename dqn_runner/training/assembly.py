@@ -14,21 +14,27 @@ from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.checked_env import make_env
+from dqn_runner.envs.episode_metrics import info_metrics_of
+from dqn_runner.envs.make_workers import make_worker, worker_factory
 from dqn_runner.envs.user_env import describe
 from dqn_runner.envs.vector_env import VectorEnv
-from dqn_runner.envs.worker_factory import make_worker, worker_factory
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.loggers.wandb import Wandb
 from dqn_runner.replay.buffer import Replay
+from dqn_runner.run.compatibility import SESSION_KEYS
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training.collector import Collector
 from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluator
 from dqn_runner.training.metrics import METRIC_KEYS
 from dqn_runner.training.resources import format_bytes
+from dqn_runner.training.stopping import Stopping
 from dqn_runner.training.watchdog import Watchdog
+
+STOPPING, PRUNER = "stopping", "pruner"
+"""Names of the trainer's own callbacks."""
 
 
 def make_collector(
@@ -49,7 +55,8 @@ def make_collector(
 def make_evaluator(env: EnvPart, config: TrainingConfig) -> Evaluator:
     """The evaluation environment; its episodes have the same seeds in every run."""
     seeds = eval_seeds("eval")
-    return Evaluator(make_env(env, seeds(-1), training=False), seeds, config.max_steps_per_episode)
+    made = make_env(env, seeds(-1), training=False)
+    return Evaluator(made, seeds, config.max_steps_per_episode, info_metrics_of(env))
 
 
 def make_watchdog(directory: RunDirectory, config: TrainingConfig) -> Watchdog:
@@ -80,6 +87,14 @@ def make_loggers(given: Mapping[str, LoggerPart] | None, config: TrainingConfig)
     return loggers
 
 
+def all_callbacks(stopping: Stopping, pruner: Any, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The callbacks of a run in their order: those of the trainer first."""
+    first = {STOPPING: stopping, **({PRUNER: pruner} if pruner is not None else {})}
+    if taken := sorted(first.keys() & own.keys()):
+        raise UserError(f"callbacks.{taken[0]} is the name of a callback of the program; choose another name")
+    return {**first, **own}
+
+
 def describe_source(agent: DQNAgent, config: TrainingConfig, env: EnvPart) -> dict[str, Any]:
     """What the checkpoints of a script store so that the program can evaluate and resume its run."""
     return {"agent": to_plain(agent.config), "trainer": to_plain(config), "env": describe(env)}
@@ -95,7 +110,7 @@ def run_info(directory: RunDirectory, config: TrainingConfig, group: str | None)
     """Facts about the run, passed to its loggers when they are opened."""
     return RunInfo(
         name=directory.path.resolve().name,
-        config=directory.config,
+        config={key: value for key, value in directory.config.items() if key not in SESSION_KEYS},
         unit=config.frequency_unit.value,
         total=config.total,
         metric_keys=METRIC_KEYS,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.core.rng import stream
 from dqn_runner.core.state import State
+from dqn_runner.envs.episode_metrics import NO_METRICS, EpisodeMetrics
 from dqn_runner.envs.vector_env import TruncatedEpisode, VectorEnv
 from dqn_runner.replay.buffer import Replay
 
@@ -21,6 +22,8 @@ class Episode(NamedTuple):
     episode_return: float
     """Undiscounted sum of rewards."""
     length: int
+    metrics: EpisodeMetrics = NO_METRICS
+    """What the environment reported in it."""
 
 
 @dataclass
@@ -74,7 +77,8 @@ class Collector:
                 returns[index] += reward
                 lengths[index] += 1
                 if terminated or truncated:
-                    progress.ended.append(Episode(progress.step, returns[index], lengths[index]))
+                    ended = Episode(progress.step, returns[index], lengths[index], envs.metrics[index])
+                    progress.ended.append(ended)
                     returns[index], lengths[index] = 0.0, 0
 
     def truncate_lost_episodes(self, step: int) -> list[tuple[TruncatedEpisode, Episode]]:

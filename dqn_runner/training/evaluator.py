@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import IntArray
 from dqn_runner.envs.base import Env
 from dqn_runner.envs.checked_env import CheckedEnv
+from dqn_runner.envs.episode_metrics import NO_METRICS, EpisodeMetrics, mean_of_episodes
 from dqn_runner.envs.generators import OwnGenerators
 
 
@@ -46,6 +47,8 @@ class Evaluation:
 
     returns: list[float]
     lengths: list[int]
+    metrics: EpisodeMetrics = NO_METRICS
+    """What the environment reported: means over the episodes."""
 
     @property
     def mean(self) -> float:
@@ -78,10 +81,19 @@ class Evaluation:
 class Evaluator:
     """Owns the evaluation environment; evaluating does not affect training."""
 
-    def __init__(self, env: Env, seed_of: Callable[[int], int], max_episode_steps: int | None) -> None:
-        """Episode `k` is reset with seed `seed_of(k)` and truncated after `max_episode_steps` steps."""
+    def __init__(
+        self,
+        env: Env,
+        seed_of: Callable[[int], int],
+        max_episode_steps: int | None,
+        info_metrics: Sequence[str] = (),
+    ) -> None:
+        """Episode `k` is reset with seed `seed_of(k)` and truncated after `max_episode_steps` steps.
+
+        `info_metrics` are keys of `info` that are metrics.
+        """
         self.env = env
-        self._checked = CheckedEnv(env)
+        self._checked = CheckedEnv(env, info_metrics)
         self._seed_of = seed_of
         self._limit = max_episode_steps or 2**63
         self._dtype = self._checked.spec.obs_dtype
@@ -98,7 +110,8 @@ class Evaluator:
         Raises EvaluationStopped after a step if `stops()` is true.
         """
         played = [self._play(policy, self._seed_of(index), on_frame, stops) for index in range(episodes)]
-        return Evaluation([total for total, _ in played], [length for _, length in played])
+        returns, lengths, metrics = zip(*played, strict=True)
+        return Evaluation(list(returns), list(lengths), mean_of_episodes(metrics))
 
     def close(self) -> None:
         """Close the environment."""
@@ -106,8 +119,11 @@ class Evaluator:
 
     def _play(
         self, policy: Policy, seed: int, on_frame: OnFrame | None, stops: Callable[[], bool]
-    ) -> tuple[float, int]:
-        """Return and length of an episode, which is a function of its seed and does not disturb training."""
+    ) -> tuple[float, int, EpisodeMetrics]:
+        """Return, length and metrics of an episode.
+
+        It is a function of its seed and does not disturb training.
+        """
         env = self._checked
         total, length, done = 0.0, 0, False
         with OwnGenerators(seed):
@@ -125,4 +141,4 @@ class Evaluator:
                     on_frame(self.env)
                 if stops():
                     raise EvaluationStopped
-        return total, length
+        return total, length, env.metrics.end_episode()

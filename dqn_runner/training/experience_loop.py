@@ -10,7 +10,8 @@ from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.core.state import State, crossed
 from dqn_runner.replay.buffer import Replay
 from dqn_runner.training import divergence
-from dqn_runner.training.collector import Collector, Progress
+from dqn_runner.training.callbacks import Callbacks, Run
+from dqn_runner.training.collector import Collector, Episode, Progress
 from dqn_runner.training.recorder import Recorder
 
 _UNLIMITED = 2**63
@@ -24,9 +25,16 @@ class ExperienceLoop:
     """
 
     def __init__(
-        self, agent: DQNAgent, collector: Collector, replay: Replay, recorder: Recorder, run_dir: Path
+        self,
+        agent: DQNAgent,
+        collector: Collector,
+        replay: Replay,
+        recorder: Recorder,
+        callbacks: Callbacks,
+        run: Run,
+        run_dir: Path,
     ) -> None:
-        """A diverged update leaves its batch in `run_dir`."""
+        """`callbacks` get `run`. A diverged update leaves its batch in `run_dir`."""
         self.step = 0
         """Env steps of the run."""
         self.is_learning = False
@@ -35,6 +43,7 @@ class ExperienceLoop:
         self._collector = collector
         self._replay = replay
         self._recorder = recorder
+        self._callbacks, self._run = callbacks, run
         self._run_dir = run_dir
 
     @property
@@ -64,7 +73,7 @@ class ExperienceLoop:
         for lost, episode in self._collector.truncate_lost_episodes(self.step):
             self._replay.truncate(lost.env, lost.obs, *(() if lost.mask is None else (lost.mask,)))
             if episode.length:
-                self._recorder.add_episode(episode)
+                self._add(episode)
 
     def state_dict(self) -> State:
         """Env steps, agent, replay, environments and exploration."""
@@ -83,9 +92,16 @@ class ExperienceLoop:
         self._collector.load_state_dict(state["collector"])
 
     def _collect(self, max_steps: int, max_episodes: int) -> None:
-        """Act until the next iteration is due or a budget is used up, and record the finished episodes."""
+        """Act until the next iteration is due or a budget is used up."""
         every = self._agent.config.train_every
         until = min((self.step // every + 1) * every, max_steps)
+        at_once = self._collector.envs.num_envs if self._callbacks.has("on_step_end") else until - self.step
+        while self.step < until and self._recorder.episode < max_episodes:
+            self._collect_until(min(self.step + at_once, until), max_episodes)
+            self._callbacks.call("on_step_end", self._run)
+
+    def _collect_until(self, until: int, max_episodes: int) -> None:
+        """Act, and record the finished episodes."""
         progress = Progress(self.step)
         try:
             self._collector.collect(
@@ -94,7 +110,11 @@ class ExperienceLoop:
         finally:  # steps before an environment raised are part of the run
             self.step = progress.step
             for episode in progress.ended:
-                self._recorder.add_episode(episode)
+                self._add(episode)
+
+    def _add(self, episode: Episode) -> None:
+        self._recorder.add_episode(episode)
+        self._callbacks.call("on_episode_end", self._run, episode)
 
     def _learn(self, previous: int) -> None:
         """The updates of the iterations between env step `previous` and now."""

@@ -22,6 +22,10 @@ class History:
         """An empty table with a column of each name and type code of `array`."""
         self.columns: dict[str, array[Any]] = {name: array(code) for name, code in typecodes.items()}
 
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values())))
+
     def append(self, *row: float) -> None:
         """Add a row: its numbers in the order of the columns."""
         for column, value in zip(self.columns.values(), row, strict=True):
@@ -33,8 +37,7 @@ class History:
 
     def snapshot(self) -> RowSnapshot:
         """The present rows as part of a state."""
-        rows = len(next(iter(self.columns.values())))
-        return RowSnapshot(0, rows, _BYTES * len(self.columns), self._read)
+        return RowSnapshot(0, len(self), _BYTES * len(self.columns), self._read)
 
     def load(self, snapshot: RowSnapshot) -> None:
         """Replace all rows by those of `snapshot`, which `problem_with` has accepted."""

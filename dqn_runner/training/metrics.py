@@ -12,6 +12,7 @@ from dqn_runner.core.state import State
 from dqn_runner.training.collector import Episode
 from dqn_runner.training.evaluator import Evaluation
 from dqn_runner.training.history import History
+from dqn_runner.training.user_metrics import PREFIX, UserMetrics
 
 RECENT = 100
 """Training episodes in `train/return_mean_100`."""
@@ -27,7 +28,7 @@ METRIC_KEYS = (
     "time/eta",
     "time/steps_per_second",
 )
-"""Every key that the values of a record may have."""
+"""Every key that the values of a record may have, beside those of the environment (`user_metrics`)."""
 
 
 class Metrics:
@@ -43,6 +44,7 @@ class Metrics:
         self.episodes = History({"step": "q", "return": "d", "length": "q"})
         self.train = History({"step": "q", "episode": "q", **dict.fromkeys(TRAIN_KEYS, "d")})
         self.eval: dict[str, list[Any]] = {k: [] for k in ("step", "episode", "returns", *EVAL_KEYS)}
+        self.user = UserMetrics()
 
     def add_update(self, statistics: list[float]) -> None:
         """Statistics of one update, in the order of UPDATE_METRICS."""
@@ -54,7 +56,8 @@ class Metrics:
     def add_episode(self, episode: Episode) -> None:
         """Add a finished training episode."""
         self._recent.append(episode)
-        self.episodes.append(*episode)
+        self.episodes.append(episode.step, episode.episode_return, episode.length)
+        self.user.add_episode(episode.metrics)
 
     def add_evaluation(self, step: int, episode: int, evaluation: Evaluation) -> dict[str, float]:
         """Add an evaluation; return its values by metric key."""
@@ -62,6 +65,7 @@ class Metrics:
         row = {"step": step, "episode": episode, "returns": evaluation.returns, **summary}
         for name, column in self.eval.items():
             column.append(row[name])
+        summary |= self.user.add_evaluation(evaluation.metrics, len(self.eval["step"]))
         return {f"eval/{key}": value for key, value in summary.items()}
 
     def flush(self, step: int, episode: int, epsilon: float) -> dict[str, float]:
@@ -74,6 +78,7 @@ class Metrics:
             values.update(zip(UPDATE_METRICS, (total / self._updates for total in self._sums), strict=True))
         self._sums, self._updates = [0.0] * len(UPDATE_METRICS), 0
         self.train.append(step, episode, *(values.get(key, float("nan")) for key in TRAIN_KEYS))
+        values |= self.user.flush(len(self.train))
         return {f"train/{key}": value for key, value in values.items()}
 
     def recent_return(self) -> float:
@@ -82,17 +87,20 @@ class Metrics:
 
     def history(self) -> dict[str, Any]:
         """All metrics since the start of the run, for metrics.json."""
-        return {"episodes": self.episodes.lists(), "train": self.train.lists(), "evaluations": self.eval}
+        train = self.train.lists() | {f"{PREFIX}{key}": column for key, column in self.user.train.items()}
+        evaluations = self.eval | {f"{PREFIX}{key}": column for key, column in self.user.eval.items()}
+        return {"episodes": self.episodes.lists(), "train": train, "evaluations": evaluations}
 
     def state_dict(self) -> State:
         """The history, and the sums of the open log interval."""
         return {
             "sums": list(self._sums),
             "updates": self._updates,
-            "recent": [list(episode) for episode in self._recent],
+            "recent": [[e.step, e.episode_return, e.length] for e in self._recent],
             "episodes": self.episodes.snapshot(),
             "train": self.train.snapshot(),
             "eval": {name: list(values) for name, values in self.eval.items()},
+            "user": self.user.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -103,3 +111,4 @@ class Metrics:
         self.episodes.load(state["episodes"])
         self.train.load(state["train"])
         self.eval = {name: list(values) for name, values in state["eval"].items()}
+        self.user.load_state_dict(state["user"])

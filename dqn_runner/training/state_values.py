@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from dqn_runner.agent.learner import UPDATE_METRICS
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.generators import NAMES
+from dqn_runner.training import user_metrics
 from dqn_runner.training.evaluator import Evaluation
 from dqn_runner.training.history import problem_with
 from dqn_runner.training.metrics import EVAL_KEYS, RECENT
@@ -59,6 +60,8 @@ def _in_collector(stored: State, ours: State, num_actions: int) -> Iterator[str]
         yield f"state.collector.envs.masks are not {num_envs} action masks"
     ended: list[State] = envs["ended"]
     episodes: list[State] = [*envs["episodes"], *ended]
+    if not all(_are_attributes(each["attributes"]) for each in [envs, *episodes]):
+        yield "state.collector.envs has attributes that no callback can set"
     if any(_outside(each, num_actions) for each in [*(e["actions"] for e in episodes), _integers(chosen)]):
         yield f"state.collector has an action that is not one of the {num_actions}"
     for length, episode in zip([*stored["lengths"], *map(_length, ended)], episodes, strict=True):
@@ -102,6 +105,8 @@ def _in_metrics(stored: State, ours: State, episode: int) -> Iterator[str]:
         yield f"{where}.episodes does not hold {episode} episodes"
     if len({len(column) for column in stored["eval"].values()}) > 1:
         yield f"{where}.eval has columns of different lengths"
+    rows = {"train": stored["train"].stop, "eval": len(stored["eval"]["step"])}
+    yield from user_metrics.inconsistencies(stored["user"], rows, f"{where}.user")
     kinds = ((int,), (int, float), (int,))
     if not all(_is_list(item, 3) and _are(item, kinds) for item in stored["recent"]):
         yield f"{where}.recent has an episode that is not one"
@@ -140,6 +145,14 @@ def _are_masks(stored: Any, shape: tuple[int, ...]) -> bool:
     """Whether an array holds action masks, each of which allows an action."""
     masks = np.asarray(stored)
     return masks.shape == shape and masks.dtype == bool and bool(masks.any(-1).all())
+
+
+def _are_attributes(stored: Any) -> bool:
+    values: list[Any] = list(cast("State", stored).values()) if isinstance(stored, dict) else [None]
+    items = [
+        item for value in values for item in (cast("list[Any]", value) if type(value) is list else [value])
+    ]
+    return all(type(item) in (bool, int, float, str) for item in items)
 
 
 def _length(episode: State) -> int:

@@ -1,36 +1,19 @@
-"""When a run is over: budgets, target return, early stopping, and the stop callback."""
+"""When a run is over: budgets, target return and early stopping."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from dqn_runner.core.state import State
+from dqn_runner.training.callbacks import Run, StopReason
 from dqn_runner.training.config import TrainingConfig
+from dqn_runner.training.evaluator import Evaluation
 
 LIMITS = ("max_episodes", "max_steps", "early_stopping", "patience", "min_delta", "target_return")
 """The settings of the trainer that decide when a run is over."""
-
-
-class StopCallback(Protocol):
-    """Looks at the evaluations of a run from outside, as the pruner of a sweep does, and may stop it."""
-
-    def __call__(self, position: int, mean: float) -> str | None:
-        """The reason to stop after an evaluation of mean return `mean`; None to continue.
-
-        `position` counts training episodes or env steps, as `trainer.frequency_unit` says.
-        """
-        ...
-
-
-class StopReason(NamedTuple):
-    """Why a run is over."""
-
-    text: str
-    pruned: bool = False
-    """Whether the stop callback ended the run."""
 
 
 @dataclass
@@ -76,6 +59,7 @@ class ProgressState:
     early_stopping: State
     metrics: State
     loggers: State
+    callbacks: State
 
     def state_dict(self) -> State:
         """The fields by name; the states in them are not copied."""
@@ -89,7 +73,7 @@ class FinishedRun:
     reason: str
     pruned: bool
     limits: dict[str, Any]
-    """The values of LIMITS that ended the run."""
+    """The values of LIMITS, and the settings of the callbacks, that ended the run."""
     before: ProgressState
 
     def state_dict(self) -> State:
@@ -104,13 +88,15 @@ class FinishedRun:
 
 
 class Stopping:
-    """Decides when a run is over."""
+    """Decides when a run is over; a callback itself, the first that is told of an evaluation."""
 
-    def __init__(self, config: TrainingConfig, callback: StopCallback | None) -> None:
-        """`callback` is called after each evaluation that is due and ends the run by returning a reason."""
+    def __init__(self, config: TrainingConfig, callbacks: Any) -> None:
+        """`callbacks` are the settings of the callbacks: a run that one of them ended goes on with others."""
         self._config = config
-        self._callback = callback
+        self._callbacks = callbacks
         self.early_stopping = EarlyStopping()
+        self.prunes = False
+        """Whether the run has a pruner."""
 
     def check_budget(self, step: int, episode: int) -> StopReason | None:
         """The budget that is used up after `step` env steps and `episode` training episodes, if one is."""
@@ -121,16 +107,14 @@ class Stopping:
             return StopReason(f"trainer.max_episodes={config.max_episodes} reached")
         return None
 
-    def check_evaluation(self, mean: float, position: int) -> StopReason | None:
-        """Whether an evaluation of mean return `mean`, already counted, ends the run, and why."""
+    def on_evaluation(self, run: Run, evaluation: Evaluation) -> None:
+        """End the run if an evaluation, already counted, reached the target, or patience is used up."""
         config = self._config
-        if config.target_return is not None and mean >= config.target_return:
+        if config.target_return is not None and evaluation.mean >= config.target_return:
             target = config.target_return
-            return StopReason(f"evaluation mean {mean:g} reached trainer.target_return={target:g}")
-        if config.early_stopping and self.early_stopping.bad_evals >= config.patience:
-            return StopReason(f"no improvement in trainer.patience={config.patience} evaluations")
-        reason = self._callback(position, mean) if self._callback is not None else None
-        return StopReason(reason, pruned=True) if reason is not None else None
+            run.request_stop(f"evaluation mean {evaluation.mean:g} reached trainer.target_return={target:g}")
+        elif config.early_stopping and self.early_stopping.bad_evals >= config.patience:
+            run.request_stop(f"no improvement in trainer.patience={config.patience} evaluations")
 
     def finish(self, reason: StopReason, before: ProgressState) -> FinishedRun:
         """The record of a run that ends for `reason`."""
@@ -138,9 +122,8 @@ class Stopping:
 
     def still_ends(self, finished: FinishedRun) -> bool:
         """Whether a run that was finished stays so: under the same limits, or because it was pruned."""
-        if finished.pruned:
-            return self._callback is not None
-        return finished.limits == self._limits()
+        return self.prunes if finished.pruned else finished.limits == self._limits()
 
     def _limits(self) -> dict[str, Any]:
-        return {name: getattr(self._config, name) for name in LIMITS}
+        limits = {name: getattr(self._config, name) for name in LIMITS}
+        return {**limits, "callbacks": self._callbacks}

@@ -1,13 +1,10 @@
-"""The order of events in a run: when to train, evaluate, log, save and stop.
-
-The file is longer than others because this order is one duty: what a resumed run repeats depends on it.
-"""
+"""The order of events in a run: when to train, evaluate, log, save and stop."""
 
 from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +17,12 @@ from dqn_runner.core.settings import fit_to_budget
 from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.generators import OwnGenerators
-from dqn_runner.envs.stored_spaces import store_spaces
 from dqn_runner.envs.user_env import as_part
 from dqn_runner.io.signals import StopSignals, as_error
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training import assembly
+from dqn_runner.training.callbacks import Callbacks, Run, StopReason, named
 from dqn_runner.training.checks import check
 from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluation, EvaluationStopped
@@ -33,10 +30,10 @@ from dqn_runner.training.events import Event, EventSchedule
 from dqn_runner.training.experience_loop import ExperienceLoop
 from dqn_runner.training.recorder import Recorder
 from dqn_runner.training.resources import check_disk, estimate_resources
+from dqn_runner.training.run_state import RunState
 from dqn_runner.training.saving import StateSaver
 from dqn_runner.training.stats import TrainingStats
-from dqn_runner.training.stopping import FinishedRun, ProgressState, StopCallback, Stopping, StopReason
-from dqn_runner.training.stored_state import check_state
+from dqn_runner.training.stopping import Stopping
 from dqn_runner.training.watchdog import Watchdog
 
 
@@ -55,14 +52,16 @@ class Trainer:
         source: Mapping[str, Any] | None = None,
         group: str | None = None,
         allow_inexact_resume: bool = False,
-        stop_callback: StopCallback | None = None,
+        callbacks: Mapping[str, Any] | Sequence[Any] | None = None,
+        pruner: Any = None,
     ) -> None:
         """`env` is a gymnasium.Env or an env part; evaluation uses `eval_env` or a copy of `env`.
 
         `source` is stored in every checkpoint and identifies the run; by default it holds the settings of
         `agent`, `config` and `env`. `group` is shared by the runs of a sweep. With `allow_inexact_resume`, a
-        resume truncates an episode that its environment does not reproduce. `stop_callback` is called after
-        each evaluation that is due. Raises UserError for settings that do not fit each other or the env.
+        resume truncates an episode that its environment does not reproduce. `callbacks` are objects with
+        methods of `callbacks.EVENTS`, and `pruner` is one that may prune the run. Raises UserError for
+        settings that do not fit each other or the env.
         """
         agent.config = fit_to_budget(agent.config, config.max_steps)
         self.agent = agent
@@ -86,15 +85,18 @@ class Trainer:
         )
         self.directory.notices += assembly.stateful_wrapper_notices(self.evaluator.env)
         self.recorder = Recorder(self.directory.loggers)
-        self.stopping = Stopping(config, stop_callback)
-        self.loop = ExperienceLoop(agent, self.collector, self.replay, self.recorder, self.output_dir)
+        own = named(callbacks)
+        self.stopping = Stopping(config, self.directory.config.get("callbacks", list(own)))
+        self.stopping.prunes = pruner is not None
+        self.callbacks = Callbacks(assembly.all_callbacks(self.stopping, pruner, own))
+        self.run = Run(self)
+        parts = (agent, self.collector, self.replay, self.recorder, self.callbacks)
+        self.loop = ExperienceLoop(*parts, self.run, self.output_dir)
         self._schedule = EventSchedule(config)
-        self._spaces = store_spaces(self.evaluator.env)
-        self._saver = StateSaver(self.directory, agent, self.state_dict)
+        self._state = RunState(self, self._schedule, self._generators)
+        self._saver = StateSaver(self.directory, agent, self.state_dict, self.callbacks, self.run)
         self._group = group
         self._prepared = False
-        self._empty_state: State | None = None
-        self._finished: FinishedRun | None = None
         self._signals = StopSignals()
 
     @property
@@ -110,10 +112,10 @@ class Trainer:
     @property
     def finished_reason(self) -> str | None:
         """Why the resumed run is over; None if it can continue under the present settings."""
-        return self._finished.reason if self._finished is not None else None
+        return self._state.finished.reason if self._state.finished is not None else None
 
     def train(self) -> TrainingStats:
-        """Run until a budget, the target return, patience or the stop callback ends the run.
+        """Run until a budget, the target return, patience or a callback ends the run.
 
         Resumes a run that the output directory already holds. SIGINT, SIGTERM and SIGUSR1/2 take effect
         after the current iteration, once the state is saved. Raises UserError if the directory holds
@@ -145,7 +147,7 @@ class Trainer:
                 finally:
                     self.directory.close(failed)
         self.directory.check_saved()
-        pruned = self._finished is not None and self._finished.pruned
+        pruned = self._state.finished is not None and self._state.finished.pruned
         return self.recorder.stats(self.step, self.stopping.early_stopping, reason, pruned)
 
     def prepare(self, checkpoint: Path | None = None) -> None:
@@ -167,50 +169,16 @@ class Trainer:
         lost = self.collector.envs.truncated_episodes
         directory.notices += [f"{episode.reason}; the episode is truncated there" for episode in lost]
         directory.restore_checkpoints(file, self.stopping.early_stopping.best_step)
+        self._saver.file = file
         self._prepared = True
 
     def state_dict(self) -> State:
         """Everything that a run needs to continue."""
-        return {
-            **self.loop.state_dict(),
-            **self.recorder.state_dict(),
-            "spaces": self._spaces,
-            "progress": self._progress().state_dict(),
-            "finished": self._finished and self._finished.state_dict(),
-        }
+        return self._state.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Restore a run; one that ended, but has a larger budget now, from before its final evaluation.
-
-        Raises ValueError if it cannot be the state of such a run.
-        """
-        if self._empty_state is None:  # once: a state that turns out to be damaged is loaded in part
-            self._empty_state = self.state_dict()
-        check_state(state, self._empty_state, self.collector.envs.spec)
-        progress, finished = ProgressState(**state["progress"]), None
-        if state["finished"] is not None:
-            finished = FinishedRun.from_state(state["finished"])
-            if not self.stopping.still_ends(finished):
-                progress, finished = finished.before, None
-        self._finished = finished
-        with self._generators:
-            self.loop.load_state_dict(state)
-        self.recorder.load_state_dict(state)
-        self._restore(progress)
-
-    def _progress(self) -> ProgressState:
-        return ProgressState(
-            last_event=self._schedule.last_position,
-            early_stopping=self.stopping.early_stopping.state_dict(),
-            metrics=self.recorder.metrics.state_dict(),
-            loggers=self.directory.loggers.state_dict(),
-        )
-
-    def _restore(self, progress: ProgressState) -> None:
-        self._schedule.last_position = progress.last_event
-        self.stopping.early_stopping.load_state_dict(progress.early_stopping)
-        self.recorder.metrics.load_state_dict(progress.metrics)
-        self.directory.loggers.load_state_dict(progress.loggers)
+        """Restore a run (`RunState.load_state_dict`)."""
+        self._state.load_state_dict(state)
 
     def _run(self) -> str:
         """The event loop, and the files that a run leaves whether it ends or fails."""
@@ -225,7 +193,7 @@ class Trainer:
             error = as_error(raised)
             trace = not isinstance(error, UserError)
             log.error("training failed at step %d, episode %d", self.step, self.episode, exc_info=trace)
-            if self.loop.is_learning:
+            if self.loop.is_learning or self.callbacks.is_running:
                 log.info("no state is saved in the middle of an iteration; the last checkpoint stays")
             else:
                 self._saver.save_after_error(self.step)
@@ -236,14 +204,19 @@ class Trainer:
 
     def _event_loop(self) -> str:
         """One pass per training iteration; the last pass handles the end of the run by the same code."""
-        if self._finished is not None:
-            log.info("nothing to do: this run has ended (%s)", self._finished.reason)
-            return self._finished.reason
+        if self._state.finished is not None and not self.callbacks.owed:
+            log.info("nothing to do: this run has ended (%s)", self._state.finished.reason)
+            return self._state.finished.reason
+        self.callbacks.call("on_run_start", self.run)
+        self._saver.call_owed(self.finished_reason)
+        if self._state.finished is not None:
+            return self._conclude(self._state.finished.reason, changed=True)
         while True:
             # After whole iterations only: a budget that ends within one changes nothing for a continued run.
             whole, position = self.loop.at_iteration_end, self.config.position(self.step, self.episode)
             due = self._schedule.due(position) if whole else Event.NONE
-            stop = self.stopping.check_budget(self.step, self.episode)
+            self.run.over = self.stopping.check_budget(self.step, self.episode)
+            stop = self.run.over or self.callbacks.request
             try:
                 evaluation = self._evaluate() if Event.EVALUATE in due or stop else None
             except EvaluationStopped:  # by a signal, before anything was recorded: to be repeated
@@ -252,36 +225,47 @@ class Trainer:
                 continue
             if Event.EVALUATE in due and evaluation is not None:
                 self._record(evaluation)
-                stop = stop or self.stopping.check_evaluation(evaluation.mean, position)
+                stop = stop or self.callbacks.request
             if Event.LOG in due:
                 self._log()
             if whole:
                 self._schedule.last_position = position
+            self.callbacks.owe("on_checkpoint", Event.SAVE in due or self._saver.improved)
             previous_best = self._finish(stop, due, evaluation) if stop else None
             received = self._signals.received
             self._saver.save(self.step, Event.SAVE in due, bool(stop or received), previous_best)
+            owed = self._saver.call_owed(self.finished_reason)
             if stop:
-                self.directory.wait_for_checkpoint()
-                log.info("at step %d, episode %d: %s", self.step, self.episode, stop.text)
-                return stop.text
+                return self._conclude(stop.text, changed=owed)
             if received:
                 self._stop_for(received)
-            self.loop.advance(self.config.max_steps, self.config.max_episodes)
+            if not self.callbacks.request:  # such as one of on_checkpoint
+                self.loop.advance(self.config.max_steps, self.config.max_episodes)
 
     def _finish(self, reason: StopReason, due: Event, evaluation: Evaluation | None) -> str | None:
         """Record and log what was not due; return a name for the best.pt that this replaces.
 
         The state from before is stored with the finished run.
         """
-        before, best = self._progress(), self.stopping.early_stopping
+        before, best = self._state.progress_before_end(), self.stopping.early_stopping
         previous_mean, previous_step = best.best_mean, best.best_step
         if Event.EVALUATE not in due and evaluation is not None:
             self._record(evaluation)
+            self.callbacks.owe("on_checkpoint", self._saver.improved)
         if Event.LOG not in due:
             self._log()
-        self._finished = self.stopping.finish(reason, before)
+        self._state.finish(reason, before)
+        self.callbacks.owe("on_run_end", True)
         replaced = self._saver.improved and Event.EVALUATE not in due and math.isfinite(previous_mean)
         return best_name(previous_step) if replaced else None
+
+    def _conclude(self, reason: str, changed: bool) -> str:
+        """Wait for the last checkpoint; write another if callbacks `changed` their state after it."""
+        if changed:
+            self._saver.save(self.step, False, True, None)
+        self.directory.wait_for_checkpoint()
+        log.info("at step %d, episode %d: %s", self.step, self.episode, reason)
+        return reason
 
     def _evaluate(self) -> Evaluation:
         """Evaluate the greedy policy, which changes no state; raises EvaluationStopped after a signal."""
@@ -292,6 +276,7 @@ class Trainer:
         self.recorder.add_evaluation(self.step, evaluation)
         if self.stopping.early_stopping.update(evaluation.mean, self.step, self.config.min_delta):
             self._saver.improved = True
+        self.callbacks.call("on_evaluation", self.run, evaluation)
 
     def _log(self) -> None:
         done = self.config.fraction_done(self.step, self.episode)

@@ -40,6 +40,7 @@ ONLY_IN: dict[str, set[str]] = {
     "sqlalchemy": {"sweep"},
     "matplotlib": {"run"},
     "wandb": {"loggers"},
+    "mlflow": {"loggers"},
     "rich": {"loggers"},
     "PIL": {"cli"},
 }
@@ -111,7 +112,7 @@ def test_a_library_stays_in_its_rooms(library: str) -> None:
     assert users <= ONLY_IN[library]
 
 
-HEAVY = ("torch", "gymnasium", "matplotlib", "optuna", "wandb", "rich", "psutil")
+HEAVY = ("torch", "gymnasium", "matplotlib", "optuna", "wandb", "mlflow", "rich", "psutil")
 LATE_ROOMS = ("agent.networks.modules.", "envs.wrappers.", "inference.module", "sweep.")
 """Packages and modules that are imported inside functions only, so that they may import heavy libraries."""
 

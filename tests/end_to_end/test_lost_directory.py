@@ -18,7 +18,9 @@ from dqn_runner.io.held_directory import HeldDirectory
 from dqn_runner.loggers.files import JsonLines, TextFile
 from dqn_runner.replay.uniform import UniformReplay
 from dqn_runner.run import plots
+from dqn_runner.training.callbacks import Run
 from dqn_runner.training.config import FrequencyUnit
+from dqn_runner.training.evaluator import Evaluation
 from tests.conftest import BUDGET, Outcome, records
 from tests.support.fragile import fragile_part
 
@@ -46,10 +48,11 @@ def replace(run: Path) -> None:
 def a_trainer(path: Path, at: int = -1, change: Callable[[Path], None] = rename) -> Trainer:
     """A trainer that calls `change` with its directory after the evaluation at step `at`."""
 
-    def stop(position: int, _: float) -> None:
-        if position == at:
-            trainer.directory.wait_for_checkpoint()
-            change(path)
+    class Change:
+        def on_evaluation(self, run: Run, _: Evaluation) -> None:
+            if run.step == at:
+                trainer.directory.wait_for_checkpoint()
+                change(path)
 
     config = DQNConfig(
         state_dim=3,
@@ -70,7 +73,7 @@ def a_trainer(path: Path, at: int = -1, change: Callable[[Path], None] = rename)
     )
     env = fragile_part("sync", num_envs=1)
     loggers = {"jsonl": JsonLines(), "file": TextFile()}
-    trainer = Trainer(DQNAgent(config), env, settings, path, loggers=loggers, stop_callback=stop)
+    trainer = Trainer(DQNAgent(config), env, settings, path, loggers=loggers, callbacks=[Change()])
     return trainer
 
 

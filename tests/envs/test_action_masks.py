@@ -15,10 +15,10 @@ from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import Vectorization, spec_of
 from dqn_runner.envs.checked_env import CheckedEnv
 from dqn_runner.envs.gym import GymEnv
+from dqn_runner.envs.make_workers import make_worker
 from dqn_runner.envs.stored_spaces import load_spaces, store_spaces
 from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.envs.worker import LocalWorker
-from dqn_runner.envs.worker_factory import make_worker
 from dqn_runner.envs.wrappers import observations
 from tests.support.masked import NUM_ACTIONS, Guarded
 

@@ -12,8 +12,8 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import EnvSpec, IntArray
 from dqn_runner.envs.atari import Atari, AtariProtocol
 from dqn_runner.envs.base import spec_of
+from dqn_runner.envs.make_workers import make_worker
 from dqn_runner.envs.vector_env import VectorEnv
-from dqn_runner.envs.worker_factory import make_worker
 from dqn_runner.training.collector import Collector, Progress
 from dqn_runner.training.evaluator import Evaluator
 

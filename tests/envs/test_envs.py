@@ -19,9 +19,9 @@ from dqn_runner.core.types import EnvSpec, StepResult
 from dqn_runner.envs.atari import Atari, AtariProtocol
 from dqn_runner.envs.base import EnvPart, spec_of
 from dqn_runner.envs.gym import GymEnv
+from dqn_runner.envs.make_workers import make_worker
 from dqn_runner.envs.minatar import MinAtar
 from dqn_runner.envs.vector_env import VectorEnv
-from dqn_runner.envs.worker_factory import make_worker
 from dqn_runner.envs.wrappers import observations
 from dqn_runner.run import plots
 from tests.support.probes import compose_run

@@ -15,8 +15,8 @@ from dqn_runner.core.types import StepResult
 from dqn_runner.envs.base import Vectorization
 from dqn_runner.envs.generators import EpisodeGenerators, OwnGenerators
 from dqn_runner.envs.gym import GymEnv
+from dqn_runner.envs.make_workers import make_worker, worker_factory
 from dqn_runner.envs.vector_env import VectorEnv
-from dqn_runner.envs.worker_factory import make_worker, worker_factory
 from dqn_runner.training.evaluator import Evaluator
 from tests.support.drawing import LENGTH, Drawing
 

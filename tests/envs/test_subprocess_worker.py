@@ -21,11 +21,11 @@ from dqn_runner.core.rng import seed_for
 from dqn_runner.core.types import StepResult
 from dqn_runner.envs import subprocess_worker
 from dqn_runner.envs.base import EnvPart
+from dqn_runner.envs.make_workers import make_worker, worker_factory
 from dqn_runner.envs.subprocess_worker import EnvProcessError, EnvTimeoutError, SubprocessWorker
 from dqn_runner.envs.user_env import UserEnv
 from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.envs.worker import EnvWorker, LocalWorker
-from dqn_runner.envs.worker_factory import make_worker, worker_factory
 from tests.conftest import BUDGET, Outcome, records
 from tests.support.fragile import Fragile, fragile_part
 
@@ -105,17 +105,17 @@ class TestSameResults:
 
     def test_subprocess_envs_step_in_parallel(self, workers: list[EnvWorker]):
         for worker in workers:
-            worker.replay_episode(0, [], None)()
+            worker.replay_episode(0, [], None, {})()
         waiting = [worker.step(1, 0, False) for worker in workers]
         assert all(worker._reader._poll.poll(30_000) for worker in workers)  # type: ignore[attr-defined]
         assert len({str(wait()) for wait in waiting}) == 1
 
     def test_responses_that_were_not_waited_for_are_dropped(self, workers: list[EnvWorker]):
         worker = workers[0]
-        expected = worker.replay_episode(7, [1], None)().obs.tolist()
+        expected = worker.replay_episode(7, [1], None, {})().obs.tolist()
         worker.step(0, 1, False)
-        worker.replay_episode(3, [], None)
-        assert worker.replay_episode(7, [1], None)().obs.tolist() == expected
+        worker.replay_episode(3, [], None, {})
+        assert worker.replay_episode(7, [1], None, {})().obs.tolist() == expected
 
     @pytest.mark.slow
     def test_resumed_run_with_subprocess_envs_equals_a_run_with_local_envs(
@@ -182,7 +182,7 @@ class TestErrors:
         command = tmp_path / "command"
         part = fragile_part(num_envs=1, command_file=str(command), always=True)
         worker = SubprocessWorker(part, timeout=0.5)
-        worker.replay_episode(0, [], None)()
+        worker.replay_episode(0, [], None, {})()
         command.write_text("hang")
         with pytest.raises(EnvTimeoutError, match=r"within trainer\.env_timeout=0\.5 seconds and was killed"):
             worker.step(0, 0, False)()
@@ -207,7 +207,7 @@ class TestEndOfProcesses:
     @pytest.mark.usefixtures("_no_timeout")
     def test_close_ends_the_process(self):
         worker = SubprocessWorker(fragile_part())
-        worker.replay_episode(0, [], None)()
+        worker.replay_episode(0, [], None, {})()
         process = worker._process
         worker.step(0, 0, False)
         worker.close()
@@ -218,7 +218,7 @@ class TestEndOfProcesses:
         monkeypatch.setattr(subprocess_worker, "CLOSE_TIMEOUT", 0.01)
         command = tmp_path / "command"
         worker = SubprocessWorker(fragile_part(command_file=str(command)))
-        worker.replay_episode(0, [], None)()
+        worker.replay_episode(0, [], None, {})()
         command.write_text("hang")
         worker.step(0, 0, False)
         assert wait_until((tmp_path / "hanging").exists)
@@ -228,14 +228,14 @@ class TestEndOfProcesses:
     @pytest.mark.usefixtures("_no_timeout")
     def test_garbage_collection_of_a_worker_ends_its_process(self):
         worker = SubprocessWorker(fragile_part())
-        worker.replay_episode(0, [], None)()
+        worker.replay_episode(0, [], None, {})()
         process = worker._process
         del worker
         assert process.exitcode == 0
 
     def test_env_processes_ignore_the_signals_that_the_trainer_handles(self, workers: list[EnvWorker]):
         for worker in workers:
-            worker.replay_episode(0, [], None)()
+            worker.replay_episode(0, [], None, {})()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 os.kill(worker._process.pid, number)  # type: ignore[attr-defined]
             worker.step(0, 0, False)()
@@ -246,14 +246,14 @@ class TestEndOfProcesses:
 import os, signal, sys
 from tests.support.fragile import fragile_part
 from dqn_runner.envs import subprocess_worker
-from dqn_runner.envs.worker_factory import make_worker
+from dqn_runner.envs.make_workers import make_worker
 
 if __name__ == "__main__":
     subprocess_worker.CLOSE_TIMEOUT = 0.01
     open("command", "w").write("hang")
     made = [make_worker(fragile_part(command_file="command")), make_worker(fragile_part())]
     for worker in made:
-        worker.replay_episode(0, [], None)()
+        worker.replay_episode(0, [], None, {{}})()
     waiting = made[0].step(0, 0, False)
     while not os.path.exists("hanging"):
         pass
@@ -272,9 +272,9 @@ if __name__ == "__main__":
     def test_script_without_a_main_block_gets_an_error_that_says_so(self, tmp_path: Path):
         script = """
 from tests.support.fragile import fragile_part
-from dqn_runner.envs.worker_factory import make_worker
+from dqn_runner.envs.make_workers import make_worker
 
-make_worker(fragile_part()).replay_episode(0, [], None)
+make_worker(fragile_part()).replay_episode(0, [], None, {})
 """
         done = run_script(script, tmp_path)
         assert done.stderr.splitlines()[-1].endswith("below `if __name__ == '__main__':`"), done.stderr
@@ -285,7 +285,7 @@ def test_env_objects_of_a_user_are_recreated_as_copies_unless_an_eval_env_was_gi
     make = worker_factory(part)
     assert make is not None
     workers = (make(0), LocalWorker(part.env, 0))
-    again, first = (worker.replay_episode(3, [1], None)() for worker in workers)
+    again, first = (worker.replay_episode(3, [1], None, {})() for worker in workers)
     assert (again.obs.tolist(), again.rewards) == (first.obs.tolist(), first.rewards)
     assert worker_factory(UserEnv(env=Fragile(), eval_env=Fragile())) is None
     assert isinstance(make_worker(fragile_part("sync")), LocalWorker)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,15 +119,29 @@ class TestCsv:
             )
             assert {key: float(row[key]) for key in METRIC_KEYS if row[key]} == dict(record.values)
 
-    def test_a_key_without_a_csv_column_is_left_out_and_logged_once(
-        self, tmp_path: Path, warnings: list[str]
-    ):
-        surprise = Record("train", 1, 1, {"train/loss": 0.5, "train/surprise": 1.0})
-        write(Csv(), tmp_path, surprise, surprise)
-        assert warnings == ["metrics.csv has no column for train/surprise; the values are left out"]
+    def test_a_new_key_adds_the_last_column_to_all_rows(self, tmp_path: Path):
+        surprise = Record("train", 1, 1, {"train/loss": 0.5, "train/metrics/a": 1.0, "train/metrics/b": 2.0})
+        write(Csv(), tmp_path, EPISODE, surprise, surprise)
         rows = rows_of(tmp_path)
-        assert [row["train/loss"] for row in rows] == ["0.5", "0.5"]
-        assert list(rows[0]) == ["kind", "step", "episode", *METRIC_KEYS]
+        assert [row["train/loss"] for row in rows] == ["", "0.5", "0.5"]
+        assert [row["train/metrics/b"] for row in rows] == ["", "2.0", "2.0"]
+        expected = ["kind", "step", "episode", *METRIC_KEYS, "train/metrics/a", "train/metrics/b"]
+        assert list(rows[0]) == expected
+
+    @pytest.mark.parametrize("at", range(5))
+    def test_a_csv_file_resumed_at_any_record_ends_with_the_same_bytes(self, tmp_path: Path, at: int):
+        records = [
+            EPISODE,
+            Record("train", 20, 2, {"train/loss": 0.5, "train/metrics/a": 1.0}),
+            EVAL,
+            Record("eval", 40, 4, {"eval/metrics/b": 3.0}),
+        ]
+        for name in ("whole", "parts"):
+            (tmp_path / name).mkdir()
+        write(Csv(), tmp_path / "whole", *records)
+        states = write(Csv(), tmp_path / "parts", *records)
+        write(Csv(), tmp_path / "parts", *records[at:], state=states[at])
+        assert (tmp_path / "parts/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
 
     def test_csv_columns_are_the_metric_keys_that_the_run_declares(self, tmp_path: Path):
         info = replace(INFO, metric_keys=("train/loss", "my/key"))
@@ -138,31 +151,17 @@ class TestCsv:
         expected = {"kind": "train", "step": "1", "episode": "1", "train/loss": "", "my/key": "2.0"}
         assert rows_of(tmp_path) == [expected]
 
-    def test_a_resumed_csv_file_keeps_its_columns_when_the_run_declares_another_key(
-        self, tmp_path: Path, warnings: list[str]
-    ):
+    def test_a_resumed_csv_file_keeps_the_order_of_its_columns(self, tmp_path: Path):
         state = write(Csv(), tmp_path, EPISODE, TRAIN)[1]
         info = replace(INFO, metric_keys=("train/new", *METRIC_KEYS))
         logger = Csv().open(tmp_path, info, state)
         logger.write(Record("train", 20, 2, {"train/loss": 0.5, "train/new": 1.0}))
         logger.close(failed=False)
         first, second = rows_of(tmp_path)
-        assert list(first) == ["kind", "step", "episode", *METRIC_KEYS]
+        assert list(first) == ["kind", "step", "episode", *METRIC_KEYS, "train/new"]
         assert first["train/return"] == "15.0"
         assert (second["kind"], second["step"], second["train/loss"]) == ("train", "20", "0.5")
-        assert "1.0" not in second.values()
-        assert warnings == ["metrics.csv has no column for train/new; the values are left out"]
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    """Messages of warnings that are logged during a test."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    log.addHandler(handler)
-    yield messages
-    log.removeHandler(handler)
+        assert (first["train/new"], second["train/new"]) == ("", "1.0")
 
 
 def rows_of(run_dir: Path) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from dqn_runner.config.schema import CONF, to_plain_config
 from dqn_runner.io.json_io import as_json, read_json, write_json
-from dqn_runner.run.compatibility import IMMUTABLE, SESSION_KEYS, THRESHOLD, leaves, mismatch
+from dqn_runner.run.compatibility import HARMLESS, IMMUTABLE, SESSION_KEYS, leaves, mismatch
 
 CONFIG: dict[str, Any] = {
     "seed": 0,
@@ -47,7 +47,7 @@ def test_a_run_cannot_resume_from_a_checkpoint_with_another_immutable_setting(
 def test_immutable_settings_exist() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         settings = leaves(to_plain_config(compose("config")))
-    for path in (*(path for path, _ in IMMUTABLE), THRESHOLD, *((key,) for key in SESSION_KEYS)):
+    for path in (*(path for path, _ in IMMUTABLE), *HARMLESS, *((key,) for key in SESSION_KEYS)):
         assert any(leaf[: len(path)] == path for leaf in settings), path
 
 

@@ -35,10 +35,11 @@ DERIVED = {
     ".recorder.metrics.last": "for a message of this process only",
     ".recorder._stopwatch": "time",
     ".recorder._elapsed_before": "time",
+    ".run": "a view of the trainer",
     ".directory.resumed": "whether this process resumed",
     ".directory.loggers": "open files; their offsets are in the state",
     ".directory.checkpoints": "derived from the files on disk",
-    "._empty_state": "the structure of a state, by which a stored one is checked",
+    "._state._empty": "the structure of a state, by which a stored one is checked",
     "._saver.improved": "set and cleared within one step",
 }
 """Attributes that may differ, and why."""

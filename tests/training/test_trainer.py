@@ -21,7 +21,7 @@ from dqn_runner.core.types import EnvSpec
 from dqn_runner.io.json_io import read_json
 from dqn_runner.run import plots
 from dqn_runner.training.evaluator import Evaluation
-from dqn_runner.training.stopping import EarlyStopping, StopCallback
+from dqn_runner.training.stopping import EarlyStopping
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,8 @@ def make_trainer(
     tape: Tape,
     agent: DQNAgent | None = None,
     env: Any = None,
-    stop_callback: StopCallback | None = None,
+    callbacks: Any = None,
+    pruner: Any = None,
     **changes: Any,
 ) -> Trainer:
     settings: dict[str, Any] = {
@@ -108,7 +109,8 @@ def make_trainer(
         config,
         tmp_path / "run",
         loggers={"tape": tape},
-        stop_callback=stop_callback,
+        callbacks=callbacks,
+        pruner=pruner,
     )
 
 
@@ -314,18 +316,21 @@ def test_a_script_with_an_object_of_its_own_as_a_part_resumes_and_rejects_other_
         make_trainer(tmp_path, Tape(), make_agent(network=other)).train()
 
 
-def test_a_stop_callback_ends_a_run_and_without_it_the_run_continues(tmp_path: Path) -> None:
+def test_a_pruner_ends_a_run_and_without_it_the_run_continues(tmp_path: Path) -> None:
     calls: list[tuple[int, float]] = []
 
-    def stop_callback(position: int, mean: float) -> str | None:
-        calls.append((position, mean))
-        return "enough" if len(calls) == 2 else None
+    class Pruner:
+        def on_evaluation(self, run: Any, evaluation: Evaluation) -> None:
+            if run.stop_reason is None:
+                calls.append((run.position, evaluation.mean))
+                if len(calls) == 2:
+                    run.request_stop("enough", pruned=True)
 
-    stats = make_trainer(tmp_path, Tape(), stop_callback=stop_callback).train()
+    stats = make_trainer(tmp_path, Tape(), pruner=Pruner()).train()
     assert (stats.reason, stats.pruned, stats.steps) == ("enough", True, 10)
     assert calls == [(6, 4.0), (10, 4.0)]
     assert (tmp_path / "run" / "metrics.json").exists()
-    again = make_trainer(tmp_path, Tape(), stop_callback=stop_callback).train()
+    again = make_trainer(tmp_path, Tape(), pruner=Pruner()).train()
     assert (again.reason, again.pruned, again.steps) == ("enough", True, 10)
     alone = make_trainer(tmp_path, Tape()).train()
     assert (alone.reason, alone.pruned, alone.steps) == ("trainer.max_steps=12 reached", False, 12)

@@ -1,4 +1,4 @@
-"""Makes the workers of a run."""
+"""Makes the workers of a run's environments."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dqn_runner.core.rng import seed_for
 from dqn_runner.envs.base import EnvConfig, EnvPart, Vectorization
 from dqn_runner.envs.checked_env import make_env
+from dqn_runner.envs.episode_metrics import info_metrics_of
 from dqn_runner.envs.subprocess_worker import SubprocessWorker
 from dqn_runner.envs.user_env import UserEnv
 from dqn_runner.envs.worker import EnvWorker, LocalWorker
@@ -23,7 +24,7 @@ def make_worker(part: EnvPart, seed: int = 0, index: int = 0, timeout: float | N
     creation_seed, shared_seed = _generator_seeds(seed, index)
     if isinstance(part, EnvConfig) and part.vectorization is Vectorization["async"]:
         return SubprocessWorker(part, creation_seed, shared_seed, timeout)
-    return LocalWorker(make_env(part, creation_seed), shared_seed)
+    return LocalWorker(make_env(part, creation_seed), shared_seed, info_metrics_of(part))
 
 
 def worker_factory(

@@ -1,0 +1,87 @@
+"""The state of a whole run: what its checkpoints store, and how a resume restores it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dqn_runner.core.state import State
+from dqn_runner.envs.generators import OwnGenerators
+from dqn_runner.envs.stored_spaces import store_spaces
+from dqn_runner.training.callbacks import StopReason
+from dqn_runner.training.events import EventSchedule
+from dqn_runner.training.stopping import FinishedRun, ProgressState
+from dqn_runner.training.stored_state import check_state
+
+if TYPE_CHECKING:
+    from dqn_runner.training.trainer import Trainer
+
+
+class RunState:
+    """Collects the state of every part of a run, and restores it."""
+
+    def __init__(self, trainer: Trainer, schedule: EventSchedule, generators: OwnGenerators) -> None:
+        """Collect from `trainer`; `generators` are in effect while environments are restored."""
+        self.finished: FinishedRun | None = None
+        """Why the run is over, if it is."""
+        self._spec = trainer.collector.envs.spec
+        self._loop, self._recorder, self._schedule = trainer.loop, trainer.recorder, schedule
+        self._stopping, self._callbacks = trainer.stopping, trainer.callbacks
+        self._loggers = trainer.directory.loggers
+        self._generators = generators
+        self._spaces = store_spaces(trainer.evaluator.env)
+        self._empty: State | None = None
+
+    def finish(self, reason: StopReason, before: ProgressState) -> None:
+        """Note that the run is over, and its progress from before its conclusion."""
+        self.finished = self._stopping.finish(reason, before)
+
+    def state_dict(self) -> State:
+        """Everything that a run needs to continue."""
+        return {
+            **self._loop.state_dict(),
+            **self._recorder.state_dict(),
+            "spaces": self._spaces,
+            "progress": self.progress().state_dict(),
+            "finished": self.finished and self.finished.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore a run; one that ended, but has a larger budget now, from before its final evaluation.
+
+        Raises ValueError if it cannot be the state of such a run.
+        """
+        if self._empty is None:  # once: a state that turns out to be damaged is loaded in part
+            self._empty = self.state_dict()
+        check_state(state, self._empty, self._spec)
+        progress, finished = ProgressState(**state["progress"]), None
+        if state["finished"] is not None:
+            finished = FinishedRun.from_state(state["finished"])
+            if not self._stopping.still_ends(finished):
+                progress, finished = finished.before, None
+        self.finished = finished
+        self._callbacks.load_state_dict(progress.callbacks)
+        with self._generators:
+            self._loop.load_state_dict(state)
+        self._recorder.load_state_dict(state)
+        self._schedule.last_position = progress.last_event
+        self._stopping.early_stopping.load_state_dict(progress.early_stopping)
+        self._recorder.metrics.load_state_dict(progress.metrics)
+        self._loggers.load_state_dict(progress.loggers)
+
+    def progress(self) -> ProgressState:
+        """What the events of the run have changed so far."""
+        return ProgressState(
+            last_event=self._schedule.last_position,
+            early_stopping=self._stopping.early_stopping.state_dict(),
+            metrics=self._recorder.metrics.state_dict(),
+            loggers=self._loggers.state_dict(),
+            callbacks=self._callbacks.state_dict(),
+        )
+
+    def progress_before_end(self) -> ProgressState:
+        """The same without the request that ends the run: a run that goes on later did not get it."""
+        request, self._callbacks.request = self._callbacks.request, None
+        try:
+            return self.progress()
+        finally:
+            self._callbacks.request = request
