@@ -28,12 +28,13 @@ CHAIN: list[set[str]] = [
     {"config"},
     {"sweep"},
     {"cli"},
+    {"selftest"},
     {"__init__", "__main__"},
 ]
 """Rooms from the bottom up: a file imports from its own room and from rooms of earlier entries."""
 
 ONLY_IN: dict[str, set[str]] = {
-    "gymnasium": {"core", "envs"},
+    "gymnasium": {"core", "envs", "selftest"},
     "hydra": {"core", "config", "sweep", "cli"},
     "omegaconf": {"core", "config", "sweep", "cli"},
     "optuna": {"sweep"},
