@@ -13,9 +13,19 @@ export PYTHONDONTWRITEBYTECODE :=
 # What the tests need. A package that .venv cannot contain gets a separate directory and target: list it here.
 TEST_SETUP := $(VENV)/.installed-dev $(VENV)/optuna_sweeper
 
+# Three workers for two cores, at most 8, since many tests wait for a process that they have started.
+PYTEST := $(BIN)/python -m pytest
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+WORKERS := $(shell echo $$(( $(CORES) > 5 ? 8 : ($(CORES) * 3 + 1) / 2 )))
+PARALLEL := $(PYTEST) --numprocesses $(WORKERS) --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help train check format lint types daily test quick optuna4 soak sweep-soak fuzz docs docs-check clean
+
+# Installations into .venv must follow one another. What `check` starts may run in parallel: all is installed then.
+ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:
+endif
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,8 +54,10 @@ help:
 train: $(VENV)/.installed
 	$(BIN)/python -m dqn_runner $(ARGS)
 
-## Run every check of CI: lint, types, docs-check, daily, optuna4. Stops at the first failure.
-check: lint types docs-check daily optuna4
+## Run every check of CI: lint, docs-check, types and optuna4, daily. Stops at the first failure.
+check: $(TEST_SETUP) lint docs-check
+	$(MAKE) --no-print-directory --jobs 2 types optuna4
+	$(MAKE) --no-print-directory daily
 
 ## Format the code and fix what the linter can fix.
 format: $(VENV)/.installed-dev
@@ -63,20 +75,20 @@ types: $(VENV)/.installed-dev
 
 ## Run the tests of CI: all but those marked nightly.
 daily: $(TEST_SETUP)
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal -m "not nightly" $(ARGS)
+	$(PARALLEL) -m "not nightly" $(ARGS)
 
 ## Run all tests, about 15 minutes on 2 slow cores; ARGS="tests/replay -x" adds arguments of pytest.
 test: $(TEST_SETUP)
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+	$(PARALLEL) $(ARGS)
 
 ## Run the tests that are not marked slow.
 quick: $(TEST_SETUP)
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal -m "not slow" $(ARGS)
+	$(PARALLEL) -m "not slow" $(ARGS)
 
 ## Run the tests of studies again with the newest Optuna 4.
 optuna4: $(TEST_SETUP)
 	$(PIP) --upgrade --no-deps --target $(VENV)/optuna4 optuna==4.9.0
-	PYTHONPATH=$(VENV)/optuna4 $(BIN)/python -m pytest --numprocesses 2 tests/sweep/test_study.py tests/sweep/test_runner.py
+	PYTHONPATH=$(VENV)/optuna4 $(PYTEST) tests/sweep/test_study.py tests/sweep/test_runner.py
 
 ## Kill 200 runs at random moments, resume them, and compare the results; about 15 minutes.
 soak: $(TEST_SETUP)

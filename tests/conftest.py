@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -36,6 +37,7 @@ BUDGET = (
     "trainer.checkpoint_frequency=400",
     "trainer.log_frequency=200",
     "agent.learning_starts=100",
+    "agent.train_every=8",
     "agent.exploration.schedule.steps=500",
 )
 """A run of a fraction of a second, with three evaluations and three checkpoints."""
@@ -106,6 +108,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the server of forked processes before the workers, which share it."""
     if getattr(config.option, "numprocesses", None):
         forked_python()
+
+
+def pytest_collection_finish() -> None:
+    """Collections of garbage pass over what the tests and libraries have made until now: it stays."""
+    gc.freeze()
 
 
 class Outcome(NamedTuple):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
@@ -62,6 +63,20 @@ def is_flag(token: str) -> bool:
 
 def _flags() -> dict[str, Any]:
     return get_args_parser()._option_string_actions  # pyright: ignore[reportPrivateUsage]
+
+
+def _map_of_interpolations(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig | None:
+    """What `${...}` in a defaults list refers to; None if no element of the list has one.
+
+    Hydra collects it for every file, which takes a fifth of the time of a composition.
+    """
+    if any(default.is_interpolation() for default in defaults):
+        return _create_interpolation_map(overrides, defaults, self_added)
+    return None
+
+
+_create_interpolation_map = defaults_list._create_interpolation_map  # pyright: ignore[reportPrivateUsage]
+defaults_list._create_interpolation_map = _map_of_interpolations  # pyright: ignore
 
 
 class _UncheckedRepository(ConfigRepository):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dqn_runner.config.schema import CONF, RunConfig
 from dqn_runner.run.compatibility import leaves
 from dqn_runner.training import checks
 from dqn_runner.training.config import TrainingConfig
+from tests.conftest import Outcome
 from tests.support.composition import YAML_FILES, choose, compose_config, file_id
 
 RECIPES = [path.stem for path in YAML_FILES if path.parent.name == "experiment"]
@@ -73,3 +75,16 @@ def test_every_recipe_passes_the_checks_for_its_env(name: str, monkeypatch: pyte
 def test_a_command_line_override_takes_precedence_over_a_recipe() -> None:
     cfg = compose_config(f"experiment={RECIPES[0]}", "agent.learning_rate=0.125")
     assert cfg.agent.learning_rate == 0.125
+
+
+def test_the_defaults_list_of_a_file_can_refer_to_another_choice(
+    tmp_path: Path, program: Callable[..., Outcome]
+) -> None:
+    (tmp_path / "mine" / "tuned").mkdir(parents=True)
+    (tmp_path / "mine" / "lab.yaml").write_text("defaults:\n  - config\n  - tuned: for_${env}\n  - _self_\n")
+    for env, gamma in (("cartpole", 0.5), ("acrobot", 0.25)):
+        content = f"# @package _global_\nagent:\n  gamma: {gamma}\n"
+        (tmp_path / "mine" / "tuned" / f"for_{env}.yaml").write_text(content)
+    command = ["--config-dir=mine", "--config-name=lab", "--cfg=job", "--package=agent"]
+    assert "gamma: 0.5" in program(*command).out
+    assert "gamma: 0.25" in program(*command, "env=acrobot").out

@@ -25,8 +25,8 @@ NOT_RUN = ("make ", "pip ", ".venv/bin/pre-commit ")
 
 SHORT = [
     "agent.learning_starts=100",
-    "agent.exploration.schedule.steps=300",
-    "trainer.eval_frequency=400",
+    "agent.exploration.schedule.steps=200",
+    "trainer.eval_frequency=200",
     "trainer.eval_episodes=1",
 ]
 ONE_JOB = ["hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=1", "hydra.sweeper.validate=0"]
@@ -50,7 +50,7 @@ def arguments(command: str) -> list[str]:
         return words
     if "mode=eval" in words:
         return [*words, "evaluator.episodes=2"]
-    steps = 1600 if any(word.startswith("resume=") for word in words) else 800
+    steps = 600 if any(word.startswith("resume=") for word in words) else 300
     return [*words, *SHORT, f"trainer.max_steps={steps}", *(ONE_JOB if is_sweep(command) else [])]
 
 

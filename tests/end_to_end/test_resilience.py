@@ -425,11 +425,10 @@ def test_preempted_job_is_requeued_and_resumes(minutes: int, case: str, tmp_path
     job = tmp_path / "sweep" / "0"
     launcher = crash.start(command, tmp_path)
     while not (job / "checkpoints" / "latest.pt").exists():
-        assert launcher.is_alive(), (tmp_path / "output").read_text()
+        assert launcher.poll() is None, (tmp_path / "output").read_text()
         time.sleep(0.02)
     os.kill(int((job / ".lock").read_text().split()[1]), signal.SIGUSR2)
-    launcher.join()
-    assert launcher.exitcode == 0, (tmp_path / "output").read_text()
+    assert launcher.wait() == 0, (tmp_path / "output").read_text()
     output = "".join(path.read_text() for path in (tmp_path / "sweep" / ".submitit").rglob("*_log.*"))
     assert f"this job is {case}" in output
     assert len(json.loads((job / "run.json").read_text())["sessions"]) == 2

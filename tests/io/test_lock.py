@@ -8,10 +8,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -28,24 +28,25 @@ RUN = [*COMMAND, "trainer.max_steps=100000000", "trainer.patience=1000000", "hyd
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[ForkServerProcess]:
-    """A process that trains in `run` and has written its first checkpoint."""
+def running(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that trains in `run` and has written its first checkpoint; it is stopped by SIGSTOP."""
     process = crash.start(RUN, tmp_path)
     try:
         while not (tmp_path / "run" / "checkpoints" / "best.pt").exists():
-            assert process.is_alive(), (tmp_path / "output").read_text()
+            assert process.poll() is None, (tmp_path / "output").read_text()
             time.sleep(0.02)
+        os.kill(crash.process_id(tmp_path), signal.SIGSTOP)
         yield process
     finally:
         process.kill()
-        process.join()
+        process.wait()
 
 
 @pytest.mark.slow
 def test_the_error_of_a_second_process_names_the_one_that_writes_the_directory(
-    running: ForkServerProcess, program: Callable[..., Outcome], tmp_path: Path
+    running: subprocess.Popen[bytes], program: Callable[..., Outcome], tmp_path: Path
 ):
-    holder = f"(pid {running.pid} on host {socket.gethostname()})"
+    holder = f"(pid {crash.process_id(tmp_path)} on host {socket.gethostname()})"
     composed = contents(tmp_path / "run" / ".hydra")
     assert composed
     sweep = ["-m", *RUN[:-1], "hydra.sweep.dir=.", "hydra.sweep.subdir=run"]
@@ -57,14 +58,15 @@ def test_the_error_of_a_second_process_names_the_one_that_writes_the_directory(
     evaluation = program("mode=eval", "checkpoint=run/checkpoints/best.pt", "evaluator.episodes=1")
     assert evaluation.status == 0, "reading needs no lock"
 
+    os.kill(crash.process_id(tmp_path), signal.SIGCONT)
     step, deadline = step_of(tmp_path / "run"), 1000
     while step_of(tmp_path / "run") == step:
-        assert running.is_alive(), "the second process stopped the first one"
+        assert running.poll() is None, "the second process stopped the first one"
         assert (deadline := deadline - 1)
         time.sleep(0.05)
 
-    os.kill(running.pid or 0, signal.SIGKILL)
-    running.join()
+    os.kill(crash.process_id(tmp_path), signal.SIGKILL)
+    running.wait()
     assert program(*RUN, "trainer.max_steps=1000").status == 0, "the lock of a killed process is released"
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]) == 2
 

@@ -15,9 +15,11 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.end_to_end.test_exact import BUDGET, ENVS, EXPLORATION, STEPS
@@ -48,11 +50,11 @@ def run_killed(command: list[str], cwd: Path, reference: UninterruptedRun, rng: 
         if what == DELAY:
             seconds = rng.uniform(0.1, 1.0) * reference.seconds
             process = crash.start(command, cwd)
-            process.join(seconds)
-            if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            moment, status = f"after {seconds:.2f} s", process.exitcode
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            if process.poll() is None and (cwd / "pid").exists():
+                os.kill(crash.process_id(cwd), signal.SIGKILL)
+            moment, status = f"after {seconds:.2f} s", process.wait()
         else:
             number = rng.randrange(1, STEPS if what == "step" else reference.operations)
             moment, status = f"at {what} {number}", crash.run(command, cwd, Kill(what, number))

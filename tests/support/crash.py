@@ -1,21 +1,20 @@
 """Runs the program, kills it at a chosen point, and compares the directories of two runs.
 
-A fork server that has imported the heavy libraries starts `python -m dqn_runner` unchanged, except that it
-kills itself: before the n-th disk operation, in the middle of a write at or after the n-th operation, or
-before the n-th step of the environments.
+`python -m dqn_runner` runs in a forked process (see `fork_server`) unchanged, except that it kills itself:
+before the n-th disk operation, in the middle of a write at or after the n-th operation, or before the n-th
+step of the environments.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +25,9 @@ from dqn_runner.checkpointing.format import load_checkpoint, read_document
 from dqn_runner.core.state import State
 from dqn_runner.envs import vector_env
 from dqn_runner.io import files
-from dqn_runner.run import plots
+from tests.support.fork_server import CURVES, forked_python
 
 OPERATIONS = ("open", "write", "fsync", "replace", "link", "unlink")
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.support.crash", "tests.support.preloaded", "minatar.gym", "Box2D"])
 
 
 class Kill(NamedTuple):
@@ -68,19 +64,24 @@ class Disk:
 
 def start(
     args: Iterable[str], cwd: Path, kill: Kill | None = None, curves: bool = False
-) -> ForkServerProcess:
+) -> subprocess.Popen[bytes]:
     """Start `python -m dqn_runner ARGS` in `cwd`; plots are drawn with `curves` only, since that is slow."""
-    process = _context.Process(target=_run, args=(list(args), str(cwd), kill, curves))
-    process.start()
-    return process
+    code = f"from tests.support import crash; crash.be_program({[*args]!r}, {kill and tuple(kill)!r})"
+    environ = {**os.environ, **({CURVES: "1"} if curves else {})}
+    with (cwd / "output").open("a") as output:
+        return subprocess.Popen(
+            [forked_python(), "-c", code], cwd=cwd, env=environ, stdout=output, stderr=output
+        )
 
 
 def run(args: Iterable[str], cwd: Path, kill: Kill | None = None, curves: bool = False) -> int:
     """Run `python -m dqn_runner ARGS`; returns the exit code, -9 if the process was killed."""
-    process = start(args, cwd, kill, curves)
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+    return start(args, cwd, kill, curves).wait()
+
+
+def process_id(cwd: Path) -> int:
+    """The number of the last process in `cwd`; that of `start` is the one of its representative."""
+    return int((cwd / "pid").read_text())
 
 
 def operations(cwd: Path) -> int:
@@ -88,13 +89,10 @@ def operations(cwd: Path) -> int:
     return int((cwd / "operations").read_text())
 
 
-def _run(args: list[str], cwd: str, kill: Kill | None, curves: bool) -> None:
-    os.chdir(cwd)
-    if not curves:
-        plots.draw_training_curves = lambda _: None
-    output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+def be_program(args: list[str], point: tuple[str, int] | None) -> None:
+    """Be the program, until the point at which it is killed."""
+    kill = Kill(*point) if point else None
+    Path("pid").write_text(str(os.getpid()))
     torch.set_num_threads(1)
     disk = Disk(lambda number, name, arguments: _kill_at(kill, number, name, arguments))
     files.os = disk  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,8 +1,9 @@
 """Starts Python by a fork of a process that has imported the libraries of dqn_runner, which saves seconds.
 
-`forked_python()` is the path of an executable that takes the place of Python. Given `-m dqn_runner ARGS` or
-`-c CODE`, it asks the server of this test session to run them with its own directory, environment and
-standard streams. It passes signals on, ends as the program ends, and the program is killed when it is killed.
+`forked_python()` is the path of an executable that takes the place of Python. Given `-m dqn_runner ARGS`, the
+start of a joblib worker, or `-c CODE`, it asks the server of this test session to run them with its own
+directory, environment and descriptors. It passes signals on, ends as the program ends, and the program is
+killed when it is killed.
 Any other command, and one with other variables of Python, such as PYTHONPATH, is run by Python itself. The
 program under test starts its jobs in the same way. Curves are drawn only if the variable CURVES is set.
 """
@@ -10,6 +11,7 @@ program under test starts its jobs in the same way. Curves are drawn only if the
 from __future__ import annotations
 
 import atexit
+import fcntl
 import importlib
 import os
 import runpy
@@ -31,6 +33,8 @@ from typing import NamedTuple, NoReturn
 from dqn_runner.run import plots
 
 ROOT = Path(__file__).parents[2]
+MODULES = ("dqn_runner", "joblib.externals.loky.backend.popen_loky_posix")
+"""What `-m MODULE` can run in a forked process: the program, and a worker of joblib."""
 CLIENT_PATH = "DQN_RUNNER_TEST_PYTHON"
 """The environment variable with the path of the executable, for the workers of a session."""
 CURVES = "DQN_RUNNER_TEST_CURVES"
@@ -42,14 +46,20 @@ import os, signal, socket, sys
 arguments = sys.argv[1:]
 variables = {{name: value for name, value in os.environ.items() if name.startswith("PYTHON")}}
 code = arguments[1] if arguments[:1] == ["-c"] and len(arguments) == 2 else ""
-inherits = "multiprocessing" in code or "loky" in code  # it reads descriptors that it inherits
-known = arguments[:2] == ["-m", "dqn_runner"] or (code and not inherits)
+helper = "multiprocessing" in code or "loky" in code  # a process that the program starts
+known = (arguments[:1] == ["-m"] and arguments[1] in {modules!r}) or (code and not helper)
 if not known or variables != {variables!r}:
     os.execv({python!r}, [{python!r}, *arguments])
+descriptors = [0, 1, 2]
+for number in range(3, 256):
+    try:
+        descriptors += [number] if os.get_inheritable(number) else []
+    except OSError:
+        pass  # it is not open
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-request = repr((sys.argv, os.getcwd(), dict(os.environ))).encode()
-socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
+request = repr((sys.argv, os.getcwd(), dict(os.environ), descriptors)).encode()
+socket.send_fds(server, [len(request).to_bytes(8, "big")], descriptors)
 server.sendall(request)
 for number in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
     signal.signal(getattr(signal, number), lambda number, _: server.send(bytes([number])))
@@ -69,7 +79,8 @@ def forked_python() -> str:
     directory = Path(tempfile.mkdtemp(prefix="fork-"))
     address, client = str(directory / "server"), directory / "python"
     variables = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
-    client.write_text(CLIENT.format(python=sys.executable, variables=variables, address=address))
+    content = CLIENT.format(python=sys.executable, variables=variables, address=address, modules=MODULES)
+    client.write_text(content)
     client.chmod(0o755)
     command = [sys.executable, "-m", "tests.support.fork_server", address, str(client)]
     server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -86,12 +97,14 @@ def _stop(server: subprocess.Popen[bytes], directory: Path) -> None:
 
 
 class Request(NamedTuple):
-    """A process to run: command line, working directory, environment variables, standard streams."""
+    """A process to run: command line, working directory, environment variables, descriptors."""
 
     argv: list[str]
     cwd: str
     environ: dict[str, str]
-    streams: list[int]
+    numbers: list[int]
+    """The numbers that the process gives to `descriptors`."""
+    descriptors: list[int]
 
 
 def _listen(address: str) -> socket.socket:
@@ -117,17 +130,16 @@ def _serve(listener: socket.socket) -> Request:
 def _supervise(connection: socket.socket) -> Request:
     """Run a request in a child, in which this function returns; pass signals to it, and its end back."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    size, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    size, descriptors, _, _ = socket.recv_fds(connection, 8, 250)
     content = b""
     while len(content) < int.from_bytes(size, "big"):
         content += connection.recv(1 << 16)
     child = os.fork()
     if child == 0:
         connection.close()
-        argv, cwd, environ = literal_eval(content.decode())
-        return Request(argv, cwd, environ, streams)
-    for stream in streams:
-        os.close(stream)
+        return Request(*literal_eval(content.decode()), descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
     end = os.pidfd_open(child)
     while end not in select.select([connection, end], [], [])[0]:
         received = connection.recv(1)
@@ -142,11 +154,14 @@ def _supervise(connection: socket.socket) -> Request:
 
 
 def _become(request: Request, executable: str) -> None:
-    """Give this process the streams, directory, environment and arguments of a request."""
+    """Give this process the descriptors, directory, environment and arguments of a request."""
     os.setsid()
-    for number, stream in enumerate(request.streams):
-        os.dup2(stream, number)
-        os.close(stream)
+    copies = [fcntl.fcntl(received, fcntl.F_DUPFD, 256) for received in request.descriptors]
+    for received in request.descriptors:
+        os.close(received)
+    for number, copy in zip(request.numbers, copies, strict=True):
+        os.dup2(copy, number)
+        os.close(copy)
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
     error = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -183,10 +198,10 @@ def main() -> None:
 
 
 def _run(argv: list[str]) -> None:
-    """Run `-m dqn_runner ARGS` or `-c CODE` of a command line."""
+    """Run `-m MODULE ARGS` or `-c CODE` of a command line."""
     if argv[1] == "-m":
-        sys.argv = ["dqn_runner", *argv[3:]]
-        runpy.run_module("dqn_runner", run_name="__main__", alter_sys=True)
+        sys.argv = argv[2:]
+        runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
     else:
         sys.argv, sys.path[0] = ["-c"], ""
         module = sys.modules["__main__"] = types.ModuleType("__main__")

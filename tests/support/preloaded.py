@@ -2,9 +2,11 @@
 
 import gc
 
+import Box2D  # noqa: F401
 import gymnasium.envs.classic_control.cartpole  # noqa: F401
 import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401
+import minatar.gym  # noqa: F401
 import torch.fx.experimental.symbolic_shapes  # noqa: F401, torch imports it with the first gradient
 from hydra.core.plugins import Plugins
 
@@ -13,6 +15,7 @@ import dqn_runner.cli.main
 import dqn_runner.cli.train
 import dqn_runner.sweep.reporter
 import dqn_runner.sweep.runner  # noqa: F401
+import tests.support.crash  # noqa: F401
 from tests.support.composition import compose_config
 
 Plugins.instance()  # Hydra imports its plugins when it starts
