@@ -11,7 +11,7 @@ from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe
 from dqn_runner.agent.exploration import Greedy, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
-from dqn_runner.agent.observation_normalizer import ObservationNormalizer
+from dqn_runner.agent.observation_normalizer import make_normalizer
 from dqn_runner.agent.update_noise import UpdateNoise, count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
@@ -36,7 +36,7 @@ class DQNAgent:
 
         self.config = config
         self.spec = config.spec()
-        self.network = FlatNetwork(build_network(config, self.spec))
+        self.network = FlatNetwork(build_network(config, self.spec), self.spec.layout)
         size = config.batch_size * self.network.initial.numel()
         self.device = choose_device(config.device, self.network.has_convolutions, size)
         """Where the learner's tensors are; observations, batches and results are on the CPU."""
@@ -57,9 +57,7 @@ class DQNAgent:
         )
         self._check_compatibility()
         self._rng = stream(config.seed, "learner")
-        self._normalizer = (
-            ObservationNormalizer(self.spec.obs_shape) if config.normalize_observations else None
-        )
+        self._normalizer = make_normalizer(self.spec) if config.normalize_observations else None
         self._forward = self._numpy_forward() or self._torch_forward()
 
     def q_values(self, obs: Array, noise: FloatArray | None = None) -> FloatArray:
@@ -167,7 +165,10 @@ class DQNAgent:
         return 1.0 if step < self.config.warmup_steps else self.config.exploration.epsilon(step)
 
     def normalization(self) -> tuple[Array, Array] | None:
-        """Mean and deviation [*obs_shape] by which observations are normalised; None if they are not."""
+        """Mean and deviation [*obs_shape] by which observations are normalised; None if they are not.
+
+        Of observations with several entries, those [*frames, elements] of the vectors.
+        """
         return None if self._normalizer is None else (self._normalizer.mean, self._normalizer.deviation)
 
     def num_bytes(self) -> int:
@@ -233,15 +234,16 @@ class DQNAgent:
         """Evaluate the network once, to reject one that does not fit before training starts."""
         outputs_per_action = self.config.loss.outputs_per_action
         expected = (1, self.spec.num_actions * outputs_per_action)
-        obs = torch.zeros(1, *self.spec.obs_shape, device=self.device)
+        obs = _zero_transition(self.spec).obs.to(self.device)
         with torch.no_grad():
             try:
                 outputs = self.network(self.network.views(self.network.initial), obs)
             except UserError:
                 raise
             except Exception as error:
+                given = _describe_observations(self.spec)
                 raise UserError(
-                    f"agent.network cannot take observations of shape {self.spec.obs_shape}: {_reason(error)}"
+                    f"agent.network cannot take observations of {given}: {_reason(error)}"
                 ) from error
         if not isinstance(outputs, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UserError(f"agent.network returns a {type(outputs).__name__}; it must return a tensor")
@@ -322,11 +324,17 @@ def build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:
     return module
 
 
+def _describe_observations(spec: EnvSpec) -> str:
+    """The observations of an environment in a few words, for messages."""
+    return f"shape {spec.obs_shape}" if spec.layout is None else spec.layout.describe()
+
+
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 def _zero_transition(spec: EnvSpec) -> Transition:
     """A batch of one transition of zeros, for code that depends only on shapes."""
-    obs, number = torch.zeros(1, *spec.obs_shape), torch.zeros(1)
+    dtype = torch.float32 if spec.layout is None else torch.uint8
+    obs, number = torch.zeros(1, *spec.obs_shape, dtype=dtype), torch.zeros(1)
     return Transition(obs, torch.zeros(1, dtype=torch.int64), number, number, obs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from dqn_runner.agent.device import check_device_name
 from dqn_runner.agent.exploration import EpsilonGreedy
@@ -12,9 +13,11 @@ from dqn_runner.agent.networks.architectures import Auto
 from dqn_runner.agent.optimizers import Adam
 from dqn_runner.agent.schedules import Fixed
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.registry import option, slot
 from dqn_runner.core.settings import check_settings, setting, within_budget
 from dqn_runner.core.types import EnvSpec
+from dqn_runner.envs.mixed_observations import layout_of
 from dqn_runner.replay.uniform import UniformReplay
 
 _WARMUP_STEPS = 1_000
@@ -26,7 +29,8 @@ class DQNConfig:
     """The options of the DQN agent. All periods are in env steps."""
 
     state_dim: Any = None
-    """Length of the observation vector, or shape of the image; null takes that of the env."""
+    """Length of the observation vector, or shape of the image; null takes that of the env. In Python, also
+    the Dict space of the observations."""
     action_dim: int | None = setting(None, at_least=1)
     """Number of actions; null takes that of the env."""
     normalize_observations: bool | None = None
@@ -71,6 +75,10 @@ class DQNConfig:
     def __post_init__(self) -> None:
         """Validate the settings. YAML and Hydra read `on` and `off` as true and false."""
         check_settings(self)
+        if hasattr(self.state_dim, "spaces"):  # a Dict space; gymnasium is not imported to see that
+            self.state_dim = layout_of(self.state_dim, "agent.state_dim")
+        if isinstance(self.state_dim, ObservationLayout):
+            self.state_dim = self.state_dim.to_plain()
         self.compile = {"on": True, "off": False}.get(str(self.compile), self.compile)
         if self.compile not in (True, False, "auto"):
             raise UserError(f"agent.compile must be auto, on or off, got {self.compile!r}")
@@ -90,6 +98,9 @@ class DQNConfig:
         if self.state_dim is None or self.action_dim is None:
             raise UserError("DQNConfig needs state_dim (a length or an image shape) and action_dim")
         given: Any = self.state_dim
+        if isinstance(given, Mapping):
+            layout = ObservationLayout.from_plain(cast("Mapping[str, Any]", given))
+            return EnvSpec(layout.obs_shape, self.action_dim, "uint8", layout.frames, layout=layout)
         shape: tuple[Any, ...] = tuple(given) if isinstance(given, (list, tuple)) else (given,)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape):
             raise UserError(

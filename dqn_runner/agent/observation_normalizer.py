@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.state import State
-from dqn_runner.core.types import Array, FloatArray
+from dqn_runner.core.types import Array, EnvSpec, FloatArray
 
 LIMIT = 10.0
 """Normalised observations are clipped to [-LIMIT, LIMIT]."""
@@ -57,3 +59,51 @@ class ObservationNormalizer:
         self._count = state["count"]
         self._mean[...] = np.asarray(state["mean"])
         self._squares[...] = np.asarray(state["squares"])
+
+
+class VectorNormalizer:
+    """Normalises the vectors of floats in packed observations, and nothing else in them."""
+
+    def __init__(self, layout: ObservationLayout) -> None:
+        """Start without observations; raises UserError if `layout` has no vectors."""
+        if not layout.vector_bytes:
+            raise UserError(
+                "normalize_observations normalises vectors of floats, but the observations have none: "
+                f"{layout.describe()}; set it to false"
+            )
+        self._bytes = layout.vector_bytes
+        self._normalizer = ObservationNormalizer((*layout.lead, self._bytes // 4))
+
+    def update(self, obs: Array) -> None:
+        """Include observations [n, *obs_shape] in the mean and variance."""
+        self._normalizer.update(obs[..., : self._bytes].view(np.float32))
+
+    def __call__(self, obs: Array) -> Array:
+        """Observations [n, *obs_shape] with normalised vectors."""
+        normalized = obs.copy()
+        vectors = normalized[..., : self._bytes].view(np.float32)
+        vectors[...] = self._normalizer(vectors)
+        return normalized
+
+    @property
+    def mean(self) -> Array:
+        """[*frames, elements] float64, of all vectors in the order of the layout."""
+        return self._normalizer.mean
+
+    @property
+    def deviation(self) -> Array:
+        """[*frames, elements] float64, never 0."""
+        return self._normalizer.deviation
+
+    def state_dict(self) -> State:
+        """Those of the vectors."""
+        return self._normalizer.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore the mean and variance."""
+        self._normalizer.load_state_dict(state)
+
+
+def make_normalizer(spec: EnvSpec) -> ObservationNormalizer | VectorNormalizer:
+    """A normalizer for observations of `spec`; raises UserError if there is nothing to normalise."""
+    return ObservationNormalizer(spec.obs_shape) if spec.layout is None else VectorNormalizer(spec.layout)

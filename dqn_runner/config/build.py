@@ -27,7 +27,7 @@ def build_agent(config: DQNConfig, env: EnvPart) -> DQNAgent:
         close_env(probe)
     normalize = config.normalize_observations
     completed = {
-        "state_dim": spec.obs_shape if config.state_dim is None else config.state_dim,
+        "state_dim": (spec.layout or spec.obs_shape) if config.state_dim is None else config.state_dim,
         "action_dim": spec.num_actions if config.action_dim is None else config.action_dim,
         "normalize_observations": env.normalize_observations if normalize is None else normalize,
     }

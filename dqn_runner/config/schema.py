@@ -13,6 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from dqn_runner import agent, envs, loggers, replay
 from dqn_runner.agent import losses, networks
+from dqn_runner.agent.networks.multi_input import MultiInput
 from dqn_runner.config.environment import as_stored
 from dqn_runner.config.error_messages import unknown_key
 from dqn_runner.core.exceptions import UserError
@@ -161,7 +162,7 @@ def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
 
 
 def fit_defaults(cfg: DictConfig) -> None:
-    """Write numbers in the place of the settings that follow the budget.
+    """Write values in the place of the settings that follow the budget or the network.
 
     They are stored with the run, so that a resume with another budget does not change them.
     """
@@ -169,6 +170,8 @@ def fit_defaults(cfg: DictConfig) -> None:
         for name, value in fitted_defaults(cls, cfg.trainer.max_steps).items():
             if OmegaConf.select(cfg, f"{key}.{name}") is None:
                 OmegaConf.update(cfg, f"{key}.{name}", value)
+    if cfg.env.get("separate_keys", False) is None:
+        cfg.env.separate_keys = cfg.agent.network[TARGET] == import_path(MultiInput)
 
 
 def check_keys(cfg: DictConfig) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dqn_runner.core.lazy_imports import torch
+
+if TYPE_CHECKING:
+    from dqn_runner.core.observation_layout import ObservationLayout
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float32]
@@ -29,6 +32,9 @@ class EnvSpec:
     frames but the newest, so that a replay can store each frame once. 1: observations are not stacks."""
     has_action_mask: bool = False
     """Whether every observation comes with an action mask: bool [num_actions], true for allowed actions."""
+    layout: ObservationLayout | None = None
+    """Of a Dict observation with several entries, which is packed into bytes: `obs_shape` and `obs_dtype` are
+    then those of the bytes. None: observations are arrays."""
 
 
 class StepResult(NamedTuple):

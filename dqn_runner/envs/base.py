@@ -11,6 +11,7 @@ from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.actions import action_space
+from dqn_runner.envs.mixed_observations import is_mixed, layout_of
 
 Env = Any
 """A `gymnasium.Env`; its generic parameters add no information here."""
@@ -75,6 +76,8 @@ OLD_GYM = (
     "values; both need the package shimmy"
 )
 
+FLATTEN = "env.flatten_observation=true flattens them into one vector"
+
 
 def spec_of(env: Env) -> EnvSpec:
     """Return the shapes of an environment; raises UserError if DQN cannot handle its spaces."""
@@ -83,22 +86,28 @@ def spec_of(env: Env) -> EnvSpec:
     name = env_name(env)
     obs: Any = _space(env, "observation_space", name)
     count = action_space(_space(env, "action_space", name), name).num_actions
+    stacked = isinstance(env, gymnasium.wrappers.FrameStackObservation)
+    frames: int = cast("Any", env).stack_size if stacked else 1
+    has_mask = mask_source(env) is not None
+    if is_mixed(obs):
+        single = cast("Any", env).env.observation_space if stacked else obs
+        if not has_mask and "action_mask" in getattr(obs, "spaces", ()):
+            raise UserError(
+                f"observations of {name} have the key action_mask; env.action_mask=action_mask takes the "
+                "mask from it, env.observation_keys=[...] with other keys leaves it out"
+            )
+        layout = layout_of(single, name, frames)
+        return EnvSpec(layout.obs_shape, count, "uint8", frames, has_mask, layout)
     if not isinstance(obs, gymnasium.spaces.Box):
-        raise UserError(f"observations must be a Box; {name} has {obs}. {_box_hint(obs)}")
+        raise UserError(f"observations must be a Box, Dict or Tuple; {name} has {obs}. {FLATTEN}")
     if not obs.shape or 0 in obs.shape:
-        hint = f". {_box_hint(obs)}" if not obs.shape else ""
+        hint = f". {FLATTEN}" if not obs.shape else ""
         raise UserError(
             f"{name} has observations of shape {obs.shape}; a network needs at least one axis{hint}"
         )
     dtype = str(cast("Any", obs).dtype)
-    stacked = isinstance(env, gymnasium.wrappers.FrameStackObservation)
-    return EnvSpec(
-        tuple(obs.shape),
-        count,
-        dtype if dtype in ("uint8", "bool") else "float32",
-        cast("Any", env).stack_size if stacked else 1,
-        mask_source(env) is not None,
-    )
+    kept = dtype if dtype in ("uint8", "bool") else "float32"
+    return EnvSpec(tuple(obs.shape), count, kept, frames, has_mask)
 
 
 def _space(env: Env, which: str, name: str) -> Any:
@@ -109,16 +118,6 @@ def _space(env: Env, which: str, name: str) -> Any:
     if space is None:
         raise UserError(f"{name} has no {which}; set self.{which} to a gymnasium space in __init__")
     return space
-
-
-def _box_hint(space: Any) -> str:
-    """Return which settings turn observations of `space` into a Box."""
-    flatten = "env.flatten_observation=true flattens them into one vector"
-    if not isinstance(space, gymnasium.spaces.Dict):
-        return flatten
-    keys: list[str] = list(cast("Any", space).spaces)
-    mask = "; env.action_mask=action_mask takes the action mask from it" if "action_mask" in keys else ""
-    return f"env.observation_keys=[...] selects some of {', '.join(keys)}; {flatten}{mask}"
 
 
 def env_name(env: Env) -> str:

@@ -19,6 +19,7 @@ from dqn_runner.envs.base import OLD_GYM, Env, EnvPart, env_name, spec_of
 from dqn_runner.envs.env_attributes import EnvAttributes
 from dqn_runner.envs.episode_metrics import InfoMetrics
 from dqn_runner.envs.generators import OwnGenerators
+from dqn_runner.envs.mixed_observations import MixedObservationCheck
 from dqn_runner.envs.observation_check import ObservationCheck
 from dqn_runner.envs.space_seeds import space_seeder
 from dqn_runner.io.signals import as_error
@@ -58,7 +59,7 @@ class CheckedEnv:
         inner = getattr(env, "unwrapped", env)
         spaces = (getattr(inner, name, None) for name in ("action_space", "observation_space"))
         self._seed_spaces = [space_seeder(space) for space in spaces if isinstance(space, gymnasium.Space)]
-        self._observation = ObservationCheck(self.name, env.observation_space, self.spec).check
+        self._observation = self._observation_check().check
         source = mask_source(env)
         self._mask = ActionMaskCheck(self.name, source, self.spec.num_actions) if source else None
         self.mask: BoolArray | None = None
@@ -108,6 +109,12 @@ class CheckedEnv:
     def close(self) -> None:
         """Close the environment; an error is only reported, because the run does not need it any more."""
         close_env(self.env)
+
+    def _observation_check(self) -> ObservationCheck | MixedObservationCheck:
+        space, layout = self.env.observation_space, self.spec.layout
+        if layout is not None:
+            return MixedObservationCheck(self.name, space, layout)
+        return ObservationCheck(self.name, space, self.spec)
 
     def _five(self, result: Any) -> Any:
         if _length(result) == 5:

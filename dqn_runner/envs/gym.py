@@ -33,9 +33,15 @@ class GymEnv(EnvConfig):
     wrappers: list[Any] = field(default_factory=list[Any])
     """Gymnasium wrappers, the innermost first: import paths, or mappings with the import path as `_target_`
     and the arguments of the wrapper (`{_target_: gymnasium.wrappers.TimeLimit, max_episode_steps: 10}`)."""
+    vocabulary: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Words for each text entry of a Dict observation, as in {mission: [get, the, red, key]}: the entry
+    becomes the vector of their counts, and of that of all other words."""
     observation_keys: list[str] = field(default_factory=list[str])
     """Keys of a Dict observation to use. One key gives that entry unchanged; several entries are flattened
-    and concatenated into one float32 vector."""
+    and concatenated into one float32 vector, unless `separate_keys` is set."""
+    separate_keys: bool | None = None
+    """Keep several `observation_keys` apart, as a Dict for agent/network=multi_input; null: if that is the
+    network."""
     flatten_observation: bool = False
     """Flatten any observation into one vector; a Discrete observation becomes one-hot."""
     frame_stack: int = setting(1, at_least=1, largest=10_000)
@@ -93,14 +99,16 @@ class GymEnv(EnvConfig):
         return wrap_with_masks(env, self.action_mask, each)
 
     def _with_observation_wrappers(self, env: Env) -> Env:
-        """Wrap `env` so that it selects, flattens and stacks observations, in this order."""
+        """Wrap `env` so that it counts words, selects, flattens and stacks observations, in this order."""
         from dqn_runner.envs.wrappers import observations
 
+        if self.vocabulary:
+            env = observations.count_words(env, self.vocabulary)
         keys = self.observation_keys
         if self.action_mask is not None and not keys:
             keys = observations.only_entry(env)
         if keys:
-            env = observations.select_entries(env, keys)
+            env = observations.select_entries(env, keys, bool(self.separate_keys))
         if self.flatten_observation:
             env = observations.flatten(env)
         return observations.stack_frames(env, self.frame_stack) if self.frame_stack > 1 else env

@@ -7,10 +7,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.envs.actions import MAX_JOINT_ACTIONS, ActionSpace, action_space
 from dqn_runner.envs.base import Env, env_name, spec_of
 
 _DTYPES = ("float32", "uint8", "bool")
+_ENTRY_DTYPES = ("float32", "int32", "int16", "uint8", "bool")
 _LARGEST = 2**31
 
 
@@ -23,13 +25,16 @@ class StoredSpaces:
     """As in `EnvSpec`."""
     actions: ActionSpace
     has_action_mask: bool = False
+    layout: ObservationLayout | None = None
+    """As in `EnvSpec`."""
 
 
 def store_spaces(env: Env) -> str:
     """Return the spaces of `env` as JSON."""
     spec = spec_of(env)
     actions = action_space(env.action_space, env_name(env))
-    return json.dumps(asdict(StoredSpaces(spec.obs_shape, spec.obs_dtype, actions, spec.has_action_mask)))
+    stored = StoredSpaces(spec.obs_shape, spec.obs_dtype, actions, spec.has_action_mask, spec.layout)
+    return json.dumps(asdict(stored))
 
 
 def load_spaces(text: Any) -> StoredSpaces:
@@ -48,6 +53,23 @@ def load_spaces(text: Any) -> StoredSpaces:
         and (not actions.shape or actions.num_actions <= MAX_JOINT_ACTIONS)
         and actions.dtype in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
         and all(abs(start) < 2**62 for start in actions.start)
+        and (spaces.layout is None or _fits(spaces.layout, spaces))
     ):
         raise ValueError("state.spaces are not the spaces of an environment")
     return spaces
+
+
+def _fits(layout: ObservationLayout, spaces: StoredSpaces) -> bool:
+    """Whether `layout` can be that of such observations."""
+    entries = layout.entries
+    sizes = [layout.frames, *(size for entry in entries for size in (*entry.shape, *entry.sizes))]
+    return (
+        bool(entries)
+        and all(1 <= size <= _LARGEST for size in sizes)
+        and len({entry.name for entry in entries}) == len(entries)
+        and all(entry.dtype in _ENTRY_DTYPES and entry.path and entry.divisor >= 1 for entry in entries)
+        and all(len(e.sizes) == len(e.start) == math.prod(e.shape) for e in entries if e.sizes)
+        and all(abs(start) < 2**62 for entry in entries for start in entry.start)
+        and layout == ObservationLayout.of(list(entries), layout.frames)
+        and (spaces.obs_shape, spaces.obs_dtype) == (layout.obs_shape, "uint8")
+    )

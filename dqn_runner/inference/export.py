@@ -9,16 +9,17 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.types import Array, FloatArray
 from dqn_runner.inference.trained_agent import TrainedAgent
 
@@ -55,7 +56,7 @@ def export_agent(agent: TrainedAgent, formats: list[str], directory: Path) -> li
 def description(agent: TrainedAgent) -> dict[str, Any]:
     """What a program must know to use an exported network, and where the network comes from."""
     return {
-        "input": {"name": INPUT, "shape": ["batch", *agent.obs_shape], "dtype": agent.obs_dtype},
+        **_describe_inputs(agent.obs_shape, agent.obs_dtype),
         "output": {"name": OUTPUT, "shape": ["batch", agent.num_actions], "dtype": "float32"},
         "preprocessing": "in the network",
         "actions": agent.describe_actions(),
@@ -64,7 +65,21 @@ def description(agent: TrainedAgent) -> dict[str, Any]:
     }
 
 
-Compute = Callable[[Array], FloatArray]
+def _describe_inputs(shape: Any, dtype: Any) -> dict[str, Any]:
+    """One input, or an input for each entry of a Dict observation."""
+
+    def describe(name: str, shape: Sequence[int], dtype: str) -> dict[str, Any]:
+        return {"name": name, "shape": ["batch", *shape], "dtype": dtype}
+
+    if isinstance(dtype, str):
+        return {"input": describe(INPUT, shape, dtype)}
+    return {"inputs": [describe(name, shape[name], dtype[name]) for name in dtype]}
+
+
+Observations = Array | dict[str, Array]
+"""A batch of observations; of Dict observations, the batches of the entries by name."""
+
+Compute = Callable[[Any], FloatArray]
 """What a written file computes: action values [n, actions] of observations."""
 
 
@@ -73,23 +88,23 @@ def _write_onnx(agent: TrainedAgent, path: Path) -> Compute:
         import_module(module, "export=[onnx]", extra=EXTRA)
         for module in ("onnxscript", "onnx", "onnxruntime")
     )
-    dynamic = ({0: torch.export.Dim("batch")},)
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
+    inputs = [INPUT] if agent.layout is None else list(agent.layout.entry_shapes)
+    settings: dict[str, Any] = {"input_names": inputs, "output_names": [OUTPUT], "verbose": False}
     with _quiet():
         program: Any = torch.onnx.export(
-            agent.to_module(), (_example(agent),), dynamo=True, dynamic_shapes=dynamic, verbose=False, **names
+            agent.to_module(), kwargs=_example(agent), dynamo=True, dynamic_shapes=_dynamic(agent), **settings
         )
         model: Any = program.model_proto
     onnx.helper.set_model_props(model, _as_texts(description(agent)))
     path.write_bytes(model.SerializeToString())
     session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda obs: session.run([OUTPUT], {INPUT: obs})[0]
+    return lambda obs: session.run([OUTPUT], {INPUT: obs} if agent.layout is None else obs)[0]
 
 
 def _write_torch(agent: TrainedAgent, path: Path) -> Compute:
-    dynamic = ({0: torch.export.Dim("batch")},)
     with _quiet():
-        program = torch.export.export(agent.to_module(), (_example(agent),), dynamic_shapes=dynamic)
+        example = (_example(agent)["obs"],)
+        program = torch.export.export(agent.to_module(), example, dynamic_shapes=_dynamic(agent))
         with path.open("wb") as file:
             torch.export.save(program, file, extra_files=_as_texts(description(agent)))
         with path.open("rb") as file:
@@ -120,12 +135,9 @@ FORMATS: Mapping[str, tuple[str, Callable[[TrainedAgent, Path], Compute]]] = {
 
 def _check(agent: TrainedAgent, compute: Compute, name: str) -> None:
     """Raise UserError unless `compute` agrees with the agent, for one observation and for many."""
-    rng = np.random.default_rng(0)
-    shape = (CHECKED, *agent.obs_shape)
-    obs = rng.normal(size=shape) if agent.obs_dtype == "float32" else rng.integers(256, size=shape)
-    obs = (obs % 2 if agent.obs_dtype == "bool" else obs).astype(agent.obs_dtype)
+    obs = _observations(agent)
     expected = agent.q_values(obs)
-    found = np.concatenate([compute(obs[:1]), compute(obs[1:])])
+    found = np.concatenate([compute(_slice(obs, slice(1))), compute(_slice(obs, slice(1, None)))])
     same_shape = found.shape == expected.shape
     error = float((np.abs(found - expected) / (1 + np.abs(expected))).max()) if same_shape else np.inf
     if not error <= TOLERANCE:
@@ -135,14 +147,60 @@ def _check(agent: TrainedAgent, compute: Compute, name: str) -> None:
         )
 
 
-def _example(agent: TrainedAgent) -> torch.Tensor:
-    return torch.zeros(2, *agent.obs_shape, dtype=getattr(torch, agent.obs_dtype))
+def _observations(agent: TrainedAgent) -> Observations:
+    """Any CHECKED observations."""
+    rng = np.random.default_rng(0)
+    if agent.layout is not None:
+        return _entries(agent.layout, rng)
+    return _numbers(rng, (CHECKED, *cast("tuple[int, ...]", agent.obs_shape)), cast("str", agent.obs_dtype))
+
+
+def _entries(layout: ObservationLayout, rng: np.random.Generator) -> dict[str, Array]:
+    """Any CHECKED observations with these entries."""
+    found: dict[str, Array] = {}
+    obs: Array
+    for entry in layout.entries:
+        shape, dtype = (CHECKED, *layout.lead, *entry.shape), layout.entry_dtypes[entry.name]
+        if entry.sizes:
+            sizes, start = (np.reshape(each, entry.shape) for each in (entry.sizes, entry.start))
+            obs = start + rng.integers(sizes, size=shape)
+        else:
+            obs = _numbers(rng, shape, dtype)
+        found[entry.name] = obs.astype(dtype)
+    return found
+
+
+def _numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    """Any numbers of a dtype."""
+    numbers: Array = rng.normal(size=shape) if dtype == "float32" else rng.integers(256, size=shape)
+    return (numbers % 2 if dtype == "bool" else numbers).astype(dtype)
+
+
+def _slice(obs: Observations, part: slice) -> Observations:
+    return {name: each[part] for name, each in obs.items()} if isinstance(obs, dict) else obs[part]
+
+
+def _example(agent: TrainedAgent) -> dict[str, Any]:
+    """Two observations, as an argument of the module."""
+    return {"obs": _as_tensors(_slice(_observations(agent), slice(2)))}
+
+
+def _dynamic(agent: TrainedAgent) -> Any:
+    """That the first axis of each input is a batch of any size."""
+    batch = {0: torch.export.Dim("batch")}
+    return {"obs": batch if agent.layout is None else dict.fromkeys(agent.layout.entry_shapes, batch)}
+
+
+def _as_tensors(obs: Observations) -> Any:
+    if isinstance(obs, dict):
+        return {name: torch.from_numpy(each) for name, each in obs.items()}
+    return torch.from_numpy(obs)
 
 
 def _compute(module: Any) -> Compute:
-    def compute(obs: Array) -> FloatArray:
+    def compute(obs: Observations) -> FloatArray:
         with torch.no_grad():
-            return module(torch.from_numpy(obs)).numpy()
+            return module(_as_tensors(obs)).numpy()
 
     return compute
 

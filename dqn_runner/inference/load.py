@@ -68,7 +68,7 @@ def restore_agent(file: Path, document: State, config: DQNConfig, seed: int = 0)
             dataclasses.replace(
                 config,
                 device="cpu",
-                state_dim=list(spaces.obs_shape),
+                state_dim=spaces.layout or list(spaces.obs_shape),
                 action_dim=spaces.actions.num_actions,
                 normalize_observations=state["agent"]["normalizer"] is not None,
             )

@@ -10,8 +10,10 @@ import numpy as np
 
 from dqn_runner.agent.agent import DQNAgent, masked_values
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.rng import stream
 from dqn_runner.core.types import Array, BoolArray, FloatArray
+from dqn_runner.envs.mixed_observations import batch_size, pack
 from dqn_runner.envs.stored_spaces import StoredSpaces
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ class TrainedAgent:
     Observations are those that the environment of the run returned, with its wrappers: one of shape
     `obs_shape`, or a batch [n, *obs_shape]. Normalisation is part of the agent. An action mask has a 0 or 1
     for each action, [actions] or [n, actions] for a batch.
+
+    Where the environment returned a Dict, `obs_shape` and `obs_dtype` have the entries by name, and an
+    observation is a dictionary, of single entries or of batches, nested as that of the environment or by
+    these names; keys that the agent does not use are ignored.
     """
 
     def __init__(
@@ -34,12 +40,15 @@ class TrainedAgent:
         """Run, checkpoint, env step, hash of the configuration, and the best evaluation of the run."""
         self.step: int = self.provenance["step"]
         """Env steps of the run when the checkpoint was written."""
-        self.obs_shape = spaces.obs_shape
-        self.obs_dtype = spaces.obs_dtype
+        self.layout = layout = spaces.layout
+        """The entries of Dict observations; None for arrays."""
+        self.obs_shape = spaces.obs_shape if layout is None else layout.entry_shapes
+        self.obs_dtype = spaces.obs_dtype if layout is None else layout.entry_dtypes
         self.num_actions = spaces.actions.num_actions
         self.has_action_mask = spaces.has_action_mask
         """Whether the environment of the run had action masks; `predict` then needs them."""
         self._agent = agent
+        self._packed_dtype = spaces.obs_dtype
         self._actions = spaces.actions
         self._to_env = spaces.actions.converter()
         self._rng = stream(seed, "predict")
@@ -80,11 +89,12 @@ class TrainedAgent:
     def to_module(self) -> nn.Module:
         """A torch module from observations [n, *obs_shape] to action values [n, actions].
 
-        It has ordinary parameters, copies of those of the agent, and scales or normalises the observations.
+        Of Dict observations, it takes a dictionary of the entries by name. It has ordinary parameters, copies
+        of those of the agent, and scales or normalises the observations.
         """
         from dqn_runner.inference.module import make_module
 
-        return make_module(self._agent, self.obs_dtype)
+        return make_module(self._agent, self._packed_dtype)
 
     def describe_actions(self) -> dict[str, Any]:
         """How the columns of the values are actions of the environment (`envs.actions.ActionSpace`)."""
@@ -109,6 +119,8 @@ class TrainedAgent:
 
     def _as_batch(self, obs: Any) -> tuple[Array, bool]:
         """Observations [n, *obs_shape] in the dtype of the run, and whether `obs` was a single one."""
+        if self.layout is not None:
+            return _packed_batch(self.layout, obs)
         try:
             given = np.asarray(obs)
         except Exception:
@@ -124,7 +136,7 @@ class TrainedAgent:
         if not is_single and not len(given):
             raise UserError("the batch of observations is empty")
         with np.errstate(all="ignore"):
-            batch = (given[None] if is_single else given).astype(self.obs_dtype)
+            batch = (given[None] if is_single else given).astype(self._packed_dtype)
         fits = np.isfinite(batch) if batch.dtype.kind == "f" else batch == given
         if not np.all(fits):
             wrong = "numbers that are not finite" if batch.dtype.kind == "f" else "other numbers"
@@ -132,3 +144,20 @@ class TrainedAgent:
                 f"this agent takes observations of dtype {self.obs_dtype}; got {wrong} ({given.dtype})"
             )
         return batch, is_single
+
+
+def _packed_batch(layout: ObservationLayout, obs: Any) -> tuple[Array, bool]:
+    """Packed observations [n, *obs_shape], and whether `obs` was a single one."""
+    if isinstance(obs, Mapping) and all(name in obs for name in layout.entry_shapes):
+        layout = layout.by_name()
+    try:
+        size = batch_size(layout, obs)
+        if size == 0:
+            raise UserError("the batch of observations is empty")
+        if size is None:
+            return pack(layout, obs)[None], True
+        return pack(layout, obs, (size,)), False
+    except ValueError as error:
+        raise UserError(
+            f"this agent takes the entries {', '.join(layout.entry_shapes)}; got an observation {error}"
+        ) from None

@@ -26,17 +26,21 @@ def check(agent: DQNConfig, spec: EnvSpec, trainer: TrainingConfig, env: EnvSpec
 
 
 def _shapes(spec: EnvSpec, env: EnvSpec) -> list[str]:
-    if (spec.obs_shape, spec.num_actions) == (env.obs_shape, env.num_actions):
+    if (spec.obs_shape, spec.num_actions, spec.layout) == (env.obs_shape, env.num_actions, env.layout):
         return []
     return [
-        f"the agent was built for observations {spec.obs_shape} and {spec.num_actions} actions, the "
-        f"environment has {env.obs_shape} and {env.num_actions}; set agent.state_dim and agent.action_dim "
-        "accordingly"
+        f"the agent was built for observations {_observations(spec)} and {spec.num_actions} actions, the "
+        f"environment has {_observations(env)} and {env.num_actions}; set agent.state_dim and "
+        "agent.action_dim accordingly"
     ]
 
 
+def _observations(spec: EnvSpec) -> str:
+    return str(spec.obs_shape) if spec.layout is None else f"with the entries {spec.layout.describe()}"
+
+
 def _scale(agent: DQNConfig, env: EnvSpec) -> list[str]:
-    if not agent.normalize_observations or env.obs_dtype == "float32":
+    if not agent.normalize_observations or env.obs_dtype == "float32" or env.layout is not None:
         return []
     return [
         f"normalize_observations needs float observations, but those of the environment are "

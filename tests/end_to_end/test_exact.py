@@ -35,6 +35,16 @@ ENVS = {
         "env.kwargs.rare=true",
         "env.kwargs.what=reward",
     ],
+    "dict observations": [
+        "env=gym",
+        "env.id=tests.support.mixed:Stacked",
+        "env.frame_stack=2",
+        "env.normalize_observations=true",
+        "agent.n_step=2",
+        "agent.network.hidden=[16]",
+        "agent.network.image_hidden=16",
+        "agent/network=multi_input",
+    ],
     "stacked images": [
         "env=gym",
         "env.id=tests.support.catch.Catch",
@@ -48,6 +58,7 @@ ENVS = {
 ONE_AGENT = {
     "subprocess workers": "double_dqn",
     "stacked images": "per_dqn",
+    "dict observations": "rainbow",
     "global generators": "noisy_dqn",
     "rare draws": "dqn",
 }

@@ -115,9 +115,9 @@ class TestDictObservations:
         assert part.make().reset(seed=3)[0].tolist() == [0, 0, 0, 1]
 
     def test_dict_observation_without_a_setting_gets_an_error_that_names_the_settings_and_keys(self):
-        with pytest.raises(UserError, match=r"observation_keys=\[\.\.\.\] selects some of direction, image,"):
-            spec_of(GymEnv(id=f"{HERE}:Grid").make())
-        with pytest.raises(UserError, match=r"env\.flatten_observation=true flattens them into one vector"):
+        with pytest.raises(
+            UserError, match=r"mission \(Text\); leave them out by env.observation_keys=\[direction,image\]"
+        ):
             spec_of(GymEnv(id=f"{HERE}:Grid").make())
 
     def test_unknown_observation_key_is_rejected(self):

@@ -46,21 +46,25 @@ from tests.support.composition import compose_config
 
 SECONDS, MEMORY = 60, 4 * 2**30
 COMMON = (
-    *("env=cartpole", "trainer.max_steps=160", "trainer.eval_frequency=40", "trainer.log_frequency=40"),
+    *("trainer.max_steps=160", "trainer.eval_frequency=40", "trainer.log_frequency=40"),
     *("trainer.checkpoint_frequency=40", "trainer.eval_episodes=1", "trainer.target_return=null"),
     *(
         "agent.learning_starts=20",
         "agent.batch_size=8",
-        "agent/network=mlp",
         "agent.network.hidden=[8]",
         "agent.train_every=4",
     ),
     *("agent.replay.capacity=100", "agent.exploration.schedule.steps=50", "logging=[jsonl,csv,file]"),
 )
+CARTPOLE = ("env=cartpole", "agent/network=mlp")
 TEMPLATES = {
-    "uniform": ("agent=dqn", "agent.n_step=2"),
-    "prioritized": ("agent=per_dqn", "env.num_envs=2", "agent.n_step=3"),
-    "normalized": ("agent=qr_dqn", "agent.normalize_observations=true"),
+    "uniform": (*CARTPOLE, "agent=dqn", "agent.n_step=2"),
+    "prioritized": (*CARTPOLE, "agent=per_dqn", "env.num_envs=2", "agent.n_step=3"),
+    "normalized": (*CARTPOLE, "agent=qr_dqn", "agent.normalize_observations=true"),
+    "dict": (
+        *("agent=per_dqn", "env=gym", "env.id=tests.support.mixed:Keys", "agent/network=multi_input"),
+        *("env.kwargs.length=9", "agent.network.image_hidden=8", "agent.normalize_observations=true"),
+    ),
 }
 
 

@@ -28,7 +28,8 @@ def build(program: UpdateProgram, output: str) -> None:
     warnings.simplefilter("ignore")  # of torch, about torch
     torch.set_num_threads(program.threads)
     config = program.config
-    network = FlatNetwork(config.network.build(config.spec(), config.loss.outputs_per_action))
+    spec = config.spec()
+    network = FlatNetwork(config.network.build(spec, config.loss.outputs_per_action), spec.layout)
     params = network.initial
     state = LearnerState(params, config.optimizer.init(params), network.views)
     graph, inputs = program.trace(network, state)

@@ -22,7 +22,7 @@ from dqn_runner.core.registry import class_of, import_path, slots
 from dqn_runner.core.types import Transition
 
 _PACKAGE = Path(__file__).parents[2]
-_SOURCES = ("agent", "core/types.py")
+_SOURCES = ("agent", "core/types.py", "core/observation_layout.py")
 """The files of the package that define the update."""
 
 
@@ -129,7 +129,8 @@ def update_program(
     config: DQNConfig, obs_dtype: str, has_action_mask: bool, noise: NoiseRequirements, threads: int
 ) -> UpdateProgram:
     """The program of a configuration; the settings that do not change the update are left out."""
-    dtype = "float32" if config.normalize_observations else obs_dtype
+    floats = config.normalize_observations and config.spec().layout is None
+    dtype = "float32" if floats else obs_dtype
     return UpdateProgram(replace(config, seed=0), dtype, has_action_mask, noise, threads)
 
 

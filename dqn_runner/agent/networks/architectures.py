@@ -13,13 +13,15 @@ from dqn_runner.agent.networks.base import (
     NetworkOptions,
     assemble,
     assemble_cnn,
-    channels_last,
     height_width,
+    require_array,
     require_image,
 )
+from dqn_runner.agent.networks.multi_input import MultiInput
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_object
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.observation_layout import channels_last
 from dqn_runner.core.registry import option
 from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import EnvSpec
@@ -40,6 +42,7 @@ class Mlp(NetworkOptions):
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
+        require_array(spec)
         flatten: list[nn.Module] = [] if len(spec.obs_shape) == 1 else [torch.nn.Flatten()]
         return assemble(self, flatten, math.prod(spec.obs_shape), self.hidden, spec, outputs_per_action)
 
@@ -112,18 +115,25 @@ class Custom:
     __post_init__ = check_settings
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
-        """The user's module; it maps [batch, *obs_shape] to [batch, num_outputs]."""
+        """The user's module; it maps [batch, *obs_shape] to [batch, num_outputs].
+
+        With `spec.layout`, `obs_shape` and the observations are dictionaries (`ObservationLayout.inputs`).
+        """
         make: Callable[..., nn.Module] = import_object(self.target, "agent.network.target")
-        return make(spec.obs_shape, spec.num_actions * outputs_per_action, **self.kwargs)
+        shape = spec.obs_shape if spec.layout is None else spec.layout.input_shapes
+        return make(shape, spec.num_actions * outputs_per_action, **self.kwargs)
 
 
 @option(_GROUP, "auto")
 @dataclass(kw_only=True)
 class Auto(NetworkOptions):
-    """By the observation: `mlp` for vectors, `minatar_cnn` for small images, `nature_cnn` for others."""
+    """By the observation: `mlp` for vectors, `minatar_cnn` for small images, `nature_cnn` for others, and
+    `multi_input` for a Dict."""
 
     def choose(self, spec: EnvSpec) -> Network:
         """The network for `spec`, with the options of this one."""
+        if spec.layout is not None:
+            return MultiInput(**vars(self))
         if len(spec.obs_shape) != 3:
             return Mlp(**vars(self))
         large = min(height_width(spec.obs_shape)) >= 36

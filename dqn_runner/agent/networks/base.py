@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.observation_layout import channels_last
 from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import EnvSpec
 
@@ -24,7 +25,10 @@ class Network(Protocol):
     """An option of the config group `agent/network`."""
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
-        """An initialised module from [batch, *obs_shape] float32 to [batch, actions * outputs_per_action]."""
+        """An initialised module from [batch, *obs_shape] float32 to [batch, actions * outputs_per_action].
+
+        With `spec.layout`, the module gets a dictionary of entries instead (`ObservationLayout.inputs`).
+        """
         ...
 
 
@@ -64,18 +68,23 @@ class NetworkOptions:
     __post_init__ = check_settings
 
 
-def channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether the channels are the last axis of an image: the smaller of first and last, or a tie."""
-    return shape[-1] <= shape[0]
-
-
 def height_width(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Height and width of an image, with its channels on the first or last axis."""
     return shape[:2] if channels_last(shape) else shape[1:]
 
 
+def require_array(spec: EnvSpec) -> None:
+    """Raise a UserError if observations have several entries."""
+    if spec.layout is not None:
+        raise UserError(
+            f"this network takes one array, but observations have the entries {spec.layout.describe()}; use "
+            "agent/network=multi_input, or env.flatten_observation=true for one vector of all of them"
+        )
+
+
 def require_image(spec: EnvSpec) -> None:
     """Raise a UserError if observations are not images."""
+    require_array(spec)
     if len(spec.obs_shape) != 3:
         raise UserError(
             f"a convolutional network needs images [height, width, channels], but the observations "

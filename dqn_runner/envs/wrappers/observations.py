@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
 from operator import itemgetter
 from typing import Any, cast
 
@@ -13,15 +16,18 @@ from gymnasium.wrappers import FrameStackObservation, TransformObservation
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import FloatArray
+from dqn_runner.envs.base import env_name
+from dqn_runner.envs.mixed_observations import layout_of
 
 Env = gymnasium.Env[Any, Any]
 
 
-def select_entries(env: Env, keys: Sequence[str]) -> Env:
+def select_entries(env: Env, keys: Sequence[str], separate: bool = False) -> Env:
     """Select entries of a Dict observation.
 
     One key gives its entry unchanged; several are flattened and concatenated, in the order of `keys`, into
-    one float32 vector. Raises UserError if the observation is not a Dict or has no such key.
+    one float32 vector, or remain a Dict if they are to be `separate`. Raises UserError if the observation is
+    not a Dict or has no such key.
     """
     space: Any = env.observation_space
     if not isinstance(space, spaces.Dict):
@@ -32,10 +38,12 @@ def select_entries(env: Env, keys: Sequence[str]) -> Env:
             f"env.observation_keys: the observation has no {', '.join(missing)}; it has {', '.join(entries)}"
         )
     chosen = [entries[key] for key in keys]
-    if len(keys) > 1:
-        _check_flat(entries, keys)
     if len(keys) == 1:
         return TransformObservation(env, itemgetter(keys[0]), chosen[0])
+    if separate:
+        selected = spaces.Dict(dict(zip(keys, chosen, strict=True)))
+        return TransformObservation(env, partial(_without_others, set(entries) - set(keys)), selected)
+    _check_flat(entries, keys)
     flat = [_flat_space(part) for part in chosen]
     low = np.concatenate([part.low for part in flat]).astype(np.float32)
     high = np.concatenate([part.high for part in flat]).astype(np.float32)
@@ -54,6 +62,61 @@ def only_entry(env: Env) -> list[str]:
     return keys if len(keys) == 1 else []
 
 
+def count_words(env: Env, vocabulary: Mapping[str, Sequence[str]]) -> Env:
+    """Replace text entries of a Dict observation by the counts [words + 1] of the words in `vocabulary`.
+
+    The last count is that of all other words. Capitals and punctuation make no difference. Raises UserError
+    if there is no such text entry, or if its words are not different single words.
+    """
+    space: Any = env.observation_space
+    entries = cast("dict[str, Any]", space.spaces) if isinstance(space, spaces.Dict) else {}
+    numeric = (
+        spaces.Box,
+        spaces.Discrete,
+        spaces.MultiDiscrete,
+        spaces.MultiBinary,
+        spaces.Dict,
+        spaces.Tuple,
+    )
+    texts = [key for key, entry in entries.items() if not isinstance(entry, numeric)]
+    counts: dict[str, dict[str, int]] = {}
+    for key, words in vocabulary.items():
+        if key not in texts:
+            found = ", ".join(texts) or "none"
+            raise UserError(f"env.vocabulary: {key} is not a text entry of the observation; it has {found}")
+        split = [_words(str(word)) for word in words]
+        if (
+            not words
+            or any(len(each) != 1 for each in split)
+            or len({each[0] for each in split}) < len(split)
+        ):
+            raise UserError(
+                f"env.vocabulary: {key} needs a list of different single words, not {list(words)}"
+            )
+        counts[key] = {each[0]: number for number, each in enumerate(split)}
+    vectors = {key: spaces.Box(0, np.inf, (len(each) + 1,), np.float32) for key, each in counts.items()}
+    return TransformObservation(env, partial(_with_counts, counts), spaces.Dict({**entries, **vectors}))
+
+
+def _with_counts(counts: Mapping[str, dict[str, int]], obs: Any) -> Any:
+    found = dict(obs)
+    for key, numbers in counts.items():
+        if not isinstance(obs.get(key), str):
+            raise UserError(f"env.vocabulary: the observation has {obs.get(key)!r:.40} as {key}, not a text")
+        places = [numbers.get(word, len(numbers)) for word in _words(obs[key])]
+        found[key] = np.bincount(places, minlength=len(numbers) + 1).astype(np.float32)
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _without_others(others: set[str], obs: Any) -> Any:
+    """The observation without these keys; what else is missing or unknown is left to the check."""
+    return {key: value for key, value in obs.items() if key not in others}
+
+
 def flatten(env: Env) -> Env:
     """Flatten any observation into one vector; a Discrete observation becomes one-hot.
 
@@ -70,15 +133,19 @@ def stack_frames(env: Env, frames: int) -> Env:
     """Stack the last `frames` observations along a new first axis; those before the first one are zero.
 
     Images [height, width] become [frames, height, width], the channels of a convolution (Mnih et al. 2015).
-    Raises UserError unless observations are vectors or grey images.
+    Of a Dict, all entries are stacked. Raises UserError unless observations are vectors, grey images or a
+    Dict.
     """
     space: Any = env.observation_space
-    if not isinstance(space, spaces.Box) or len(space.shape) > 2:
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        layout_of(space, env_name(env))  # raises for entries that cannot be stacked
+    elif not isinstance(space, spaces.Box) or len(space.shape) > 2:
         raise UserError(
             f"env.frame_stack={frames} stacks vectors and grey images [height, width], but observations are "
             f"{space}. For colour images, add gymnasium.wrappers.GrayscaleObservation to env.wrappers"
         )
-    copy: Callable[[Any], Any] = np.array  # some environments reuse one observation buffer
+    # some environments reuse one observation buffer
+    copy: Callable[[Any], Any] = np.array if isinstance(space, spaces.Box) else deepcopy
     copied: Env = TransformObservation(env, copy, cast("Any", space))
     return FrameStackObservation(copied, frames, padding_type="zero")
 

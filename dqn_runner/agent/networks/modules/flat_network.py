@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from dqn_runner.agent.networks.modules.heads import ImplicitQuantileHead
 from dqn_runner.agent.networks.modules.layers import Linear, NoisyLinear
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.types import Array, FloatArray
 
 
@@ -24,13 +25,15 @@ class FlatNetwork:
     a list of operations, in torch and in numpy.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, layout: ObservationLayout | None = None) -> None:
         """Remove the parameters from `module`; their values become `self.initial` [parameters].
 
-        Raises a UserError if a layer keeps running statistics.
+        `layout` is that of packed observations, of which `module` takes the entries. Raises a UserError if a
+        layer keeps running statistics.
         """
         self.module = module.eval()
-        self._mlp = _mlp_operations(module)
+        self._layout = layout
+        self._mlp = _mlp_operations(module) if layout is None else None
         self._assignments: list[tuple[dict[str, object], str, int]] = []
         """For each parameter the attributes of its layer, its name, and its index in `views`."""
         values: dict[int, torch.Tensor] = {}
@@ -78,28 +81,31 @@ class FlatNetwork:
     ) -> torch.Tensor:
         """Outputs [batch, actions * outputs_per_action] for observations [batch, *obs_shape].
 
-        Observations of dtype uint8 are scaled to [0, 1]. `noise` [noise_size] is standard normal; without it
-        noisy layers use their mean weights. With `taus` [batch, n] an implicit quantile network returns
-        quantiles [batch, actions * n]; any other network raises a UserError.
+        Observations of dtype uint8 are scaled to [0, 1], packed ones are unpacked. `noise` [noise_size] is
+        standard normal; without it noisy layers use their mean weights. With `taus` [batch, n] an implicit
+        quantile network returns quantiles [batch, actions * n]; any other network raises a UserError.
         """
-        if obs.dtype is torch.uint8:
-            obs = obs.to(torch.float32) / 255
+        inputs: Any = obs
+        if self._layout is not None:
+            inputs = self._layout.inputs(self._layout.unpack(obs))
+        elif obs.dtype is torch.uint8:
+            inputs = obs.to(torch.float32) / 255
         elif obs.dtype is not torch.float32:
-            obs = obs.to(torch.float32)
+            inputs = obs.to(torch.float32)
         if taus is not None and not self.takes_taus:
             raise UserError(
                 "agent.loss needs quantiles at taus, but agent.network does not take taus; set "
                 "agent.network.cosine_embedding_dim=64"
             )
         if self._mlp is not None:
-            return _run_mlp(self._mlp, params, obs)
+            return _run_mlp(self._mlp, params, inputs)
         for attributes, name, index in self._assignments:
             attributes[name] = params[index]
         first = 0
         for layer in self._noisy:
             layer.noise = None if noise is None else noise[first : first + layer.noise_size]
             first += layer.noise_size
-        return self.module(obs) if taus is None else self.module(obs, taus)
+        return self.module(inputs) if taus is None else self.module(inputs, taus)
 
     def numpy_forward(self, flat: torch.Tensor) -> Callable[[Array], FloatArray] | None:
         """The same function on numpy arrays; None if the network is not a plain MLP.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,16 +45,17 @@ class ImplicitQuantileHead(nn.Module):
         self.features, self.embedding, self.head = features, embedding, head
         self.cosine_embedding_dim, self.num_taus = cosine_embedding_dim, num_taus
 
-    def forward(self, x: torch.Tensor, taus: torch.Tensor | None = None) -> torch.Tensor:
-        """Observations [batch, *obs_shape] and taus [batch, n] to quantiles [batch, actions * n]."""
+    def forward(self, x: Any, taus: torch.Tensor | None = None) -> torch.Tensor:
+        """Observations, as `features` takes them, and taus [batch, n] to quantiles [batch, actions * n]."""
+        features: torch.Tensor = self.features(x)
+        batch = features.shape[0]
         if taus is None:
-            taus = (torch.arange(self.num_taus, device=x.device) + 0.5) / self.num_taus
-            taus = taus.expand(x.shape[0], -1)
+            taus = (torch.arange(self.num_taus, device=features.device) + 0.5) / self.num_taus
+            taus = taus.expand(batch, -1)
         n = taus.shape[-1]
-        multiples = math.pi * torch.arange(self.cosine_embedding_dim, device=x.device)
+        multiples = math.pi * torch.arange(self.cosine_embedding_dim, device=features.device)
         cosines = torch.cos(multiples * taus.unsqueeze(-1))
         embedded = torch.relu(self.embedding(cosines.flatten(0, 1)))
-        features: torch.Tensor = self.features(x)
-        product = features.unsqueeze(1) * embedded.view(x.shape[0], n, -1)
+        product = features.unsqueeze(1) * embedded.view(batch, n, -1)
         outputs: torch.Tensor = self.head(product.flatten(0, 1))
-        return outputs.view(x.shape[0], n, -1).transpose(1, 2).flatten(1)
+        return outputs.view(batch, n, -1).transpose(1, 2).flatten(1)
