@@ -203,12 +203,15 @@ class ObservationLayout:
         return packed
 
     def unpack(self, packed: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Views of the entries [batch, *lead, *shape] of rows [batch, *obs_shape]."""
+        """The entries [batch, *lead, *shape] of rows [batch, *obs_shape]; all but bools are views."""
         lead = packed.shape[:-1]
-        return {
-            entry.name: packed[..., place].view(getattr(torch, entry.dtype)).reshape(*lead, *entry.shape)
-            for entry, place in self._places
-        }
+        found: dict[str, torch.Tensor] = {}
+        for entry, place in self._places:
+            part = packed[..., place]
+            # torch 2.13 cannot compile a view of bytes as bools
+            value = part != 0 if entry.dtype == "bool" else part.view(getattr(torch, entry.dtype))
+            found[entry.name] = value.reshape(*lead, *entry.shape)
+        return found
 
     def inputs(self, entries: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What a network gets for stored entries [batch, *lead, *shape].

@@ -93,8 +93,8 @@ def spec_of(env: Env) -> EnvSpec:
         single = cast("Any", env).env.observation_space if stacked else obs
         if not has_mask and "action_mask" in getattr(obs, "spaces", ()):
             raise UserError(
-                f"observations of {name} have the key action_mask; env.action_mask=action_mask takes the "
-                "mask from it, env.observation_keys=[...] with other keys leaves it out"
+                f"observations of {name} have the key action_mask: env.action_mask=action_mask takes the "
+                "action mask from it, and env.observation_keys=[...] with other keys leaves it out"
             )
         layout = layout_of(single, name, frames)
         return EnvSpec(layout.obs_shape, count, "uint8", frames, has_mask, layout)
