@@ -122,7 +122,9 @@ def _find_stored(cfg: DictConfig, run_dir: Path) -> Stored | None:
             raise UserError(f"mode={cfg.mode.value} takes checkpoint=PATH, not resume=")
         return read_stored(path, "checkpoint") if path else None
     if path is not None:
-        raise UserError("checkpoint= is for mode=eval and mode=export; use resume= to continue training")
+        raise UserError(
+            "checkpoint= is for mode=eval, play, export and publish; use resume= to continue training"
+        )
     if cfg.resume not in (AUTO, NEVER):
         return read_stored(cfg.resume, "resume")
     if not has_checkpoints(run_dir):

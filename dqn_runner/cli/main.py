@@ -136,6 +136,14 @@ def _run_job(cfg: DictConfig, command: Sequence[str]) -> float:
         from dqn_runner.cli.export import export
 
         return export(job)
+    if job.run.mode is Mode.play:
+        from dqn_runner.cli.play import play
+
+        return play(job)
+    if job.run.mode is Mode.publish:
+        from dqn_runner.cli.publish import publish
+
+        return publish(job)
     from dqn_runner.cli.train import train
 
     return train(job)

@@ -56,7 +56,7 @@ def build_trainer(
     )
 
 
-def build_evaluator(run: RunConfig, render: bool) -> Evaluator:
+def build_evaluator(run: RunConfig, render: bool | str = False) -> Evaluator:
     """The evaluator of mode=eval; its seeds differ from those that chose the best checkpoint."""
     seeds = eval_seeds("test", run.evaluator.seed)
     env = make_env(run.env, seeds(-1), training=False, render=render)

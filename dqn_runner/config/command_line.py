@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from dqn_runner.config import mistakes, resume
 from dqn_runner.config.hydra_internals import flags_first, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, quote, unquote
-from dqn_runner.config.schema import CONF
+from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.config.yaml_files import check_chosen_files
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
@@ -48,7 +48,7 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
         run_dir = values.get("hydra.run.dir")
         if isinstance(run_dir, str) and "${" not in run_dir:
             require_own_directories(Path(run_dir))
-            if values.get("mode") not in ("eval", "export"):
+            if values.get("mode", Mode.train.value) == Mode.train.value:
                 reject_if_locked(Path(run_dir))
     return expanded
 

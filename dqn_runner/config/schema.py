@@ -46,6 +46,8 @@ class Mode(Enum):
     train = "train"
     eval = "eval"
     export = "export"
+    play = "play"
+    publish = "publish"
 
 
 @dataclass(kw_only=True)
@@ -53,7 +55,7 @@ class Checkpoint:
     """Which checkpoint to evaluate, and how to resume."""
 
     path: str | None = None
-    """For mode=eval and mode=export: a checkpoint, or a run directory for its latest; `checkpoint=PATH` sets
+    """For all modes but `train`: a checkpoint, or a run directory for its latest; `checkpoint=PATH` sets
     it."""
     allow_inexact_resume: bool = False
     """Resume even if an environment does not reproduce its open episode, which is then truncated, or the one
@@ -81,7 +83,8 @@ class RunConfig:
     """All settings of a run."""
 
     mode: Mode = Mode.train
-    """`train`; `eval` evaluates `checkpoint`, and `export` writes its network for other programs."""
+    """`train`; for a `checkpoint`: `eval` evaluates it, `play` shows it in a window, `export` writes its
+    network for other programs, and `publish` writes a folder to share."""
     seed: int = setting(0, at_least=0, below=2**63)
     """Source of all random numbers; `agent.seed` follows it."""
     threads: int = setting(1, at_least=1, largest=1024)

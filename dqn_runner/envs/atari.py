@@ -11,7 +11,7 @@ from dqn_runner.core.imports import import_module
 from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.registry import option
 from dqn_runner.core.settings import setting
-from dqn_runner.envs.base import Env, EnvConfig
+from dqn_runner.envs.base import Env, EnvConfig, render_mode
 
 NOOP_MAX = 30
 STICKY_ACTION_PROB = 0.25
@@ -51,7 +51,7 @@ class Atari(EnvConfig):
     """Clip the scaled rewards that the agent learns from to [-reward_clip, reward_clip]; reported returns are
     not clipped. null disables clipping."""
 
-    def make(self, training: bool = True, render: bool = False) -> Env:
+    def make(self, training: bool = True, render: bool | str = False) -> Env:
         """Return a new game; it reports lost lives only in training.
 
         Raises UserError if the game does not exist or `ale_py` or `cv2` is not installed.
@@ -69,7 +69,7 @@ class Atari(EnvConfig):
             frameskip=1,
             repeat_action_probability=STICKY_ACTION_PROB if sticky else 0.0,
             full_action_space=self.full_action_space,
-            render_mode="rgb_array" if render else None,
+            render_mode=render_mode(render),
         )
         env = gymnasium.wrappers.AtariPreprocessing(
             env, noop_max=0 if sticky else NOOP_MAX, frame_skip=self.frame_skip

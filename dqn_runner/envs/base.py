@@ -23,18 +23,24 @@ class EnvPart(Protocol):
     num_envs: int
     normalize_observations: bool
 
-    def make(self, training: bool = True, render: bool = False) -> Env:
+    def make(self, training: bool = True, render: bool | str = False) -> Env:
         """Return a new `gymnasium.Env` with Box observations and Discrete, MultiDiscrete or
         MultiBinary actions.
 
         `training=False` leaves out what helps learning but is not part of the task, for example lost lives
-        that count as terminal. With `render`, `env.render()` returns RGB frames.
+        that count as terminal. With `render`, `env.render()` returns RGB frames; `render="human"` shows a
+        window.
         """
         ...
 
     def learning_reward(self, reward: float) -> float:
         """Return the reward that the agent learns from, given the reward of the environment."""
         ...
+
+
+def render_mode(render: bool | str) -> str | None:
+    """The render mode of gymnasium for the argument `render` of `EnvPart.make`."""
+    return render if isinstance(render, str) else "rgb_array" if render else None
 
 
 Vectorization = Enum("Vectorization", {"sync": "sync", "async": "async"})

@@ -145,7 +145,7 @@ class CheckedEnv:
         return UserError(f"{self.name}: {found}; {expected}")
 
 
-def make_env(part: EnvPart, seed: int, training: bool = True, render: bool = False) -> Env:
+def make_env(part: EnvPart, seed: int, training: bool = True, render: bool | str = False) -> Env:
     """Return a new environment of `part`; `seed` determines what its creation draws from global generators.
 
     Raises UserError if the part says what is wrong, RunFailedError if creating the environment raises.

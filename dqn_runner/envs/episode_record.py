@@ -29,6 +29,19 @@ class Replayed(NamedTuple):
     """Global generators that it used without having an own state of them."""
 
 
+class TruncatedEpisode(NamedTuple):
+    """An open episode of a checkpoint that could not be restored and was truncated instead."""
+
+    env: int
+    """Index of the environment."""
+    obs: Array
+    """[*obs_shape]: its last observation, from the checkpoint."""
+    mask: BoolArray | None
+    """[actions]: the action mask of it; None without masks."""
+    reason: str
+    """Why it could not be restored."""
+
+
 @dataclass
 class EpisodeRecord:
     """The actions of an episode, and what the environment answered."""

@@ -13,7 +13,7 @@ from dqn_runner.core.lazy_imports import gymnasium
 from dqn_runner.core.registry import option
 from dqn_runner.core.settings import setting
 from dqn_runner.envs import env_ids
-from dqn_runner.envs.base import Env, EnvConfig
+from dqn_runner.envs.base import Env, EnvConfig, render_mode
 from dqn_runner.envs.minatar import clear_last_action_on_reset
 from dqn_runner.envs.wrapping import check_wrappers, wrap
 from dqn_runner.io.signals import as_error
@@ -63,12 +63,12 @@ class GymEnv(EnvConfig):
                 f"env.observation_keys names {self.action_mask}, which is the action mask; leave it out"
             )
 
-    def make(self, training: bool = True, render: bool = False) -> Env:
-        """Return a new environment, wrapped as set; with `render`, `env.render()` returns RGB frames.
+    def make(self, training: bool = True, render: bool | str = False) -> Env:
+        """Return a new environment, wrapped as set; `render` is as in `EnvPart`.
 
         Raises UserError if it cannot be imported, is not registered or does not accept `kwargs`.
         """
-        kwargs = {**self.kwargs, "render_mode": "rgb_array"} if render else self.kwargs
+        kwargs = {**self.kwargs, "render_mode": render_mode(render)} if render else self.kwargs
         factory = self._factory()
         if not callable(factory):
             kind = type(factory).__name__

@@ -9,7 +9,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module
 from dqn_runner.core.registry import option
 from dqn_runner.core.settings import setting
-from dqn_runner.envs.base import Env, EnvConfig
+from dqn_runner.envs.base import Env, EnvConfig, render_mode
 
 
 @option("env", "minatar")
@@ -27,7 +27,7 @@ class MinAtar(EnvConfig):
     difficulty_ramping: bool = True
     """Make the game faster over time."""
 
-    def make(self, training: bool = True, render: bool = False) -> Env:
+    def make(self, training: bool = True, render: bool | str = False) -> Env:
         """Return a new game; raises UserError if it does not exist or `minatar` is not installed."""
         minatar = import_module("minatar.gym", f"env.game={self.game}", extra="minatar")
         try:
@@ -36,7 +36,7 @@ class MinAtar(EnvConfig):
                 use_minimal_action_set=self.minimal_actions,
                 sticky_action_prob=self.sticky_action_prob,
                 difficulty_ramping=self.difficulty_ramping,
-                render_mode="rgb_array" if render else None,
+                render_mode=render_mode(render),
             )
         except ModuleNotFoundError as error:
             games = "asterix, breakout, freeway, seaquest, space_invaders"

@@ -38,8 +38,13 @@ class UserEnv:
         if self.eval_env is None:
             self.eval_env = copy_env(self.env)
 
-    def make(self, training: bool = True, render: bool = False) -> Env:
-        """Return the environment object for training or the one for evaluation, not a new one."""
+    def make(self, training: bool = True, render: bool | str = False) -> Env:
+        """Return the environment object for training or the one for evaluation, not a new one.
+
+        With `render`, return a copy of the latter, which renders if the object was made with a render mode.
+        """
+        if render:
+            return copy_env(self.eval_env)
         return self.env if training else self.eval_env
 
     def make_replacement(self) -> Env:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,25 +14,12 @@ from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, BoolArray, StepResult
 from dqn_runner.envs.checked_env import TRACEBACK
 from dqn_runner.envs.episode_metrics import NO_METRICS
-from dqn_runner.envs.episode_record import EpisodeRecord, Replayed
+from dqn_runner.envs.episode_record import EpisodeRecord, Replayed, TruncatedEpisode
 from dqn_runner.envs.generators import Used
 from dqn_runner.envs.step_buffers import StepBuffers
 from dqn_runner.envs.worker import EnvStep, EnvWorker, LocalWorker
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
 from dqn_runner.io.signals import as_error
-
-
-class TruncatedEpisode(NamedTuple):
-    """An open episode of a checkpoint that could not be restored and was truncated instead."""
-
-    env: int
-    """Index of the environment."""
-    obs: Array
-    """[*obs_shape]: its last observation, from the checkpoint."""
-    mask: BoolArray | None
-    """[actions]: the action mask of it; None without masks."""
-    reason: str
-    """Why it could not be restored."""
 
 
 class VectorEnv:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.imports import import_module
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.registry import option
 from dqn_runner.core.state import State
+from dqn_runner.io.video import as_gif
 from dqn_runner.loggers.base import Logger
 
 
@@ -42,6 +44,15 @@ class _TensorBoard:
         self._step = record.step
         for key, value in record.values.items():
             self._writer.add_scalar(key, value, record.step)
+
+    def write_video(self, path: Path, step: int) -> None:
+        """TensorBoard shows a gif as an image."""
+        Summary: Any = import_module("tensorboard.compat.proto.summary_pb2", "a video").Summary  # noqa: N806
+        content = as_gif(path)
+        width, height = (int.from_bytes(content[at : at + 2], "little") for at in (6, 8))
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
+        summary = Summary(value=[Summary.Value(tag="eval/video", image=image)])
+        self._writer._get_file_writer().add_summary(summary, step)
 
     def state_dict(self) -> State:
         with suppress(OSError):  # a full disk is reported where records are written

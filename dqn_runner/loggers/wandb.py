@@ -108,7 +108,8 @@ class _Wandb:
     def write_video(self, path: Path, step: int) -> None:
         import wandb
 
-        self._run.log({"eval/video": wandb.Video(str(path), format=path.suffix[1:])}, step=step)
+        suffix: Any = path.suffix[1:]
+        self._run.log({"eval/video": wandb.Video(str(path), format=suffix)}, step=step)
 
     def state_dict(self) -> State:
         return {"id": self._run.id}

@@ -24,7 +24,7 @@ from dqn_runner.run.session import Session
 
 CHECKPOINTS = "checkpoints"
 
-DIRECTORIES = (CHECKPOINTS, f"{CHECKPOINTS}/{FOLDER}", "logs", "tensorboard", "wandb", ".hydra")
+DIRECTORIES = (CHECKPOINTS, f"{CHECKPOINTS}/{FOLDER}", "logs", "videos", "tensorboard", "wandb", ".hydra")
 """Directories in the directory of a run that the run writes to."""
 
 

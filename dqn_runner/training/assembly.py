@@ -31,9 +31,10 @@ from dqn_runner.training.evaluator import Evaluator
 from dqn_runner.training.metrics import METRIC_KEYS
 from dqn_runner.training.resources import format_bytes
 from dqn_runner.training.stopping import Stopping
+from dqn_runner.training.video import VideoRecorder
 from dqn_runner.training.watchdog import Watchdog
 
-STOPPING, PRUNER = "stopping", "pruner"
+STOPPING, PRUNER, VIDEOS = "stopping", "pruner", "videos"
 """Names of the trainer's own callbacks."""
 
 
@@ -87,9 +88,15 @@ def make_loggers(given: Mapping[str, LoggerPart] | None, config: TrainingConfig)
     return loggers
 
 
-def all_callbacks(stopping: Stopping, pruner: Any, own: Mapping[str, Any]) -> dict[str, Any]:
+def all_callbacks(
+    stopping: Stopping, pruner: Any, videos: VideoRecorder, own: Mapping[str, Any]
+) -> dict[str, Any]:
     """The callbacks of a run in their order: those of the trainer first."""
-    first = {STOPPING: stopping, **({PRUNER: pruner} if pruner is not None else {})}
+    first: dict[str, Any] = {STOPPING: stopping}
+    if pruner is not None:
+        first[PRUNER] = pruner
+    if videos.every is not None:
+        first[VIDEOS] = videos
     if taken := sorted(first.keys() & own.keys()):
         raise UserError(f"callbacks.{taken[0]} is the name of a callback of the program; choose another name")
     return {**first, **own}

@@ -124,7 +124,8 @@ class Callbacks:
             error = as_error(raised)
             if isinstance(error, UserError):
                 raise UserError(f"callbacks.{name}: {error}") from error
-            where = f"{import_path(type(self._callbacks[name]))}.{getattr(method, '__name__', '')}"
+            kind = type(cast("object", self._callbacks[name]))
+            where = f"{import_path(kind)}.{getattr(method, '__name__', '')}"
             raise CallbackError(
                 f"callbacks.{name} ({where}) raised {type(error).__name__}: {error}"
             ) from error
@@ -135,9 +136,11 @@ class Callbacks:
 class Run:
     """What a callback sees of a run, and what it may ask of it."""
 
-    def __init__(self, trainer: Any) -> None:
-        """A view of a Trainer."""
+    def __init__(self, trainer: Any, callbacks: Callbacks) -> None:
+        """A view of a Trainer, and its callbacks."""
         self._trainer = trainer
+        self.callbacks = callbacks
+        """For the trainer: all callbacks of the run."""
         self.over: StopReason | None = None
         """The budget that is used up, if one is."""
 
@@ -184,7 +187,7 @@ class Run:
     @property
     def stop_reason(self) -> str | None:
         """Why the run is about to end; None while it goes on."""
-        reason = self.over or self._trainer.callbacks.request
+        reason = self.over or self.callbacks.request
         return None if reason is None else reason.text
 
     def greedy(self, obs: Any) -> Any:
@@ -201,7 +204,7 @@ class Run:
         `pruned` is for the pruner of a sweep.
         """
         if self.stop_reason is None:
-            self._trainer.callbacks.request = StopReason(" ".join(str(reason).split()), pruned)
+            self.callbacks.request = StopReason(" ".join(str(reason).split()), pruned)
 
     def set_env_attribute(self, name: str, value: Any) -> None:
         """Set an attribute of every training environment, from the start of its next episode on.

@@ -10,7 +10,8 @@ from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.core.rng import stream
 from dqn_runner.core.state import State
 from dqn_runner.envs.episode_metrics import NO_METRICS, EpisodeMetrics
-from dqn_runner.envs.vector_env import TruncatedEpisode, VectorEnv
+from dqn_runner.envs.episode_record import TruncatedEpisode
+from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.replay.buffer import Replay
 
 

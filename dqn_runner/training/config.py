@@ -38,6 +38,8 @@ class TrainingConfig:
     """Episodes or steps from one evaluation to the next."""
     eval_episodes: int = setting(10, at_least=1)
     """Episodes of one evaluation, with the same seeds each time."""
+    video_frequency: int | None = setting(None, at_least=1)
+    """Episodes or steps from one video of an evaluation episode to the next; null for none."""
     checkpoint_frequency: int = setting(500, at_least=1)
     """Episodes or steps from one numbered checkpoint to the next."""
     keep_last: int = setting(3, at_least=0)

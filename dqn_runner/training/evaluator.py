@@ -27,7 +27,9 @@ class EvaluatorConfig:
     seed: int = setting(0, at_least=0, below=2**63)
     """Selects the fixed set of evaluation episodes."""
     video: bool = False
-    """Record the first episode as a GIF; the environment must support rendering."""
+    """Record the first episodes as an mp4, or as a gif without ffmpeg; the environment must render."""
+    video_episodes: int = setting(1, at_least=1)
+    """Episodes in the video."""
 
     __post_init__ = check_settings
 
@@ -104,12 +106,17 @@ class Evaluator:
         episodes: int,
         on_frame: OnFrame | None = None,
         stops: Callable[[], bool] = lambda: False,
+        first: int = 0,
     ) -> Evaluation:
-        """Run `episodes` episodes; `on_frame` is called with the environment after each reset and step.
+        """Run `episodes` episodes from number `first` on.
 
-        Raises EvaluationStopped after a step if `stops()` is true.
+        `on_frame` is called with the environment after each reset and step. Raises EvaluationStopped after a
+        step if `stops()` is true.
         """
-        played = [self._play(policy, self._seed_of(index), on_frame, stops) for index in range(episodes)]
+        played = [
+            self._play(policy, self._seed_of(index), on_frame, stops)
+            for index in range(first, first + episodes)
+        ]
         returns, lengths, metrics = zip(*played, strict=True)
         return Evaluation(list(returns), list(lengths), mean_of_episodes(metrics))
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import cast
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.core.state import State, crossed
 from dqn_runner.replay.buffer import Replay
 from dqn_runner.training import divergence
-from dqn_runner.training.callbacks import Callbacks, Run
+from dqn_runner.training.callbacks import Run
 from dqn_runner.training.collector import Collector, Episode, Progress
 from dqn_runner.training.recorder import Recorder
 
@@ -30,11 +29,9 @@ class ExperienceLoop:
         collector: Collector,
         replay: Replay,
         recorder: Recorder,
-        callbacks: Callbacks,
         run: Run,
-        run_dir: Path,
     ) -> None:
-        """`callbacks` get `run`. A diverged update leaves its batch in `run_dir`."""
+        """Callbacks get `run`. A diverged update leaves its batch in the directory of the run."""
         self.step = 0
         """Env steps of the run."""
         self.is_learning = False
@@ -43,8 +40,7 @@ class ExperienceLoop:
         self._collector = collector
         self._replay = replay
         self._recorder = recorder
-        self._callbacks, self._run = callbacks, run
-        self._run_dir = run_dir
+        self._callbacks, self._run = run.callbacks, run
 
     @property
     def at_iteration_end(self) -> bool:
@@ -125,6 +121,8 @@ class ExperienceLoop:
             priority, info = agent.learn(batch, self.step)
             statistics = cast("list[float]", info.tolist())
             if not math.isfinite(sum(statistics)):
-                raise divergence.diagnose(self._run_dir, self.step, agent, batch, statistics, metrics.last)
+                raise divergence.diagnose(
+                    self._run.directory, self.step, agent, batch, statistics, metrics.last
+                )
             self._replay.update(batch.indices, priority)
             metrics.add_update(statistics)

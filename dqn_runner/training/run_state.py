@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from dqn_runner.core.state import State
 from dqn_runner.envs.generators import OwnGenerators
@@ -12,15 +12,12 @@ from dqn_runner.training.events import EventSchedule
 from dqn_runner.training.stopping import FinishedRun, ProgressState
 from dqn_runner.training.stored_state import check_state
 
-if TYPE_CHECKING:
-    from dqn_runner.training.trainer import Trainer
-
 
 class RunState:
     """Collects the state of every part of a run, and restores it."""
 
-    def __init__(self, trainer: Trainer, schedule: EventSchedule, generators: OwnGenerators) -> None:
-        """Collect from `trainer`; `generators` are in effect while environments are restored."""
+    def __init__(self, trainer: Any, schedule: EventSchedule, generators: OwnGenerators) -> None:
+        """Collect from `trainer`, a Trainer; `generators` are in effect while environments are restored."""
         self.finished: FinishedRun | None = None
         """Why the run is over, if it is."""
         self._spec = trainer.collector.envs.spec

@@ -11,7 +11,7 @@ from dqn_runner.core.log import log
 from dqn_runner.core.state import State
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training import divergence
-from dqn_runner.training.callbacks import Callbacks, Run
+from dqn_runner.training.callbacks import Run
 
 
 class StateSaver:
@@ -22,10 +22,9 @@ class StateSaver:
         directory: RunDirectory,
         agent: DQNAgent,
         state_dict: Callable[[], State],
-        callbacks: Callbacks,
         run: Run,
     ) -> None:
-        """`state_dict` returns the state of the whole run; `callbacks` get `run`."""
+        """`state_dict` returns the state of the whole run; callbacks get `run`."""
         self.improved = False
         """Whether the next checkpoint is the best one."""
         self.file = directory.latest_checkpoint
@@ -33,7 +32,7 @@ class StateSaver:
         self._directory = directory
         self._agent = agent
         self._state_dict = state_dict
-        self._callbacks, self._run = callbacks, run
+        self._callbacks, self._run = run.callbacks, run
 
     def save(self, step: int, numbered: bool, last: bool, previous_best: str | None) -> None:
         """Save if a numbered checkpoint is due, if the state is the best so far, or if it is the last one.

@@ -90,13 +90,15 @@ class FinishedRun:
 class Stopping:
     """Decides when a run is over; a callback itself, the first that is told of an evaluation."""
 
-    def __init__(self, config: TrainingConfig, callbacks: Any) -> None:
-        """`callbacks` are the settings of the callbacks: a run that one of them ended goes on with others."""
+    def __init__(self, config: TrainingConfig, callbacks: Any, prunes: bool) -> None:
+        """`callbacks` are the settings of the callbacks: a run that one of them ended goes on with others.
+
+        `prunes` says whether the run has a pruner.
+        """
         self._config = config
         self._callbacks = callbacks
+        self._prunes = prunes
         self.early_stopping = EarlyStopping()
-        self.prunes = False
-        """Whether the run has a pruner."""
 
     def check_budget(self, step: int, episode: int) -> StopReason | None:
         """The budget that is used up after `step` env steps and `episode` training episodes, if one is."""
@@ -122,7 +124,7 @@ class Stopping:
 
     def still_ends(self, finished: FinishedRun) -> bool:
         """Whether a run that was finished stays so: under the same limits, or because it was pruned."""
-        return self.prunes if finished.pruned else finished.limits == self._limits()
+        return self._prunes if finished.pruned else finished.limits == self._limits()
 
     def _limits(self) -> dict[str, Any]:
         limits = {name: getattr(self._config, name) for name in LIMITS}

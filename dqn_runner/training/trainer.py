@@ -34,6 +34,7 @@ from dqn_runner.training.run_state import RunState
 from dqn_runner.training.saving import StateSaver
 from dqn_runner.training.stats import TrainingStats
 from dqn_runner.training.stopping import Stopping
+from dqn_runner.training.video import VideoRecorder
 from dqn_runner.training.watchdog import Watchdog
 
 
@@ -85,16 +86,17 @@ class Trainer:
         )
         self.directory.notices += assembly.stateful_wrapper_notices(self.evaluator.env)
         self.recorder = Recorder(self.directory.loggers)
+        videos = VideoRecorder(part, config, agent.greedy, self.directory.loggers)
         own = named(callbacks)
-        self.stopping = Stopping(config, self.directory.config.get("callbacks", list(own)))
-        self.stopping.prunes = pruner is not None
-        self.callbacks = Callbacks(assembly.all_callbacks(self.stopping, pruner, own))
-        self.run = Run(self)
-        parts = (agent, self.collector, self.replay, self.recorder, self.callbacks)
-        self.loop = ExperienceLoop(*parts, self.run, self.output_dir)
+        self.stopping = Stopping(
+            config, self.directory.config.get("callbacks", list(own)), pruner is not None
+        )
+        self.callbacks = Callbacks(assembly.all_callbacks(self.stopping, pruner, videos, own))
+        self.run = Run(self, self.callbacks)
+        self.loop = ExperienceLoop(agent, self.collector, self.replay, self.recorder, self.run)
         self._schedule = EventSchedule(config)
         self._state = RunState(self, self._schedule, self._generators)
-        self._saver = StateSaver(self.directory, agent, self.state_dict, self.callbacks, self.run)
+        self._saver = StateSaver(self.directory, agent, self.state_dict, self.run)
         self._group = group
         self._prepared = False
         self._signals = StopSignals()
@@ -118,9 +120,8 @@ class Trainer:
         """Run until a budget, the target return, patience or a callback ends the run.
 
         Resumes a run that the output directory already holds. SIGINT, SIGTERM and SIGUSR1/2 take effect
-        after the current iteration, once the state is saved. Raises UserError if the directory holds
-        another run, NoRoomError if the last checkpoint could not be written, DirectoryLostError if the
-        directory was renamed or removed, and DivergedError if learning gives numbers that are not finite.
+        after the current iteration, once the state is saved. Raises UserError if the directory holds another
+        run, NoRoomError if the last checkpoint could not be written, DirectoryLostError, and DivergedError.
         """
         watchdog = assembly.make_watchdog(self.directory, self.config)
         with StopSignals() as self._signals, watchdog, self._generators:

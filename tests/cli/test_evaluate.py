@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.io.json_io import read_json
+from dqn_runner.io.video import as_gif
 from tests.conftest import BUDGET, Outcome
 
 pytestmark = pytest.mark.slow
@@ -80,7 +82,7 @@ def test_evaluation_records_a_video_if_the_env_renders(
     args = ("mode=eval", f"checkpoint={finished_run}", "evaluator.episodes=1", "evaluator.video=true")
     done = run_cli_here(*args, "hydra.run.dir=evaluation")
     assert done.status == 0, done.err
-    with Image.open(tmp_path / "evaluation" / "eval.gif") as video:
+    with Image.open(io.BytesIO(as_gif(tmp_path / "evaluation" / "eval.mp4"))) as video:
         length = read_json(tmp_path / "evaluation" / "eval.json")["lengths"][0]
         frames: int = getattr(video, "n_frames")  # noqa: B009
         assert length / 2 < frames <= length + 1, "GIF merges equal consecutive frames"
@@ -102,7 +104,7 @@ def test_evaluation_with_video_reports_an_env_that_does_not_render(
         (["mode=eval", "checkpoint=nowhere.pt"], "nowhere.pt does not exist"),
         (
             ["checkpoint=run"],
-            "checkpoint= is for mode=eval and mode=export; use resume= to continue training",
+            "checkpoint= is for mode=eval, play, export and publish; use resume= to continue training",
         ),
     ],
 )

@@ -43,7 +43,8 @@ ONLY_IN: dict[str, set[str]] = {
     "wandb": {"loggers"},
     "mlflow": {"loggers"},
     "rich": {"loggers"},
-    "PIL": {"cli"},
+    "PIL": {"io"},
+    "imageio_ffmpeg": {"io"},
 }
 """Libraries that only some rooms may import."""
 

@@ -48,7 +48,9 @@ def arguments(command: str) -> list[str]:
     words = shlex.split(command, comments=True)[3:]
     if any(word in words for word in ("--help", "--cfg", "--info", "mode=export")):
         return words
-    if "mode=eval" in words:
+    if "mode=play" in words:
+        return [*words, "evaluator.episodes=1", "trainer.max_steps_per_episode=20"]
+    if "mode=eval" in words or "mode=publish" in words:
         return [*words, "evaluator.episodes=2"]
     steps = 600 if any(word.startswith("resume=") for word in words) else 300
     return [*words, *SHORT, f"trainer.max_steps={steps}", *(ONE_JOB if is_sweep(command) else [])]
@@ -102,6 +104,7 @@ def follow(
 def test_page_can_be_followed(
     page: Path, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # mode=play opens a window
     for language, text in fenced_blocks(page.read_text()):
         follow(language, text, tmp_path, program, monkeypatch)
 

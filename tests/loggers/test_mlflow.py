@@ -131,7 +131,7 @@ INFO = RunInfo(name="run", config={"a": {"long": "x" * 9000}}, unit="steps", tot
 def test_a_server_that_fails_for_a_while_gets_everything_later(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
-    monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda tracking_uri: store)
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda **_: store)
     monkeypatch.setattr(sender, "_RETRY", (0.01, 0.02))
     store.fails = True
     logger = Mlflow().open(tmp_path, INFO, None)
@@ -151,7 +151,7 @@ def test_a_server_that_fails_for_a_while_gets_everything_later(
 def test_a_server_that_never_answers_costs_a_run_some_seconds_and_two_lines(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
-    monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda tracking_uri: store)
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda **_: store)
     monkeypatch.setattr(mlflow_logger, "_WAIT", 0.1)
     store.fails = True
     logger = Mlflow().open(tmp_path, INFO, None)
