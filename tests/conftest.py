@@ -37,7 +37,6 @@ BUDGET = (
     "trainer.checkpoint_frequency=400",
     "trainer.log_frequency=200",
     "agent.learning_starts=100",
-    "agent.train_every=8",
     "agent.exploration.schedule.steps=500",
 )
 """A run of a fraction of a second, with three evaluations and three checkpoints."""

@@ -34,7 +34,9 @@ def test_a_sweep_on_an_ascii_terminal_prints_its_table(run_cli_here: Callable[..
     variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     sweep = ("-m", "hydra/sweeper=optuna", "agent.gamma=0.9,0.99", "hydra.sweeper.n_trials=1")
     budget = ("trainer.max_steps=60", "trainer.eval_episodes=1", "logging=[file]")
-    done = run_cli_here(*sweep, "hydra.sweeper.seeds=2", *budget, "hydra.sweep.dir=s", env=variables)
+    command = (*sweep, "hydra.sweeper.seeds=2", *budget, "hydra.sweep.dir=s")
+    assert "±" in run_cli_here(*command).out
+    done = run_cli_here(*command, env=variables)  # all is finished, only the table is printed
     assert done.status == 0, done.err
     assert "standard deviation" in done.out
     assert "Traceback" not in done.err
