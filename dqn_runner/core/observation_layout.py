@@ -14,10 +14,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
-from dqn_runner.core.types import Array
+
+Array = NDArray[Any]
 
 MIN_IMAGE_SIDE = 3
 """Smaller images are vectors: no convolution fits into them."""

@@ -30,7 +30,7 @@ class FixedPolicy:
     def restart(self) -> None:
         self.rng = np.random.default_rng(1)
 
-    def act(self, obs: Any, step: int = 0, rng: Any = None) -> IntArray:
+    def act(self, obs: Any, step: int = 0, rng: Any = None, masks: Any = None) -> IntArray:
         return self.rng.integers(self.num_actions, size=len(obs))
 
 
