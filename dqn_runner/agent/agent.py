@@ -9,7 +9,7 @@ import numpy as np
 
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe
-from dqn_runner.agent.exploration import Greedy, random_actions
+from dqn_runner.agent.exploration import Greedy, masked_values, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
 from dqn_runner.agent.observation_normalizer import make_normalizer
 from dqn_runner.agent.update_noise import UpdateNoise, count_noise, draw_noise
@@ -291,17 +291,6 @@ Tensors = TypeVar("Tensors", Transition, UpdateNoise)
 
 Forward = Callable[[Array, FloatArray | None], FloatArray]
 """From observations and noise to outputs [n, actions * outputs_per_action]."""
-
-
-_LOWEST = np.finfo(np.float32).min
-
-
-def masked_values(q: FloatArray, mask: BoolArray | None) -> FloatArray:
-    """Action values [n, actions], those of actions that are not allowed replaced by -inf.
-
-    A value of -inf of an allowed action becomes the lowest number, so that it is larger than those.
-    """
-    return q if mask is None else np.where(mask, np.maximum(q, _LOWEST), np.float32(-np.inf))
 
 
 def build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:

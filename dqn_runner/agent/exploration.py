@@ -15,6 +15,8 @@ from dqn_runner.core.registry import option, slot
 from dqn_runner.core.settings import check_settings
 from dqn_runner.core.types import BoolArray, FloatArray, IntArray
 
+_LOWEST = np.finfo(np.float32).min
+
 
 class Exploration(Protocol):
     """An option of the config group `agent/exploration`."""
@@ -160,6 +162,14 @@ class Boltzmann:
     def duration(self) -> int:
         """Env steps until the temperature stays constant."""
         return self.schedule.duration
+
+
+def masked_values(q: FloatArray, mask: BoolArray | None) -> FloatArray:
+    """Action values [n, actions], those of actions that are not allowed replaced by -inf.
+
+    A value of -inf of an allowed action becomes the lowest number, so that it is larger than those.
+    """
+    return q if mask is None else np.where(mask, np.maximum(q, _LOWEST), np.float32(-np.inf))
 
 
 def random_actions(

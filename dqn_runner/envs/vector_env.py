@@ -128,15 +128,8 @@ class VectorEnv:
                 self._ended[index] = episode
                 following = EpisodeRecord(episode.number + 1, used[index], self._attributes)
                 self._start_episode(index, following)
-        return StepResult(
-            buffers.obs,
-            buffers.next_obs,
-            rewards,
-            terminations,
-            truncations,
-            life_losses,
-            buffers.next_masks,
-        )
+        ends = (terminations, truncations, life_losses)
+        return StepResult(buffers.obs, buffers.next_obs, rewards, *ends, buffers.next_masks)
 
     def set_attribute(self, name: str, value: Any) -> None:
         """Set an attribute of every environment from its next episode on; UserError if it has none."""

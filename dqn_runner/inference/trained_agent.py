@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqn_runner.agent.agent import DQNAgent, masked_values
+from dqn_runner.agent.agent import DQNAgent
+from dqn_runner.agent.exploration import masked_values
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.rng import stream

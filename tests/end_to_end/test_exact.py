@@ -45,6 +45,23 @@ ENVS = {
         "agent.network.image_hidden=16",
         "agent/network=multi_input",
     ],
+    "action masks": [
+        "env=gym",
+        "env.id=tests.support.masked:Guarded",
+        "env.action_mask=info",
+        "env.num_envs=2",
+        "agent.n_step=3",
+    ],
+    "masked stacks": [
+        "env=gym",
+        "env.id=tests.support.masked:Guarded",
+        "env.kwargs={form: key, image: true, actions: joint}",
+        "env.action_mask=legal",
+        "env.frame_stack=2",
+        "env.vectorization=async",
+        "agent/network=mlp",
+        "agent.network.hidden=[16]",
+    ],
     "stacked images": [
         "env=gym",
         "env.id=tests.support.catch.Catch",
@@ -61,6 +78,7 @@ ONE_AGENT = {
     "dict observations": "rainbow",
     "global generators": "noisy_dqn",
     "rare draws": "dqn",
+    "action masks": "m_iqn",
 }
 """Environments that are tested with one agent only, because the agent makes no difference there."""
 TURNS = ["four cartpoles", "cartpole", "lunarlander", "minatar"]

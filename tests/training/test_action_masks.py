@@ -167,8 +167,9 @@ def test_a_run_whose_masks_allow_everything_equals_one_without_masks(option: str
         trainer = build_trainer(compose_run(given), tmp_path / name, {}, None)
         for _ in range(40):
             trainer.loop.advance(None, None)
-        weights, rng = trainer.agent.learner.online.tolist(), trainer.state_dict()["collector"]["rng"]
-        runs.append((weights, rng, trainer.recorder.metrics.history()))
+        state, metrics = trainer.state_dict(), trainer.recorder.metrics.state_dict()
+        facts = (state["collector"]["rng"], state["collector"]["returns"], metrics["sums"], metrics["recent"])
+        runs.append((trainer.agent.learner.online.tolist(), *facts))
     assert runs[0] == runs[1]
 
 
