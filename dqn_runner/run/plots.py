@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dqn_runner.io import json_io
 from dqn_runner.io.files import write_atomically
+from dqn_runner.run.thinning import Values, thin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,6 @@ BLUE, ORANGE, GREEN, PURPLE, GOLD = "#0072B2", "#D55E00", "#009E73", "#AA4499", 
 """Colours that are distinguishable with colour blindness (after Okabe and Ito)."""
 RETURN = "return (undiscounted reward)"
 
-Values = NDArray[np.float64]
 Table = Mapping[str, Sequence[Any]]
 
 
@@ -122,18 +121,6 @@ def moving_average(values: Values, window: int) -> Values:
         return values
     sums = np.convolve(values, np.ones(window))[: len(values)]
     return sums / np.minimum(np.arange(1, len(values) + 1), window)
-
-
-def thin(values: Values, limit: int) -> NDArray[np.intp]:
-    """Indices of at most `limit` of the `values` [n] that preserve the curve: its ends and local extremes."""
-    count = len(values)
-    if count <= limit:
-        return np.arange(count)
-    edges = np.linspace(0, count, limit // 2).astype(np.intp)
-    kept = [0, count - 1]
-    for start, part in zip(edges[:-1], np.split(values, edges[1:-1]), strict=True):
-        kept += [start + part.argmin(), start + part.argmax()]
-    return np.unique(kept)
 
 
 def _draw(panel: Axes, step: Values, value: Values, **style: Any) -> None:

@@ -27,6 +27,7 @@ CHAIN: list[set[str]] = [
     {"inference"},
     {"config"},
     {"sweep"},
+    {"report"},
     {"cli"},
     {"selftest"},
     {"__init__", "__main__"},
@@ -39,12 +40,13 @@ ONLY_IN: dict[str, set[str]] = {
     "omegaconf": {"core", "config", "sweep", "cli"},
     "optuna": {"sweep"},
     "sqlalchemy": {"sweep"},
-    "matplotlib": {"run"},
+    "matplotlib": {"run", "report"},
     "wandb": {"loggers"},
     "mlflow": {"loggers"},
     "rich": {"loggers"},
-    "PIL": {"io"},
+    "PIL": {"io", "report"},
     "imageio_ffmpeg": {"io"},
+    "jinja2": {"report"},
 }
 """Libraries that only some rooms may import."""
 
