@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -44,6 +44,9 @@ from dqn_runner.io.signals import HANDLED, SignalExit
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
 
+if TYPE_CHECKING:
+    from optuna.study import Study
+
 
 def main() -> None:
     """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
@@ -57,7 +60,7 @@ def main() -> None:
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
     try:
-        register_sweeper()
+        register_sweeper(write_sweep_page)
         command = long_form(move_secrets(sys.argv[1:]))
         sys.argv[1:] = expand_arguments(command)
         check_best_config(command)
@@ -73,6 +76,13 @@ def main() -> None:
         text = " ".join([*getattr(error, "__notes__", []), message or f"{type(error).__name__}: {error}"])
         print(f"{prefix}{redact(' '.join(text.split()))}", file=sys.stderr)
         sys.exit(status)
+
+
+def write_sweep_page(study: Study, directory: Path) -> None:
+    """Write the report of a sweep, which also goes on in it."""
+    from dqn_runner.report.sweep_page import write_page
+
+    write_page(study, directory)
 
 
 def _exit_for_signal(number: int, _: FrameType | None) -> None:

@@ -11,6 +11,7 @@ from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import NoRoomError, UserError
 from dqn_runner.core.secrets import redact
 from dqn_runner.io.files import no_room_error
+from dqn_runner.report.server import serve
 from dqn_runner.report.write import write_report
 
 
@@ -30,10 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--by", metavar="KEY", help="group the runs of a comparison by this setting, as in --by agent"
     )
+    parser.add_argument(
+        "--serve", type=Path, metavar="DIR", help="show all runs below DIR in a browser, while they go on"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address of --serve (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8008, help="port of --serve (default: %(default)s)")
     given = parser.parse_args(arguments)
-    if not given.paths:
-        parser.error("give the directory of a run or of a sweep")
+    if bool(given.paths) == (given.serve is not None):
+        parser.error("give the directory of a run or of a sweep, or --serve DIR")
     try:
+        if given.serve is not None:
+            serve(given.serve, given.host, given.port)
         for path in write_report(given.paths, given.output, given.by):
             print(path)
     except (UserError, OSError) as error:

@@ -62,6 +62,8 @@ class Chart:
     """Charts with the same text here zoom together."""
     note: str = ""
     """A sentence under the chart."""
+    wide: bool = False
+    """Whether it needs the whole width of the page."""
 
     @property
     def is_empty(self) -> bool:

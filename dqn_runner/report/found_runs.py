@@ -30,14 +30,28 @@ def run_directories(directory: Path) -> Iterator[Path]:
     inside = is_run(directory)
     if inside:
         yield directory
-    try:
-        with os.scandir(directory) as entries:
-            names = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
-    except OSError:
-        return
-    for name in sorted(names, key=_natural):
+    for name in _below(directory):
         if name.startswith("seed_") if inside else name not in NOT_SEARCHED and not name.startswith("."):
             yield from run_directories(directory / name)
+
+
+def sweep_directories(directory: Path) -> Iterator[Path]:
+    """The directories of sweeps at and below `directory`, in natural order; links are not followed."""
+    if is_sweep(directory):
+        yield directory
+    elif not is_run(directory):
+        for name in _below(directory):
+            if name not in NOT_SEARCHED and not name.startswith("."):
+                yield from sweep_directories(directory / name)
+
+
+def _below(directory: Path) -> list[str]:
+    """The names of the directories in a directory; none if it cannot be read."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted((e.name for e in entries if e.is_dir(follow_symlinks=False)), key=_natural)
+    except OSError:
+        return []
 
 
 def runs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, StoredRun]]:

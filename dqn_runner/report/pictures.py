@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9", "#7F7F7F", "#332288")
 """Colours that are distinguishable with colour blindness (after Okabe and Ito, and Tol)."""
+ENGINEERING = 1_000
+"""From this number on, an axis has prefixes as in 20k."""
 PICTURE_POINTS = 400
-SIZE = (5.4, 3.0)
+SIZE, WIDE = (5.4, 3.0), (11.2, 3.2)
 """Inches, at 100 pixels each: text of 9 points has 12.5 pixels."""
+MOST_NAMED = 14
+"""The most lines that have names."""
 MARKERS = {"points": "o", "star": "*", "cross": "X"}
 
 _lock = threading.Lock()
@@ -42,7 +46,7 @@ def picture(chart: Chart) -> str:
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": chart.id, "font.size": 9}
     settings |= {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "path.simplify": True}
     with _lock, matplotlib.rc_context(settings):
-        figure = Figure(figsize=SIZE, dpi=100, layout="constrained")
+        figure = Figure(figsize=WIDE if chart.wide else SIZE, dpi=100, layout="constrained")
         FigureCanvasSVG(figure)
         panel = figure.subplots()
         _draw(panel, chart.thinned(PICTURE_POINTS))
@@ -66,7 +70,7 @@ def _draw(panel: Axes, chart: Chart) -> None:
         panel.set_yscale("log")
     _draw_x_axis(panel, chart)
     handles, labels = panel.get_legend_handles_labels()
-    if handles:
+    if handles and len(handles) <= MOST_NAMED:
         columns = 1 if max(map(len, labels)) > 30 else 3
         legend = panel.legend(
             loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, fontsize=9
@@ -89,19 +93,24 @@ def _draw_line(panel: Axes, chart: Chart, line: Line) -> None:
 
 
 def _draw_x_axis(panel: Axes, chart: Chart) -> None:
-    from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator
+    from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
     if chart.x_kind == "log":
         panel.set_xscale("log")
+        panel.xaxis.set_minor_formatter(NullFormatter())
     elif chart.x_kind == "names":
+        panel.set_xlim(-0.5, len(chart.x_names) - 0.5)
         panel.xaxis.set_major_locator(FixedLocator(range(len(chart.x_names))))
-        panel.set_xticklabels([_text(name, 18) for name in chart.x_names], rotation=20, ha="right")
+        room = max(4, int((WIDE if chart.wide else SIZE)[0] * 13 / max(1, len(chart.x_names))))
+        lines = ("\n".join(_text(line, room) for line in name.split("\n")) for name in chart.x_names)
+        panel.set_xticklabels(list(lines), parse_math=False)
     elif chart.x_kind == "time":
         panel.xaxis.set_major_locator(MaxNLocator(nbins=4))
         panel.xaxis.set_major_formatter(FuncFormatter(_clock))
     else:
         panel.xaxis.set_major_locator(MaxNLocator(nbins=6))
-        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if len(chart.x) and np.abs(chart.x).max() >= ENGINEERING:
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _clock(seconds: float, _: Any) -> str:

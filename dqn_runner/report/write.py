@@ -8,6 +8,7 @@ from pathlib import Path
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.files import make_directory, write_atomically
 from dqn_runner.report.comparison_page import comparison_of
+from dqn_runner.report.found_runs import is_sweep
 from dqn_runner.report.run_page import run_page
 from dqn_runner.report.stored_run import is_run, read_run
 
@@ -16,7 +17,7 @@ REPORT = "report.html"
 
 
 def write_report(paths: Sequence[Path], output: Path | None, by: str | None) -> list[Path]:
-    """Write a page about a run or a comparison of several; return the files that were written.
+    """Write a page about a run, a sweep, or a comparison of several; return the files that were written.
 
     A comparison also has its table as a CSV and a LaTeX file beside the page. Raises UserError if a path has
     no run, and if `by` names no setting.
@@ -28,6 +29,11 @@ def write_report(paths: Sequence[Path], output: Path | None, by: str | None) -> 
         if by is not None:
             raise UserError("--by groups the runs of a comparison, but one run was given")
         return [_write(page, run_page(read_run(paths[0])))]
+    if len(paths) == 1 and is_sweep(paths[0]) and by is None:
+        from dqn_runner.report.sweep_page import sweep_page  # late: it imports Optuna
+        from dqn_runner.sweep.study import read_study
+
+        return [_write(page, sweep_page(read_study(paths[0]), paths[0]))]
     found = comparison_of(paths, by)
     tables = {".csv": found.csv, ".tex": found.latex}
     return [

@@ -17,7 +17,7 @@
     ? ["#5AB4F0", "#FF8F52", "#3DCEA0", "#E08AD6", "#F0C040", "#9BD8FF", "#B5B5B5", "#A99CF5"] : data.colors;
 
   function seriesOf(chart, colors) {
-    const series = [{ label: chart.xLabel, value: (u, v) => v == null ? "–" : xText(chart, v) }];
+    const series = [{ label: chart.xLabel || "at", value: (u, v) => v == null ? "–" : xText(chart, v) }];
     const bands = [];
     const rows = [chart.x];
     for (const band of chart.bands) {
@@ -50,7 +50,7 @@
   }
 
   function xText(chart, v) {
-    if (chart.xKind === "names") return chart.xNames[v] ?? "";
+    if (chart.xKind === "names") return (chart.xNames[Math.round(v)] ?? "").split("\n")[0];
     if (chart.xKind === "time") return new Date(v * 1e3).toISOString().slice(0, 19).replace("T", " ");
     return shown(v);
   }
@@ -58,11 +58,12 @@
   function axes(chart) {
     const base = { stroke: css("--text"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 },
       font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif", labelSize: 18 };
-    const x = { ...base, label: chart.xLabel, size: 34 };
+    const x = { ...base, ...(chart.xLabel ? { label: chart.xLabel } : {}), size: 34 };
     if (chart.xKind === "names") {
       x.splits = () => chart.xNames.map((_, i) => i);
-      const most = Math.max(4, Math.floor(60 / chart.xNames.length));
-      x.values = () => chart.xNames.map((name) => short(name.split(".").pop(), most + 6));
+      const most = (u) => Math.max(4, Math.floor((u.width - 80) / chart.xNames.length / 6.5));
+      x.values = (u) => chart.xNames.map((name) => name.split("\n").map((line) => short(line, most(u))).join("\n"));
+      x.size = chart.xNames.some((name) => name.includes("\n")) ? 48 : 34;
     } else if (chart.xKind === "number") {
       x.values = (u, splits) => splits.map(engineering);
     } else if (chart.xKind === "time") {
