@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -43,9 +43,6 @@ from dqn_runner.io.output import ignore_output_errors
 from dqn_runner.io.signals import HANDLED, SignalExit
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
 from dqn_runner.sweep.jobs import ERROR_PREFIX, PRUNED_PREFIX, stop_with_stdin
-
-if TYPE_CHECKING:
-    from optuna.study import Study
 
 
 def main() -> None:
@@ -78,7 +75,7 @@ def main() -> None:
         sys.exit(status)
 
 
-def write_sweep_page(study: Study, directory: Path) -> None:
+def write_sweep_page(study: Any, directory: Path) -> None:
     """Write the report of a sweep, which also goes on in it."""
     from dqn_runner.report.sweep_page import write_page
 

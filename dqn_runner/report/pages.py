@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_runner.report.charts import Chart
-from dqn_runner.report.pictures import COLORS, picture
+from dqn_runner.report.pictures import picture
+from dqn_runner.run.plots import COLORS
 
 if TYPE_CHECKING:
     from jinja2 import Environment

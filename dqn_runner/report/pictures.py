@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqn_runner.report.charts import Chart, Line
+from dqn_runner.run.plots import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9", "#7F7F7F", "#332288")
-"""Colours that are distinguishable with colour blindness (after Okabe and Ito, and Tol)."""
 ENGINEERING = 1_000
 """From this number on, an axis has prefixes as in 20k."""
 PICTURE_POINTS = 400

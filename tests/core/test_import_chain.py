@@ -38,7 +38,7 @@ ONLY_IN: dict[str, set[str]] = {
     "gymnasium": {"core", "envs", "selftest"},
     "hydra": {"core", "config", "sweep", "cli"},
     "omegaconf": {"core", "config", "sweep", "cli"},
-    "optuna": {"sweep"},
+    "optuna": {"sweep", "report"},
     "sqlalchemy": {"sweep"},
     "matplotlib": {"run", "report"},
     "wandb": {"loggers"},
