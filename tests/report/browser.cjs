@@ -73,16 +73,16 @@ async function drag(page, chart, from, to) {
 async function useRun(browser, url) {
   const { context, page, seen } = await open(browser, views[0], url);
   await page.locator("[data-chart=return]").scrollIntoViewIfNeeded();
-  await hover(page, "return", 0.1);
+  await hover(page, "return", 0.05);
   seen.before = await steps(page, "return");
   seen.linked = await steps(page, "evaluation");
   await drag(page, "return", 0.5, 0.8);
-  await hover(page, "evaluation", 0.1);
+  await hover(page, "evaluation", 0.05);
   seen.zoomed = await steps(page, "evaluation");
   const box = await page.locator("[data-chart=return] .u-over").boundingBox();
   await page.mouse.dblclick(box.x + box.width / 2, box.y + box.height / 2);
   await page.waitForTimeout(100);
-  await hover(page, "return", 0.1);
+  await hover(page, "return", 0.05);
   seen.after = await steps(page, "return");
   await page.locator("[data-chart=return] .u-legend tr:nth-child(2) .u-label").click();
   seen.hidden = await page.locator("[data-chart=return] .u-legend tr.u-off").count();
