@@ -17,6 +17,7 @@ import gymnasium
 import pytest
 import torch
 
+from dqn_runner.cli import main as main_of_program
 from dqn_runner.cli.main import main
 from dqn_runner.core import secrets
 from dqn_runner.core.log import log
@@ -155,6 +156,7 @@ def program(
     """`program(*ARGS)` is `run_cli` in `tmp_path`, but faster: in this process and without curves."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
+    monkeypatch.setattr(main_of_program, "write_sweep_page", lambda *_: None)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(secrets, "_hidden", {})
 

@@ -57,7 +57,7 @@ def main() -> None:
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
     try:
-        register_sweeper()
+        register_sweeper(write_sweep_page)
         command = long_form(move_secrets(sys.argv[1:]))
         sys.argv[1:] = expand_arguments(command)
         check_best_config(command)
@@ -73,6 +73,13 @@ def main() -> None:
         text = " ".join([*getattr(error, "__notes__", []), message or f"{type(error).__name__}: {error}"])
         print(f"{prefix}{redact(' '.join(text.split()))}", file=sys.stderr)
         sys.exit(status)
+
+
+def write_sweep_page(study: Any, directory: Path) -> None:
+    """Write the report of a sweep, which also goes on in it."""
+    from dqn_runner.report.sweep_page import write_page
+
+    write_page(study, directory)
 
 
 def _exit_for_signal(number: int, _: FrameType | None) -> None:

@@ -16,10 +16,12 @@ METRICS = "metrics.json"
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write `document` atomically, creating the directory; NaN and infinity become null."""
+    """Write `document` atomically, creating the directory; NaN and infinity become null.
+
+    Each value of an object has a line of its own, and a series of numbers is one line.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_json(document), indent=1, allow_nan=False)
-    write_atomically(path, text.encode() + b"\n")
+    write_atomically(path, _text(as_json(document), "").encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:
@@ -39,3 +41,22 @@ def as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _text(value: Any, indent: str) -> str:
+    """JSON in which objects, and lists with objects, have a line for each item."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        items = (f"{_key(key)}: {_text(item, inner)}" for key, item in value.items())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        ends = "{}"
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):  # pyright: ignore[reportUnknownVariableType]
+        items, ends = (_text(item, inner) for item in value), "[]"  # pyright: ignore[reportUnknownVariableType]
+    else:
+        return json.dumps(value, allow_nan=False)
+    lines = ",\n".join(inner + item for item in items)
+    return f"{ends[0]}\n{lines}\n{indent}{ends[1]}"
+
+
+def _key(key: Any) -> str:
+    """A key as JSON writes it, which turns numbers into texts."""
+    return json.dumps({key: 0}).removeprefix("{").removesuffix(": 0}")

@@ -155,7 +155,7 @@ class RunDirectory:
     def open(self, step: int, episode: int, info: RunInfo) -> None:
         """Open the loggers, and log where the run starts and the notices."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._session.begin()
+        self._session.begin(step, self.resumed)
         self.loggers.open(self.path, info)
         verb = "resuming from" if self.resumed else "starting at"
         log.info("%s step %d, episode %d in %s", verb, step, episode, self.path)
@@ -178,6 +178,8 @@ class RunDirectory:
             self.checkpoints.move_to(location / CHECKPOINTS)
         payload = {"source": self._source, "state": state}
         self.checkpoints.save(payload, step, [*names, LATEST], previous_best)
+        if location == self.path:
+            self._session.saved(step, names)
         if location != self.path:
             self.checkpoints.wait()
             raise DirectoryLostError(
@@ -209,7 +211,8 @@ class RunDirectory:
         """Finish writing, close the loggers and unlock; `failed` means that an exception ended the run."""
         self.checkpoints.close()
         self.loggers.close(failed)
-        self._session.end()
+        if self._location() == self.path:  # or another run may have begun there
+            self._session.end(failed)
         self.unlock()
 
     def _location(self) -> Path | None:
@@ -220,7 +223,7 @@ class RunDirectory:
         """Wait for the checkpoint that is being written, and note that the session ended."""
         self.checkpoints.wait()
         self.loggers.sync()
-        self._session.end()
+        self._session.end(failed=True)
 
     def _reject_another_run(self, document: State) -> None:
         if reason := self._mismatch(document):

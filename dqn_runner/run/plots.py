@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dqn_runner.io import json_io
 from dqn_runner.io.files import write_atomically
+from dqn_runner.run.thinning import Values, thin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,11 +33,15 @@ OWN = "metrics/"
 MOST_OWN = 12
 """Metrics of the environment that have a panel."""
 
-BLUE, ORANGE, GREEN, PURPLE, GOLD = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#F0B400"
-"""Colours that are distinguishable with colour blindness (after Okabe and Ito)."""
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9", "#7F7F7F", "#332288")
+"""Colours that are distinguishable with colour blindness (after Okabe and Ito, and Tol), also of reports."""
+BLUE, ORANGE, GREEN, PURPLE = COLORS[:4]
+WIDTH, ROW, DPI = 8.6, 3.2, 180
+"""Inches, which are also those on a screen where a page shows the picture, and pixels per inch."""
+SMALL, LARGE = 9, 10
+"""Points of the text."""
 RETURN = "return (undiscounted reward)"
 
-Values = NDArray[np.float64]
 Table = Mapping[str, Sequence[Any]]
 
 
@@ -59,12 +63,12 @@ def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     own = _own_metrics(metrics)
-    rows = 2 + -(-len(own) // 3)
-    layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12)
-    figure = Figure(figsize=(16, 4.5 * rows), dpi=100, layout=layout)
+    rows = 3 + -(-len(own) // 2)
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
+    figure = Figure(figsize=(WIDTH, ROW * rows), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
-    figure.suptitle(_headline(metrics, name), fontsize=15, parse_math=False)
-    panels = list(figure.subplots(rows, 3).flat)
+    figure.suptitle(_headline(metrics, name), fontsize=LARGE + 1, parse_math=False)
+    panels = list(figure.subplots(rows, 2).flat)
     returns, evaluations, loss, epsilon, q_mean, lengths = panels[:6]
     episodes, train = metrics["episodes"], metrics["train"]
 
@@ -74,12 +78,12 @@ def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:
     _draw_evaluations(evaluations, metrics["evaluations"])
     _label(loss, "TD loss", "loss (mean per log interval)")
     _draw_loss(loss, *columns(train, "step", "loss"))
-    _label(epsilon, "Exploration", "epsilon (probability of a random action)")
+    _label(epsilon, "Exploration", "probability of a random action")
     _draw(epsilon, *columns(train, "step", "epsilon"), color=PURPLE)
     epsilon.set_ylim(-0.03, 1.03)
     _label(q_mean, "Q value of the actions taken", "Q (mean per log interval)")
     _draw(q_mean, *columns(train, "step", "q_mean"), color=GREEN)
-    _label(lengths, "Length of training episodes", "env steps per episode")
+    _label(lengths, "Episode length", "env steps per episode")
     _draw_smoothed(lengths, *columns(episodes, "step", "length"), each="episode")
 
     for panel, key in zip(panels[6:], own, strict=False):
@@ -124,24 +128,12 @@ def moving_average(values: Values, window: int) -> Values:
     return sums / np.minimum(np.arange(1, len(values) + 1), window)
 
 
-def thin(values: Values, limit: int) -> NDArray[np.intp]:
-    """Indices of at most `limit` of the `values` [n] that preserve the curve: its ends and local extremes."""
-    count = len(values)
-    if count <= limit:
-        return np.arange(count)
-    edges = np.linspace(0, count, limit // 2).astype(np.intp)
-    kept = [0, count - 1]
-    for start, part in zip(edges[:-1], np.split(values, edges[1:-1]), strict=True):
-        kept += [start + part.argmin(), start + part.argmax()]
-    return np.unique(kept)
-
-
 def _draw(panel: Axes, step: Values, value: Values, **style: Any) -> None:
     """Draw a line through the points, if there are any."""
     if len(step):
         shown = thin(value, MAX_POINTS)
         marker = "o" if len(step) <= MARKED_POINTS else ""
-        style = {"marker": marker, "markersize": 4, "linewidth": 1.6, **style}
+        style = {"marker": marker, "markersize": 3, "linewidth": 1.4, **style}
         panel.plot(step[shown], value[shown], **style)
 
 
@@ -157,8 +149,8 @@ def _draw_smoothed(panel: Axes, step: Values, value: Values, each: str) -> None:
     """Draw every value faintly, and the moving average."""
     window = average_window(len(value))
     average = moving_average(value, window)
-    _draw(panel, step, value, color=BLUE, alpha=0.4, linewidth=0.7, label=f"each {each}")
-    _draw(panel, step, average, color=ORANGE, linewidth=2, label=f"mean of the last {window}")
+    _draw(panel, step, value, color=BLUE, alpha=0.4, linewidth=0.6, label=f"each {each}")
+    _draw(panel, step, average, color=ORANGE, linewidth=1.6, label=f"mean of the last {window}")
 
 
 def _draw_evaluations(panel: Axes, evaluations: Table) -> None:
@@ -171,7 +163,7 @@ def _draw_evaluations(panel: Axes, evaluations: Table) -> None:
     _draw_range(panel, step, mean - std, mean + std, color=BLUE, alpha=0.25, label="±1 std")
     _draw(panel, step, mean, color=BLUE, label="mean")
     best = mean.argmax()
-    style: dict[str, Any] = {"marker": "*", "s": 260, "color": GOLD, "edgecolor": "black"}
+    style: dict[str, Any] = {"marker": "*", "s": 130, "color": ORANGE, "edgecolor": "black", "linewidth": 0.6}
     panel.scatter(step[best], mean[best], zorder=3, label=f"best: {mean[best]:.4g}", **style)
 
 
@@ -195,9 +187,11 @@ def _headline(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def _label(panel: Axes, title: str, unit: str) -> None:
-    panel.set_title(title, fontsize=13, fontweight="bold", pad=26)
-    panel.set_ylabel(unit, fontsize=11)
-    panel.set_xlabel("env steps", fontsize=11)
+    panel.set_title(title, fontsize=LARGE, fontweight="bold", pad=22)
+    panel.set_ylabel(unit, fontsize=SMALL)
+    panel.set_xlabel("env steps", fontsize=SMALL)
+    panel.tick_params(labelsize=SMALL)
+    panel.yaxis.get_offset_text().set_fontsize(SMALL)
 
 
 def _finish(panel: Axes, steps: int) -> None:
@@ -211,10 +205,11 @@ def _finish(panel: Axes, steps: int) -> None:
     panel.spines[["top", "right"]].set_visible(False)
     if not panel.has_data():
         panel.set_yticks([])
-        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 13, "color": "gray"}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": LARGE, "color": "gray"}
         panel.text(0.5, 0.5, "no data yet", transform=panel.transAxes, **style)
     elif panel.get_legend_handles_labels()[0]:
-        style = {"ncols": 4, "frameon": False, "columnspacing": 1.2, "handlelength": 1.6}
+        style = {"ncols": 4, "frameon": False, "fontsize": SMALL}
+        style |= {"columnspacing": 0.9, "handlelength": 1.1, "handletextpad": 0.5}
         panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1), borderaxespad=0.1, **style)
 
 

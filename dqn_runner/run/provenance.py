@@ -56,7 +56,7 @@ def record_session(
         notices: Warnings about the resume, such as state that could not be restored exactly.
     """
     path = run_dir / RUN
-    sessions: list[Any] = _read(path)["sessions"] if os.path.lexists(path) else []
+    sessions: list[Any] = read_provenance(path)["sessions"] if os.path.lexists(path) else []
     sessions.append(
         {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -78,11 +78,11 @@ def record_session(
 def recorded_config(run_dir: Path) -> dict[str, Any] | None:
     """Configuration of the last session recorded in `run_dir`; None without a run.json."""
     path = run_dir / RUN
-    return _read(path)["config"] if os.path.lexists(path) else None
+    return read_provenance(path)["config"] if os.path.lexists(path) else None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The content of a run.json; raises DamagedError if it is not one."""
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The content of the run.json at `path`; raises DamagedError if it is not one."""
     document = json_io.read_json(path)
     if problem := problem_with(document, _Content):
         raise DamagedError(f"{path} is damaged: {problem}; move it away")

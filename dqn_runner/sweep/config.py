@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from omegaconf import MISSING
 
@@ -16,6 +16,18 @@ EVALUATED = ("return", "final_return", "mean_return")
 
 _MOST_SECONDS = 1e7
 """The longest time to wait for a job; systems cannot wait for any number of seconds."""
+
+
+class Session(TypedDict):
+    """What the last session of a sweep decided."""
+
+    n_trials: int
+    validate: int
+    constraints: dict[str, float]
+    flags: list[str]
+    """--config-name and --config-dir of its command."""
+    search_path: list[str]
+    """Its overrides of hydra.searchpath."""
 
 
 @dataclass(kw_only=True)

@@ -15,6 +15,7 @@ from dqn_runner.config.error_messages import explain, unknown_key
 from dqn_runner.core.exceptions import JobLostError, UserError
 from dqn_runner.core.registry import PROVIDER, open_mappings
 from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.curves import WritePage, no_page
 
 SWEEPER_CLASS = "hydra_plugins.dqn_runner_sweeper.sweeper.OptunaSweeper"
 """Hydra accepts only sweepers of the namespace package `hydra_plugins`."""
@@ -75,13 +76,20 @@ class OptunaSweeperConfig(SweepConfig):
     )
 
 
-def register_sweeper() -> None:
+_pages: list[WritePage] = []
+"""Who writes the pages of sweeps; Hydra makes the sweeper, so that it cannot be an argument of it."""
+
+
+def register_sweeper(write_page: WritePage = no_page) -> None:
     """Make `hydra/sweeper=optuna` this program's sweeper, in this process only.
+
+    `write_page` writes the page of a sweep, whenever a trial has ended.
 
     The plugin hydra-optuna-sweeper registers options of the same names when Hydra discovers it. Discovery
     therefore runs first, and then all its options are replaced. Other programs in the same environment do not
     call this function, and keep the sweeper of that plugin.
     """
+    _pages[:] = [write_page]
     Plugins.instance()
     store = ConfigStore.instance()
     sweepers = store.repo.get("hydra", {}).get("sweeper", {})
@@ -126,7 +134,7 @@ def run_sweep(
     else:
         from dqn_runner.sweep.runner import SweepRunner
 
-        SweepRunner(plan).run()
+        SweepRunner(plan, _pages[0]).run()
     return None
 
 

@@ -73,6 +73,10 @@ class Command:
             ]
         return [*self.flags, *self.fixed, *hydra, *overrides, *output]
 
+    def search_path(self) -> list[str]:
+        """The overrides of hydra.searchpath."""
+        return [o for o in self.hydra if o.lstrip("+").startswith("hydra.searchpath")]
+
 
 @dataclass(frozen=True)
 class JobExit:

@@ -17,7 +17,7 @@ from dqn_runner.config.secret_arguments import STORAGE, move_to_environment
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.secrets import has_password
 from dqn_runner.run.compatibility import SESSION_KEYS, leaves
-from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.config import Session, SweepConfig
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.search_space.space import CHOSEN_BY, SearchSpace, search_space
 from dqn_runner.sweep.study import CONFIGURATION, default_storage
@@ -61,6 +61,16 @@ class Plan:
             "objective": settings.objectives,
             "direction": settings.directions,
             CONFIGURATION: _configuration(self.job),
+        }
+
+    def session(self) -> Session:
+        """What may be different whenever the study is resumed, as far as reports need it."""
+        return {
+            "n_trials": self.settings.n_trials,
+            "validate": self.settings.validate,
+            "constraints": dict(self.settings.constraints),
+            "flags": list(self.command.flags),
+            "search_path": self.command.search_path(),
         }
 
 

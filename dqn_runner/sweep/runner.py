@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.io.signals import StopSignals
-from dqn_runner.sweep.curves import CurveDrawer
+from dqn_runner.sweep.curves import CurveDrawer, LivePage, WritePage, no_page
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
 from dqn_runner.sweep.objectives import aggregate
@@ -28,6 +28,7 @@ from dqn_runner.sweep.trial_record import (
     TrialRecord,
     store_metrics,
     store_reason,
+    store_session,
 )
 
 SAME_FAILURES = 3
@@ -37,14 +38,18 @@ SAME_FAILURES = 3
 class SweepRunner:
     """Runs a plan, or resumes it."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Open the study; raises UserError if it was created for another plan."""
+    def __init__(self, plan: Plan, write_page: WritePage = no_page) -> None:
+        """Open the study; raises UserError if it was created for another plan.
+
+        `write_page` writes a page about the study, whenever a trial has ended.
+        """
         self.plan = plan
         settings = plan.settings
         plan.directory.mkdir(parents=True, exist_ok=True)
         self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition())
         _reject_other_studies(plan, self.study)
         set_sampler_and_pruner(self.study, settings, plan.space, plan.seed)
+        store_session(self.study, plan.session())
         self._jobs = Jobs(settings.job_timeout, here=plan.command.launcher == "basic")
         self._waiting = False
         self._heartbeat = Heartbeat(self.study)
@@ -53,6 +58,7 @@ class SweepRunner:
         )
         self._trials.check()
         self._curves = CurveDrawer()
+        self._page = LivePage(self._curves, lambda: write_page(self.study, plan.directory))
         self._executor = RunExecutor(self.study, plan, self._trials, self._jobs, self._curves)
 
     def run(self) -> None:
@@ -68,6 +74,7 @@ class SweepRunner:
                 self._validate(slots, signals)
                 self._write_results()
             finally:
+                self._page.finish()
                 self._curves.close(wait=not self._jobs.stopping.is_set())
                 self._heartbeat.leave()
             signals.pass_on()
@@ -123,6 +130,7 @@ class SweepRunner:
     def _write_results(self) -> None:
         self._trials.check()
         summary.write_results(self.study, self.plan)
+        self._page.update()
 
     def _abort_trial(self, trial: Trial, state: RunState, reason: str) -> None:
         """Finish a trial that did not complete."""

@@ -14,11 +14,13 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.io.entries import is_file
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
 from dqn_runner.sweep.sampler import PerTrialSampler
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.storages.factory import open_storage, without_password
+from dqn_runner.sweep.storages.journal_reader import JournalReader
 from dqn_runner.sweep.storages.rdb import RETRY_SECONDS
 from dqn_runner.sweep.trial_record import (
     TrialRecord,
@@ -82,6 +84,26 @@ def load_study(storage: str, name: str, imports: Sequence[str] = ()) -> Study:
         )
     study.pruner = make_part("pruner", pruner_of(study))
     return study
+
+
+def read_study(sweep_dir: Path) -> Study:
+    """The study of the sweep in a directory, to be read only: nothing is written, locked or repaired.
+
+    Raises UserError if the study is in a database, or if its journal has no study.
+    """
+    journal = sweep_dir / JOURNAL
+    if not is_file(journal):
+        raise UserError(
+            f"{sweep_dir} has no {JOURNAL}: its study is in a database. The sweep itself writes the report; "
+            "repeat its command"
+        )
+    try:
+        storage = optuna.storages.JournalStorage(JournalReader(journal))
+        (name,) = optuna.get_all_study_names(storage)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(f"{journal} is not the journal of one sweep, or is damaged ({error})") from error
 
 
 def set_sampler_and_pruner(study: Study, settings: SweepConfig, space: SearchSpace, seed: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.io.schema import problem_with
+from dqn_runner.sweep.config import Session
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -29,6 +30,7 @@ _TRACEBACK = "traceback"
 _RUN = "run_"
 _DEFINITION = "definition"
 _PRUNER = "pruner"
+_SESSION = "session"
 _VALIDATION = "validation_"
 _PROCESS = "worker:"
 
@@ -220,6 +222,18 @@ def pruner_of(study: Study) -> dict[str, Any]:
     return study.user_attrs[_PRUNER]
 
 
+def store_session(study: Study, facts: Mapping[str, Any]) -> None:
+    """Store what only the last session decided, which reports need; no write if it is stored already."""
+    if study.user_attrs.get(_SESSION) != facts:
+        study.set_user_attr(_SESSION, dict(facts))
+
+
+def session_of(study: Study) -> Session | None:
+    """What the last session decided; None for a study of an earlier version."""
+    _check(study.user_attrs, _StudyAttributes, "the study")
+    return study.user_attrs.get(_SESSION)
+
+
 def store_worker(study: Study, worker: str, entry: Mapping[str, Any]) -> None:
     """Store the latest sign of life of a process (see sweep/heartbeat.py)."""
     study.set_user_attr(_PROCESS + worker, dict(entry))
@@ -247,6 +261,7 @@ class _TrialAttributes(TypedDict, total=False):
 class _StudyAttributes(TypedDict, total=False):
     definition: dict[str, Any]
     pruner: dict[str, Any]
+    session: Session
 
 
 class _Worker(TypedDict):

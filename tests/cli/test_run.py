@@ -25,6 +25,7 @@ def test_a_run_writes_the_documented_files(finished_run: Path) -> None:
         "metrics.json",
         "metrics.jsonl",
         "run.json",
+        "timeline.jsonl",
         "training_curves.png",
     }
     numbered = {f"checkpoint_{step:010d}.pt" for step in (400, 800, 1200)}

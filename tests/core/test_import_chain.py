@@ -19,7 +19,7 @@ PACKAGE = Path(dqn_runner.__file__).parent
 
 CHAIN: list[set[str]] = [
     {"core"},
-    {"io"},
+    {"io", "statistics"},
     {"envs", "checkpointing", "loggers"},
     {"replay", "run"},
     {"agent"},
@@ -27,6 +27,7 @@ CHAIN: list[set[str]] = [
     {"inference"},
     {"config"},
     {"sweep"},
+    {"report"},
     {"cli"},
     {"selftest"},
     {"__init__", "__main__"},
@@ -37,14 +38,15 @@ ONLY_IN: dict[str, set[str]] = {
     "gymnasium": {"core", "envs", "selftest"},
     "hydra": {"core", "config", "sweep", "cli"},
     "omegaconf": {"core", "config", "sweep", "cli"},
-    "optuna": {"sweep"},
+    "optuna": {"sweep", "report"},
     "sqlalchemy": {"sweep"},
-    "matplotlib": {"run"},
+    "matplotlib": {"run", "report"},
     "wandb": {"loggers"},
     "mlflow": {"loggers"},
     "rich": {"loggers"},
-    "PIL": {"io"},
+    "PIL": {"io", "report"},
     "imageio_ffmpeg": {"io"},
+    "jinja2": {"report"},
 }
 """Libraries that only some rooms may import."""
 

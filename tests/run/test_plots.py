@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from dqn_runner.io import json_io
@@ -103,7 +105,7 @@ EDGE_CASES = {
 @pytest.mark.parametrize("content", EDGE_CASES.values(), ids=EDGE_CASES.keys())
 def test_every_run_can_be_plotted(tmp_path: Path, content: dict[str, Any]):
     image = draw(tmp_path, content)
-    assert image.size == (1600, 900)
+    assert image.size == (1548, 1728)
     assert len(image.getcolors(maxcolors=1 << 24) or []) > 50  # not blank
     assert [file.name for file in tmp_path.glob("*.tmp")] == []
 
@@ -114,9 +116,9 @@ def test_panels_have_titles_and_axis_labels_with_units(tmp_path: Path, full: dic
         ("Training return", "return (undiscounted reward)"),
         ("Evaluation return (greedy policy)", "return (undiscounted reward)"),
         ("TD loss", "loss (mean per log interval)"),
-        ("Exploration", "epsilon (probability of a random action)"),
+        ("Exploration", "probability of a random action"),
         ("Q value of the actions taken", "Q (mean per log interval)"),
-        ("Length of training episodes", "env steps per episode"),
+        ("Episode length", "env steps per episode"),
     ]
     assert {panel.get_xlabel() for panel in panels} == {"env steps"}
     assert [text for panel in panels for text in texts(panel)] == []
@@ -136,6 +138,25 @@ def test_the_figure_title_names_the_run_and_its_best_evaluation(tmp_path: Path):
         "my $run_$\nbest evaluation 8.5 at env step 200  ·  1,300 env steps, 130 episodes"
     )
     assert "not evaluated yet" in build(tmp_path, document([1.0])).get_suptitle()
+
+
+@pytest.mark.parametrize("name", ["one evaluation", "huge values", "full"])
+def test_text_has_at_least_9_points_on_a_screen_and_does_not_overlap(
+    tmp_path: Path, full: dict[str, Any], name: str
+):
+    figure = build(tmp_path, full if name == "full" else EDGE_CASES[name])
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    assert len(texts) > 60
+    assert figure.get_figwidth() * 96 <= 830  # pixels of a column of text on a page
+    assert min(text.get_fontsize() for text in texts) >= 9
+    renderer = figure.canvas.get_renderer()
+    ticks = {id(t) for panel in figure.axes for t in (*panel.get_xticklabels(), *panel.get_yticklabels())}
+    placed = [text for text in texts if id(text) not in ticks]  # not all ticks are drawn
+    shown = [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in placed]
+    whole = figure.bbox
+    assert [t for t, box in shown if min(box.x0, box.y0) < 0 or box.x1 > whole.x1 or box.y1 > whole.y1] == []
+    overlaps = [(a, b) for (a, one), (b, two) in itertools.combinations(shown, 2) if one.overlaps(two)]
+    assert overlaps == []
 
 
 def test_a_panel_without_data_shows_a_note(tmp_path: Path):

@@ -30,6 +30,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from dqn_runner.cli import main as program
 from dqn_runner.run import plots
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +179,10 @@ def _draw_nothing(run_dir: Path) -> None:
     """Takes the place of `draw_training_curves`."""
 
 
+def _write_nothing(study: object, directory: Path) -> None:
+    """Takes the place of `write_sweep_page`."""
+
+
 def main() -> None:
     """Be the server; in each forked process, run the requested code."""
     _, address, executable = sys.argv
@@ -187,6 +192,7 @@ def main() -> None:
     _become(request, executable)
     if CURVES not in os.environ:
         plots.draw_training_curves = _draw_nothing  # drawing takes most of the time of a short run
+        program.write_sweep_page = _write_nothing
     try:
         _run(request.argv)
     except SystemExit as end:

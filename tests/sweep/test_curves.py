@@ -10,7 +10,8 @@ import pytest
 
 from dqn_runner.io.json_io import METRICS
 from dqn_runner.run import plots
-from dqn_runner.sweep.curves import CurveDrawer
+from dqn_runner.sweep import curves
+from dqn_runner.sweep.curves import CurveDrawer, LivePage
 from tests.conftest import BUDGET, Outcome
 from tests.support.fork_server import CURVES
 
@@ -78,3 +79,31 @@ def test_a_sweep_leaves_the_curves_of_each_run_which_its_jobs_do_not_draw(
         assert picture.read_bytes().startswith(b"\x89PNG")
         checkpoint = tmp_path / "sweep" / number / "checkpoints" / "latest.pt"
         assert picture.stat().st_mtime > checkpoint.stat().st_mtime
+
+
+def test_a_page_is_written_at_the_end_and_before_that_only_as_often_as_it_is_cheap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(curves.time, "monotonic", lambda: now[0])
+    written: list[float] = []
+
+    def write() -> None:
+        written.append(now[0])
+        now[0] += 1.0  # it takes a second
+
+    drawer = CurveDrawer()
+    monkeypatch.setattr(drawer, "submit", lambda task: task())
+    page = LivePage(drawer, write)
+    for now[0] in (10.0, 12.0, 30.0, 31.1, 40.0):
+        page.update()
+    page.finish()
+    drawer.close(wait=True)
+    assert written == [10.0, 31.1, 40.0]
+
+
+def test_an_error_of_a_page_is_logged_and_ends_nothing(warnings: list[str]) -> None:
+    drawer = CurveDrawer()
+    LivePage(drawer, lambda: 1 / 0).finish()
+    drawer.close(wait=True)
+    assert warnings == ["the page of the sweep could not be written: ZeroDivisionError: division by zero"]

@@ -45,7 +45,7 @@ def write_best_config(
     arguments = parse_arguments(list(command.flags))
     kept = [o for o in (*command.fixed, *overrides) if not is_session_override(o)]
     requested = expand_arguments(long_form(kept))
-    path = search_path(command)
+    path = command.search_path()
     trial = _Composition(ours, arguments.config_name or DEFAULT_CONFIG, [*requested, *path])
     cfg = trial.compose()
     apply_env_target(cfg, {override.key_or_group for override in parse_overrides(requested)})
@@ -64,11 +64,6 @@ def write_best_config(
 def is_session_override(override: str) -> bool:
     """Whether an override applies to one session only, and is not part of the configuration of a run."""
     return parse_overrides([override])[0].key_or_group.partition(".")[0] in SESSION_KEYS
-
-
-def search_path(command: Command) -> list[str]:
-    """The overrides of hydra.searchpath."""
-    return [o for o in command.hydra if o.lstrip("+").startswith("hydra.searchpath")]
 
 
 class _Composition:

@@ -23,11 +23,7 @@ from dqn_runner.io.lock import exclusive_lock
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.plan import Plan
-from dqn_runner.sweep.results.best_config import (
-    is_session_override,
-    search_path,
-    write_best_config,
-)
+from dqn_runner.sweep.results.best_config import is_session_override, write_best_config
 from dqn_runner.sweep.results.ranking import (
     completed,
     counts,
@@ -87,15 +83,19 @@ def states(study: Study, plan: Plan) -> str:
 
 def rerun(trial: FrozenTrial, command: Command) -> str:
     """The command line that runs the first seed of a trial again, in another directory."""
+    record = TrialRecord(trial)
+    return shlex.join([*rerun_start(command), *record.overrides, f"seed={record.runs[0].seed}"])
+
+
+def rerun_start(command: Command) -> list[str]:
+    """What the commands that run trials again have in common."""
     fixed = [
         o
         for o in command.fixed
         if not is_session_override(o) and parse_overrides([o])[0].key_or_group != "seed"
     ]
-    record = TrialRecord(trial)
-    overrides = [*fixed, *search_path(command), *record.overrides, f"seed={record.runs[0].seed}"]
     flags = [flag for flag in command.flags if flag != f"--config-name={DEFAULT_CONFIG}"]
-    return shlex.join(["python", "-m", "dqn_runner", *flags, *overrides])
+    return ["python", "-m", "dqn_runner", *flags, *fixed, *command.search_path()]
 
 
 def _write(study: Study, plan: Plan) -> None:

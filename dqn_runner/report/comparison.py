@@ -1,0 +1,200 @@
+"""What a comparison says: scores with intervals, curves, profiles and probabilities of improvement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dqn_runner.report.charts import Chart
+from dqn_runner.report.comparison_charts import curve_chart, profile_chart, score_chart
+from dqn_runner.report.grouping import Group
+from dqn_runner.report.history import EVAL
+from dqn_runner.report.stored_run import StoredRun
+from dqn_runner.run.thinning import Values
+from dqn_runner.statistics.aggregates import iqm, mean, median, optimality_gap
+from dqn_runner.statistics.bootstrap import (
+    Estimate,
+    estimate,
+    probability_of_improvement,
+)
+
+MOST_PAIRED = 10
+"""The most groups for which every pair is compared."""
+RESAMPLES = 10_000
+CLOSE = 0.9
+"""Without a reward threshold, a run is fast if it soon reaches this share of the way to the best score."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group in the table of a task."""
+
+    label: str
+    color: int
+    runs: int
+    score: Estimate
+    """Interquartile mean of the scores of the runs."""
+    mean: Estimate
+    median: float
+    lowest: float
+    highest: float
+    training: Estimate
+    """Interquartile mean over runs of the mean over all evaluations, which rewards learning fast."""
+    reached: int
+    """Runs with an evaluation of at least the target."""
+    steps_to_target: float
+    """Median env steps of these runs until then."""
+    gap: Estimate | None
+    """Optimality gap, where the environment says which return solves it."""
+    seconds: float
+    """Median training time."""
+    env_steps: float
+    """Median env steps."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The comparison on one environment."""
+
+    env: str
+    rows: list[Row]
+    target: float
+    target_is_known: bool
+    """Whether the environment says which return solves it."""
+    charts: list[Chart]
+    pairs: list[tuple[str, list[Estimate | None]]]
+    """For each group its probabilities of improvement over the groups; empty with many groups."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of the runs of all groups."""
+
+    kind: str
+    """What the score of a run is, in words."""
+    by_task: Mapping[str, Mapping[str, Values]]
+    """By environment and group, [runs]."""
+    without: list[str]
+    """The directories of runs that were not evaluated, and are left out."""
+
+
+def scores_of(groups: Sequence[Group]) -> Scores:
+    """The score of each run: of `mode=eval` if every run has one, else its last evaluation."""
+    runs = [run for group in groups for run in group.runs]
+    evaluated = all(run.evaluation is not None for run in runs)
+    kind = "mean return of mode=eval" if evaluated else "mean return of the last evaluation of the run"
+    found: dict[str, dict[str, list[float]]] = {}
+    without: list[str] = []
+    for group in groups:
+        for run in group.runs:
+            score = _score(run, evaluated)
+            if not np.isfinite(score):
+                without.append(str(run.directory))
+            else:
+                found.setdefault(run.env, {}).setdefault(group.label, []).append(score)
+    arrays = {env: {label: np.array(v) for label, v in by.items()} for env, by in found.items()}
+    return Scores(kind, arrays, without)
+
+
+def _score(run: StoredRun, evaluated: bool) -> float:
+    if evaluated and run.evaluation is not None:
+        return float(run.evaluation["return_mean"])
+    means = run.history.column(EVAL, "return_mean")
+    return float(means[-1]) if len(means) else np.nan
+
+
+def compare_on(env: str, number: int, groups: Sequence[Group], scores: Mapping[str, Values]) -> Task:
+    """The comparison of the groups that have scores on an environment, the `number`th one of the page."""
+    members = {
+        group.label: [run for run in group.runs if run.env == env and len(run.history.tables[EVAL]["step"])]
+        for group in groups
+    }
+    labels = [group.label for group in groups if group.label in scores]
+    colors = {group.label: index for index, group in enumerate(groups)}
+    target, is_known = _target([run for label in labels for run in members[label]], scores)
+    rows = [_row(label, colors[label], members[label], scores[label], target, is_known) for label in labels]
+    charts = [
+        curve_chart(env, number, labels, colors, members),
+        score_chart(env, number, {row.label: row.score for row in rows}, scores),
+        profile_chart(env, number, labels, colors, scores),
+    ]
+    return Task(env, rows, target, is_known, charts, _pairs(labels, scores))
+
+
+def improvement_over_tasks(
+    by_task: Mapping[str, Mapping[str, Values]],
+) -> list[tuple[str, list[Estimate | None]]]:
+    """The probabilities of improvement over all environments, of the groups that were run on each."""
+    labels = [
+        label
+        for label in {label: None for scores in by_task.values() for label in scores}
+        if all(label in scores for scores in by_task.values())
+    ]
+    if len(by_task) < 2 or not 2 <= len(labels) <= MOST_PAIRED:
+        return []
+    tasks = {label: {env: scores[label] for env, scores in by_task.items()} for label in labels}
+    return [
+        (
+            one,
+            [
+                None if one == other else probability_of_improvement(tasks[one], tasks[other])
+                for other in labels
+            ],
+        )
+        for one in labels
+    ]
+
+
+def _target(runs: Sequence[StoredRun], scores: Mapping[str, Values]) -> tuple[float, bool]:
+    """The return that counts as success: that of the environment, or close to the best score."""
+    known = {run.settings.get("env.reward_threshold") for run in runs}
+    if len(known) == 1 and isinstance(threshold := known.pop(), int | float):
+        return float(threshold), True
+    every = np.concatenate(list(scores.values()))
+    first = [run.history.column(EVAL, "return_mean")[0] for run in runs]
+    start = float(np.nanmedian(first)) if len(first) else float(every.min())
+    best = max(float(iqm([values])) for values in scores.values())
+    return start + CLOSE * (best - start), False
+
+
+def _row(
+    label: str, color: int, runs: Sequence[StoredRun], scores: Values, target: float, is_known: bool
+) -> Row:
+    curves = [(run.history.tables[EVAL]["step"], run.history.column(EVAL, "return_mean")) for run in runs]
+    reached = [float(x[np.argmax(y >= target)]) for x, y in curves if (y >= target).any()]
+    during = np.array([float(np.nanmean(y)) for _, y in curves if np.isfinite(y).any()])
+    return Row(
+        label=label,
+        color=color,
+        runs=len(scores),
+        score=estimate([*scores], iqm, resamples=RESAMPLES),
+        mean=estimate([*scores], mean, resamples=RESAMPLES),
+        median=float(median([scores])),
+        lowest=float(scores.min()),
+        highest=float(scores.max()),
+        training=estimate([*during], iqm, resamples=RESAMPLES)
+        if len(during)
+        else Estimate(np.nan, np.nan, np.nan),
+        reached=len(reached),
+        steps_to_target=float(np.median(reached)) if reached else np.nan,
+        gap=estimate([*scores], optimality_gap(target), resamples=RESAMPLES) if is_known else None,
+        seconds=float(np.median([run.history.seconds for run in runs])) if runs else np.nan,
+        env_steps=float(np.median([run.history.env_steps for run in runs])) if runs else np.nan,
+    )
+
+
+def _pairs(labels: Sequence[str], scores: Mapping[str, Values]) -> list[tuple[str, list[Estimate | None]]]:
+    if not 2 <= len(labels) <= MOST_PAIRED:
+        return []
+    return [
+        (
+            one,
+            [
+                None if one == other else probability_of_improvement([*scores[one]], [*scores[other]])
+                for other in labels
+            ],
+        )
+        for one in labels
+    ]

@@ -1,0 +1,97 @@
+"""Finds runs and sweeps below directories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.io.entries import is_file
+from dqn_runner.report.stored_run import StoredRun, is_run, read_run
+
+JOURNAL = "study.journal"
+RESULTS = "optimization_results.yaml"
+NOT_SEARCHED = ("checkpoints", "logs", "tensorboard", "wandb", "node_modules", "__pycache__")
+"""Directories that contain no runs."""
+
+
+def is_sweep(directory: Path) -> bool:
+    """Whether a directory is that of a sweep with Optuna."""
+    return is_file(directory / RESULTS) or is_file(directory / JOURNAL)
+
+
+def run_directories(directory: Path) -> Iterator[Path]:
+    """The directories of runs at and below `directory`, in natural order; links are not followed.
+
+    Within the directory of a run there are at most those of a validation, `seed_1` and so on.
+    """
+    inside = is_run(directory)
+    if inside:
+        yield directory
+    for name in _below(directory):
+        if name.startswith("seed_") if inside else name not in NOT_SEARCHED and not name.startswith("."):
+            yield from run_directories(directory / name)
+
+
+def sweep_directories(directory: Path) -> Iterator[Path]:
+    """The directories of sweeps at and below `directory`, in natural order; links are not followed."""
+    if is_sweep(directory):
+        yield directory
+    elif not is_run(directory):
+        for name in _below(directory):
+            if name not in NOT_SEARCHED and not name.startswith("."):
+                yield from sweep_directories(directory / name)
+
+
+def _below(directory: Path) -> list[str]:
+    """The names of the directories in a directory; none if it cannot be read."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted((e.name for e in entries if e.is_dir(follow_symlinks=False)), key=_natural)
+    except OSError:
+        return []
+
+
+def runs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, StoredRun]]:
+    """The runs that `paths` name, each with its path; of a sweep, those of its best configuration.
+
+    Raises UserError for a path without runs.
+    """
+    found: list[tuple[Path, StoredRun]] = []
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path} is not a directory; give the directory of a run or of a sweep")
+        directories = best_runs(path) if is_sweep(path) else list(run_directories(path))
+        if not directories:
+            raise UserError(f"{path} contains no runs")
+        found += [(path, read_run(directory)) for directory in directories]
+    return found
+
+
+def best_runs(sweep: Path) -> list[Path]:
+    """The runs of the best trial of a sweep: those on fresh seeds, or else those that selected it.
+
+    Raises UserError if no trial has completed, or if the sweep has several objectives.
+    """
+    import yaml
+
+    if not is_file(sweep / RESULTS):
+        raise UserError(f"no trial of the sweep {sweep} has finished yet")
+    try:
+        document: Any = yaml.safe_load((sweep / RESULTS).read_text(encoding="utf-8"))
+        trial, validation = document.get("best_trial"), document.get("validation")
+        seeds = list(validation["seeds"]) if validation else []
+    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{sweep / RESULTS} is damaged: {' '.join(str(error).split())}") from error
+    if not isinstance(trial, int):
+        raise UserError(f"the sweep {sweep} has no best trial to compare: give the directories of its trials")
+    directory = sweep / str(trial)
+    fresh = [directory / f"seed_{seed}" for seed in seeds]
+    return [path for path in fresh if is_run(path)] or list(run_directories(directory))
+
+
+def _natural(name: str) -> tuple[bool, int, str]:
+    """Numbers before words, in their order."""
+    return (False, int(name), "") if name.isdecimal() else (True, 0, name)

@@ -1,0 +1,162 @@
+"""The history of a run as columns, from metrics.jsonl or metrics.json, also while the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dqn_runner.core.exceptions import DamagedError
+from dqn_runner.io import json_io
+from dqn_runner.io.entries import is_file
+from dqn_runner.run.thinning import Values
+
+RECORDS = "metrics.jsonl"
+EPISODE, TRAIN, EVAL = KINDS = ("episode", "train", "eval")
+PREFIXES = {EPISODE: "train/", TRAIN: "train/", EVAL: "eval/"}
+"""What the keys of a kind of record begin with; other keys keep their whole name."""
+
+Columns = Mapping[str, Values]
+"""The values of one kind of record, each of shape [records]; NaN where a record lacks one."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run has measured so far."""
+
+    tables: Mapping[str, Columns]
+    """By kind of record; each has the column `step`."""
+    env_steps: int = 0
+    episodes: int = 0
+    seconds: float = 0.0
+    """Training time of all sessions."""
+    finished: str | None = None
+    """Why the run is over; None if it can continue."""
+    eval_returns: Mapping[int, Sequence[float]] = field(default_factory=dict[int, Sequence[float]])
+    """The returns of the episodes of evaluations by env step, where they are known."""
+
+    def column(self, kind: str, name: str) -> Values:
+        """A column; NaN for each record if there is no such column."""
+        table = self.tables[kind]
+        return table.get(name, np.full(len(table["step"]), np.nan))
+
+    def user_metrics(self) -> dict[str, tuple[str, str]]:
+        """The keys that the program does not write itself, with the kind and the column of each."""
+        found: dict[str, tuple[str, str]] = {}
+        for kind, table in self.tables.items():
+            for name in table:
+                if name not in KNOWN[kind] and not name.startswith("time/"):
+                    key = name if "/" in name else PREFIXES[kind] + name
+                    found.setdefault(key, (kind, name))
+        return found
+
+
+KNOWN = {
+    EPISODE: {"step", "episode", "return", "length"},
+    TRAIN: {
+        "step",
+        "episode",
+        "return_mean_100",
+        "length_mean_100",
+        "loss",
+        "q_mean",
+        "grad_norm",
+        "epsilon",
+    },
+    EVAL: {"step", "episode", "return_mean", "return_std", "return_min", "return_max", "length_mean"},
+}
+"""The columns that the program writes itself."""
+
+
+def read_history(run_dir: Path) -> History:
+    """The history of the run in `run_dir`; empty if it has written nothing yet.
+
+    metrics.jsonl is complete at every moment, but a run may be without it; metrics.json also has the end of
+    the run, and the returns of single evaluation episodes. Raises DamagedError if neither can be read.
+    """
+    report = _report(run_dir / json_io.METRICS)
+    records = run_dir / RECORDS
+    if is_file(records):
+        tables = _tables_of_records(records)
+    elif report is not None:
+        tables = _tables_of_report(report)
+    else:
+        return History({kind: {"step": np.zeros(0)} for kind in KINDS})
+    return _history(tables, report or {})
+
+
+def _history(tables: Mapping[str, Columns], report: Mapping[str, Any]) -> History:
+    steps = max((int(t["step"][-1]) for t in tables.values() if len(t["step"])), default=0)
+    elapsed = tables[TRAIN].get("time/elapsed", np.zeros(0))
+    current = report.get("env_steps", -1) >= steps  # or it is of an earlier session
+    evaluations = report.get("evaluations", {})
+    returns = dict(zip(evaluations.get("step", []), evaluations.get("returns", []), strict=False))
+    return History(
+        tables,
+        env_steps=int(report["env_steps"]) if current else steps,
+        episodes=int(report["num_episodes"]) if current else len(tables[EPISODE]["step"]),
+        seconds=float(report["time"]["training_seconds"]) if current else float(elapsed[-1:].sum()),
+        finished=report.get("finished") if current else None,
+        eval_returns=returns,
+    )
+
+
+def _report(path: Path) -> dict[str, Any] | None:
+    """The content of metrics.json; None if there is none."""
+    if not is_file(path):
+        return None
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+        for kind, key in ((EPISODE, "episodes"), (TRAIN, "train"), (EVAL, "evaluations")):
+            _columns({name: c for name, c in document[key].items() if name != "returns"}, kind)
+        numbers = [document["time"]["training_seconds"], document["env_steps"], document["num_episodes"]]
+        np.array([*numbers, *(r for returns in document["evaluations"]["returns"] for r in returns)], float)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged: {error}; move it away") from error
+    return document
+
+
+def _tables_of_report(report: Mapping[str, Any]) -> dict[str, Columns]:
+    evaluations = {name: c for name, c in report["evaluations"].items() if name != "returns"}
+    return {
+        EPISODE: _columns(report["episodes"], EPISODE),
+        TRAIN: _columns(report["train"], TRAIN),
+        EVAL: _columns(evaluations, EVAL),
+    }
+
+
+def _tables_of_records(path: Path) -> dict[str, Columns]:
+    """The complete lines of metrics.jsonl; a process that was killed may leave a part of one."""
+    content = path.read_bytes()
+    content = content[: content.rfind(b"\n") + 1]
+    try:
+        lines = _lines(content)
+        by_kind: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+        for line in lines:
+            by_kind[line["kind"]].append(line)
+        return {kind: _columns(_transposed(rows), kind) for kind, rows in by_kind.items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path} is damaged: {error}; move it away") from error
+
+
+def _lines(content: bytes) -> list[Any]:
+    """Each line decoded, all at once, which is faster."""
+    return msgspec.json.decode(b"[" + b",".join(content.splitlines()) + b"]")
+
+
+def _transposed(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = {name: None for row in rows for name in row if name != "kind"}
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _columns(table: Mapping[str, Sequence[Any]], kind: str) -> Columns:
+    """Columns as arrays, without the prefix of their kind."""
+    found = {str(k).removeprefix(PREFIXES[kind]): np.array(v, dtype=np.float64) for k, v in table.items()}
+    found.setdefault("step", np.zeros(0))
+    if any(column.shape != found["step"].shape for column in found.values()):
+        raise ValueError("its columns have different lengths")
+    return found

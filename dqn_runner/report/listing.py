@@ -1,0 +1,140 @@
+"""A list of all runs and sweeps below a directory, read quickly: a few bytes of each run."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dqn_runner.io import json_io
+from dqn_runner.io.entries import is_file
+from dqn_runner.report.found_runs import run_directories, sweep_directories
+from dqn_runner.report.history import RECORDS
+from dqn_runner.report.stored_run import state_of, texts
+from dqn_runner.run.provenance import RUN
+from dqn_runner.run.timeline import TIMELINE, read_timeline
+
+HEAD, TAIL = 2_000, 20_000
+"""Bytes at the start of metrics.json, and at the end of metrics.jsonl, that are read."""
+
+_FINISHED = re.compile(rb'^ "finished": (".*"),?$', re.MULTILINE)
+_BEST = re.compile(rb'"return_mean": (-?[\d.eE+-]+)')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run in the list."""
+
+    path: str
+    """Relative to the directory that is listed; `.` for the directory itself."""
+    state: str
+    env: str
+    step: int
+    score: float | None
+    """Mean return of the last evaluation."""
+    best: float | None
+    """Mean return of the best evaluation, once the run has written metrics.json."""
+    changed: float
+    """When the run was written last, in seconds since 1970."""
+    overrides: str
+
+
+class Listing:
+    """Lists runs; what it has read of a run is kept until one of its files changes."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` is the directory whose runs are listed."""
+        self._root = root
+        self._known: dict[Path, tuple[Any, Entry]] = {}
+
+    def entries(self) -> list[Entry]:
+        """All runs, the latest first."""
+        found = [self._entry(directory) for directory in run_directories(self._root)]
+        return sorted(found, key=lambda entry: -entry.changed)
+
+    def sweeps(self) -> list[str]:
+        """The directories of sweeps, relative to the root."""
+        return [self._relative(directory) for directory in sweep_directories(self._root)]
+
+    def _entry(self, directory: Path) -> Entry:
+        stamp = tuple(_stamp(directory / name) for name in (RECORDS, json_io.METRICS, TIMELINE, RUN))
+        known = self._known.get(directory)
+        if known is not None and known[0] == stamp and known[1].state != "running":
+            return known[1]
+        entry = _read(directory, self._relative(directory), max(time for time, _ in stamp))
+        self._known[directory] = (stamp, entry)
+        return entry
+
+    def _relative(self, directory: Path) -> str:
+        return directory.relative_to(self._root).as_posix()
+
+
+def _read(directory: Path, path: str, changed: float) -> Entry:
+    head = _part(directory / json_io.METRICS, HEAD, from_end=False)
+    finished, best = _FINISHED.search(head), _BEST.search(head)
+    step, score = _last_numbers(directory)
+    env, overrides = _provenance(directory)
+    reason = json.loads(finished[1]) if finished else None
+    return Entry(
+        path=path,
+        state=state_of(directory, read_timeline(directory), reason),
+        env=env,
+        step=step,
+        score=score,
+        best=float(best[1]) if best else None,
+        changed=changed,
+        overrides=overrides,
+    )
+
+
+def _last_numbers(directory: Path) -> tuple[int, float | None]:
+    """The env step and the mean return of the last evaluation, from the end of metrics.jsonl."""
+    step, score = 0, None
+    for line in _part(directory / RECORDS, TAIL, from_end=True).split(b"\n")[-2::-1]:
+        with suppress(msgspec.DecodeError, KeyError, TypeError, ValueError):
+            record = msgspec.json.decode(line)
+            step = max(step, int(record["step"]))
+            if record["kind"] == "eval":
+                score = float(record["eval/return_mean"])
+                break
+    return step, score
+
+
+def _provenance(directory: Path) -> tuple[str, str]:
+    """The environment and the overrides of a run."""
+    if not is_file(directory / RUN):
+        return "", ""
+    with suppress(msgspec.DecodeError, KeyError, TypeError, IndexError, AttributeError, OSError):
+        document = msgspec.json.decode((directory / RUN).read_bytes())
+        overrides = " ".join(texts(document["sessions"][-1].get("overrides")))
+        return str(document["config"].get("env", {}).get("id", "")), overrides
+    return "", ""
+
+
+def _part(path: Path, size: int, from_end: bool) -> bytes:
+    """The first or last bytes of a file; none if it is not a file."""
+    if not is_file(path):
+        return b""
+    with path.open("rb") as file:
+        if from_end:
+            file.seek(max(0, path.stat().st_size - size))
+        return file.read(size)
+
+
+def _stamp(path: Path) -> tuple[float, int]:
+    """Time and size of a file; they tell whether it has changed."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_mtime, status.st_size
+    return 0.0, 0
+
+
+def newest_change(directory: Path) -> tuple[tuple[float, int], ...]:
+    """What changes whenever a page about the run or sweep in `directory` would."""
+    names = (RECORDS, json_io.METRICS, TIMELINE, "eval.json", "logs/training.log", ".lock", "study.journal")
+    return tuple(_stamp(directory / name) for name in names)

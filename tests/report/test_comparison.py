@@ -1,0 +1,174 @@
+"""A comparison groups runs by what differs, and its numbers are those of the statistics of the package."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.report.__main__ import main
+from dqn_runner.report.comparison import scores_of
+from dqn_runner.report.comparison_charts import evaluation_matrix
+from dqn_runner.report.comparison_page import comparison_of
+from dqn_runner.report.found_runs import best_runs, run_directories, runs_to_compare
+from dqn_runner.report.grouping import grouped
+from dqn_runner.report.stored_run import read_run
+from dqn_runner.statistics.aggregates import iqm
+from dqn_runner.statistics.bootstrap import estimate, probability_of_improvement
+from tests.support.stored_runs import HOSTILE, charts_of, store_run, tags_of, text_of
+
+
+def agents(directory: Path, **finals: list[float]) -> Path:
+    """Runs of agents by name, one for each final score."""
+    number = 0
+    for name, scores in finals.items():
+        for seed, score in enumerate(scores):
+            overrides = [f"agent={name}", f"seed={seed}"]
+            changes = {"agent__loss": {"_target_": f"agent/loss={name}"}, "seed": seed, "agent__seed": seed}
+            store_run(directory / str(number), [5.0, score], overrides=overrides, **changes)
+            number += 1
+    return directory
+
+
+def labels(paths: list[Path], by: str | None = None) -> dict[str, int]:
+    return {group.label: len(group.runs) for group in grouped(runs_to_compare(paths), by)}
+
+
+def test_runs_are_grouped_by_the_overrides_that_differ_and_not_by_seeds(tmp_path: Path) -> None:
+    assert labels([agents(tmp_path, dqn=[1.0, 2.0], c51=[3.0, 4.0, 5.0])]) == {"dqn": 2, "c51": 3}
+
+
+def test_runs_without_overrides_are_grouped_by_their_settings(tmp_path: Path) -> None:
+    for number, gamma in enumerate([0.9, 0.9, 0.99]):
+        store_run(tmp_path / str(number), agent__gamma=gamma, seed=number)
+    assert labels([tmp_path]) == {"gamma=0.9": 2, "gamma=0.99": 1}
+
+
+def test_groups_by_a_setting_join_what_differs_otherwise(tmp_path: Path) -> None:
+    for number, (gamma, steps) in enumerate([(0.9, 1), (0.9, 3), (0.99, 3)]):
+        store_run(tmp_path / str(number), agent__gamma=gamma, agent__n_step=steps)
+    assert labels([tmp_path]) == {
+        "gamma=0.9, n_step=1": 1,
+        "gamma=0.9, n_step=3": 1,
+        "gamma=0.99, n_step=3": 1,
+    }
+    assert labels([tmp_path], "agent.gamma") == {"0.9": 2, "0.99": 1}
+    with pytest.raises(UserError, match=r"--by agent\.gama: no run has this setting"):
+        labels([tmp_path], "agent.gama")
+
+
+def test_by_agent_reads_the_options_that_hydra_composed(tmp_path: Path) -> None:
+    agents(tmp_path, dqn=[1.0], c51=[2.0])
+    (tmp_path / "0" / ".hydra").mkdir()
+    (tmp_path / "0" / ".hydra" / "hydra.yaml").write_text(
+        "hydra:\n  runtime:\n    choices:\n      env: cartpole\n      agent: rainbow\n  verbose: false\n"
+    )
+    assert labels([tmp_path], "agent") == {"rainbow": 1, "c51": 1}
+
+
+def test_equal_runs_of_equal_seeds_are_grouped_by_their_paths(tmp_path: Path) -> None:
+    for version in ("old", "new"):
+        for seed in range(2):
+            store_run(tmp_path / version / str(seed), seed=seed)
+    assert labels([tmp_path / "old", tmp_path / "new"]) == {"old": 2, "new": 2}
+
+
+def test_scores_intervals_and_probabilities_are_those_of_the_statistics(tmp_path: Path) -> None:
+    dqn, c51 = [10.0, 20.0, 30.0, 50.0], [25.0, 35.0, 60.0, 70.0]
+    found = comparison_of([agents(tmp_path, dqn=dqn, c51=c51)], live=True)
+    rows = list(csv.DictReader(io.StringIO(found.csv)))
+    assert [row["group"] for row in rows] == ["dqn", "c51"]
+    expected = estimate(dqn, iqm, resamples=10_000)
+    numbers = [float(rows[0][name]) for name in ("iqm", "iqm_low", "iqm_high")]
+    assert numbers == pytest.approx(list(expected), rel=1e-5)
+    assert float(rows[0]["optimality_gap"]) == 475 - np.mean(dqn)
+    better = probability_of_improvement(c51, dqn)
+    assert f"c51 {better.value:.2g} [{better.low:.2g}, {better.high:.2g}] \u2013" in text_of(found.html)
+    assert "CartPole-v1 & dqn & 4 & 25 [" in found.latex
+
+
+def test_a_run_that_ended_early_keeps_its_last_evaluation(tmp_path: Path) -> None:
+    runs = [
+        read_run(store_run(tmp_path / "0", [1.0, 2.0, 3.0, 4.0])),
+        read_run(store_run(tmp_path / "1", [5.0, 9.0])),
+    ]
+    times, matrix, early = evaluation_matrix(runs)
+    assert times.tolist() == [100, 200, 300, 400]
+    assert matrix.tolist() == [[1, 2, 3, 4], [5, 9, 9, 9]]
+    assert early == 1
+
+
+def test_runs_without_evaluation_are_left_out_and_named(tmp_path: Path) -> None:
+    agents(tmp_path, dqn=[1.0, 2.0])
+    store_run(tmp_path / "late", [])
+    found = comparison_of([tmp_path], live=True)
+    assert f"Left out, because they were not evaluated: {tmp_path / 'late'}" in text_of(found.html)
+
+
+def test_the_score_is_that_of_mode_eval_only_if_every_run_has_one(tmp_path: Path) -> None:
+    agents(tmp_path, dqn=[1.0, 2.0])
+    evaluated = '{"step": 1, "return_mean": 7.0, "return_ci95": [6.0, 8.0]}'
+    (tmp_path / "0" / "eval.json").write_text(evaluated)
+    groups = grouped(runs_to_compare([tmp_path]), None)
+    assert scores_of(groups).by_task["CartPole-v1"]["all runs"].tolist() == [1, 2]
+    (tmp_path / "1" / "eval.json").write_text(evaluated)
+    groups = grouped(runs_to_compare([tmp_path]), None)
+    assert scores_of(groups).by_task["CartPole-v1"]["all runs"].tolist() == [7, 7]
+
+
+def test_each_environment_is_compared_alone_and_all_of_them_together(tmp_path: Path) -> None:
+    agents(tmp_path / "cartpole", dqn=[1.0, 2.0], c51=[3.0, 4.0])
+    number = 0
+    for name, score in (("dqn", -100.0), ("c51", -80.0)):
+        for seed in range(2):
+            loss = {"_target_": f"agent/loss={name}"}
+            overrides = [f"agent={name}", "env=acrobot"]
+            where = tmp_path / "acrobot" / str(number)
+            store_run(
+                where, [-500.0, score], env__id="Acrobot-v1", agent__loss=loss, seed=seed, overrides=overrides
+            )
+            number += 1
+    page = comparison_of([tmp_path], live=True).html
+    assert "All environments" in text_of(page)
+    assert set(charts_of(page)) == {f"{kind}{i}" for kind in ("curves", "scores", "profile") for i in (1, 2)}
+
+
+def test_a_sweep_is_compared_by_the_fresh_seeds_of_its_best_trial(tmp_path: Path) -> None:
+    for seed in range(4):
+        store_run(tmp_path / "sweep" / "3" / f"seed_{seed}")
+    (tmp_path / "sweep" / "optimization_results.yaml").write_text(
+        "best_trial: 3\nvalidation:\n  seeds: [2, 3]\n  values: [1.0, 2.0]\n"
+    )
+    assert [path.name for path in best_runs(tmp_path / "sweep")] == ["seed_2", "seed_3"]
+
+
+def test_runs_are_found_below_and_not_behind_links(tmp_path: Path) -> None:
+    store_run(tmp_path / "a" / "10")
+    store_run(tmp_path / "a" / "9")
+    store_run(tmp_path / "a" / "9" / "seed_1")
+    store_run(tmp_path / "elsewhere")
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    found = [str(path.relative_to(tmp_path / "a")) for path in run_directories(tmp_path / "a")]
+    assert found == ["9", "9/seed_1", "10"]
+
+
+def test_hostile_names_do_not_run_in_page_and_tables(tmp_path: Path) -> None:
+    for number, name in enumerate([HOSTILE, "=cmd|'/c calc'!A1", "50%_$x$"]):
+        store_run(tmp_path / str(number), overrides=[f"agent.kind={name}"], agent__kind=name)
+    found = comparison_of([tmp_path], live=True)
+    assert [tag for tag, _ in tags_of(found.html) if tag == "script"] == ["script", "script"]
+    assert not [attrs for _, attrs in tags_of(found.html) if any(name.startswith("on") for name in attrs)]
+    assert r"kind=50\%\_\$x\$" in found.latex
+    assert not [row for row in csv.reader(io.StringIO(found.csv)) if row[1].startswith("=")]
+
+
+def test_the_command_writes_page_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agents(tmp_path / "runs", dqn=[1.0], c51=[2.0])
+    main([str(tmp_path / "runs"), "-o", str(tmp_path / "out" / "page.html")])
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == ["page.html", "page.csv", "page.tex"]
+    assert "Comparison of 2 runs in 2 groups" in text_of((tmp_path / "out" / "page.html").read_text())
