@@ -6,8 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
+import numpy as np
+
 from dqn_runner.config.error_messages import nearest
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.statistics.aggregates import iqm
 from dqn_runner.training.stats import TrainingStats
 
 OBJECTIVES: Mapping[str, str] = {
@@ -47,7 +50,7 @@ def aggregate(values: Sequence[float], how: Aggregate) -> float:
     """Combine the values of at least one seed; NaN if one of them is NaN."""
     if any(math.isnan(value) for value in values):
         return math.nan
-    return _mean(values) if how is Aggregate.mean else _interquartile_mean(values)
+    return _mean(values) if how is Aggregate.mean else float(iqm([np.asarray(values, float)]))
 
 
 def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
@@ -74,19 +77,3 @@ def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _interquartile_mean(values: Sequence[float]) -> float:
-    """Mean of the middle half (Agarwal et al. 2021).
-
-    A quarter of the weight is removed at each end. If that is not a whole number of values, the outermost
-    values that remain are weighted by the part that remains of them.
-    """
-    count = len(values)
-    cut = count / 4
-    total = 0.0
-    for rank, value in enumerate(sorted(values)):
-        weight = min(rank + 1, count - cut) - max(rank, cut)
-        if weight > 0:  # 0 * inf is NaN
-            total += weight * value
-    return total / (count / 2)

@@ -19,7 +19,7 @@ PACKAGE = Path(dqn_runner.__file__).parent
 
 CHAIN: list[set[str]] = [
     {"core"},
-    {"io"},
+    {"io", "statistics"},
     {"envs", "checkpointing", "loggers"},
     {"replay", "run"},
     {"agent"},
