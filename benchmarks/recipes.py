@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,22 @@ class Results:
     recipe: str
     library: str
     version: str
+    command: list[str]
+    """The overrides of the runs."""
     machine: dict[str, Any]
     steps: list[int]
     """Env steps of the evaluations of a curve."""
     runs: list[Run]
     failed: list[int] = field(default_factory=list[int])
     """Seeds of runs that have no score; they are reported, not left out."""
+
+    def with_stored(self) -> Results:
+        """These, with stored runs of other seeds, if those had the same command and version."""
+        stored = load_results(self.recipe, self.library)
+        if stored is None or (stored.command, stored.version) != (self.command, self.version):
+            return self
+        runs = {run.seed: run for run in [*stored.runs, *self.runs]}
+        return replace(self, runs=[runs[seed] for seed in sorted(runs)])
 
     def path(self) -> Path:
         """The file that stores them."""

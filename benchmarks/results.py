@@ -20,6 +20,7 @@ import importlib.metadata
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,7 +37,7 @@ PROGRAM = [sys.executable, "-m", "dqn_runner"]
 
 
 def train_ours(recipe: Recipe, seeds: list[int], directory: Path, jobs: int) -> None:
-    """Run the sweep; returns also if it ended with runs that failed, which then have no metrics."""
+    """Run the sweep; returns also if runs of it failed, and exits with its status if it was stopped."""
     *overrides, steps = sorted(recipe.command(), key=lambda word: word.startswith("trainer.max_steps="))
     key, _, value = steps.partition("=")
     sweep = [
@@ -54,9 +55,14 @@ def train_ours(recipe: Recipe, seeds: list[int], directory: Path, jobs: int) -> 
     ]
     command = [*PROGRAM, *sweep, *overrides]
     print(shlex.join(command), flush=True)
-    status = subprocess.run(command, check=False).returncode
-    if status > 1:  # stopped, or the disk is full; 1: a run failed
-        sys.exit(status)
+    sweep_process = subprocess.Popen(command)
+    signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends Ctrl-C to the sweep too
+    signal.signal(signal.SIGTERM, lambda *_: sweep_process.terminate())
+    status = sweep_process.wait()
+    if status not in (0, 1):  # stopped, or the disk is full; 1: a run failed, which is reported
+        sys.exit(status if status > 0 else 128 - status)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def our_run_dir(directory: Path, seed: int) -> Path:
@@ -109,6 +115,7 @@ def collect(
     return Results(
         recipe=recipe.name,
         library=library,
+        command=recipe.command(),
         version=__version__ if library == OURS else importlib.metadata.version(library),
         machine=machine(),
         steps=[recipe.steps // recipe.points * (index + 1) for index in range(recipe.points)],
@@ -117,34 +124,44 @@ def collect(
     )
 
 
+def run_recipe(recipe: Recipe, library: str, seeds: list[int], jobs: int, out: Path) -> bool:
+    """Train and score all seeds, store and print the results; returns whether every seed has a score."""
+    if library == "ours":
+        directory = out / recipe.name
+        train_ours(recipe, seeds, directory, jobs)
+        results = collect(recipe, OURS, seeds, jobs, lambda s: score_ours(our_run_dir(directory, s), s))
+    else:
+        directory = out / f"{recipe.name}_sb3"
+        results = collect(recipe, SB3, seeds, jobs, lambda seed: run_sb3(recipe, directory, seed))
+    if results.failed:
+        failed = ", ".join(map(str, results.failed))
+        print(f"{recipe.name}: no score for the seeds {failed}; {directory} has their logs", file=sys.stderr)
+    if results.runs:
+        results = results.with_stored()
+        results.write()
+        print(summary(recipe, [results]), flush=True)
+    return not results.failed
+
+
 def main() -> None:
     recipes = load_recipes()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", required=True, choices=recipes)
+    parser.add_argument("--recipe", required=True, nargs="+", choices=recipes, help="trained in this order")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--library", choices=["ours", "sb3"], default="ours")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="default: one for each core")
     parser.add_argument("--out", type=Path, default=Path("results/recipes"))
     options = parser.parse_args()
-    recipe: Recipe = recipes[options.recipe]
     if options.seeds < 1 or options.jobs < 1:
         parser.error("--seeds and --jobs must be at least 1")
     seeds = list(range(FIRST_SEED, FIRST_SEED + options.seeds))
-    directory: Path = options.out / (recipe.name if options.library == "ours" else f"{recipe.name}_sb3")
-    library, run = OURS, lambda seed: score_ours(our_run_dir(directory, seed), seed)
-    if options.library == "ours":
-        train_ours(recipe, seeds, directory, options.jobs)
-    else:
-        library, run = SB3, lambda seed: run_sb3(recipe, directory, seed)
-    results = collect(recipe, library, seeds, options.jobs, run)
-    if not results.runs:
-        sys.exit(f"no run of {recipe.name} has finished; {directory} has their logs")
-    results.write()
-    print(summary(recipe, [results]))
-    if results.failed:
-        sys.exit(f"without a score: seeds {', '.join(map(str, results.failed))}; {directory} has their logs")
+    complete = [
+        run_recipe(recipes[name], options.library, seeds, options.jobs, options.out)
+        for name in options.recipe
+    ]
+    sys.exit(0 if all(complete) else 1)
 
 
 if __name__ == "__main__":

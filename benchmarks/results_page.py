@@ -7,6 +7,7 @@ python benchmarks/results_page.py --check    exit 1 if the texts are out of date
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- results: written by make results -->\n", "<!-- /results -->\n"
 COLORS = {OURS: BLUE, SB3: ORANGE}
 WANTED_SEEDS = 10
+README_TEXT = """Final policies in 100 greedy episodes, on seeds that selected nothing.
+[All numbers](docs/results.md) are beside those that were published and those of stable-baselines3.
+"""
 TEMPLATE = Path(__file__).with_name("results_template.md")
 TABLES = "<!-- tables -->\n"
 """Where the template has the results."""
@@ -44,7 +48,7 @@ def page(recipes: dict[str, Recipe]) -> str:
             if (count := seeds_of(recipe, library)) < WANTED_SEEDS
         ]
     parts: list[str] = []
-    if done:
+    if figure_is_drawn(recipes):
         parts.append("![Learning curves](images/results.png)\n\n")
         parts.append(
             "Lines: IQM of the evaluations in training, with 95 % bands. Dashed: published scores.\n\n"
@@ -88,23 +92,38 @@ def seeds_of(recipe: Recipe, library: str) -> int:
 
 
 def readme(text: str, recipes: dict[str, Recipe]) -> str:
-    """README.md with the summary between its two markers."""
+    """README.md with a summary between its two markers: of the recipes that have runs of all seeds."""
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     rows = [
-        row(recipe, results).replace(f"| {results.library} {results.version} ", f"| {recipe.title} ", 1)
+        row(recipe, results, name=recipe.title)
         for recipe in recipes.values()
-        if (results := load_results(recipe.name, OURS)) is not None
+        if (results := load_results(recipe.name, OURS)) and len(results.runs) >= WANTED_SEEDS
     ]
-    table = "\n".join([HEAD, *rows, "", "![Learning curves](docs/images/results.png)", ""]) if rows else ""
-    return f"{before}{BEGIN}{table}{END}{after}"
+    lines = ["## Results\n", README_TEXT, HEAD, *rows, "\n![Learning curves](docs/images/results.png)\n\n"]
+    return f"{before}{BEGIN}{chr(10).join(lines) if rows else ''}{END}{after}"
+
+
+def with_curves(results: list[Results]) -> list[Results]:
+    """The results with runs that were evaluated in training, and only those runs."""
+    found: list[Results] = []
+    for result in results:
+        runs = [run for run in result.runs if len(run.curve) == len(result.steps)]
+        if runs:
+            found.append(replace(result, runs=runs))
+    return found
+
+
+def figure_is_drawn(recipes: dict[str, Recipe]) -> bool:
+    """Whether there is a learning curve to draw."""
+    return any(with_curves(stored(recipe)) for recipe in recipes.values())
 
 
 def draw(recipes: dict[str, Recipe]) -> None:
     """Draw the learning curves of all recipes that have results."""
     import matplotlib.pyplot as plt
 
-    shown = [(recipe, results) for recipe in recipes.values() if (results := stored(recipe))]
+    shown = [(recipe, found) for recipe in recipes.values() if (found := with_curves(stored(recipe)))]
     columns = min(len(shown), 2)
     rows = -(-len(shown) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(5 * columns, 3.2 * rows), squeeze=False)
@@ -119,9 +138,7 @@ def draw(recipes: dict[str, Recipe]) -> None:
 def draw_recipe(axes: Any, recipe: Recipe, results: list[Results]) -> None:
     """Draw the curves of each library, and the published scores as horizontal lines."""
     for found in results:
-        curves = np.array([run.curve for run in found.runs if len(run.curve) == len(found.steps)])
-        if not len(curves):
-            continue
+        curves = np.array([run.curve for run in found.runs])
         curve = sample_efficiency(curves, iqm)
         label = f"{found.library}, {len(curves)} seeds"
         axes.plot(found.steps, curve.value, color=COLORS[found.library], label=label)
@@ -144,7 +161,7 @@ def main() -> None:
         return
     for path, text in texts.items():
         path.write_text(text)
-    if any(stored(recipe) for recipe in recipes.values()):
+    if figure_is_drawn(recipes):
         draw(recipes)
 
 

@@ -15,15 +15,15 @@ HEAD = (
 )
 
 
-def row(recipe: Recipe, results: Results) -> str:
-    """The scores of a library, as a row below `HEAD`."""
+def row(recipe: Recipe, results: Results, name: str | None = None) -> str:
+    """The scores of a library, as a row below `HEAD` that starts with `name`, or with the library."""
     scores = [run.score for run in results.runs]
     middle = estimate(scores, iqm)
     interval = f"{middle.low:.1f} to {middle.high:.1f}" if len(scores) > 1 else "one run"
     attempted = len(scores) + len(results.failed)
     failed = f", {len(results.failed)} failed" if results.failed else ""
     cells = (
-        f"{results.library} {results.version}",
+        name or f"{results.library} {results.version}",
         f"{middle.value:.1f} ({interval})",
         f"{statistics.fmean(scores):.1f}",
         f"{min(scores):.1f} and {max(scores):.1f}",

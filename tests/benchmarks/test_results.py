@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ def results(bench: Any, library: str, scores: list[float], failed: list[int]) ->
         recipe="cartpole_zoo",
         library=library,
         version="1.0",
+        command=["experiment=cartpole_zoo"],
         machine={"cpu": "a CPU", "cores": 2},
         steps=[25_000, 50_000],
         runs=runs,
@@ -48,6 +50,15 @@ def test_stored_results_are_read_back(bench: Any) -> None:
     found.write()
     assert recipes.load_results("cartpole_zoo", recipes.OURS) == found
     assert recipes.load_results("cartpole_zoo", recipes.SB3) is None
+
+
+def test_runs_of_other_seeds_are_kept_if_the_command_is_the_same(bench: Any) -> None:
+    recipes = bench("recipes")
+    results(bench, recipes.OURS, [500.0, 480.0, 470.0], []).write()
+    fewer = results(bench, recipes.OURS, [490.0], [])
+    assert [run.score for run in fewer.with_stored().runs] == [490.0, 480.0, 470.0]
+    other = dataclasses.replace(fewer, command=["experiment=acrobot"])
+    assert other.with_stored() == other
 
 
 def test_row_has_the_interval_and_counts_failed_runs(bench: Any) -> None:
@@ -73,6 +84,14 @@ def test_page_shows_scores_comparison_and_what_was_not_run(bench: Any) -> None:
     assert readme.endswith("below\n")
     assert "old" not in readme
     assert "| CartPole-v1, settings of rl-baselines3-zoo | 500.0 (500.0 to 500.0) |" in readme
+    assert "![Learning curves](docs/images/results.png)" in readme
+
+
+def test_readme_says_nothing_of_recipes_without_all_seeds(bench: Any) -> None:
+    recipes, page = bench("recipes"), bench("results_page")
+    results(bench, recipes.OURS, [500.0], []).write()
+    text = f"above\n{page.BEGIN}{page.END}below\n"
+    assert page.readme(text, recipes.load_recipes()) == text
 
 
 def test_figure_is_drawn(bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
