@@ -67,12 +67,12 @@ def section(recipe: Recipe, results: list[Results]) -> str:
         summary(recipe, results).partition("\n\n")[2] + "\n",
         *(f"- {per_seed(found)}" for found in results),
     ]
-    if len(results) == 2:
+    if len(results) == 2 and min(len(found.runs) for found in results) > 1:
         ours, theirs = ([run.score for run in found.runs] for found in results)
         found = probability_of_improvement(ours, theirs)
-        interval = f" ({found.low:.2f} to {found.high:.2f})" if found.low == found.low else ""
         lines.append(
-            f"- A run of {OURS} scores higher than one of {SB3} with probability {found.value:.2f}{interval}."
+            f"- A run of {OURS} scores higher than one of {SB3} with probability {found.value:.2f} "
+            f"({found.low:.2f} to {found.high:.2f})."
         )
     machine = results[0].machine
     lines.append(f"- Machine: {machine['cpu']}, {machine['cores']} cores.\n\n")

@@ -59,5 +59,5 @@ def summary(recipe: Recipe, results: list[Results]) -> str:
 
 def per_seed(results: Results) -> str:
     """The score of every run, in a line."""
-    scores = ", ".join(f"{run.score:.1f}" for run in results.runs)
-    return f"{results.library}, seeds {results.runs[0].seed} to {results.runs[-1].seed}: {scores}"
+    scores = ", ".join(f"{run.score:.1f} ({run.seed})" for run in results.runs)
+    return f"{results.library}, scores of the runs and their seeds: {scores}"
