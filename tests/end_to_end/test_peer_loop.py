@@ -157,7 +157,7 @@ class Follower:
         self.found.online.append(distance(agent, agent.learner.online, flat(self._model.q_net.parameters())))
         self._copy_weights()
 
-    def _their_action(self, _: Array, step: int, __: Any) -> Array:
+    def _their_action(self, _: Array, step: int, *__: Any) -> Array:
         return np.array([self._actions[step]])
 
     def _their_sample(self, _: int, __: int) -> tuple[Array, torch.Tensor]:
