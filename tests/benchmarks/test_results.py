@@ -118,3 +118,46 @@ def test_every_recipe_trains_all_its_steps(bench: Any) -> None:
         assert recipe.steps % recipe.points == 0
         assert "trainer.target_return=null" in recipe.command()
         assert "trainer.early_stopping=false" in recipe.command()
+
+
+def test_seed_without_a_score_is_reported_and_the_others_are_stored(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes, script = bench("recipes"), bench("results")
+    recipe = recipes.load_recipes()["cartpole_zoo"]
+    runs = {
+        run.seed: run
+        for run in results(bench, recipes.OURS, [500.0, 480.0, 470.0], []).runs
+        if run.seed != 101
+    }
+    monkeypatch.setattr(script, "train_ours", lambda *_: None)
+    monkeypatch.setattr(script, "score_ours", lambda _, seed: runs.get(seed))
+    assert not script.run_recipe(recipe, "ours", [100, 101, 102], 2, tmp_path)
+    printed = capsys.readouterr()
+    assert "no score for the seeds 101" in printed.err
+    assert "| 1 of 3, 1 failed |" in printed.out
+    stored = recipes.load_results("cartpole_zoo", recipes.OURS)
+    assert [run.seed for run in stored.runs] == [100, 102]
+    assert stored.failed == [101]
+
+
+def test_sweep_of_a_recipe_has_one_trial_and_validates_it_with_the_other_seeds(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script, commands = bench("results"), []
+
+    class Finished:
+        def __init__(self, command: list[str]) -> None:
+            commands.append(command)
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(script.subprocess, "Popen", Finished)
+    recipe = bench("recipes").load_recipes()["cartpole_zoo"]
+    script.train_ours(recipe, [100, 101, 102], tmp_path, 4)
+    wanted = {"seed=100", "hydra.sweeper.n_trials=1", "hydra.sweeper.validate=2", "hydra.sweeper.n_jobs=4"}
+    assert wanted <= set(commands[0])
+    assert "trainer.max_steps=choice(50000)" in commands[0]
+    assert script.our_run_dir(tmp_path, 100) == tmp_path / "0"
+    assert script.our_run_dir(tmp_path, 101) == tmp_path / "0" / "seed_101"
