@@ -20,7 +20,7 @@ WORKERS := $(shell echo $$(( $(CORES) > 4 ? 6 : ($(CORES) * 3 + 1) / 2 )))
 PARALLEL := $(PYTEST) --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help train check format lint types daily test quick optuna4 soak sweep-soak fuzz docs docs-check clean
+.PHONY: help train check format lint types daily test quick optuna4 soak sweep-soak fuzz docs results docs-check clean
 
 # Installations into .venv must follow one another. What `check` starts may run in parallel: all is installed then.
 ifeq ($(MAKELEVEL),0)
@@ -106,9 +106,14 @@ fuzz: $(TEST_SETUP)
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/make_reference.py
 
-## Check that docs/reference.md is up to date.
+## Write docs/results.md, its figure and README's summary from the results in benchmarks/results/runs.
+results: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/results_page.py
+
+## Check that docs/reference.md, docs/results.md and README's summary are up to date.
 docs-check: $(VENV)/.installed-dev
 	$(BIN)/python docs/make_reference.py --check
+	$(BIN)/python benchmarks/results_page.py --check
 
 ## Delete the virtual environment and the caches.
 clean:

@@ -1,0 +1,112 @@
+"""One run of DQN of stable-baselines3 with the settings of a recipe; benchmarks/results.py starts it.
+
+    python benchmarks/train_sb3.py SEED FILE OVERRIDES...
+
+The settings are those that dqn_runner composes from the overrides; what stable-baselines3 does not have is
+rejected.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+import yaml
+from recipes import EPISODES, Run
+from stable_baselines3 import DQN
+
+from dqn_runner.core.rng import eval_seeds
+
+SAME = {
+    "network": "Mlp",
+    "loss": "QLearning",
+    "exploration": "EpsilonGreedy",
+    "optimizer": "Adam",
+    "replay": "UniformReplay",
+    "learning_rate_schedule": "Fixed",
+}
+"""The parts of dqn_runner that do what stable-baselines3 does."""
+
+
+def composed(overrides: list[str]) -> dict[str, Any]:
+    """The configuration of dqn_runner."""
+    command = [sys.executable, "-m", "dqn_runner", *overrides, "--cfg", "job", "--resolve"]
+    return yaml.safe_load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def make_model(config: dict[str, Any], seed: int) -> DQN:
+    """DQN of stable-baselines3 with the settings of `config`; exits if it has no such settings."""
+    agent, env, steps = config["agent"], config["env"], config["trainer"]["max_steps"]
+    other = {part: name for part in SAME if (name := agent[part]["_target_"].split(".")[-1]) != SAME[part]}
+    schedule = agent["exploration"]["schedule"]
+    if other or agent["loss"]["error"] != "huber" or schedule["begin"] or agent["n_step"] != 1:
+        sys.exit(f"stable-baselines3 has no such settings: {other or agent}")
+    return DQN(
+        "MlpPolicy",
+        gymnasium.make(env["id"], **env["kwargs"]),
+        learning_rate=agent["learning_rate"],
+        buffer_size=agent["replay"]["capacity"],
+        learning_starts=1000 if agent["learning_starts"] is None else agent["learning_starts"],
+        batch_size=agent["batch_size"],
+        gamma=agent["gamma"],
+        tau=agent["tau"],
+        train_freq=agent["train_every"],
+        gradient_steps=agent["gradient_steps"],
+        target_update_interval=agent["target_update_every"],
+        exploration_fraction=schedule["steps"] / steps,
+        exploration_initial_eps=schedule["start"],
+        exploration_final_eps=schedule["end"],
+        max_grad_norm=agent["max_grad_norm"] or float("inf"),
+        policy_kwargs={"net_arch": agent["network"]["hidden"]},
+        seed=seed,
+        device="cpu",
+    )
+
+
+def score(model: DQN, env: gymnasium.Env[Any, Any], purpose: str, episodes: int) -> float:
+    """Mean return of greedy episodes, whose seeds are those of dqn_runner for the same purpose."""
+    seeds, returns = eval_seeds(purpose), []
+    for episode in range(episodes):
+        obs, _ = env.reset(seed=seeds(episode))
+        total, ended = 0.0, False
+        while not ended:
+            action, _ = model.predict(obs, deterministic=True)
+            obs, reward, terminated, truncated, _ = env.step(int(action))
+            total, ended = total + float(reward), terminated or truncated
+        returns.append(total)
+    return float(np.mean(returns))
+
+
+def main() -> None:
+    seed, target, overrides = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    torch.set_num_threads(1)
+    config = composed(overrides)
+    steps, every = config["trainer"]["max_steps"], config["trainer"]["eval_frequency"]
+    model = make_model(config, seed)
+    env = gymnasium.make(config["env"]["id"], **config["env"]["kwargs"])
+    curve: list[float] = []
+
+    def evaluate(seen: dict[str, Any], _: Any) -> bool:
+        if seen["self"].num_timesteps % every == 0:
+            curve.append(score(model, env, "eval", config["trainer"]["eval_episodes"]))
+        return True
+
+    start = time.perf_counter()
+    model.learn(steps, callback=evaluate)
+    seconds = round(time.perf_counter() - start, 1)
+    final = score(model, env, "test", EPISODES)
+    found = Run(seed=seed, score=final, env_steps=model.num_timesteps, seconds=seconds, curve=curve)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The page of results: what it says about stored runs, and that it is up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+MODULES = ("recipes", "tables", "machine", "results", "results_page")
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A function that imports a script of benchmarks/, which stores results in a temporary directory."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(importlib.import_module("recipes"), "RESULTS", tmp_path)
+    yield importlib.import_module
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def results(bench: Any, library: str, scores: list[float], failed: list[int]) -> Any:
+    recipes = bench("recipes")
+    runs = [
+        recipes.Run(seed=100 + n, score=score, env_steps=50_000, seconds=30.0, curve=[20.0, score])
+        for n, score in enumerate(scores)
+    ]
+    return recipes.Results(
+        recipe="cartpole_zoo",
+        library=library,
+        version="1.0",
+        command=["experiment=cartpole_zoo"],
+        machine={"cpu": "a CPU", "cores": 2},
+        steps=[25_000, 50_000],
+        runs=runs,
+        failed=failed,
+    )
+
+
+def test_stored_results_are_read_back(bench: Any) -> None:
+    recipes = bench("recipes")
+    found = results(bench, recipes.OURS, [500.0, 480.0], [102])
+    found.write()
+    assert recipes.load_results("cartpole_zoo", recipes.OURS) == found
+    assert recipes.load_results("cartpole_zoo", recipes.SB3) is None
+
+
+def test_runs_of_other_seeds_are_kept_if_the_command_is_the_same(bench: Any) -> None:
+    recipes = bench("recipes")
+    results(bench, recipes.OURS, [500.0, 480.0, 470.0], []).write()
+    fewer = results(bench, recipes.OURS, [490.0], [])
+    assert [run.score for run in fewer.with_stored().runs] == [490.0, 480.0, 470.0]
+    other = dataclasses.replace(fewer, command=["experiment=acrobot"])
+    assert other.with_stored() == other
+
+
+def test_row_has_the_interval_and_counts_failed_runs(bench: Any) -> None:
+    recipe = bench("recipes").load_recipes()["cartpole_zoo"]
+    row = bench("tables").row(recipe, results(bench, "ours", [500.0, 500, 500, 400], [104]))
+    assert row == (
+        "| ours 1.0 | 500.0 (400.0 to 500.0) | 475.0 | 400.0 and 500.0 | 3 of 5, 1 failed | 50,000 | 30 |"
+    )
+
+
+def test_page_shows_scores_comparison_and_what_was_not_run(bench: Any) -> None:
+    recipes, page = bench("recipes"), bench("results_page")
+    for library in (recipes.OURS, recipes.SB3):
+        results(bench, library, [500.0] * 10 if library == recipes.OURS else [490.0, 500.0], []).write()
+    text = page.page(recipes.load_recipes())
+    assert "| dqn_runner 1.0 | 500.0 (500.0 to 500.0) |" in text
+    assert "scores higher than one of stable-baselines3 with probability 0.75" in text
+    assert "- cartpole_zoo with stable-baselines3: 2 of 10 seeds" in text
+    assert "- cartpole_zoo with dqn_runner" not in text
+    assert "- acrobot_zoo with dqn_runner: 0 of 10 seeds" in text
+    readme = page.readme(f"above\n{page.BEGIN}old\n{page.END}below\n", recipes.load_recipes())
+    assert readme.startswith("above\n")
+    assert readme.endswith("below\n")
+    assert "old" not in readme
+    assert "| CartPole-v1, settings of rl-baselines3-zoo | 500.0 (500.0 to 500.0) |" in readme
+    assert "![Learning curves](docs/images/results.png)" in readme
+
+
+def test_readme_says_nothing_of_recipes_without_all_seeds(bench: Any) -> None:
+    recipes, page = bench("recipes"), bench("results_page")
+    results(bench, recipes.OURS, [500.0], []).write()
+    text = f"above\n{page.BEGIN}{page.END}below\n"
+    assert page.readme(text, recipes.load_recipes()) == text
+
+
+def test_figure_is_drawn(bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    recipes, page = bench("recipes"), bench("results_page")
+    results(bench, recipes.OURS, [500.0, 480.0], []).write()
+    monkeypatch.setattr(page, "FIGURE", tmp_path / "figure.png")
+    page.draw(recipes.load_recipes())
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_documents_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    page = importlib.import_module("results_page")
+    monkeypatch.setattr(sys, "argv", ["results_page.py", "--check"])
+    try:
+        page.main()
+    finally:
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+def test_every_recipe_trains_all_its_steps(bench: Any) -> None:
+    for recipe in bench("recipes").load_recipes().values():
+        assert recipe.steps % recipe.points == 0
+        assert "trainer.target_return=null" in recipe.command()
+        assert "trainer.early_stopping=false" in recipe.command()
+
+
+def test_seed_without_a_score_is_reported_and_the_others_are_stored(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes, script = bench("recipes"), bench("results")
+    recipe = recipes.load_recipes()["cartpole_zoo"]
+    runs = {
+        run.seed: run
+        for run in results(bench, recipes.OURS, [500.0, 480.0, 470.0], []).runs
+        if run.seed != 101
+    }
+    monkeypatch.setattr(script, "train_ours", lambda *_: None)
+    monkeypatch.setattr(script, "score_ours", lambda _, seed: runs.get(seed))
+    assert not script.run_recipe(recipe, "ours", [100, 101, 102], 2, tmp_path)
+    printed = capsys.readouterr()
+    assert "no score for the seeds 101" in printed.err
+    assert "| 1 of 3, 1 failed |" in printed.out
+    stored = recipes.load_results("cartpole_zoo", recipes.OURS)
+    assert [run.seed for run in stored.runs] == [100, 102]
+    assert stored.failed == [101]
+
+
+def test_sweep_of_a_recipe_has_one_trial_and_validates_it_with_the_other_seeds(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script, commands = bench("results"), []
+
+    class Finished:
+        def __init__(self, command: list[str]) -> None:
+            commands.append(command)
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(script.subprocess, "Popen", Finished)
+    recipe = bench("recipes").load_recipes()["cartpole_zoo"]
+    script.train_ours(recipe, [100, 101, 102], tmp_path, 4)
+    wanted = {"seed=100", "hydra.sweeper.n_trials=1", "hydra.sweeper.validate=2", "hydra.sweeper.n_jobs=4"}
+    assert wanted <= set(commands[0])
+    assert "trainer.max_steps=choice(50000)" in commands[0]
+    assert script.our_run_dir(tmp_path, 100) == tmp_path / "0"
+    assert script.our_run_dir(tmp_path, 101) == tmp_path / "0" / "seed_101"
