@@ -55,7 +55,7 @@ class Mlflow:
         default = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
         run = MlflowRun(
-            tracking.MlflowClient(tracking_uri=uri),
+            lambda: tracking.MlflowClient(tracking_uri=uri),
             experiment=self.experiment,
             name=self.name or info.name,
             tags=self.tags,

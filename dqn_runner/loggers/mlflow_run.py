@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class MlflowRun:
 
     def __init__(
         self,
-        client: Any,
+        connect: Callable[[], Any],
         experiment: str | None,
         name: str,
         tags: Mapping[str, str],
@@ -45,9 +45,13 @@ class MlflowRun:
         group: str | None,
         run_id: str | None,
     ) -> None:
-        """`client` is an MlflowClient, `group` the name of a sweep, `run_id` that of a run to continue."""
+        """`connect` returns an MlflowClient.
+
+        `group` is the name of a sweep, `run_id` that of a run to continue.
+        """
         self.run_id = run_id
-        self._client = client
+        self._connect = connect
+        self._client: Any = None
         self._experiment, self._name = experiment, name
         self._group = None if group is None else group.replace("'", "")  # quotes end a text of a query
         self._tags, self._params, self._config = dict(tags), dict(params), dict(config)
@@ -55,7 +59,7 @@ class MlflowRun:
 
     def open(self) -> None:
         """Create the run, or continue it; store its settings."""
-        client = self._client
+        client = self._client = self._connect()
         if self.run_id is None and self._group is None:
             self.run_id = os.environ.get("MLFLOW_RUN_ID")
         if self.run_id is None:

@@ -85,7 +85,7 @@ class Store:
 
 
 def a_run(store: Store, params: dict[str, str] | None = None, run_id: str | None = None) -> MlflowRun:
-    run = MlflowRun(store, None, "run", {}, params or {}, {}, None, run_id)
+    run = MlflowRun(lambda: store, None, "run", {}, params or {}, {}, None, run_id)
     run.open()
     return run
 
@@ -148,12 +148,14 @@ def test_a_server_that_fails_for_a_while_gets_everything_later(
 
 
 @pytest.mark.slow
-def test_a_server_that_never_answers_costs_a_run_some_seconds_and_two_lines(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+def test_a_store_that_never_answers_costs_a_run_some_seconds_and_two_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
 ) -> None:
-    monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda **_: store)
+    def fail(**_: Any) -> None:
+        raise ValueError("the database is damaged")
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", fail)
     monkeypatch.setattr(mlflow_logger, "_WAIT", 0.1)
-    store.fails = True
     logger = Mlflow().open(tmp_path, INFO, None)
     logger.write(Record("eval", 5, 1, {"eval/return_mean": 2.0}))
     logger.close(failed=False)
