@@ -1,15 +1,17 @@
-"""The greedy episode of a run that `mode=eval evaluator.video=true` has recorded, small enough for a page."""
+"""The recorded greedy episode of a run, small enough for a page; a report runs no environment."""
 
 from __future__ import annotations
 
 import io
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dqn_runner.io.entries import is_file
+from dqn_runner.io.video import as_gif
 from dqn_runner.report.pictures import data_url
-from dqn_runner.report.stored_run import VIDEO
+from dqn_runner.training.video import FOLDER as VIDEOS
 
 MOST_BYTES = 250_000
 """A larger video is shown as a strip of frames only."""
@@ -30,21 +32,21 @@ class Episode:
 
 
 def greedy_episode(run_dir: Path) -> Episode | None:
-    """The recorded episode; None if there is none, or if it is not a picture."""
-    path = run_dir / VIDEO
-    if not is_file(path) or path.stat().st_size > LARGEST_FILE:
+    """The newest recorded episode; None if there is none, or if it cannot be shown here."""
+    found = [run_dir / f"eval{suffix}" for suffix in (".gif", ".mp4")]
+    found += [path for suffix in (".gif", ".mp4") for path in (run_dir / VIDEOS).glob(f"*{suffix}")]
+    videos = [path for path in found if is_file(path) and path.stat().st_size <= LARGEST_FILE]
+    if not videos:
         return None
     try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:  # it was recorded on another machine
-        return None
-    content = path.read_bytes()
-    try:
+        from PIL import Image
+
+        content = as_gif(max(videos, key=lambda path: path.stat().st_mtime))
         with Image.open(io.BytesIO(content), formats=["GIF"]) as video:
             count: int = getattr(video, "n_frames", 1)
             strip = _strip(video, count)
-    except (UnidentifiedImageError, OSError, ValueError, EOFError):
-        return None
+    except (ImportError, OSError, ValueError, EOFError, RuntimeError, subprocess.SubprocessError):
+        return None  # it is no video, or was recorded on a machine with other libraries
     return Episode(strip, data_url(content, "image/gif") if len(content) <= MOST_BYTES else None, count)
 
 

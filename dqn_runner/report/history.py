@@ -13,7 +13,9 @@ import numpy as np
 from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
+from dqn_runner.run.plots import OWN
 from dqn_runner.run.thinning import Values
+from dqn_runner.training.metrics import EVAL_KEYS, TRAIN_KEYS
 
 RECORDS = "metrics.jsonl"
 EPISODE, TRAIN, EVAL = KINDS = ("episode", "train", "eval")
@@ -44,30 +46,20 @@ class History:
         table = self.tables[kind]
         return table.get(name, np.full(len(table["step"]), np.nan))
 
-    def user_metrics(self) -> dict[str, tuple[str, str]]:
-        """The keys that the program does not write itself, with the kind and the column of each."""
-        found: dict[str, tuple[str, str]] = {}
+    def user_metrics(self) -> dict[str, list[tuple[str, str]]]:
+        """The metrics that the program does not measure itself, with their kinds of record and columns."""
+        found: dict[str, list[tuple[str, str]]] = {}
         for kind, table in self.tables.items():
             for name in table:
                 if name not in KNOWN[kind] and not name.startswith("time/"):
-                    key = name if "/" in name else PREFIXES[kind] + name
-                    found.setdefault(key, (kind, name))
+                    found.setdefault(name.removeprefix(OWN), []).append((kind, name))
         return found
 
 
 KNOWN = {
     EPISODE: {"step", "episode", "return", "length"},
-    TRAIN: {
-        "step",
-        "episode",
-        "return_mean_100",
-        "length_mean_100",
-        "loss",
-        "q_mean",
-        "grad_norm",
-        "epsilon",
-    },
-    EVAL: {"step", "episode", "return_mean", "return_std", "return_min", "return_max", "length_mean"},
+    TRAIN: {"step", "episode", *TRAIN_KEYS},
+    EVAL: {"step", "episode", *EVAL_KEYS},
 }
 """The columns that the program writes itself."""
 

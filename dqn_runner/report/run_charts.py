@@ -16,6 +16,8 @@ from dqn_runner.run.timeline import KILLED, RESUME, SAVED, START, Happening
 STEPS = "env steps"
 RETURN = "return (undiscounted reward)"
 LINKED = "steps"
+LABELS = {TRAIN: "training", EVAL: "evaluation", EPISODE: "each episode"}
+"""What a metric of the user is of, by kind of record."""
 LOG_RATIO = 100
 """A loss that spans such a ratio is drawn on a logarithmic axis."""
 
@@ -163,9 +165,21 @@ def _loss(history: History) -> Chart:
 
 
 def _user_metrics(history: History) -> list[Chart]:
-    """A chart for each metric that the program does not know, such as those of a callback."""
+    """A chart for each metric of the environment or of a callback."""
     charts: list[Chart] = []
-    for index, (key, (kind, column)) in enumerate(sorted(history.user_metrics().items())):
-        line = Line(label=key, y=history.column(kind, column), color=index % 6)
-        charts.append(_over_steps(history, f"user{index}", kind, key, key, (line,)))
+    for index, (key, places) in enumerate(sorted(history.user_metrics().items())):
+        points: list[tuple[Values, Values]] = []
+        for kind, column in places:
+            x, y = history.tables[kind]["step"], history.column(kind, column)
+            last = np.append(np.diff(x) > 0, True)  # several episodes may end at one step
+            points.append((x[last], y[last]))
+        x, ys = on_common_x(points)
+        lines = [
+            Line(label=LABELS[kind], y=y, color=list(LABELS).index(kind))
+            for (kind, _), y in zip(places, ys, strict=True)
+        ]
+        chart = Chart(
+            id=f"user{index}", title=key, x_label=STEPS, y_label=key, x=x, lines=lines, linked=LINKED
+        )
+        charts.append(chart)
     return charts

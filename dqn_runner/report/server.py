@@ -195,12 +195,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, "Too many pages are open.\n")
             return
         try:
+            before, silent = look(), 0.0
             self.send_response(HTTPStatus.OK)
             self._send_headers("text/event-stream")
             self.send_header("Connection", "close")
             self.end_headers()
             self.close_connection = True
-            before, silent = look(), 0.0
             while not self.server.closing.wait(LOOK_EVERY):
                 now = look()
                 silent += LOOK_EVERY

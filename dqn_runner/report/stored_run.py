@@ -23,7 +23,6 @@ from dqn_runner.run.timeline import FAILED, TIMELINE, Happening, read_timeline
 
 LOG = Path("logs") / "training.log"
 EVALUATION = "eval.json"
-VIDEO = "eval.gif"
 MARKS = (RUN, RECORDS, json_io.METRICS, CHECKPOINTS, TIMELINE)
 """A directory that contains one of these is the directory of a run."""
 RUNNING, FINISHED, STOPPED, FAILED_RUN = "running", "finished", "stopped", "failed"
