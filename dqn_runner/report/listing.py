@@ -39,6 +39,8 @@ class Entry:
     """Mean return of the last evaluation."""
     best: float | None
     """Mean return of the best evaluation, once the run has written metrics.json."""
+    eta: float | None
+    """Seconds left, as the last log line estimated them."""
     changed: float
     """When the run was written last, in seconds since 1970."""
     overrides: str
@@ -77,7 +79,7 @@ class Listing:
 def _read(directory: Path, path: str, changed: float) -> Entry:
     head = _part(directory / json_io.METRICS, HEAD, from_end=False)
     finished, best = _FINISHED.search(head), _BEST.search(head)
-    step, score = _last_numbers(directory)
+    step, score, eta = _last_numbers(directory)
     env, overrides = _provenance(directory)
     reason = json.loads(finished[1]) if finished else None
     return Entry(
@@ -87,22 +89,25 @@ def _read(directory: Path, path: str, changed: float) -> Entry:
         step=step,
         score=score,
         best=float(best[1]) if best else None,
+        eta=eta,
         changed=changed,
         overrides=overrides,
     )
 
 
-def _last_numbers(directory: Path) -> tuple[int, float | None]:
-    """The env step and the mean return of the last evaluation, from the end of metrics.jsonl."""
-    step, score = 0, None
+def _last_numbers(directory: Path) -> tuple[int, float | None, float | None]:
+    """Env step, mean return of the last evaluation, and seconds left, from the end of metrics.jsonl."""
+    step, score, eta = 0, None, None
     for line in _part(directory / RECORDS, TAIL, from_end=True).split(b"\n")[-2::-1]:
         with suppress(msgspec.DecodeError, KeyError, TypeError, ValueError):
             record = msgspec.json.decode(line)
             step = max(step, int(record["step"]))
+            if eta is None and record["kind"] == "train":
+                eta = float(record["time/eta"])
             if record["kind"] == "eval":
                 score = float(record["eval/return_mean"])
                 break
-    return step, score
+    return step, score, eta
 
 
 def _provenance(directory: Path) -> tuple[str, str]:

@@ -28,7 +28,7 @@ CHAIN: list[set[str]] = [
     {"config"},
     {"sweep"},
     {"report"},
-    {"cli"},
+    {"cli", "runs"},
     {"selftest"},
     {"__init__", "__main__"},
 ]
@@ -43,7 +43,7 @@ ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"run", "report"},
     "wandb": {"loggers"},
     "mlflow": {"loggers"},
-    "rich": {"loggers"},
+    "rich": {"loggers", "runs"},
     "PIL": {"io", "report"},
     "imageio_ffmpeg": {"io"},
     "jinja2": {"report"},

@@ -53,7 +53,7 @@ def test_every_kind_of_one_number_counts(value: Any, number: float) -> None:
         [1, 2],
         np.zeros(3),
         np.array(["x"]),
-        object(),
+        pytest.param(object(), id="object"),
         b"x",
         10**400,
         1j,

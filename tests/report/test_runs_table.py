@@ -1,0 +1,65 @@
+"""`python -m dqn_runner.runs`: the table of runs."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dqn_runner import runs
+from dqn_runner.report.listing import Entry
+
+
+def printed(entries: list[Entry], width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(runs.table(entries, width))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def entry(path: str, state: str = "finished", changed: float = 0.0, overrides: str = "seed=1") -> Entry:
+    return Entry(path, state, "CartPole-v1", 12_000, 199.6, None, 3_725.0, changed, overrides)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_run_is_a_line_that_fits(width: int) -> None:
+    found = [entry("later", "running", 2.0), entry("earlier", changed=1.0, overrides="x" * 500)]
+    lines = printed(found, width)
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= width
+    assert lines[0].split() == ["run", "state", "steps", "score", "best", "left", "settings"]
+    assert lines[1].split()[:4] == ["earlier", "finished", "12,000", "199.6"]
+    assert lines[2].split() == ["later", "running", "12,000", "199.6", "1:02:05", "seed=1"]
+
+
+def test_a_name_cannot_control_the_terminal() -> None:
+    text = "\n".join(printed([entry("\x1b[31mred\r", overrides="[bold]\x07x")], 120))
+    assert "\x1b" not in text
+    assert "?[31mred?" in text
+    assert "[bold]?x" in text
+
+
+def test_the_table_of_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.main([str(tmp_path)])
+    assert capsys.readouterr().out == f"there are no runs below {tmp_path}\n"
+    run = tmp_path / "agents" / "0"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"config": {}, "sessions": [{"overrides": ["agent=c51"]}]}))
+    records = [
+        {"kind": "eval", "step": 400, "episode": 9, "eval/return_mean": 21.5},
+        {"kind": "train", "step": 500, "episode": 10, "time/eta": 60.0},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    runs.main([str(tmp_path)])
+    assert capsys.readouterr().out.splitlines()[1].split() == [
+        "agents/0",
+        "stopped",
+        "500",
+        "21.5",
+        "agent=c51",
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        runs.main([str(tmp_path / "missing")])
+    assert capsys.readouterr().err == f"error: {tmp_path / 'missing'} is not a directory\n"
