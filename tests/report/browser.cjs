@@ -75,6 +75,7 @@ async function useRun(browser, url) {
   await page.locator("[data-chart=return]").scrollIntoViewIfNeeded();
   await hover(page, "return", 0.05);
   seen.before = await steps(page, "return");
+  await hover(page, "return", 0.5);
   seen.linked = await steps(page, "evaluation");
   await drag(page, "return", 0.5, 0.8);
   await hover(page, "evaluation", 0.05);

@@ -99,23 +99,6 @@
     };
   }
 
-  let linking = false;
-  function linkZoom(u, key, linked) {
-    if (key !== "x" || linking || !linked) return;
-    const { min, max } = u.scales.x;
-    linking = true;
-    for (const other of plots.values())
-      if (other.u !== u && other.chart.linked === linked && min != null) other.u.setScale("x", { min, max });
-    linking = false;
-  }
-
-  function resetZoom(linked) {
-    linking = true;
-    for (const other of plots.values())
-      if (linked && other.chart.linked === linked) other.u.setData(other.u.data);
-    linking = false;
-  }
-
   function draw(chart, place) {
     plots.get(chart.id)?.u.destroy();
     const { series, bands, rows } = seriesOf(chart, palette());
@@ -124,16 +107,14 @@
       width, height: Math.round(Math.min(330, Math.max(220, width * 0.55))), series, bands, axes: axes(chart),
       scales: { x: { time: chart.xKind === "time", distr: chart.xKind === "log" ? 3 : 1, range: xRange(chart) }, y: { distr: chart.logY ? 3 : 1 } },
       tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC"),
-      cursor: { drag: { x: true, y: false }, ...(chart.linked ? { sync: { key: chart.linked } } : {}) },
+      cursor: { drag: { x: true, y: false }, ...(chart.linked ? { sync: { key: chart.linked, scales: ["x", null] } } : {}) },
       padding: [12, 18, 0, 0],
       legend: {
         show: chart.lines.length + chart.bands.length <= 14,
         markers: { width: 2, stroke: (u, i) => u.series[i].mark, fill: (u, i) => u.series[i].mark + "55" },
       },
-      hooks: { setScale: [(u, key) => linkZoom(u, key, chart.linked)] },
     };
     const u = new uPlot(options, rows, place);
-    u.over.addEventListener("dblclick", () => resetZoom(chart.linked));
     plots.set(chart.id, { u, chart, place });
   }
 
@@ -251,10 +232,8 @@
       const zoomed = old.u.data[0].length && (old.u.scales.x.min > old.u.data[0][0] || old.u.scales.x.max < old.u.data[0].at(-1));
       old.chart = chart;
       const { rows } = seriesOf(chart, palette());
-      linking = true;
       old.u.setData(rows, !zoomed);
       if (zoomed) old.u.redraw();
-      linking = false;
     }
   }
 
