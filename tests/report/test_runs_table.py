@@ -11,11 +11,12 @@ from rich.console import Console
 
 from dqn_runner import runs
 from dqn_runner.report.listing import Entry
+from dqn_runner.report.terminal import table, with_what_differs
 
 
 def printed(entries: list[Entry], width: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
-    console.print(runs.table(entries, width))
+    console.print(table(entries, width))
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
@@ -32,6 +33,13 @@ def test_every_run_is_a_line_that_fits(width: int) -> None:
     assert lines[0].split() == ["run", "state", "steps", "score", "best", "left", "settings"]
     assert lines[1].split()[:4] == ["earlier", "finished", "12,000", "199.6"]
     assert lines[2].split() == ["later", "running", "12,000", "199.6", "1:02:05", "seed=1"]
+
+
+def test_jobs_of_a_sweep_show_what_differs() -> None:
+    jobs = [entry("0", overrides="seed=0 agent=c51"), entry("1", overrides="seed=1 agent=c51")]
+    assert [job.overrides for job in with_what_differs(jobs)] == ["seed=0", "seed=1"]
+    assert with_what_differs(jobs[:1]) == jobs[:1]
+    assert with_what_differs([]) == []
 
 
 def test_a_name_cannot_control_the_terminal() -> None:
