@@ -34,8 +34,8 @@ def test_multirun_gives_every_job_its_own_directory_and_settings(
     table = done.out.rpartition("runs in sweep:")[2].split("\n")
     assert [line.split()[:2] for line in table[2:6]] == [[str(job), "finished"] for job in range(4)]
     assert [line.split()[-2:] for line in table[2:4]] == [
-        ["seed=0", "agent.learning_rate=1e-3"],
-        ["seed=0", "agent.learning_rate=3e-4"],
+        ["seed=0", "agent.learning_rate=0.001"],
+        ["seed=0", "agent.learning_rate=0.0003"],
     ]
     expected = [(0, 1e-3), (0, 3e-4), (1, 1e-3), (1, 3e-4)]
     assert seeds_and_learning_rates(tmp_path / "sweep") == expected
