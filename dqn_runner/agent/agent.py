@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,17 +11,15 @@ from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe
 from dqn_runner.agent.exploration import Greedy, masked_values, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
+from dqn_runner.agent.network_building import build_network, check_output_shape, zero_transition
 from dqn_runner.agent.observation_normalizer import make_normalizer
 from dqn_runner.agent.update_noise import UpdateNoise, count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.log import log
-from dqn_runner.core.rng import seed_for, stream, torch_seeded
+from dqn_runner.core.rng import stream
 from dqn_runner.core.state import State
-from dqn_runner.core.types import Array, Batch, BoolArray, EnvSpec, FloatArray, IntArray, Transition
-
-if TYPE_CHECKING:
-    from torch import nn
+from dqn_runner.core.types import Array, Batch, BoolArray, FloatArray, IntArray, Transition
 
 
 class DQNAgent:
@@ -41,7 +39,7 @@ class DQNAgent:
         self.device = choose_device(config.device, self.network.has_convolutions, size)
         """Where the learner's tensors are; observations, batches and results are on the CPU."""
         self.network.to(self.device)
-        self._check_output_shape()
+        check_output_shape(self.network, self.spec, config.loss.outputs_per_action, self.device)
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
         self._update: Update = make_update(self.network, config.loss, config.optimizer)
@@ -53,7 +51,7 @@ class DQNAgent:
             self.network,
             self.learner.target_params,
             config.loss,
-            self._on_device(_zero_transition(self.spec)),
+            self._on_device(zero_transition(self.spec)),
         )
         self._check_compatibility()
         self._rng = stream(config.seed, "learner")
@@ -230,30 +228,6 @@ class DQNAgent:
         """A tuple of tensors, on the device of the learner."""
         return tensors._make(None if tensor is None else tensor.to(self.device) for tensor in tensors)
 
-    def _check_output_shape(self) -> None:
-        """Evaluate the network once, to reject one that does not fit before training starts."""
-        outputs_per_action = self.config.loss.outputs_per_action
-        expected = (1, self.spec.num_actions * outputs_per_action)
-        obs = _zero_transition(self.spec).obs.to(self.device)
-        with torch.no_grad():
-            try:
-                outputs = self.network(self.network.views(self.network.initial), obs)
-            except UserError:
-                raise
-            except Exception as error:
-                given = _describe_observations(self.spec)
-                raise UserError(
-                    f"agent.network cannot take observations of {given}: {_reason(error)}"
-                ) from error
-        if not isinstance(outputs, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError(f"agent.network returns a {type(outputs).__name__}; it must return a tensor")
-        shape = tuple(outputs.shape)
-        if shape != expected:
-            raise UserError(
-                f"agent.network returns outputs of shape {shape} for one observation; it must return "
-                f"{expected}: {outputs_per_action} for each of {self.spec.num_actions} actions"
-            )
-
     def _check_compatibility(self) -> None:
         """Raise a UserError if exploration lacks noisy layers or the loss ignores the taus of the network."""
         config = self.config
@@ -291,39 +265,3 @@ Tensors = TypeVar("Tensors", Transition, UpdateNoise)
 
 Forward = Callable[[Array, FloatArray | None], FloatArray]
 """From observations and noise to outputs [n, actions * outputs_per_action]."""
-
-
-def build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:
-    """A new module of the configuration, with the initial parameters of its seed.
-
-    Raises UserError if there is none, whatever the reason. Torch's global generator is left as it was.
-    """
-    try:
-        with torch_seeded(seed_for(config.seed, "init")):
-            module = config.network.build(spec, config.loss.outputs_per_action)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"agent.network cannot be built: {_reason(error)}") from error
-    if not isinstance(module, torch.nn.Module):
-        kind = module.__name__ if isinstance(module, type) else f"a {type(module).__name__}"
-        raise UserError(f"agent.network must make a torch.nn.Module, but made {kind}")
-    if next(module.parameters(), None) is None:
-        raise UserError(f"agent.network made a {type(module).__name__} without parameters to learn")
-    return module
-
-
-def _describe_observations(spec: EnvSpec) -> str:
-    """The observations of an environment in a few words, for messages."""
-    return f"shape {spec.obs_shape}" if spec.layout is None else spec.layout.describe()
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _zero_transition(spec: EnvSpec) -> Transition:
-    """A batch of one transition of zeros, for code that depends only on shapes."""
-    dtype = torch.float32 if spec.layout is None else torch.uint8
-    obs, number = torch.zeros(1, *spec.obs_shape, dtype=dtype), torch.zeros(1)
-    return Transition(obs, torch.zeros(1, dtype=torch.int64), number, number, obs)

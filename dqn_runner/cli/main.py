@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def write_sweep_page(study: Any, directory: Path) -> None:
-    """Write the report of a sweep, which also goes on in it."""
+    """Write the report of a sweep, while it runs and at its end."""
     from dqn_runner.report.sweep_page import write_page
 
     write_page(study, directory)

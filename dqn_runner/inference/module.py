@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from dqn_runner.agent.agent import DQNAgent, build_network
+from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.losses.base import Loss
+from dqn_runner.agent.network_building import build_network
 from dqn_runner.agent.observation_normalizer import LIMIT
 from dqn_runner.core.observation_layout import ObservationLayout
 

@@ -46,7 +46,7 @@ class Mlflow:
     __post_init__ = check_settings
 
     def open(self, run_dir: Path, info: RunInfo, state: State | None) -> Logger:
-        """Open an MLflow run. A server that does not answer is tried again while the run goes on."""
+        """Open an MLflow run. A server that does not answer is tried again while the run continues."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         tracking: Any = import_module("mlflow.tracking", "logging=mlflow", extra="mlflow")
         if "MLFLOW_LOGGING_LEVEL" not in os.environ:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--by", metavar="KEY", help="group the runs of a comparison by this setting, as in --by agent"
     )
     parser.add_argument(
-        "--serve", type=Path, metavar="DIR", help="show all runs below DIR in a browser, while they go on"
+        "--serve", type=Path, metavar="DIR", help="show all runs below DIR in a browser, during training"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address of --serve (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8008, help="port of --serve (default: %(default)s)")

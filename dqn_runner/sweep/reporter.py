@@ -62,7 +62,7 @@ class Reporter:
         self._offset = link.seed_index * (budget // eval_frequency + 1) if budget else 0
 
     def on_evaluation(self, run: Run, evaluation: Evaluation) -> None:
-        """Report an evaluation of a run that goes on, and stop the run if the pruner says so."""
+        """Report an evaluation of a running run, and stop the run if the pruner decides that."""
         if run.stop_reason is None and (reason := self(run.position, evaluation.mean)) is not None:
             run.request_stop(reason, pruned=True)
 

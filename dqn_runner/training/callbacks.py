@@ -1,4 +1,4 @@
-"""Callbacks: objects that are told of the events of a run, and may stop it.
+"""Callbacks: objects that are called at the events of a run, and may stop it.
 
 A callback has any of the methods in EVENTS. What it keeps in `state_dict` is part of each checkpoint, so that
 a resumed run calls it as an uninterrupted one would. The trainer's own stopping rules, the pruner of a sweep
@@ -72,7 +72,7 @@ class Callbacks:
             self.owed.append(event)
 
     def call(self, event: str, *arguments: Any) -> None:
-        """Tell every callback of an event. Raises CallbackError, which names the callback that failed."""
+        """Call every callback of an event. Raises CallbackError, which names the callback that failed."""
         for name, method in self._methods[event]:
             self._guarded(name, method, *arguments)
 
