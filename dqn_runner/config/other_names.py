@@ -109,15 +109,12 @@ _MEANINGS: dict[str, tuple[str, ...]] = {
     ),
     "resume=PATH": ("load", "load_path", "restore", "continue", "trained_agent"),
     "-m seed=0,1,2": ("seeds", "n_seeds", "num_seeds"),
+    "device=cuda": ("gpu", "gpus", "cuda", "use_cuda"),
     "threads=N": ("num_threads", "n_threads", "torch_threads", "cpus", "num_workers"),
     "hydra.sweeper.n_trials=N, with search=dqn": ("n_trials", "trials", "optimize"),
 }
 _HERE = {name: text for text, names in _MEANINGS.items() for name in names}
 _WITHOUT = {
-    "device": "the program learns on the CPU; leave it out",
-    "gpu": "the program learns on the CPU; leave it out",
-    "gpus": "the program learns on the CPU; leave it out",
-    "cuda": "the program learns on the CPU; leave it out",
     "weight_decay": "the optimizers have no weight decay; leave it out",
     "verbose": "logging=[file,jsonl] runs without output on the console",
 }

@@ -173,8 +173,8 @@ def fit_defaults(cfg: DictConfig) -> None:
         for name, value in fitted_defaults(cls, cfg.trainer.max_steps).items():
             if OmegaConf.select(cfg, f"{key}.{name}") is None:
                 OmegaConf.update(cfg, f"{key}.{name}", value)
-    if cfg.env.get("separate_keys", False) is None:
-        cfg.env.separate_keys = cfg.agent.network[TARGET] == import_path(MultiInput)
+    if cfg.env.get("separate_keys", False) is None and cfg.agent.network[TARGET] == import_path(MultiInput):
+        cfg.env.separate_keys = True
 
 
 def check_keys(cfg: DictConfig) -> None:

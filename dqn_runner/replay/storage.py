@@ -92,7 +92,9 @@ class TransitionStorage:
 
     def append(self, transition: NStepTransition) -> None:
         """Add a transition; arrays are copied."""
-        self.ring.append(*transition[:-1], *mask_columns.pack(transition.masks))
+        obs, action, reward, discount, next_obs, masks = transition
+        packed = mask_columns.pack(masks) if masks else ()
+        self.ring.append(obs, action, reward, discount, next_obs, *packed)
 
     def take(self, slots: IntArray) -> dict[str, Array]:
         """Copies of the transitions in `slots`, by column."""

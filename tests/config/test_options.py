@@ -19,6 +19,7 @@ from dqn_runner.agent.schedules import Constant
 from dqn_runner.config.schema import apply_env_target, to_plain_config
 from dqn_runner.core.registry import options, slots
 from dqn_runner.envs.gym import GymEnv
+from dqn_runner.training.callback_parts.stop_on_metric import StopOnMetric
 from tests.support.composition import choose, compose_config
 from tests.support.probes import compose_run
 
@@ -31,9 +32,10 @@ def option_id(value: Any) -> str | None:
 @pytest.mark.parametrize(("cls", "place"), list(options().items()), ids=option_id)
 def test_every_option_becomes_an_object_with_its_python_defaults(cls: type, place: tuple[str, str]) -> None:
     group, name = place
-    path = group.replace("/", ".") + (f".{name}" if group == "logging" else "")
+    path = group.replace("/", ".") + (f".{name}" if group in ("logging", "callbacks") else "")
     fields = dataclasses.fields(cls)
     required = {f.name: "given" for f in fields if isinstance(f.default, str) and f.default == MISSING}
+    required |= {StopOnMetric: {"at_least": 1.0}}.get(cls, {})
     values = [f"{path}.{field}={value}" for field, value in required.items()]
     env = [] if group == "env" else ["env=gym"]  # without a reward_threshold, trainer.target_return is None
 

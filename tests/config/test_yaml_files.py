@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.config.build import build_agent
-from dqn_runner.config.schema import CONF, RunConfig
+from dqn_runner.config.schema import CONF, RunConfig, fit_defaults
 from dqn_runner.run.compatibility import leaves
 from dqn_runner.training import checks
 from dqn_runner.training.config import TrainingConfig
@@ -66,6 +66,7 @@ def test_no_yaml_file_restates_a_value_that_holds_without_it(path: Path, tmp_pat
 def test_every_recipe_passes_the_checks_for_its_env(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "available_memory", lambda: 2**40)  # independent of this machine
     cfg = compose_config(f"experiment={name}")
+    fit_defaults(cfg)
     run = instantiate(cfg, _convert_="object")
     spec = build_agent(run.agent, run.env).spec
     assert run.agent.seed == cfg.seed

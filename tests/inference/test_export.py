@@ -20,7 +20,7 @@ from tests.inference.test_load_agent import SHORT, VARIANTS, a_run, observations
 from tests.support.checkpoints import rewrite
 
 pytestmark = pytest.mark.usefixtures("no_curves")
-KEYS = {"input", "output", "preprocessing", "actions", "provenance"}
+KEYS = {"input", "output", "preprocessing", "actions", "action_mask", "provenance"}
 
 
 def trained(variant: str, path: Path) -> TrainedAgent:
