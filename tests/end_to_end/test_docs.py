@@ -22,6 +22,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAM = "python -m dqn_runner"
 NOT_RUN = ("make ", "pip ", ".venv/bin/pre-commit ")
 """Commands that set up an environment; CI runs them itself."""
+LONG = ("report", "mixed-observations", "sweep")
+"""Pages that run for long, and whose features other tests of CI use too."""
 
 SHORT = [
     "agent.learning_starts=100",
@@ -100,7 +102,15 @@ def follow(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_unload_my_pkg", "forked_jobs")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.nightly] if page.stem in LONG else []
+        )
+        for page in PAGES
+    ],
+)
 def test_page_can_be_followed(
     page: Path, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

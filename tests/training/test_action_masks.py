@@ -142,7 +142,13 @@ def test_every_agent_chooses_allowed_actions_only_and_resumes_exactly(option: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", agent_options())
+@pytest.mark.parametrize(
+    "option",
+    [
+        pytest.param(option, marks=[] if option in ("dqn", "rainbow") else [pytest.mark.nightly])
+        for option in agent_options()
+    ],
+)
 def test_every_agent_learns_the_values_of_an_env_with_masks(option: str, tmp_path: Path) -> None:
     """A target that took the best of all actions would give the first states a value of 0.9."""
     env = ["env=gym", f"env.id={ForbiddenValue.__module__}:ForbiddenValue", "env.action_mask=info"]

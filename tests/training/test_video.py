@@ -118,7 +118,13 @@ def test_what_goes_wrong_with_videos_is_one_line_and_the_run_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env", [["env=cartpole"], ["env=minatar"]], ids=["cartpole", "minatar"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        pytest.param(["env=cartpole"], id="cartpole"),
+        pytest.param(["env=minatar"], id="minatar", marks=pytest.mark.nightly),
+    ],
+)
 def test_play_shows_episodes_in_a_window(
     program: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, env: list[str]
 ) -> None:
