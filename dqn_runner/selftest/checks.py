@@ -31,7 +31,7 @@ SHORT = (
 )
 PATIENCE = 300.0
 """Seconds after which a command counts as hanging."""
-EXTRAS = {"box2d": "Box2D", "minatar": "minatar", "atari": "ale_py"}
+EXTRAS = {"box2d": "Box2D", "minatar": "minatar", "atari": "ale_py", "minigrid": "minigrid"}
 """Extras of dqn_runner with environments, and the module that each brings."""
 
 
