@@ -28,10 +28,7 @@ class QNetwork(nn.Module):
         self.network = network
         self._loss = loss
         self._divisor = divisor
-        self._normalizes = normalization is not None
-        mean, deviation = normalization or (np.zeros(1), np.ones(1))
-        self.register_buffer("mean", torch.from_numpy(np.array(mean)))
-        self.register_buffer("deviation", torch.from_numpy(np.array(deviation)))
+        self._normalizes = _register_normalization(self, normalization)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         """Action values [n, actions]."""
@@ -59,10 +56,7 @@ class MultiInputQNetwork(nn.Module):
         self.network = network
         self._loss = loss
         self._layout = layout
-        self._normalizes = normalization is not None
-        mean, deviation = normalization or (np.zeros(1), np.ones(1))
-        self.register_buffer("mean", torch.from_numpy(np.array(mean)))
-        self.register_buffer("deviation", torch.from_numpy(np.array(deviation)))
+        self._normalizes = _register_normalization(self, normalization)
 
     def forward(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Action values [n, actions]."""
@@ -103,3 +97,11 @@ def _in_order(network: nn.Module) -> Any:
     """The parameters in the order of `FlatNetwork.views`."""
     for part in network.modules():
         yield from part.named_parameters(recurse=False)
+
+
+def _register_normalization(module: nn.Module, normalization: Any) -> bool:
+    """Add mean and deviation as buffers, which every export contains; returns whether they are used."""
+    mean, deviation = normalization or (np.zeros(1), np.ones(1))
+    module.register_buffer("mean", torch.from_numpy(np.array(mean)))
+    module.register_buffer("deviation", torch.from_numpy(np.array(deviation)))
+    return normalization is not None

@@ -46,7 +46,7 @@ def greedy_episode(run_dir: Path) -> Episode | None:
             count: int = getattr(video, "n_frames", 1)
             strip = _strip(video, count)
     except (ImportError, OSError, ValueError, EOFError, RuntimeError, subprocess.SubprocessError):
-        return None  # it is no video, or was recorded on a machine with other libraries
+        return None  # it is not a video, or was recorded on a machine with other libraries
     return Episode(strip, data_url(content, "image/gif") if len(content) <= MOST_BYTES else None, count)
 
 

@@ -1,4 +1,4 @@
-"""The history of a run as columns, from metrics.jsonl or metrics.json, also while the run goes on."""
+"""The history of a run as columns, from metrics.jsonl or metrics.json, also during training."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class History:
     """The returns of the episodes of evaluations by env step, where they are known."""
 
     def column(self, kind: str, name: str) -> Values:
-        """A column; NaN for each record if there is no such column."""
+        """A column; NaN for each record if the column is missing."""
         table = self.tables[kind]
         return table.get(name, np.full(len(table["step"]), np.nan))
 

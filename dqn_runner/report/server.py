@@ -1,4 +1,4 @@
-"""The same pages while runs go on, on a local server that only reads.
+"""The same pages during training, on a local server that only reads.
 
 `/` lists all runs below a directory; `/at/PATH` is the page of the run or the sweep at PATH below it. A page
 listens to `/at/PATH/events`, and gets itself again when its files have changed.
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif url.path.startswith(PAGES):
             self._send_run(unquote(url.path.removeprefix(PAGES)))
         else:
-            self._send(HTTPStatus.NOT_FOUND, "There is no such page.\n")
+            self._send(HTTPStatus.NOT_FOUND, "This page does not exist.\n")
 
     do_HEAD = do_GET  # noqa: N815
 

@@ -66,7 +66,7 @@ def count_words(env: Env, vocabulary: Mapping[str, Sequence[str]]) -> Env:
     """Replace text entries of a Dict observation by the counts [words + 1] of the words in `vocabulary`.
 
     The last count is that of all other words. Capitals and punctuation make no difference. Raises UserError
-    if there is no such text entry, or if its words are not different single words.
+    if the text entry is missing, or if its words are not different single words.
     """
     space: Any = env.observation_space
     entries = cast("dict[str, Any]", space.spaces) if isinstance(space, spaces.Dict) else {}
