@@ -39,11 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if bool(given.paths) == (given.serve is not None):
         parser.error("give the directory of a run or of a sweep, or --serve DIR")
+    if given.serve is not None and (given.output or given.by):
+        parser.error("-o and --by are for a page that is written; leave them out with --serve")
     try:
         if given.serve is not None:
             serve(given.serve, given.host, given.port)
-        for path in write_report(given.paths, given.output, given.by):
-            print(path)
+        else:
+            for path in write_report(given.paths, given.output, given.by):
+                print(path)
     except (UserError, OSError) as error:
         print(f"error: {redact(' '.join(str(error).split()))}", file=sys.stderr)
         full = isinstance(error, NoRoomError) or no_room_error(error) is not None

@@ -92,12 +92,16 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "dqn_runner", ""
     timeout = 60
 
+    _is_known = False
+    """Whether the present request has shown the token."""
+
     def do_GET(self) -> None:
         """Send a page, or events."""
         url = urlsplit(self.path)
+        self._is_known = self._has_token(url.query)
         if not self._is_from_here():
             self._send(HTTPStatus.FORBIDDEN, "This server answers only to its own address.\n")
-        elif not self._has_token(url.query):
+        elif not self._is_known:
             self._send(
                 HTTPStatus.FORBIDDEN, "Open the address that the server has printed, with its token.\n"
             )
@@ -186,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Frame-Options", "DENY")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        if self.server.token is not None:
+        if self.server.token is not None and self._is_known:  # nobody else may learn it
             self.send_header("Set-Cookie", f"{COOKIE}={self.server.token}; HttpOnly; SameSite=Strict; Path=/")
 
     def _send_events(self, look: Callable[[], object]) -> None:
