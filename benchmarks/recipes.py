@@ -90,7 +90,8 @@ class Results:
         if stored is None or (stored.command, stored.version) != (self.command, self.version):
             return self
         runs = {run.seed: run for run in [*stored.runs, *self.runs]}
-        return replace(self, runs=[runs[seed] for seed in sorted(runs)])
+        failed = sorted({*stored.failed, *self.failed} - {*runs})
+        return replace(self, runs=[runs[seed] for seed in sorted(runs)], failed=failed)
 
     def path(self) -> Path:
         """The file that stores them."""

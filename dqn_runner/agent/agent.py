@@ -36,7 +36,8 @@ class DQNAgent:
         self.spec = config.spec()
         self.network = FlatNetwork(build_network(config, self.spec), self.spec.layout)
         size = config.batch_size * self.network.initial.numel()
-        self.device = choose_device(config.device, self.network.has_convolutions, size)
+        name = "cpu" if config.compile is True and config.device == "auto" else config.device
+        self.device = choose_device(name, self.network.has_convolutions, size)
         """Where the learner's tensors are; observations, batches and results are on the CPU."""
         self.network.to(self.device)
         check_output_shape(self.network, self.spec, config.loss.outputs_per_action, self.device)
@@ -99,7 +100,9 @@ class DQNAgent:
         exploration = self.config.exploration
         if mask is None:
             return exploration(lambda: self.q_values(obs, noise), shape, step, rng)
-        actions = exploration(lambda: masked_values(self.q_values(obs, noise), mask), shape, step, rng, mask)
+        actions = exploration(
+            lambda: masked_values(self.q_values(obs, noise), mask), shape, step, rng, mask=mask
+        )
         if not mask[np.arange(len(obs)), actions].all():
             raise UserError(
                 f"agent.exploration={type(exploration).__name__} chose an action that the action mask does "
@@ -135,9 +138,8 @@ class DQNAgent:
             log.warning(message, self._previous_device, self.device)
         if self.device.type != "cpu":
             if self.config.compile is True:
-                raise UserError(
-                    f"compile=on compiles for the CPU, not for device={self.device}; leave one out"
-                )
+                where = f"compile=on compiles for the CPU, not for device={self.device}"
+                raise UserError(f"{where}; set compile=off or device=cpu")
             self._compiled = False
             log.info("the network is on the device %s", describe(self.device))
             return

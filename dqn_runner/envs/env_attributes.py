@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from dqn_runner.core.exceptions import UserError
@@ -17,7 +18,6 @@ class EnvAttributes:
         """Nothing is set yet."""
         self._env = env
         self._original: dict[str, Any] = {}
-        self._set: dict[str, Any] = {}
 
     def check(self, attributes: Mapping[str, Any]) -> None:
         """Raise UserError unless the environment has all of them."""
@@ -25,14 +25,16 @@ class EnvAttributes:
             self._owner(name)
 
     def set(self, attributes: Mapping[str, Any]) -> None:
-        """Set these, and give all others that were set before the values that they had at first."""
-        if attributes == self._set:
+        """Set these, and give all others that were set before the values that they had at first.
+
+        The environment gets copies, because it may change an attribute while an episode runs.
+        """
+        if not attributes and not self._original:
             return
         for name in attributes:
-            self._original.setdefault(name, getattr(self._owner(name), name))
+            self._original.setdefault(name, deepcopy(getattr(self._owner(name), name)))
         for name, value in {**self._original, **attributes}.items():
-            setattr(self._owner(name), name, value)
-        self._set = dict(attributes)
+            setattr(self._owner(name), name, deepcopy(value))
 
     def _owner(self, name: str) -> Any:
         for layer in layers(self._env):

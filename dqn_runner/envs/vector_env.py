@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ class VectorEnv:
 
     def set_attribute(self, name: str, value: Any) -> None:
         """Set an attribute of every environment from its next episode on; UserError if it has none."""
-        self._pass_attributes({**self._attributes, name: value})
+        self._pass_attributes({**self._attributes, name: deepcopy(value)})
 
     def state_dict(self) -> State:
         """Return each environment's open episode and last observation, and its last episode that ended."""

@@ -65,7 +65,7 @@ class MultiInputQNetwork(nn.Module):
         for entry in self._layout.entries:
             value = obs[entry.name]
             if entry.sizes:
-                value = value - torch.tensor(entry.start).reshape(entry.shape)
+                value = value - torch.tensor(entry.start, device=value.device).reshape(entry.shape)
             elif entry.is_vector and self._normalizes:
                 size = math.prod(entry.shape)
                 value = self._normalized(value, slice(first, first + size))

@@ -133,7 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Whether the request names this server, and not a domain that leads to it (DNS rebinding)."""
         if not self.server.is_local:
             return True  # protected by the token
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        try:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        except ValueError:
+            return False
         return host is not None and _is_local(host)
 
     def _has_token(self, query: str) -> bool:
@@ -190,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Frame-Options", "DENY")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        if self.server.token is not None and self._is_known:  # nobody else may learn it
+        if self.server.token is not None and self._is_known:  # others must not learn it
             self.send_header("Set-Cookie", f"{COOKIE}={self.server.token}; HttpOnly; SameSite=Strict; Path=/")
 
     def _send_events(self, look: Callable[[], object]) -> None:
