@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,14 +80,14 @@ def _read(directory: Path, path: str, changed: float) -> Entry:
     finished, best = _FINISHED.search(head), _BEST.search(head)
     step, score, eta = _last_numbers(directory)
     env, overrides = _provenance(directory)
-    reason = json.loads(finished[1]) if finished else None
+    reason = finished[1].decode(errors="replace").strip('"') if finished else None
     return Entry(
         path=path,
         state=state_of(directory, read_timeline(directory), reason),
         env=env,
         step=step,
         score=score,
-        best=float(best[1]) if best else None,
+        best=_number(best[1]) if best else None,
         eta=eta,
         changed=changed,
         overrides=overrides,
@@ -123,12 +122,20 @@ def _provenance(directory: Path) -> tuple[str, str]:
 
 def _part(path: Path, size: int, from_end: bool) -> bytes:
     """The first or last bytes of a file; none if it is not a file."""
-    if not is_file(path):
-        return b""
-    with path.open("rb") as file:
-        if from_end:
-            file.seek(max(0, path.stat().st_size - size))
-        return file.read(size)
+    with suppress(OSError):  # it cannot be read
+        if is_file(path):
+            with path.open("rb") as file:
+                if from_end:
+                    file.seek(max(0, path.stat().st_size - size))
+                return file.read(size)
+    return b""
+
+
+def _number(text: bytes) -> float | None:
+    """A number that the end of the part may have cut."""
+    with suppress(ValueError):
+        return float(text)
+    return None
 
 
 def _stamp(path: Path) -> tuple[float, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -130,7 +131,7 @@ def texts(stored: Any) -> list[str]:
 
 def is_run(directory: Path) -> bool:
     """Whether a directory is that of a run."""
-    return any((directory / mark).exists() for mark in MARKS)
+    return any(os.path.lexists(directory / mark) for mark in MARKS)
 
 
 def read_run(directory: Path) -> StoredRun:

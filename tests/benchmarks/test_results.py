@@ -161,3 +161,12 @@ def test_sweep_of_a_recipe_has_one_trial_and_validates_it_with_the_other_seeds(
     assert "trainer.max_steps=choice(50000)" in commands[0]
     assert script.our_run_dir(tmp_path, 100) == tmp_path / "0"
     assert script.our_run_dir(tmp_path, 101) == tmp_path / "0" / "seed_101"
+
+
+def test_a_stored_failure_stays_reported_until_its_seed_has_a_score(bench: Any) -> None:
+    ours = bench("recipes").OURS
+    results(bench, ours, [490.0], [101, 105]).write()
+    assert results(bench, ours, [480.0], []).with_stored().failed == [101, 105]
+    assert results(bench, ours, [480.0, 470.0], []).with_stored().failed == [105]
+    results(bench, ours, [490.0, 480.0], []).write()
+    assert results(bench, ours, [490.0], [101]).with_stored().failed == [], "the stored score counts"

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from dqn_runner import runs
-from dqn_runner.report.listing import Entry
+from dqn_runner.report.listing import Entry, Listing
 from dqn_runner.report.terminal import table, with_what_differs
 
 
@@ -71,3 +71,15 @@ def test_the_table_of_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit, match="2"):
         runs.main([str(tmp_path / "missing")])
     assert capsys.readouterr().err == f"error: {tmp_path / 'missing'} is not a directory\n"
+
+
+@pytest.mark.parametrize(
+    "head", ['{\n "finished": "a"b",\n "best": {"return_mean": 1e', '{"return_mean": -', "\0"]
+)
+def test_a_damaged_run_is_listed_without_its_numbers(head: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{")
+    (tmp_path / "run" / "metrics.json").write_text(head)
+    (tmp_path / "run" / "metrics.jsonl").write_text("{\n[]\n")
+    (found,) = Listing(tmp_path).entries()
+    assert (found.path, found.step, found.best) == ("run", 0, None)

@@ -99,11 +99,16 @@ def count_words(env: Env, vocabulary: Mapping[str, Sequence[str]]) -> Env:
 
 
 def _with_counts(counts: Mapping[str, dict[str, int]], obs: Any) -> Any:
-    found = dict(obs)
+    if not isinstance(obs, Mapping):
+        return obs  # the check reports it
+    entries = cast("Mapping[str, Any]", obs)
+    found = dict(entries)
     for key, numbers in counts.items():
-        if not isinstance(obs.get(key), str):
-            raise UserError(f"env.vocabulary: the observation has {obs.get(key)!r:.40} as {key}, not a text")
-        places = [numbers.get(word, len(numbers)) for word in _words(obs[key])]
+        if not isinstance(entries.get(key), str):
+            raise UserError(
+                f"env.vocabulary: the observation has {entries.get(key)!r:.40} as {key}, not a text"
+            )
+        places = [numbers.get(word, len(numbers)) for word in _words(entries[key])]
         found[key] = np.bincount(places, minlength=len(numbers) + 1).astype(np.float32)
     return found
 
@@ -114,7 +119,10 @@ def _words(text: str) -> list[str]:
 
 def _without_others(others: set[str], obs: Any) -> Any:
     """The observation without these keys; what else is missing or unknown is left to the check."""
-    return {key: value for key, value in obs.items() if key not in others}
+    if not isinstance(obs, Mapping):
+        return obs
+    entries = cast("Mapping[str, Any]", obs)
+    return {key: value for key, value in entries.items() if key not in others}
 
 
 def flatten(env: Env) -> Env:
