@@ -12,7 +12,7 @@ import msgspec
 
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
-from dqn_runner.report.found_runs import run_directories, sweep_directories
+from dqn_runner.report.found_runs import JOURNAL, RESULTS, run_directories, sweep_directories
 from dqn_runner.report.history import RECORDS
 from dqn_runner.report.stored_run import state_of, texts
 from dqn_runner.run.provenance import RUN
@@ -146,7 +146,8 @@ def _stamp(path: Path) -> tuple[float, int]:
     return 0.0, 0
 
 
-def newest_change(directory: Path) -> tuple[tuple[float, int], ...]:
-    """What changes whenever a page about the run or sweep in `directory` would."""
-    names = (RECORDS, json_io.METRICS, TIMELINE, "eval.json", "logs/training.log", ".lock", "study.journal")
-    return tuple(_stamp(directory / name) for name in names)
+def newest_change(directory: Path) -> object:
+    """What changes whenever a page about the run or sweep in `directory` would, also if its process dies."""
+    names = (RECORDS, json_io.METRICS, TIMELINE, RUN, "eval.json", "eval.gif", "eval.mp4", "videos")
+    stamps = [_stamp(directory / name) for name in (*names, "logs/training.log", ".lock", JOURNAL, RESULTS)]
+    return state_of(directory, (), None), stamps

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -56,10 +57,14 @@ class ReportServer(ThreadingHTTPServer):
         self.closing = threading.Event()
         self.is_local = _is_local(host)
         self.token = token if token is not None or self.is_local else secrets.token_urlsafe(24)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
-            raise UserError(f"cannot serve on {host}, port {port}: {error}; choose another --port") from error
+            raise UserError(
+                f"cannot serve on {host}, port {port}: {error}; choose another --host or --port"
+            ) from error
 
     @property
     def url(self) -> str:
@@ -107,10 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
         elif url.path == "/":
             self._send_page(self._list)
-        elif url.path == EVENTS:
+        elif url.path == f"{EVENTS}/":
             self._send_events(self._entries)
-        elif url.path.startswith(PAGES):
-            self._send_run(unquote(url.path.removeprefix(PAGES)))
+        elif url.path.startswith((PAGES, EVENTS + PAGES)):
+            self._send_run(url.path)
         else:
             self._send(HTTPStatus.NOT_FOUND, "This page does not exist.\n")
 
@@ -120,8 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests are not logged."""
 
     def _send_run(self, path: str) -> None:
-        wants_events = path.endswith(EVENTS)
-        directory = self.server.directory_at(path.removesuffix(EVENTS) if wants_events else path.rstrip("/"))
+        """Answer `/at/RUN` with its page, `/events/at/RUN` with the events of that page."""
+        wants_events = path.startswith(EVENTS)
+        run = path.removeprefix(EVENTS).removeprefix(PAGES)
+        directory = self.server.directory_at(unquote(run).rstrip("/"))
         if directory is None:
             self._send(HTTPStatus.NOT_FOUND, "There is no such run or sweep.\n")
         elif wants_events:

@@ -112,7 +112,7 @@ def test_a_change_is_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run = store_run(tmp_path / "a", finished=None)
     with serving(tmp_path) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
-        connection.request("GET", "/at/a/events")
+        connection.request("GET", "/events/at/a")
         answer = connection.getresponse()
         assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
         with (run / "metrics.jsonl").open("a") as file:
@@ -134,7 +134,7 @@ def test_a_change_is_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "/at/a%00",
         "/at/a/checkpoints",
         "/at/a/run.json",
-        "/at/../secret/events",
+        "/events/at/../secret",
         "/a",
         "/favicon.ico",
     ],
@@ -165,7 +165,7 @@ def test_other_machines_need_the_token(tmp_path: Path) -> None:
     with serving(tmp_path, host="0.0.0.0") as server:
         assert server.token
         assert server.url.endswith(f"/?token={server.token}")
-        for path in ("/", "/?token=wrong", "/at/a/events"):
+        for path in ("/", "/?token=wrong", "/events/at/a"):
             status, text, headers = get(server, path)
             assert status == 403
             assert "Set-Cookie" not in headers
@@ -197,5 +197,30 @@ def test_hostile_names_do_not_run_in_the_list(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a directory"):
         ReportServer(tmp_path / "nothing", "127.0.0.1", 0)
-    with serving(tmp_path) as server, pytest.raises(UserError, match="choose another --port"):
+    with serving(tmp_path) as server, pytest.raises(UserError, match="choose another --host or --port"):
         ReportServer(tmp_path, "127.0.0.1", server.server_address[1])
+
+
+def test_a_directory_that_is_itself_a_run_has_a_page_with_events(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "run")
+    with serving(run) as server:
+        assert get(server, "/at/")[0] == 200
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+        connection.request("GET", "/events/at/")
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers.get_content_type()) == (200, "text/event-stream")
+        connection.close()
+
+
+def test_a_page_changes_when_the_process_of_its_run_dies(tmp_path: Path) -> None:
+    store_run(tmp_path / "a", finished=None)
+    lock = RunLock(tmp_path / "a")
+    lock.acquire()
+    running = listing_module.newest_change(tmp_path / "a")
+    lock.release()
+    assert listing_module.newest_change(tmp_path / "a") != running
+
+
+def test_a_damaged_host_is_rejected(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        assert get(server, "/", Host="[")[0] == 403

@@ -238,7 +238,7 @@
   }
 
   function listen() {
-    const source = new EventSource(location.pathname.replace(/\/?$/, "/events") + location.search);
+    const source = new EventSource("/events" + location.pathname + location.search);
     let busy = false, again = false;
     source.addEventListener("changed", async () => {
       if (busy) { again = true; return; }
