@@ -73,11 +73,14 @@ class _Mlflow:
         self._values: list[Value] = []
         self._sender = Sender("MLflow", run.open)
         self._sender.wait(_WAIT)
+        self._sender.put(run.store_config)
 
     def write(self, record: Record) -> None:
         now, kind, step = round(time.time() * 1000), record.kind, record.step
+        if len(self._values) > 1000 and self._values[-1].step != step:  # never between records of one step
+            self._send()
         self._values += [Value(kind, key, value, now, step) for key, value in record.values.items()]
-        if record.kind != "episode" or len(self._values) > 1000:
+        if record.kind != "episode":
             self._send()
 
     def write_video(self, path: Path, step: int) -> None:

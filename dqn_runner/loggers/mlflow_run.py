@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dqn_runner.core.log import log
+from dqn_runner.core.secrets import redact
+
 STEPS = "dqn_runner.steps"
 """Tag with the env steps up to which the store has the records of each kind, as JSON: a resumed run does not
 send them again."""
@@ -56,9 +59,10 @@ class MlflowRun:
         self._group = None if group is None else group.replace("'", "")  # quotes end a text of a query
         self._tags, self._params, self._config = dict(tags), dict(params), dict(config)
         self._steps: dict[str, int] = {}
+        self._stores_no_files = False
 
     def open(self) -> None:
-        """Create the run, or continue it; store its settings."""
+        """Create the run, or continue it; store its parameters."""
         client = self._client = self._connect()
         if self.run_id is None and self._group is None:
             self.run_id = os.environ.get("MLFLOW_RUN_ID")
@@ -73,7 +77,6 @@ class MlflowRun:
         run = client.get_run(self.run_id)
         self._steps = json.loads(run.data.tags.get(STEPS, "{}"))
         self._store_params(run.data.params)
-        client.log_dict(self.run_id, self._config, "config.json")
 
     def store_values(self, values: list[Value]) -> None:
         """Store the numbers of records that the store does not have yet."""
@@ -90,9 +93,27 @@ class MlflowRun:
             )
         self._steps = after
 
+    def store_config(self) -> None:
+        """Store the whole configuration, whose long values the parameters do not have."""
+        self._store(lambda: self._client.log_dict(self.run_id, self._config, "config.json"))
+
     def store_file(self, path: Path, folder: str | None = None) -> None:
         """Store a copy of a file."""
-        self._client.log_artifact(self.run_id, str(path), folder)
+        self._store(lambda: self._client.log_artifact(self.run_id, str(path), folder))
+
+    def _store(self, call: Callable[[], None]) -> None:
+        """Store a file, or report why not: the store of files is often another one than that of numbers."""
+        try:
+            call()
+        except Exception as error:
+            if not self._stores_no_files:
+                reason = " ".join(redact(f"{type(error).__name__}: {error}").split())
+                log.warning(
+                    "MLflow cannot store files (%.300s); check the artifact location of its experiment; "
+                    "numbers are still sent",
+                    reason,
+                )
+            self._stores_no_files = True
 
     def end(self, failed: bool) -> None:
         """Note that this session has ended."""

@@ -81,6 +81,8 @@ class Sender:
             until = time.monotonic() + pause
             self._changed.wait_for(lambda: self._deadline is not None, pause)
             left = until - time.monotonic()
+            if self._deadline is not None:
+                left = min(left, _RETRY[0])  # a long pause must not use up the time that is left
             if self._deadline is not None and time.monotonic() + max(left, 0) >= self._deadline:
                 return False
         time.sleep(max(0.0, left))

@@ -26,9 +26,10 @@ def main() -> int:
         start = time.monotonic()
         try:
             detail = check(program)
-        except CheckFailedError as error:
+        except Exception as error:  # an installation may be broken in any way
             failed += 1
-            print(f"FAILED  {name}\n        {error}", flush=True)
+            reason = error if isinstance(error, CheckFailedError) else f"{type(error).__name__}: {error}"
+            print(f"FAILED  {name}\n        {reason}", flush=True)
         else:
             print(f"ok      {name}: {detail} ({time.monotonic() - start:.1f} s)", flush=True)
     if failed:

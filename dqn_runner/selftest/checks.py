@@ -154,7 +154,7 @@ def check_sweep(program: Program) -> str:
 
 def check_kills(program: Program) -> str:
     """A run that is killed four times is exact."""
-    return _kill_and_compare(program, "killed_often", [400, 800, 1200, 1200])
+    return _kill_and_compare(program, "killed_often", [400, 800, 1200, 1400])
 
 
 def check_family(program: Program) -> str:
@@ -208,6 +208,8 @@ def _kill_and_compare(program: Program, name: str, steps: list[int]) -> str:
         kills += process.poll() is None
         process.kill()
         process.wait()
+    if kills < len(steps):
+        raise CheckFailedError("the run ended before it was killed")
     program.run(*command)
     whole = program.folder / "whole"
     for file in ("metrics.jsonl", "metrics.json"):

@@ -7,6 +7,7 @@ and videos are callbacks too.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,6 @@ class Callbacks:
         """Events that follow the checkpoint with this state: a resume from it begins with them."""
         self.is_running = False
         """Whether a callback is running, or has failed: no state can be saved then."""
-        self.names = list(callbacks)
         self._callbacks = dict(callbacks)
         self._stored: State = {}
         self._methods: dict[str, list[tuple[str, Callable[..., None]]]] = {event: [] for event in EVENTS}
@@ -186,13 +186,17 @@ class Run:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the run is about to end; None while it goes on."""
+        """Why the run is about to end; None while it continues."""
         reason = self.over or self.callbacks.request
         return None if reason is None else reason.text
 
-    def greedy(self, obs: Any) -> Any:
-        """The greedy actions [n] for observations [n, *obs_shape], counted from zero."""
-        return self._trainer.agent.greedy(np.asarray(obs))
+    def greedy(self, obs: Any, mask: Any = None) -> Any:
+        """The greedy actions [n] for observations [n, *obs_shape], counted from zero.
+
+        `mask` [n, actions] says which actions are allowed; None allows all.
+        """
+        allowed = None if mask is None else np.asarray(mask, bool)
+        return self._trainer.agent.greedy(np.asarray(obs), allowed)
 
     def q_values(self, obs: Any) -> Any:
         """Action values [n, actions] for observations [n, *obs_shape]."""
@@ -218,6 +222,16 @@ class Run:
         if not all(type(item) in (bool, int, float, str) for item in items):
             raise UserError(f"{name}={value!r:.60} is not a number, a boolean, a text or a list of them")
         self._trainer.collector.envs.set_attribute(name, value)
+
+
+def settings_of(callbacks: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of the callbacks of a script: of a dataclass its fields, of other objects their class."""
+    return {
+        name: repr(callback)
+        if dataclasses.is_dataclass(callback)
+        else import_path(type(cast("object", callback)))
+        for name, callback in callbacks.items()
+    }
 
 
 def named(callbacks: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, Any]:

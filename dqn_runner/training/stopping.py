@@ -88,10 +88,10 @@ class FinishedRun:
 
 
 class Stopping:
-    """Decides when a run is over; a callback itself, the first that is told of an evaluation."""
+    """Decides when a run is over; a callback itself, the first that is called for an evaluation."""
 
     def __init__(self, config: TrainingConfig, callbacks: Any, prunes: bool) -> None:
-        """`callbacks` are the settings of the callbacks: a run that one of them ended goes on with others.
+        """`callbacks` are the settings of the callbacks: a run that one of them ended continues with others.
 
         `prunes` says whether the run has a pruner.
         """

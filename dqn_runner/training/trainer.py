@@ -22,7 +22,7 @@ from dqn_runner.io.signals import StopSignals, as_error
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training import assembly
-from dqn_runner.training.callbacks import Callbacks, Run, StopReason, named
+from dqn_runner.training.callbacks import Callbacks, Run, StopReason, named, settings_of
 from dqn_runner.training.checks import check
 from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluation, EvaluationStopped
@@ -88,9 +88,8 @@ class Trainer:
         self.recorder = Recorder(self.directory.loggers)
         videos = VideoRecorder(part, config, agent.greedy, self.directory.loggers)
         own = named(callbacks)
-        self.stopping = Stopping(
-            config, self.directory.config.get("callbacks", list(own)), pruner is not None
-        )
+        settings = self.directory.config.get("callbacks", settings_of(own))
+        self.stopping = Stopping(config, settings, pruner is not None)
         self.callbacks = Callbacks(assembly.all_callbacks(self.stopping, pruner, videos, own))
         self.run = Run(self, self.callbacks)
         self.loop = ExperienceLoop(agent, self.collector, self.replay, self.recorder, self.run)
@@ -205,13 +204,14 @@ class Trainer:
 
     def _event_loop(self) -> str:
         """One pass per training iteration; the last pass handles the end of the run by the same code."""
-        if self._state.finished is not None and not self.callbacks.owed:
-            log.info("nothing to do: this run has ended (%s)", self._state.finished.reason)
-            return self._state.finished.reason
+        if (ended := self._state.finished) is not None and not self.callbacks.owed:
+            log.info("nothing to do: this run has ended (%s)", ended.reason)
+            return ended.reason
+        self.run.over = ended and StopReason(ended.reason, ended.pruned)
         self.callbacks.call("on_run_start", self.run)
         self._saver.call_owed(self.finished_reason)
-        if self._state.finished is not None:
-            return self._conclude(self._state.finished.reason, changed=True)
+        if ended is not None:
+            return self._conclude(ended.reason, changed=True)
         while True:
             # After whole iterations only: a budget that ends within one changes nothing for a continued run.
             whole, position = self.loop.at_iteration_end, self.config.position(self.step, self.episode)
@@ -239,6 +239,8 @@ class Trainer:
             if stop:
                 return self._conclude(stop.text, changed=owed)
             if received:
+                if owed:  # the checkpoint with the signal was written before them
+                    self._saver.save(self.step, False, True, None)
                 self._stop_for(received)
             if not self.callbacks.request:  # such as one of on_checkpoint
                 self.loop.advance(self.config.max_steps, self.config.max_episodes)

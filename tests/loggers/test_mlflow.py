@@ -30,6 +30,7 @@ class Store:
         self.params: dict[str, str] = {}
         self.tags: dict[str, str] = {}
         self.fails = False
+        self.rejects_files = False
         self.status = ""
         self.artifacts: list[str] = []
         self.batches: list[int] = []
@@ -68,6 +69,8 @@ class Store:
         self.tags[key] = value
 
     def log_dict(self, _: str, content: Any, name: str) -> None:
+        if self.rejects_files:
+            raise PermissionError("/mlruns")
         json.dumps(content)
         self.artifacts.append(name)
 
@@ -160,7 +163,7 @@ def test_a_store_that_never_answers_costs_a_run_some_seconds_and_two_lines(
     logger.write(Record("eval", 5, 1, {"eval/return_mean": 2.0}))
     logger.close(failed=False)
     assert len(warnings) == 2
-    assert "did not get the last 3 messages" in warnings[1]
+    assert "did not get the last 4 messages" in warnings[1]
 
 
 def test_calls_beyond_the_most_drop_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,3 +215,20 @@ def test_a_real_store_has_a_resumed_run_of_a_sweep_once(
         expected = Counter((line["step"], line[key]) for line in lines if line["kind"] == kind)
         assert set(stored.values()) == {1}
         assert expected - stored == Counter()
+
+
+@pytest.mark.slow
+def test_a_store_that_takes_no_files_gets_the_numbers(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda **_: store)
+    store.rejects_files = True
+    logger = Mlflow().open(tmp_path, INFO, None)
+    logger.write(Record("eval", 5, 1, {"eval/return_mean": 2.0}))
+    logger.close(failed=False)
+    assert [key for key, _, _ in store.metrics] == ["eval/return_mean"]
+    assert store.status == "FINISHED"
+    (line,) = warnings
+    assert line.startswith(
+        "MLflow cannot store files (PermissionError: /mlruns); check the artifact location"
+    )

@@ -47,6 +47,19 @@ def test_a_line_for_each_check_and_a_last_line(
     assert not folder.exists()
 
 
+def test_a_check_that_raises_anything_is_a_failed_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(_: Program) -> str:
+        """A broken installation."""
+        raise KeyError("CartPole")
+
+    assert call(monkeypatch, tmp_path, [breaks, passes]) == 1
+    out = capsys.readouterr().out
+    assert "FAILED  A broken installation\n        KeyError: 'CartPole'\n" in out
+    assert "1 of 2 checks failed" in out
+
+
 def test_a_failed_check_is_reported_and_its_files_are_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

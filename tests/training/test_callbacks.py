@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,9 +78,10 @@ class Tape:
 
     def on_checkpoint(self, run: Run, path: Path) -> None:
         assert load_checkpoint(path)["step"] == run.step
-        self.events.append(f"checkpoint {run.step}")
+        self.events.append(f"checkpoint {run.step} {run.stop_reason}")
 
     def on_run_end(self, run: Run, reason: str) -> None:
+        assert run.stop_reason == reason
         self.events.append(f"end {run.step} {reason}")
 
     def state_dict(self) -> dict[str, Any]:
@@ -179,6 +182,41 @@ def test_the_reason_of_a_stop_is_stored_with_a_run_that_a_signal_interrupts(tmp_
     again = make(tmp_path / "again", Tape())
     again.callbacks.load_state_dict(trainer.callbacks.state_dict())
     assert again.run.stop_reason == "first reason"
+
+
+class StoppedError(Exception):
+    """What the handler of a signal raises."""
+
+
+def test_a_run_that_a_signal_stops_repeats_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, stopped, again = Tape(), Tape(), Tape()
+    make(tmp_path / "whole", whole).train()
+
+    def stop_at_8(tape: Tape, run: Run) -> None:
+        tape.events.append(f"step {run.step}")
+        if tape is stopped and run.step == 8:  # where a checkpoint is due
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def handler(*_: Any) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr(Tape, "on_step_end", stop_at_8)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(StoppedError):
+            make(tmp_path / "run", stopped).train()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert stopped.events[-1] == "checkpoint 8 None"
+    make(tmp_path / "run", again).train()
+    assert again.events == whole.events
+
+
+def test_a_script_with_other_settings_of_its_callback_continues(tmp_path: Path) -> None:
+    low, high = StopOnMetric(at_least=-1e9), StopOnMetric(at_least=1e9)
+    assert make(tmp_path / "run", low).train().steps == 10
+    assert make(tmp_path / "run", StopOnMetric(at_least=-1e9)).train().steps == 10
+    assert make(tmp_path / "run", high).train().steps == 41
 
 
 class Failing:
