@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from dqn_runner.agent.schedules import Constant
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.core.exceptions import CallbackError
 from dqn_runner.envs.gym import GymEnv
+from dqn_runner.io.signals import StopSignals
 from dqn_runner.training.callback_parts.stop_on_metric import StopOnMetric
 from dqn_runner.training.callbacks import Run
 from dqn_runner.training.collector import Episode
@@ -184,35 +186,29 @@ def test_the_reason_of_a_stop_is_stored_with_a_run_that_a_signal_interrupts(tmp_
     assert again.run.stop_reason == "first reason"
 
 
-class StoppedError(Exception):
-    """What the handler of a signal raises."""
+class KilledError(Exception):
+    """What stands for the end of the process."""
 
 
-def test_a_run_that_a_signal_stops_repeats_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped, again = Tape(), Tape()
+def test_a_run_that_a_signal_kills_repeats_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published: list[int] = []
+    run_dir, left = tmp_path / "run", tmp_path / "left"
 
-    def stop_at_8(tape: Tape, run: Run) -> None:
-        tape.events.append(f"step {run.step}")
-        if tape is stopped and run.step == 8:  # where a checkpoint is due
+    def signal_at_8(_: Tape, run: Run) -> None:
+        if run.step == 8 and not published:  # where a checkpoint is due
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    def handler(*_: Any) -> None:
-        raise StoppedError
+    def end_process(_: StopSignals) -> None:
+        shutil.copytree(run_dir, left)  # nothing that happens later in this process counts
+        raise KilledError
 
-    def count(_: Tape, run: Run, __: Path) -> None:
-        published.append(run.step)
-
-    published: list[int] = []
-    monkeypatch.setattr(Tape, "on_step_end", stop_at_8)
-    monkeypatch.setattr(Tape, "on_checkpoint", count)
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with pytest.raises(StoppedError):
-            make(tmp_path / "run", stopped).train()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    monkeypatch.setattr(Tape, "on_step_end", signal_at_8)
+    monkeypatch.setattr(Tape, "on_checkpoint", lambda _, run, __: published.append(run.step))
+    monkeypatch.setattr(StopSignals, "pass_on", end_process)
+    with pytest.raises(KilledError):
+        make(run_dir, Tape()).train()
     assert published == [8]
-    make(tmp_path / "run", again).train()
+    make(left, Tape()).train()
     assert published == sorted(set(published))
     assert len(published) > 4
 
