@@ -11,6 +11,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import BoolArray
 
 KEY = "action_mask"
+"""The key of `info` under which environments of gymnasium return their mask."""
 
 
 class ActionMaskCheck:

@@ -26,7 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="directory of a run, of a sweep, or with several of them below; more than one are compared",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="the page (default: report.html in PATH)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: report.html in PATH; of several, in the current directory)",
     )
     parser.add_argument(
         "--by", metavar="KEY", help="group the runs of a comparison by this setting, as in --by agent"

@@ -10,9 +10,8 @@ from typing import Any
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
 from dqn_runner.report.stored_run import StoredRun, is_run, read_run
+from dqn_runner.sweep.names import JOURNAL, RESULTS
 
-JOURNAL = "study.journal"
-RESULTS = "optimization_results.yaml"
 NOT_SEARCHED = ("checkpoints", "logs", "tensorboard", "wandb", "node_modules", "__pycache__")
 """Directories that contain no runs."""
 

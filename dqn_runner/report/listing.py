@@ -12,11 +12,12 @@ import msgspec
 
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
-from dqn_runner.report.found_runs import JOURNAL, RESULTS, run_directories, sweep_directories
+from dqn_runner.report.found_runs import run_directories, sweep_directories
 from dqn_runner.report.history import RECORDS
 from dqn_runner.report.stored_run import state_of, texts
 from dqn_runner.run.provenance import RUN
 from dqn_runner.run.timeline import TIMELINE, read_timeline
+from dqn_runner.sweep.names import JOURNAL, RESULTS
 
 HEAD, TAIL = 2_000, 20_000
 """Bytes at the start of metrics.json, and at the end of metrics.jsonl, that are read."""

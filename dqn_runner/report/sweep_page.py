@@ -19,6 +19,7 @@ from dqn_runner.report.pages import render
 from dqn_runner.report.sweep_charts import history_chart, parallel_coordinates, pareto_charts, slices
 from dqn_runner.statistics.aggregates import iqm, mean
 from dqn_runner.statistics.bootstrap import Estimate, estimate
+from dqn_runner.sweep.names import REPORT
 from dqn_runner.sweep.objectives import Aggregate
 from dqn_runner.sweep.results.ranking import env_steps, values_of
 from dqn_runner.sweep.results.stored_sweep import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-PAGE = "report.html"
 OVER = ("complete", "pruned", "diverged", "failed")
 
 
@@ -81,7 +81,7 @@ class Failure:
 
 def write_page(study: Study, directory: Path) -> None:
     """Write the report of a study to the directory of its sweep."""
-    write_atomically(directory / PAGE, sweep_page(study, directory).encode())
+    write_atomically(directory / REPORT, sweep_page(study, directory).encode())
 
 
 def sweep_page(study: Study, directory: Path, live: bool = False) -> str:

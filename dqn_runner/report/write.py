@@ -11,9 +11,7 @@ from dqn_runner.report.comparison_page import comparison_of
 from dqn_runner.report.found_runs import is_sweep
 from dqn_runner.report.run_page import run_page
 from dqn_runner.report.stored_run import is_run, read_run
-
-REPORT = "report.html"
-"""The name of a page if none is given."""
+from dqn_runner.sweep.names import REPORT
 
 
 def write_report(paths: Sequence[Path], output: Path | None, by: str | None) -> list[Path]:
@@ -34,6 +32,8 @@ def write_report(paths: Sequence[Path], output: Path | None, by: str | None) -> 
         from dqn_runner.sweep.study import read_study
 
         return [_write(page, sweep_page(read_study(paths[0]), paths[0]))]
+    if page.suffix in (".csv", ".tex"):
+        raise UserError(f"{page} is the name of a table beside the page; give -o a name that ends in .html")
     found = comparison_of(paths, by)
     tables = {".csv": found.csv, ".tex": found.latex}
     return [

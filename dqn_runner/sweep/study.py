@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
 from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.names import JOURNAL
 from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
 from dqn_runner.sweep.sampler import PerTrialSampler
 from dqn_runner.sweep.search_space.space import SearchSpace
@@ -29,8 +30,6 @@ from dqn_runner.sweep.trial_record import (
     store_definition,
     store_pruner,
 )
-
-JOURNAL = "study.journal"
 
 CONFIGURATION = "configuration"
 """The key of a definition for the settings that a job composes."""

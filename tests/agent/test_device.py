@@ -61,6 +61,11 @@ def test_a_gpu_that_does_not_exist_is_rejected() -> None:
         choose_device("cuda:2", True, 1)
 
 
+@pytest.mark.usefixtures("gpus")
+def test_a_compiled_agent_stays_on_the_cpu_unless_a_device_is_named() -> None:
+    assert agent_of("dqn", ["env=minatar", "compile=on"]).device.type == "cpu"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_rejected() -> None:
     assert str(choose_device("auto", True, WORTH_MULTIPLICATIONS)) == "cpu"

@@ -154,6 +154,27 @@ class Talking(Answers):
 HERE = __name__
 
 
+class Silent(Talking):
+    """Declares a Dict with a text, and returns an array."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(2), {}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"vocabulary": {"mission": ["the"]}},
+        {"observation_keys": ["a", "color"], "separate_keys": True},
+    ],
+)
+def test_an_array_in_the_place_of_a_dict_is_rejected_behind_wrappers(settings: Any) -> None:
+    env = CheckedEnv(GymEnv(id=f"{HERE}:Silent", **settings).make())
+    with pytest.raises(UserError, match="that is not a dictionary: ndarray"):
+        env.reset(0)
+
+
 def test_texts_become_counts_of_words() -> None:
     part = GymEnv(id=f"{HERE}:Talking", vocabulary={"mission": ["the", "key", "blue"]})
     env = part.make()

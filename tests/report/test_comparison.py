@@ -172,3 +172,28 @@ def test_the_command_writes_page_and_tables(tmp_path: Path, capsys: pytest.Captu
     names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
     assert names == ["page.html", "page.csv", "page.tex"]
     assert "Comparison of 2 runs in 2 groups" in text_of((tmp_path / "out" / "page.html").read_text())
+
+
+@pytest.mark.parametrize("name", ["agents.csv", "agents.tex"])
+def test_a_page_cannot_have_the_name_of_its_table(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(agents(tmp_path / "runs", dqn=[1.0, 2.0])), "-o", str(tmp_path / name)])
+    assert "give -o a name that ends in .html" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("option", [["-o", "page.html"], ["--by", "agent"]])
+def test_options_of_a_written_page_do_not_go_with_serve(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--serve", str(tmp_path), *option])
+    assert "leave them out with --serve" in capsys.readouterr().err
+
+
+def test_the_end_of_a_server_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dqn_runner.report.__main__.serve", lambda *_: None)
+    main(["--serve", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []

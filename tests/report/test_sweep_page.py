@@ -17,9 +17,10 @@ from dqn_runner.report.__main__ import main
 from dqn_runner.report.sweep_charts import apart
 from dqn_runner.report.sweep_page import sweep_page
 from dqn_runner.sweep.config import Session
+from dqn_runner.sweep.names import JOURNAL
 from dqn_runner.sweep.results.stored_sweep import importances, savings, stored_sweep
 from dqn_runner.sweep.storages.factory import open_storage
-from dqn_runner.sweep.study import JOURNAL, read_study
+from dqn_runner.sweep.study import read_study
 from dqn_runner.sweep.trial_record import (
     RunOutcome,
     RunState,

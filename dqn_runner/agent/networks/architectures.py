@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dqn_runner.agent.networks.base import (
+    IMPALA_CHANNELS,
+    LARGE_IMAGE,
     MOST_UNITS,
+    NATURE_CONVOLUTIONS,
     Network,
     NetworkOptions,
     assemble,
@@ -72,8 +75,7 @@ class NatureCnn(NetworkOptions):
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:
         """A module from [batch, *obs_shape] to [batch, actions * outputs_per_action]."""
-        convolutions = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
-        return assemble_cnn(self, spec, outputs_per_action, convolutions, self.hidden)
+        return assemble_cnn(self, spec, outputs_per_action, list(NATURE_CONVOLUTIONS), self.hidden)
 
 
 @option(_GROUP, "impala_cnn")
@@ -93,7 +95,7 @@ class ImpalaCnn(NetworkOptions):
         from dqn_runner.agent.networks.modules import layers
 
         require_image(spec)
-        channels = [round(base * self.width) for base in (16, 32, 32)]
+        channels = [round(base * self.width) for base in IMPALA_CHANNELS]
         if min(channels) < 1:
             raise UserError(f"agent.network.width={self.width} leaves no channels")
         features, size = layers.impala(
@@ -136,7 +138,7 @@ class Auto(NetworkOptions):
             return MultiInput(**vars(self))
         if len(spec.obs_shape) != 3:
             return Mlp(**vars(self))
-        large = min(height_width(spec.obs_shape)) >= 36
+        large = min(height_width(spec.obs_shape)) >= LARGE_IMAGE
         return NatureCnn(**vars(self)) if large else MinatarCnn(**vars(self))
 
     def build(self, spec: EnvSpec, outputs_per_action: int) -> nn.Module:

@@ -20,6 +20,13 @@ Params = list["torch.Tensor"]
 MOST_UNITS = 100_000
 """Upper bound of the units of a layer."""
 
+LARGE_IMAGE = 36
+"""From this height and width on, `auto` takes the convolutions of `nature_cnn`, else of `minatar_cnn`."""
+NATURE_CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""Channels, kernel size and stride of each convolution of `nature_cnn`."""
+IMPALA_CHANNELS = (16, 32, 32)
+"""Channels of the three parts of `impala_cnn`."""
+
 
 class Network(Protocol):
     """An option of the config group `agent/network`."""

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from dqn_runner.agent.networks.base import MOST_UNITS, NetworkOptions, assemble
+from dqn_runner.agent.networks.base import (
+    IMPALA_CHANNELS,
+    LARGE_IMAGE,
+    MOST_UNITS,
+    NATURE_CONVOLUTIONS,
+    NetworkOptions,
+    assemble,
+)
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.observation_layout import Entry, ObservationLayout
@@ -20,8 +27,6 @@ if TYPE_CHECKING:
 
 MOST_ONE_HOT = 64
 """Entries with more categories are embedded."""
-LARGE_IMAGE = 36
-"""From this height and width on, `auto` takes the convolutions of `nature_cnn`."""
 
 
 class ImageNetwork(Enum):
@@ -114,8 +119,8 @@ class MultiInput(NetworkOptions):
         if name == "auto":
             name = "nature_cnn" if min(shape[1:]) >= LARGE_IMAGE else "minatar_cnn"
         if name == "impala_cnn":
-            return layers.impala(shape, False, [16, 32, 32], self.layer_norm, False)
-        convolutions = {"minatar_cnn": [(16, 3, 1)], "nature_cnn": [(32, 8, 4), (64, 4, 2), (64, 3, 1)]}
+            return layers.impala(shape, False, list(IMPALA_CHANNELS), self.layer_norm, False)
+        convolutions = {"minatar_cnn": [(16, 3, 1)], "nature_cnn": list(NATURE_CONVOLUTIONS)}
         return layers.convolutions(shape, False, convolutions[name], self.layer_norm)
 
     def _check_grids(self, layout: ObservationLayout) -> None:

@@ -10,13 +10,12 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.envs.action_mask_check import KEY
 from dqn_runner.envs.actions import action_space
 
 Env = gymnasium.Env[Any, Any]
 
 INFO = "info"
-MASK = "action_mask"
-"""The key of `info` under which environments of gymnasium return their mask."""
 
 
 class ActionMasks(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -47,7 +46,7 @@ class ActionMasks(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         if self.source == INFO or not isinstance(result[0], Mapping):
             return result
         obs = dict(cast("Mapping[str, Any]", result[0]))
-        mask = {MASK: obs.pop(self.source)} if self.source in obs else {}
+        mask = {KEY: obs.pop(self.source)} if self.source in obs else {}
         return (obs, *result[1:-1], {**result[-1], **mask})
 
 
@@ -87,7 +86,7 @@ def _space_without(env: Env, key: str) -> Any:
     if not entries:
         raise UserError(
             f"env.action_mask={key} is a key of a Dict observation, but observations are "
-            f"{env.observation_space}; env.action_mask=info takes info['{MASK}']"
+            f"{env.observation_space}; env.action_mask=info takes info['{KEY}']"
         )
     if key not in entries:
         raise UserError(f"env.action_mask: the observation has no {key}; it has {', '.join(entries)}")

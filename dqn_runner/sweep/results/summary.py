@@ -22,6 +22,7 @@ from dqn_runner.io.files import make_directory, no_room_error, write_atomically
 from dqn_runner.io.lock import exclusive_lock
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.jobs import Command
+from dqn_runner.sweep.names import RESULTS
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results.best_config import is_session_override, write_best_config
 from dqn_runner.sweep.results.ranking import (
@@ -35,7 +36,6 @@ from dqn_runner.sweep.results.ranking import (
 )
 from dqn_runner.sweep.trial_record import RunState, TrialRecord
 
-RESULTS = "optimization_results.yaml"
 LOCK = ".results.lock"
 MAX_ROWS = 10
 """The most trials in the table."""
