@@ -3,8 +3,9 @@
     python benchmarks/gpu.py --json gpu.json
 
 Needs about five minutes and a GPU; `--device cpu` tries the script without one. First the update alone: each
-network with batches of 32 and 512, on both devices from the same state, with the largest difference between
-their parameters after one update. Then env steps per second of training, as in speed.py.
+network with batches of 32 and 512, from the same state on the CPU, on the device operation by operation, and
+as a CUDA graph, with the largest difference to the parameters of the CPU after one update, and how often an
+update waits for the device. Then env steps per second of training, as in speed.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import dataclasses
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,12 @@ TRAINING = ("W4", "W5")
 BATCH_SIZES = (32, 512)
 
 
-def agent_of(workload: Workload, device: str) -> tuple[DQNAgent, str]:
+def agent_of(workload: Workload, device: str, size: int) -> tuple[DQNAgent, str]:
     """The agent of a workload on a device, and the dtype of its observations."""
     env = make_env(workload)
     config = speed_runs.our_config(workload, 0, env, compiled=False)
-    return DQNAgent(dataclasses.replace(config, device=device)), spec_of(env).obs_dtype
+    config = dataclasses.replace(config, device=device, batch_size=size)
+    return DQNAgent(config), spec_of(env).obs_dtype
 
 
 def batch_of(agent: DQNAgent, dtype: str, size: int) -> Batch:
@@ -66,20 +69,40 @@ def microseconds(update: Callable[[], Any], repeats: int = 5, seconds: float = 0
     return statistics.median(times)
 
 
+def waits(update: Callable[[], Any]) -> int | None:
+    """How often `update` waits for the GPU, as torch counts it; None on another device."""
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        update()
+    torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
 def measure_update(name: str, device: str, size: int) -> dict[str, Any]:
-    """Both devices from the same state: time per update, and the difference after the first."""
-    (there, dtype), (here, _) = agent_of(WORKLOADS[name], device), agent_of(WORKLOADS[name], "cpu")
-    batch = batch_of(here, dtype, size)
-    for agent in (there, here):
-        agent.learn(batch, 0)
-    difference = (there.learner.online.cpu() - here.learner.online).abs().max().item()
-    return {
-        "workload": name,
-        "batch": size,
-        "difference": difference,
-        "cpu_us": round(microseconds(lambda: here.learn(batch, 0)[1].tolist())),
-        "device_us": round(microseconds(lambda: there.learn(batch, 0)[1].tolist())),
-    }
+    """Each way from the same state: time per update, waits, and the difference after the first update."""
+    workload, line = WORKLOADS[name], {"workload": name, "batch": size}
+    reference: torch.Tensor | None = None
+    for way in ("cpu", "eager", "graph"):
+        agent, dtype = agent_of(workload, "cpu" if way == "cpu" else device, size)
+        if way == "graph":
+            agent.choose_update(dtype, None)
+        batch = batch_of(agent, dtype, size)
+
+        def update(agent: DQNAgent = agent, batch: Batch = batch) -> None:
+            agent.learn(batch, 0)[1].tolist()
+
+        update()
+        parameters = agent.learner.online.cpu().clone()
+        if reference is None:
+            reference = parameters
+        else:
+            line |= {f"{way}_difference": (parameters - reference).abs().max().item()}
+            line |= {f"{way}_waits": waits(update)}
+        line |= {f"{way}_us": round(microseconds(update))}
+    return line
 
 
 def steps_per_second(name: str, library: str, device: str) -> float:

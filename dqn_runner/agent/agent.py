@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import numpy as np
 
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe
+from dqn_runner.agent.device_updates import eager_update, move
 from dqn_runner.agent.exploration import Greedy, masked_values, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
 from dqn_runner.agent.network_building import build_network, check_output_shape, zero_transition
 from dqn_runner.agent.observation_normalizer import make_normalizer
-from dqn_runner.agent.update_noise import UpdateNoise, count_noise, draw_noise
+from dqn_runner.agent.update_noise import count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.log import log
@@ -43,7 +43,8 @@ class DQNAgent:
         check_output_shape(self.network, self.spec, config.loss.outputs_per_action, self.device)
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
-        self._update: Update = make_update(self.network, config.loss, config.optimizer)
+        update = make_update(self.network, config.loss, config.optimizer)
+        self._update: Update = update if self.device.type == "cpu" else eager_update(update, self.device)
         self._compiled: bool | None = None
         """Whether the updates of the run are compiled; None until `choose_update` decided it."""
         self._previous_device = self.device.type
@@ -52,7 +53,7 @@ class DQNAgent:
             self.network,
             self.learner.target_params,
             config.loss,
-            self._on_device(zero_transition(self.spec)),
+            move(zero_transition(self.spec), self.device),
         )
         self._check_compatibility()
         self._rng = stream(config.seed, "learner")
@@ -121,9 +122,6 @@ class DQNAgent:
         )
         transition, weight = self._normalized(batch.transition), batch.weight
         noise = draw_noise(self._noise_requirements, self.network.noise_size, len(batch.indices), self._rng)
-        if self.device.type != "cpu":
-            transition, weight = self._on_device(transition), weight.to(self.device)
-            noise = None if noise is None else self._on_device(noise)
         return self._update(self.learner, transition, weight, hyper, noise)
 
     def choose_update(self, obs_dtype: str, max_steps: int | None, has_action_mask: bool = False) -> None:
@@ -142,13 +140,17 @@ class DQNAgent:
                 raise UserError(f"{where}; set compile=off or device=cpu")
             self._compiled = False
             log.info("the network is on the device %s", describe(self.device))
-            return
         from dqn_runner.agent.compiled.choice import choose_update
         from dqn_runner.agent.compiled.program import update_program
 
         program = update_program(
             self.config, obs_dtype, has_action_mask, self._noise_requirements, torch.get_num_threads()
         )
+        if self.device.type != "cpu":
+            from dqn_runner.agent.compiled.cuda_graph import graphed_update
+
+            self._update = graphed_update(program, self.network, self.learner) or self._update
+            return
         setting, parameters = self.config.compile, self.num_parameters()
         updates = None if max_steps is None else self.config.updates_within(max_steps)
         compiled = choose_update(program, setting, parameters, updates, self._compiled)
@@ -226,10 +228,6 @@ class DQNAgent:
             next_obs=torch.from_numpy(self._normalizer(transition.next_obs.numpy())),
         )
 
-    def _on_device(self, tensors: Tensors) -> Tensors:
-        """A tuple of tensors, on the device of the learner."""
-        return tensors._make(None if tensor is None else tensor.to(self.device) for tensor in tensors)
-
     def _check_compatibility(self) -> None:
         """Raise a UserError if exploration lacks noisy layers or the loss ignores the taus of the network."""
         config = self.config
@@ -262,8 +260,6 @@ class DQNAgent:
 
         return forward
 
-
-Tensors = TypeVar("Tensors", Transition, UpdateNoise)
 
 Forward = Callable[[Array, FloatArray | None], FloatArray]
 """From observations and noise to outputs [n, actions * outputs_per_action]."""

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dqn_runner import DQNAgent, UserError
 from dqn_runner.agent import device as devices
 from dqn_runner.agent.device import WORTH_MULTIPLICATIONS, check_device_name, choose_device
+from dqn_runner.agent.device_updates import eager_update
 from dqn_runner.agent.learner import HyperParameters, LearnerState, make_update, sync_target
 from dqn_runner.agent.update_noise import UpdateNoise
 from dqn_runner.checkpointing.format import pack
@@ -142,7 +143,7 @@ def test_an_agent_on_another_device_computes_the_same(option: str, monkeypatch: 
         return to(tensor, *args, **settings)
 
     monkeypatch.setattr(torch.Tensor, "to", moved_to)
-    moved.device = Device()  # pyright: ignore[reportAttributeAccessIssue]
+    moved._update = eager_update(moved._update, Device())  # pyright: ignore
     random = np.random.default_rng(0)
     obs = (random.random((BATCH, *plain.spec.obs_shape)) > 0.5).astype(np.float32)
     numbers = torch.ones(BATCH)

@@ -1,1 +1,1 @@
-"""The update, compiled ahead of time into a library that is kept on disk."""
+"""The functional update: compiled into a library that is kept on disk, or captured as a CUDA graph."""
