@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+from scipy import stats
 
 from dqn_runner import DQNAgent, DQNConfig
 from dqn_runner.agent.networks.architectures import Mlp
