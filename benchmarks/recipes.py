@@ -24,7 +24,8 @@ class Published:
     """A published score for the settings of a recipe."""
 
     value: float
-    spread: float
+    spread: float | None
+    """Standard deviation over the runs, or over the episodes of one run; None if it was not published."""
     runs: int
     source: str
 
@@ -40,8 +41,21 @@ class Recipe:
     solved: float
     """The score from which a run counts as solved."""
     published: list[Published]
+    goal: str | None = None
+    """What the runs should reach."""
+    optimum: float | None = None
+    """The best possible score, where it can be computed."""
+    seeds: int = 10
+    """Runs that a table should have."""
+    peer: bool = False
+    """Whether stable-baselines3 has the same settings."""
     points: int = 20
     """Evaluations of a run, which are its learning curve."""
+
+    @property
+    def libraries(self) -> list[str]:
+        """The libraries that can train it."""
+        return [OURS, SB3] if self.peer else [OURS]
 
     def command(self) -> list[str]:
         """The overrides of a run: neither a target return nor patience ends it early."""

@@ -149,18 +149,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recipe", required=True, nargs="+", choices=recipes, help="trained in this order")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, help="default: those that the table of the recipe should have")
     parser.add_argument("--library", choices=["ours", "sb3"], default="ours")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="default: one for each core")
     parser.add_argument("--out", type=Path, default=Path("results/recipes"))
     options = parser.parse_args()
-    if options.seeds < 1 or options.jobs < 1:
+    if min(options.jobs, 1 if options.seeds is None else options.seeds) < 1:
         parser.error("--seeds and --jobs must be at least 1")
-    seeds = list(range(FIRST_SEED, FIRST_SEED + options.seeds))
-    complete = [
-        run_recipe(recipes[name], options.library, seeds, options.jobs, options.out)
-        for name in options.recipe
-    ]
+    complete: list[bool] = []
+    for recipe in (recipes[name] for name in options.recipe):
+        seeds = list(range(FIRST_SEED, FIRST_SEED + (options.seeds or recipe.seeds)))
+        complete.append(run_recipe(recipe, options.library, seeds, options.jobs, options.out))
     sys.exit(0 if all(complete) else 1)
 
 

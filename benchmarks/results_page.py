@@ -25,7 +25,6 @@ FIGURE = ROOT / "docs" / "images" / "results.png"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- results: written by make results -->\n", "<!-- /results -->\n"
 COLORS = {OURS: BLUE, SB3: ORANGE}
-WANTED_SEEDS = 10
 README_TEXT = """Final policies in 100 greedy episodes, on seeds that selected nothing.
 [All numbers](docs/results.md) are beside those that were published and those of stable-baselines3.
 """
@@ -43,9 +42,9 @@ def page(recipes: dict[str, Recipe]) -> str:
         if results:
             done.append(section(recipe, results))
         missing += [
-            f"- {recipe.name} with {library}: {count} of {WANTED_SEEDS} seeds"
-            for library in (OURS, SB3)
-            if (count := seeds_of(recipe, library)) < WANTED_SEEDS
+            f"- {recipe.name} with {library}: {count} of {recipe.seeds} seeds"
+            for library in recipe.libraries
+            if (count := seeds_of(recipe, library)) < recipe.seeds
         ]
     parts: list[str] = []
     if figure_is_drawn(recipes):
@@ -61,11 +60,13 @@ def page(recipes: dict[str, Recipe]) -> str:
 
 def section(recipe: Recipe, results: list[Results]) -> str:
     """The part of the page about a recipe."""
+    goal = f" To reach: {recipe.goal}." if recipe.goal else ""
     lines = [
         f"## {recipe.title}\n",
-        f"`python benchmarks/results.py --recipe {recipe.name}`; solved: a score of {recipe.solved:g}.\n",
+        f"`python benchmarks/results.py --recipe {recipe.name}`; "
+        f"solved: a score of {recipe.solved:g}.{goal}\n",
         summary(recipe, results).partition("\n\n")[2] + "\n",
-        *(f"- {per_seed(found)}" for found in results),
+        *(f"- {per_seed(recipe, found)}" for found in results),
     ]
     if len(results) == 2 and min(len(found.runs) for found in results) > 1:
         ours, theirs = ([run.score for run in found.runs] for found in results)
@@ -98,7 +99,7 @@ def readme(text: str, recipes: dict[str, Recipe]) -> str:
     rows = [
         row(recipe, results, name=recipe.title)
         for recipe in recipes.values()
-        if (results := load_results(recipe.name, OURS)) and len(results.runs) >= WANTED_SEEDS
+        if (results := load_results(recipe.name, OURS)) and len(results.runs) >= recipe.seeds
     ]
     lines = ["## Results\n", README_TEXT, HEAD, *rows, "\n![Learning curves](docs/images/results.png)\n\n"]
     return f"{before}{BEGIN}{chr(10).join(lines) if rows else ''}{END}{after}"

@@ -15,18 +15,24 @@ HEAD = (
 )
 
 
+def _score(recipe: Recipe, value: float) -> str:
+    """A score, with two decimals where scores are small."""
+    return f"{value:.{2 if abs(recipe.solved) < 10 else 1}f}"
+
+
 def row(recipe: Recipe, results: Results, name: str | None = None) -> str:
     """The scores of a library, as a row below `HEAD` that starts with `name`, or with the library."""
     scores = [run.score for run in results.runs]
     middle = estimate(scores, iqm)
-    interval = f"{middle.low:.1f} to {middle.high:.1f}" if len(scores) > 1 else "one run"
+    low, high = _score(recipe, middle.low), _score(recipe, middle.high)
+    interval = f"{low} to {high}" if len(scores) > 1 else "one run"
     attempted = len(scores) + len(results.failed)
     failed = f", {len(results.failed)} failed" if results.failed else ""
     cells = (
         name or f"{results.library} {results.version}",
-        f"{middle.value:.1f} ({interval})",
-        f"{statistics.fmean(scores):.1f}",
-        f"{min(scores):.1f} and {max(scores):.1f}",
+        f"{_score(recipe, middle.value)} ({interval})",
+        _score(recipe, statistics.fmean(scores)),
+        f"{_score(recipe, min(scores))} and {_score(recipe, max(scores))}",
         f"{sum(score >= recipe.solved for score in scores)} of {attempted}{failed}",
         f"{statistics.median(run.env_steps for run in results.runs):,.0f}",
         f"{statistics.median(run.seconds for run in results.runs):,.0f}",
@@ -39,8 +45,11 @@ def published_rows(recipe: Recipe) -> list[str]:
     rows: list[str] = []
     for found in recipe.published:
         runs = "one run" if found.runs == 1 else f"{found.runs} runs"
-        score = f"{found.value:.1f} ± {found.spread:.1f}, {runs}"
+        spread = "" if found.spread is None else f" ± {found.spread:.1f}"
+        score = f"{found.value:.1f}{spread}, {runs}"
         rows.append(f"| {found.source} | | {score} | | | {recipe.steps:,} | |")
+    if recipe.optimum is not None:
+        rows.append(f"| optimal policy, by value iteration | | {recipe.optimum:g} | | | | |")
     return rows
 
 
@@ -57,7 +66,7 @@ def summary(recipe: Recipe, results: list[Results]) -> str:
     )
 
 
-def per_seed(results: Results) -> str:
+def per_seed(recipe: Recipe, results: Results) -> str:
     """The score of every run, in a line."""
-    scores = ", ".join(f"{run.score:.1f} ({run.seed})" for run in results.runs)
+    scores = ", ".join(f"{_score(recipe, run.score)} ({run.seed})" for run in results.runs)
     return f"{results.library}, scores of the runs and their seeds: {scores}"
