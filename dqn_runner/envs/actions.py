@@ -59,7 +59,7 @@ class ActionSpace:
         if wrong.any():
             step = int(wrong.any(1).argmax())
             raise ValueError(f"have {given[step]} at step {step}, which is not an action of the environment")
-        return np.ravel_multi_index(tuple(counted.T), self.sizes).astype(np.int64)
+        return np.array(np.ravel_multi_index(tuple(counted.T), self.sizes), np.int64)
 
 
 def action_space(space: Any, env: str) -> ActionSpace:

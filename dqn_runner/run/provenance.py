@@ -81,8 +81,9 @@ def record_session(
 def recorded_digest(run_dir: Path) -> str | None:
     """SHA-256 of the recording that the last session in `run_dir` began with; None if it had none."""
     path = run_dir / RUN
-    sessions: list[Any] = read_provenance(path)["sessions"] if os.path.lexists(path) else []
-    return (sessions[-1].get("preloaded") or {}).get("sha256") if sessions else None
+    sessions: list[dict[str, Any]] = read_provenance(path)["sessions"] if os.path.lexists(path) else []
+    preloaded: dict[str, Any] = (sessions[-1].get("preloaded") if sessions else None) or {}
+    return preloaded.get("sha256")
 
 
 def recorded_config(run_dir: Path) -> dict[str, Any] | None:

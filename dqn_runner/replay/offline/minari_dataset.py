@@ -12,6 +12,7 @@ import numpy as np
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_module
+from dqn_runner.core.types import IntArray
 from dqn_runner.replay.offline.recording import RawSteps
 
 PREFIX = "minari:"
@@ -40,9 +41,11 @@ def read_minari(dataset: str, source: str, mask_source: str | None) -> tuple[Raw
     Action masks are those in its infos, or if `mask_source` is the key of an observation entry, this entry.
     Raises UserError, which begins with `source`, if there is no such dataset or it cannot be read.
     """
+    if not dataset:
+        raise UserError(f"{source}: write the name of a dataset after {PREFIX}")
     minari: Any = import_module("minari", source, extra="minari")
     directory = files_of(dataset)
-    if not dataset or not directory.is_dir():
+    if not directory.is_dir():
         raise UserError(
             f"{source}: there is no dataset {dataset} in {directory.parents[len(Path(dataset).parts)]}; "
             f"'minari download {dataset}' downloads it, 'minari list local' shows those that are there"
@@ -56,20 +59,29 @@ def read_minari(dataset: str, source: str, mask_source: str | None) -> tuple[Raw
     episodes = [episode for episode in episodes if len(episode.rewards)]
     if not episodes:
         raise UserError(f"{source}: there are no transitions in it")
+    return _steps(episodes, mask_source), digest
+
+
+def _steps(episodes: Sequence[Any], mask_source: str | None) -> RawSteps:
     lengths = np.array([len(episode.rewards) for episode in episodes])
     # an episode of n steps has n + 1 observations
-    at = np.arange(lengths.sum()) + np.repeat(np.arange(len(episodes)), lengths)
-    raw = RawSteps(
+    at: IntArray = np.arange(int(lengths.sum())) + np.repeat(np.arange(len(episodes)), lengths)
+    actions, rewards, terminations, truncations = (
+        np.concatenate([getattr(episode, name) for episode in episodes])
+        for name in ("actions", "rewards", "terminations", "truncations")
+    )
+    last = lengths.cumsum() - 1
+    truncations[last] |= ~terminations[last]  # an episode that has no end was cut there
+    return RawSteps(
         _joined([episode.observations for episode in episodes]),
         at,
         at + 1,
-        *(
-            np.concatenate([getattr(episode, name) for episode in episodes])
-            for name in ("actions", "rewards", "terminations", "truncations")
-        ),
+        actions,
+        rewards,
+        terminations,
+        truncations,
         _masks(episodes, mask_source),
     )
-    return raw, digest
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -16,9 +16,9 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import Array
 from dqn_runner.io.entries import problem_with_file
 from dqn_runner.io.files import make_directory, write_atomically
-from dqn_runner.replay.offline.recording import RawSteps
+from dqn_runner.replay.offline.recording import RawSteps, flags
 
-STEPS = ("actions", "rewards", "terminations", "truncations")
+STEPS: tuple[str, ...] = ("actions", "rewards", "terminations", "truncations")
 OBSERVATIONS, MASKS = "observations", "action_masks"
 NEXT, FINAL = "next_", "final_"
 """Prefixes of the arrays with what follows each step, or only each end of an episode."""
@@ -93,14 +93,14 @@ class _Arrays:
             hint = f"; save {known} under the name {name}" if known else ""
             raise ValueError(f"there is no array {name}; it has {', '.join(self.names) or 'none'}{hint}")
         try:
-            array = self._archive[name]
+            array: Any = self._archive[name]
         except ValueError as error:
             if "pickle" in str(error):
                 raise ValueError(
                     f"{name} is an array of Python objects, which is never unpickled; save numbers"
                 ) from None
             raise
-        if not isinstance(array, np.ndarray) or not array.ndim:  # pyright: ignore[reportUnknownMemberType]
+        if not np.ndim(array):
             raise ValueError(f"{name} is not an array with an entry for each step")
         return array
 
@@ -162,12 +162,7 @@ def _following(arrays: _Arrays, steps: int, terminations: Array, truncations: Ar
         )
     if given[0] == NEXT:
         return NEXT, steps + np.arange(steps)
-    try:
-        ends = (terminations != 0) | (truncations != 0)
-    except Exception:
-        raise ValueError("terminations and truncations must be True or False for each step") from None
-    if ends.shape != (steps,):
-        raise ValueError("terminations and truncations must be True or False for each step")
+    ends = flags(terminations, "terminations", steps) | flags(truncations, "truncations", steps)
     ends[-1] = True  # the last episode may be open
     following = np.arange(1, steps + 1)
     following[ends] = steps + np.arange(int(ends.sum()))
@@ -178,11 +173,8 @@ def _joined(begin: Array, after: Array, count: int, name: str, prefix: str) -> A
     if len(after) != count:
         meaning = "one for each step" if prefix == NEXT else "one for each end of an episode"
         raise ValueError(f"{prefix}{name} has {len(after)} entries, not {count}, {meaning}")
-    if begin.shape[1:] != after.shape[1:] or begin.dtype != after.dtype:
-        raise ValueError(
-            f"{name} has entries {begin.shape[1:]} {begin.dtype}, {prefix}{name} {after.shape[1:]} "
-            f"{after.dtype}"
-        )
+    if begin.shape[1:] != after.shape[1:]:
+        raise ValueError(f"{name} has entries of shape {begin.shape[1:]}, {prefix}{name} {after.shape[1:]}")
     return np.concatenate([begin, after])
 
 

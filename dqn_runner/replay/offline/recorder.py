@@ -53,12 +53,10 @@ class EpisodeRecorder:
 
     def write(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Write the steps so far; `provenance` is stored as JSON."""
-        steps = dict(zip(STEPS, map(np.array, zip(*self._steps, strict=True)), strict=True))
+        steps: dict[str, Array] = dict(zip(STEPS, map(np.array, zip(*self._steps, strict=True)), strict=True))
         observations, final = (self._entries(seen) for seen in (self._begin, self._final))
         if self._spec.has_action_mask:
-            steps[MASKS], final[MASKS] = (
-                np.stack([m for _, m in seen]) for seen in (self._begin, self._final)
-            )  # pyright: ignore[reportCallIssue, reportArgumentType]
+            steps[MASKS], final[MASKS] = (_masks(seen) for seen in (self._begin, self._final))
         write_npz(path, steps, observations, final, provenance)
 
     def _copy(self, obs: Array) -> Array:
@@ -79,3 +77,7 @@ def _unpacked(layout: ObservationLayout, rows: Array) -> dict[str, Array]:
         else stored[entry.name].numpy()
         for entry in layout.entries
     }
+
+
+def _masks(seen: list[tuple[Array, BoolArray | None]]) -> Array:
+    return np.stack([mask for _, mask in seen if mask is not None])

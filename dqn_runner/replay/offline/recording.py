@@ -100,7 +100,7 @@ def checked(raw: RawSteps, spec: EnvSpec, actions: ActionSpace, n_step: int, sou
 
 def _checked(raw: RawSteps, spec: EnvSpec, actions: ActionSpace) -> Recording:
     steps = len(raw.at)
-    terminated = _flags(raw.terminations, "terminations", steps)
+    terminated = flags(raw.terminations, "terminations", steps)
     rewards = _rewards(raw.rewards, steps)
     if len(np.asarray(raw.actions)) != steps:
         raise ValueError(f"actions has {len(raw.actions)} entries, observations {steps}")
@@ -108,19 +108,24 @@ def _checked(raw: RawSteps, spec: EnvSpec, actions: ActionSpace) -> Recording:
         numbers = actions.numbers(raw.actions)
     except ValueError as error:
         raise ValueError(f"the actions {error}") from None
+    observations = _observations(raw.observations, spec)
+    if len(observations) != (expected := int(raw.next_at.max()) + 1):
+        raise ValueError(f"there are {len(observations)} observations, not {expected}")
     return Recording(
-        _observations(raw.observations, spec),
+        observations,
         raw.at,
         raw.next_at,
         numbers,
         rewards,
         terminated,
-        _flags(raw.truncations, "truncations", steps),
+        flags(raw.truncations, "truncations", steps),
         _masks(raw, numbers, terminated, spec.num_actions) if spec.has_action_mask else None,
     )
 
 
 def _observations(given: Any, spec: EnvSpec) -> Array:
+    if isinstance(given, (Mapping, tuple)) and not given:
+        raise ValueError("the observations have no entries")
     if spec.layout is not None:
         by_name = isinstance(given, Mapping) and all(name in given for name in spec.layout.entry_shapes)
         layout = spec.layout.by_name() if by_name else spec.layout
@@ -170,14 +175,15 @@ def _rewards(given: Any, steps: int) -> Array:
     return rewards.astype(np.float64)
 
 
-def _flags(given: Any, name: str, steps: int) -> BoolArray:
-    flags = np.asarray(given)
-    if flags.dtype.kind not in "fiub" or flags.shape != (steps,) or not np.isin(flags, (0, 1)).all():
+def flags(given: Any, name: str, steps: int) -> BoolArray:
+    """Truth values [steps]; raises ValueError, which calls them `name`, for anything else."""
+    array = np.asarray(given)
+    if array.dtype.kind not in "fiub" or array.shape != (steps,) or not np.isin(array, (0, 1)).all():
         raise ValueError(
-            f"{name} must be {steps} values True or False, one for each step, got shape {flags.shape}, dtype "
-            f"{flags.dtype}"
+            f"{name} must be {steps} values True or False, one for each step, got shape {array.shape}, dtype "
+            f"{array.dtype}"
         )
-    return flags.astype(bool)
+    return array.astype(bool)
 
 
 def _masks(raw: RawSteps, actions: IntArray, terminated: BoolArray, num_actions: int) -> BoolArray:
