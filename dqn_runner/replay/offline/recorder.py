@@ -22,6 +22,7 @@ class EpisodeRecorder:
     def __init__(self, env: Env) -> None:
         """Observations, actions and masks are those of `env`."""
         self._spec = spec_of(env)
+        self.num_actions = self._spec.num_actions
         self._to_env = action_space(env.action_space, env_name(env)).converter()
         self._steps: list[tuple[Any, ...]] = []
         self._begin: list[tuple[Array, BoolArray | None]] = []

@@ -127,8 +127,10 @@ def _observations(given: Any, spec: EnvSpec) -> Array:
     if isinstance(given, (Mapping, tuple)) and not given:
         raise ValueError("the observations have no entries")
     if spec.layout is not None:
-        by_name = isinstance(given, Mapping) and all(name in given for name in spec.layout.entry_shapes)
-        layout = spec.layout.by_name() if by_name else spec.layout
+        nested = not isinstance(given, Mapping) or any(
+            isinstance(value, (Mapping, tuple)) for value in cast("Any", given).values()
+        )
+        layout = spec.layout if nested else spec.layout.by_name()
         try:
             return pack(layout, given, (_length(given),))
         except ValueError as error:
