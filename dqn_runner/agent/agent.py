@@ -82,11 +82,15 @@ class DQNAgent:
 
         They are uniformly random before `learning_starts`.
         """
-        if self._normalizer is not None:
-            self._normalizer.update(obs)
+        self.observe(obs)
         if step < self.config.warmup_steps:
             return random_actions((len(obs), self.spec.num_actions), rng, mask)
         return self.explore(obs, step, rng, mask)
+
+    def observe(self, obs: Array) -> None:
+        """Include observations [n, *obs_shape] in the statistics by which they are normalised."""
+        if self._normalizer is not None:
+            self._normalizer.update(obs)
 
     def explore(
         self, obs: Array, step: int, rng: np.random.Generator, mask: BoolArray | None = None

@@ -123,7 +123,7 @@ def _find_stored(cfg: DictConfig, run_dir: Path) -> Stored | None:
         return read_stored(path, "checkpoint") if path else None
     if path is not None:
         raise UserError(
-            "checkpoint= is for mode=eval, play, export and publish; use resume= to continue training"
+            "checkpoint= is for mode=eval, play, export, publish and record; use resume= to continue training"
         )
     if cfg.resume not in (AUTO, NEVER):
         return read_stored(cfg.resume, "resume")

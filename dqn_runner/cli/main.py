@@ -151,6 +151,10 @@ def _run_job(cfg: DictConfig, command: Sequence[str]) -> float:
         from dqn_runner.cli.publish import publish
 
         return publish(job)
+    if job.run.mode is Mode.record:
+        from dqn_runner.cli.record import record
+
+        return record(job)
     from dqn_runner.cli.train import train
 
     return train(job)

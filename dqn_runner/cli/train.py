@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dqn_runner.cli.job import Job
 from dqn_runner.config.build import build_trainer
-from dqn_runner.config.resume import check_compatible
+from dqn_runner.config.resume import AUTO, check_compatible
 from dqn_runner.core.exceptions import (
     CallbackError,
     DivergedError,
@@ -68,14 +68,31 @@ def _start_session(trainer: Trainer, job: Job) -> None:
     """Lock the run directory, load the stored state, and record this session in run.json."""
     trainer.prepare(job.stored.path if job.stored else None)
     if trainer.finished_reason is None:
-        notices = trainer.directory.notices
+        notices, origin = trainer.directory.notices, trainer.preload.origin
+        notices += _data_changes(trainer, job)
         provenance.record_session(
-            job.run_dir, job.source["config"], job.source["overrides"], job.changes, notices
+            job.run_dir, job.source["config"], job.source["overrides"], job.changes, notices, origin
         )
     elif job.changes:
         print(
             f"ignoring the changes: the run has finished ({trainer.finished_reason}); raise its budget to "
             "continue"
+        )
+
+
+def _data_changes(trainer: Trainer, job: Job) -> Iterator[str]:
+    """One line if agent.replay.preload names other data than in the session before.
+
+    With `resume=PATH`, the file is not looked at: only the stored run names it.
+    """
+    origin = trainer.preload.origin
+    if trainer.directory.resumed:
+        if job.run.resume == AUTO:
+            yield from trainer.preload.changed()
+    elif origin and provenance.recorded_digest(job.run_dir) not in (None, origin["sha256"]):
+        yield (
+            f"agent.replay.preload={origin['source']} has changed since the session before, which left no "
+            "checkpoint; this run begins with the new transitions"
         )
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from dqn_runner.config.hydra_internals import compose_command, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, unquote
 from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, apply_env_target
-from dqn_runner.config.trust import Command, grant, in_tree, without_hydra
+from dqn_runner.config.trust import Command, files_in, grant, in_tree, without_hydra
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS
 
@@ -57,8 +57,8 @@ def _check_choice(choice: str, argv: Sequence[str], command: Command) -> None:
     written, own = _sections(whole), _sections(command.config)
     if changed := [key for key in written if written[key] != own.get(key)]:
         raise UserError(f"{choice} is not as a sweep wrote it, do not use it: it sets {', '.join(changed)}")
-    requests = in_tree(OmegaConf.to_container(without_hydra(whole), enum_to_str=True))
-    grant(choice, requests, command.requests)
+    tree = OmegaConf.to_container(without_hydra(whole), enum_to_str=True)
+    grant(choice, in_tree(tree) | files_in(tree), command.requests)
 
 
 def only_checked_files(argv: Sequence[str]) -> Callable[[str], None]:

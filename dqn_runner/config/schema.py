@@ -48,6 +48,7 @@ class Mode(Enum):
     export = "export"
     play = "play"
     publish = "publish"
+    record = "record"
 
 
 @dataclass(kw_only=True)
@@ -84,7 +85,8 @@ class RunConfig:
 
     mode: Mode = Mode.train
     """`train`; for a `checkpoint`: `eval` evaluates it, `play` shows it in a window, `export` writes its
-    network for other programs, and `publish` writes a folder to share."""
+    network for other programs, `publish` writes a folder to share, and `record` writes the transitions of
+    greedy episodes."""
     seed: int = setting(0, at_least=0, below=2**63)
     """Source of all random numbers; `agent.seed` follows it."""
     threads: int = setting(1, at_least=1, largest=1024)

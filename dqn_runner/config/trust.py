@@ -30,6 +30,8 @@ from dqn_runner.run.compatibility import SESSION_KEYS
 IMPORTED = (("env", "id"), ("env", "wrappers"), ("agent", "network", "target"))
 """Settings that are import paths, beside each `_target_`: their text, or the texts in their list."""
 KWARGS = ("env", "kwargs")
+FILES = (("agent", "replay", "preload"),)
+"""Settings that name data to read when a run begins; a resume does not read it."""
 NOT_STORED = ("hydra", "search", *SESSION_KEYS)
 """First parts of the keys that no checkpoint stores."""
 
@@ -75,6 +77,11 @@ def in_config(cfg: DictConfig) -> set[Request]:
     except OmegaConfBaseException:
         return found
     return found | {request for request in in_tree(resolved) if not calls_resolver(request.value)}
+
+
+def files_in(tree: Any) -> set[Request]:
+    """The data that a plain configuration names."""
+    return {_request(path, value) for path, value in _scalars(tree) if path in FILES and value is not None}
 
 
 def resolver_calls(requests: Iterable[Request]) -> set[Request]:
@@ -131,8 +138,10 @@ class Command:
         return given[-1] is True if given else bool(self.config.trust)
 
     def requests(self) -> set[Request]:
-        """Its own requests."""
-        return in_overrides(self._overrides) | in_config(without_hydra(self.config))
+        """Its own requests, for data too."""
+        config = without_hydra(self.config)
+        files = files_in(OmegaConf.to_container(config, enum_to_str=True))
+        return in_overrides(self._overrides) | in_config(config) | files
 
     @cached_property
     def config(self) -> DictConfig:

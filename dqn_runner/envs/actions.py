@@ -11,6 +11,7 @@ import numpy as np
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import gymnasium
+from dqn_runner.core.types import IntArray
 
 MAX_JOINT_ACTIONS = 4096
 """Largest number of combinations: each is an output of the network, and exploration must try them all."""
@@ -41,6 +42,24 @@ class ActionSpace:
         combinations = np.stack(np.unravel_index(np.arange(self.num_actions), self.sizes), axis=-1)
         rows = (combinations + np.array(self.start)).reshape(-1, *self.shape).astype(self.dtype)
         return lambda action: rows[action].copy()  # a copy: the environment may change it
+
+    def numbers(self, actions: Any) -> IntArray:
+        """The numbers [n] of actions [n, *shape] as the environment takes them, the opposite of `converter`.
+
+        Raises ValueError, which names the first step with another action.
+        """
+        given = np.asarray(actions)
+        if given.dtype.kind not in "fiub" or given.shape[1:] != self.shape:
+            expected = f"arrays of shape {self.shape}" if self.shape else "numbers"
+            raise ValueError(f"have shape {given.shape[1:]} and dtype {given.dtype}, not {expected}")
+        choices = given.reshape(len(given), -1)
+        with np.errstate(all="ignore"):
+            counted = choices.astype(np.int64) - np.array(self.start)
+        wrong = (choices != choices.astype(np.int64)) | (counted < 0) | (counted >= np.array(self.sizes))
+        if wrong.any():
+            step = int(wrong.any(1).argmax())
+            raise ValueError(f"have {given[step]} at step {step}, which is not an action of the environment")
+        return np.array(np.ravel_multi_index(tuple(counted.T), self.sizes), np.int64)
 
 
 def action_space(space: Any, env: str) -> ActionSpace:

@@ -67,6 +67,10 @@ class ReplayConfig(Protocol):
 
     capacity: int
     """Maximum number of transitions."""
+    preload: str | None
+    """The recording that fills the replay before the first step; None for an empty one."""
+    demonstrations: float
+    """The share of each batch that is reserved for the recording; 0 makes its transitions ordinary ones."""
 
     def num_bytes(self, spec: EnvSpec) -> int:
         """Memory of a full replay in bytes."""
@@ -77,9 +81,18 @@ class ReplayConfig(Protocol):
         ...
 
     def build(
-        self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
+        self,
+        spec: EnvSpec,
+        num_envs: int,
+        gamma: float,
+        n_step: int,
+        rng: np.random.Generator,
+        num_frames: int | None = None,
     ) -> Replay:
-        """Create an empty replay for transitions of `spec`, which draws with `rng`."""
+        """Create an empty replay for transitions of `spec`, which draws with `rng`.
+
+        `num_frames` is as in `make_storage`: for demonstrations, whose number is known.
+        """
         ...
 
 
@@ -158,7 +171,8 @@ def build_replay(
     gamma: float,
     n_step: int,
     make_sampler: Callable[[RingBuffer], Sampler],
+    num_frames: int | None = None,
 ) -> ReplayBuffer:
     """Create an empty replay whose sampler draws from the ring buffer passed to `make_sampler`."""
-    storage = make_storage(capacity, spec, num_envs, n_step)
+    storage = make_storage(capacity, spec, num_envs, n_step, num_frames)
     return ReplayBuffer(storage, NStepAccumulator(num_envs, gamma, n_step), make_sampler(storage.ring))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from dqn_runner.core.exceptions import DamagedError
@@ -66,6 +68,14 @@ class FrameStore:
 
     def _oldest_reusable(self) -> int:
         return max(0, self.ring.stop - self.max_reuse_age)
+
+
+def count_frames(stacks: Iterable[Array], spec: EnvSpec) -> int:
+    """How many frames a store keeps of these observations of one environment."""
+    store = FrameStore(4 * spec.frame_stack, spec, 1)
+    for stack in stacks:
+        store.encode(0, stack)
+    return store.ring.stop
 
 
 def layout(spec: EnvSpec) -> Layout:

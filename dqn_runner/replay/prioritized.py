@@ -9,12 +9,13 @@ import numpy as np
 from dqn_runner.core.exceptions import DivergedError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option
-from dqn_runner.core.settings import check_settings, setting, within_budget
+from dqn_runner.core.settings import setting, within_budget
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec, IntArray
 from dqn_runner.replay import storage, sum_tree
 from dqn_runner.replay.buffer import Replay, build_replay
 from dqn_runner.replay.ring_buffer import RingBuffer
+from dqn_runner.replay.settings import ReplaySettings
 from dqn_runner.replay.storage import DiskUsage
 from dqn_runner.replay.sum_tree import SumTree
 
@@ -23,11 +24,9 @@ _BETA_STEPS = 100_000
 
 @option("agent/replay", "prioritized")
 @dataclass(kw_only=True)
-class PrioritizedReplay:
+class PrioritizedReplay(ReplaySettings):
     """Proportional prioritization: large TD errors are drawn more often (Schaul et al. 2016)."""
 
-    capacity: int = setting(50_000, at_least=1)
-    """Maximum number of transitions; new ones replace the oldest."""
     alpha: float = setting(0.6, at_least=0, at_most=1)
     """Exponent of priorities: a transition's probability is proportional to (|delta| + eps)**alpha."""
     beta: float = setting(0.4, at_least=0, at_most=1)
@@ -37,8 +36,6 @@ class PrioritizedReplay:
     trainer.max_steps."""
     eps: float = setting(1e-6, above=0)
     """Added to |delta|, so that transitions without a TD error can still be drawn."""
-
-    __post_init__ = check_settings
 
     def num_bytes(self, spec: EnvSpec) -> int:
         """Memory of a full replay in bytes."""
@@ -50,7 +47,13 @@ class PrioritizedReplay:
         return DiskUsage(shared, per_checkpoint + self.capacity * np.dtype(np.float64).itemsize)
 
     def build(
-        self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
+        self,
+        spec: EnvSpec,
+        num_envs: int,
+        gamma: float,
+        n_step: int,
+        rng: np.random.Generator,
+        num_frames: int | None = None,
     ) -> Replay:
         """Create an empty replay for transitions of `spec`, which draws with `rng`."""
 
@@ -59,7 +62,7 @@ class PrioritizedReplay:
                 ring, rng, self.alpha, self.beta, self.beta_steps or _BETA_STEPS, self.eps
             )
 
-        return build_replay(self.capacity, spec, num_envs, gamma, n_step, make_sampler)
+        return build_replay(self.capacity, spec, num_envs, gamma, n_step, make_sampler, num_frames)
 
 
 class PrioritizedSampler:

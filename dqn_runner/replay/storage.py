@@ -41,11 +41,13 @@ class Storage(Protocol):
         ...
 
 
-def make_storage(capacity: int, spec: EnvSpec, num_envs: int, n_step: int) -> Storage:
-    """Create an empty storage for transitions of `spec`."""
+def make_storage(
+    capacity: int, spec: EnvSpec, num_envs: int, n_step: int, num_frames: int | None = None
+) -> Storage:
+    """Create an empty storage for transitions of `spec`, of known number if `num_frames` is given."""
     if spec.frame_stack == 1:
         return TransitionStorage(capacity, spec)
-    return FrameStackStorage(capacity, spec, num_envs, n_step)
+    return FrameStackStorage(capacity, spec, num_envs, n_step, num_frames)
 
 
 class DiskUsage(NamedTuple):
@@ -119,17 +121,26 @@ class FrameStackStorage:
     many more frames than transitions, the storage therefore keeps fewer than `capacity` transitions.
     """
 
-    def __init__(self, capacity: int, spec: EnvSpec, num_envs: int, n_step: int) -> None:
-        """Create an empty storage for `capacity` transitions."""
+    def __init__(
+        self, capacity: int, spec: EnvSpec, num_envs: int, n_step: int, num_frames: int | None = None
+    ) -> None:
+        """Create an empty storage for `capacity` transitions.
+
+        `num_frames` is the number of different frames that all transitions together have, if it is known:
+        no frame is overwritten then, and no transition is dropped.
+        """
         self.ring = RingBuffer(capacity, _frame_number_layout(spec))
         self._num_actions = spec.num_actions
         self._max_frame_age = _max_frame_age(spec, num_envs, n_step)
-        self._frames = FrameStore(_num_frames(capacity, self._max_frame_age), spec, num_envs)
+        self._keeps_all = num_frames is not None
+        frames = _num_frames(capacity, self._max_frame_age) if num_frames is None else num_frames
+        self._frames = FrameStore(frames, spec, num_envs)
 
     def encode(self, env: int, obs: Array) -> Array:
         """The numbers [k] of the frames of an observation [k, ...]; new frames are stored."""
         numbers = self._frames.encode(env, obs)
-        self._drop_transitions_without_frames()
+        if not self._keeps_all:
+            self._drop_transitions_without_frames()
         return numbers
 
     def append(self, transition: NStepTransition) -> None:

@@ -8,24 +8,19 @@ import numpy as np
 
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option
-from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec, IntArray
 from dqn_runner.replay import storage
 from dqn_runner.replay.buffer import Replay, build_replay
 from dqn_runner.replay.ring_buffer import RingBuffer
+from dqn_runner.replay.settings import ReplaySettings
 from dqn_runner.replay.storage import DiskUsage
 
 
 @option("agent/replay", "uniform")
 @dataclass(kw_only=True)
-class UniformReplay:
+class UniformReplay(ReplaySettings):
     """Every stored transition has the same probability (Lin 1992; Mnih et al. 2015)."""
-
-    capacity: int = setting(50_000, at_least=1)
-    """Maximum number of transitions; new ones replace the oldest."""
-
-    __post_init__ = check_settings
 
     def num_bytes(self, spec: EnvSpec) -> int:
         """Memory of a full replay in bytes."""
@@ -36,11 +31,17 @@ class UniformReplay:
         return storage.disk_usage(self.capacity, spec)
 
     def build(
-        self, spec: EnvSpec, num_envs: int, gamma: float, n_step: int, rng: np.random.Generator
+        self,
+        spec: EnvSpec,
+        num_envs: int,
+        gamma: float,
+        n_step: int,
+        rng: np.random.Generator,
+        num_frames: int | None = None,
     ) -> Replay:
         """Create an empty replay for transitions of `spec`, which draws with `rng`."""
         return build_replay(
-            self.capacity, spec, num_envs, gamma, n_step, lambda ring: UniformSampler(ring, rng)
+            self.capacity, spec, num_envs, gamma, n_step, lambda ring: UniformSampler(ring, rng), num_frames
         )
 
 

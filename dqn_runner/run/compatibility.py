@@ -19,6 +19,8 @@ IMMUTABLE: tuple[tuple[Leaf, str], ...] = (
     (("agent", "seed"), "everything random in the run derives from it"),
     (("agent", "network"), "the stored weights have the shape of this network"),
     (("agent", "optimizer", TARGET), "the stored moments belong to this optimizer"),
+    (("agent", "replay", "preload"), "the stored replay began with these transitions"),
+    (("agent", "replay", "demonstrations"), "the stored replay was divided by it"),
     (("agent", "replay"), "the stored replay has this size"),
     (("agent", "n_step"), "the stored transitions have this many steps"),
     (("agent", "gamma"), "the stored transitions are discounted by it"),
@@ -59,6 +61,7 @@ def incompatible_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
         for fixed, why in IMMUTABLE:
             if path[: len(fixed)] == fixed and path not in HARMLESS:
                 yield f"{'.'.join(path)} from {_show(before, path)} to {_show(after, path)}", why
+                break
 
 
 def mismatch(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:

@@ -45,6 +45,7 @@ def record_session(
     overrides: Sequence[str],
     changes: Sequence[str],
     notices: Sequence[str],
+    preloaded: Mapping[str, Any] | None = None,
 ) -> None:
     """Append the current process to the sessions in run.json; each resume adds a session.
 
@@ -54,6 +55,7 @@ def record_session(
         overrides: Overrides of the command line.
         changes: Settings that the resume changed.
         notices: Warnings about the resume, such as state that could not be restored exactly.
+        preloaded: The recording that the replay began with, if there is one.
     """
     path = run_dir / RUN
     sessions: list[Any] = read_provenance(path)["sessions"] if os.path.lexists(path) else []
@@ -66,6 +68,7 @@ def record_session(
             "changes": list(changes),
             "notices": list(notices),
             "config_hash": config_hash(config),
+            **({} if preloaded is None else {"preloaded": dict(preloaded)}),
             "seeds": {"run": config["seed"], "evaluation": "common to all runs"},
             "git": _recorded(_git_state_here),
             "packages": _recorded(_packages),
@@ -73,6 +76,14 @@ def record_session(
         }
     )
     json_io.write_json(path, {"config": config, "sessions": sessions})
+
+
+def recorded_digest(run_dir: Path) -> str | None:
+    """SHA-256 of the recording that the last session in `run_dir` began with; None if it had none."""
+    path = run_dir / RUN
+    sessions: list[dict[str, Any]] = read_provenance(path)["sessions"] if os.path.lexists(path) else []
+    preloaded: dict[str, Any] = (sessions[-1].get("preloaded") if sessions else None) or {}
+    return preloaded.get("sha256")
 
 
 def recorded_config(run_dir: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
@@ -23,6 +24,7 @@ from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.loggers.wandb import Wandb
 from dqn_runner.replay.buffer import Replay
+from dqn_runner.replay.demonstrations import ReplayWithDemonstrations
 from dqn_runner.run.compatibility import SESSION_KEYS
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training.collector import Collector
@@ -69,9 +71,16 @@ def make_watchdog(directory: RunDirectory, config: TrainingConfig) -> Watchdog:
 
 def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:
     """An empty replay buffer for transitions of `num_envs` environments of shapes `spec`."""
-    rng = stream(agent.seed, "replay")
+    settings = (agent.gamma, agent.n_step)
+
+    def make_demonstrations(capacity: int, num_frames: int) -> Replay:
+        part, rng = replace(agent.replay, capacity=capacity), stream(agent.seed, "demonstrations")
+        return part.build(spec, 1, *settings, rng, num_frames)
+
     try:
-        return agent.replay.build(spec, num_envs, agent.gamma, agent.n_step, rng)
+        own: Replay = agent.replay.build(spec, num_envs, *settings, stream(agent.seed, "replay"))
+        share = getattr(agent.replay, "demonstrations", 0.0)  # a replay of the user's has none
+        return ReplayWithDemonstrations(own, make_demonstrations, share) if share else own
     except MemoryError as error:
         size = format_bytes(agent.replay.num_bytes(spec))
         raise UserError(

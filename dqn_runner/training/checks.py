@@ -7,6 +7,7 @@ import inspect
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import EnvSpec
+from dqn_runner.replay.demonstrations import reserved
 from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.resources import available_memory, estimate_resources, format_bytes
 
@@ -67,6 +68,12 @@ def _replay(agent: DQNConfig, env: EnvSpec, memory: int) -> list[str]:
         problems.append(
             f"agent.learning_starts={agent.warmup_steps} is larger than agent.replay.capacity={capacity}: "
             "the first transitions would be overwritten before the first update"
+        )
+    share = getattr(agent.replay, "demonstrations", 0.0)  # a replay of the user's has none
+    if share and not reserved(share, agent.batch_size):
+        problems.append(
+            f"agent.replay.demonstrations={share:g} of agent.batch_size={agent.batch_size} is less than one "
+            "transition; raise one of them"
         )
     available = available_memory()
     if memory > available:

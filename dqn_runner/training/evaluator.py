@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from dqn_runner.core.registry import option
 from dqn_runner.core.rng import stream
 from dqn_runner.core.settings import check_settings, setting
-from dqn_runner.core.types import IntArray
+from dqn_runner.core.types import Array, BoolArray, IntArray
 from dqn_runner.envs.base import Env
 from dqn_runner.envs.checked_env import CheckedEnv
 from dqn_runner.envs.episode_metrics import NO_METRICS, EpisodeMetrics, mean_of_episodes
@@ -37,6 +38,26 @@ class EvaluatorConfig:
 Policy = Callable[..., IntArray]
 """Observations [n, *obs_shape], and action masks [n, actions] if the environment has any, to actions [n]."""
 OnFrame = Callable[[Env], None]
+
+
+class Witness(Protocol):
+    """Sees every step of an evaluation."""
+
+    def begin(self, obs: Array, mask: BoolArray | None) -> None:
+        """An episode begins at `obs`, which is to be copied."""
+        ...
+
+    def step(
+        self,
+        action: int,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        obs: Array,
+        mask: BoolArray | None,
+    ) -> None:
+        """A step ended at `obs`, which is to be copied."""
+        ...
 
 
 class EvaluationStopped(Exception):  # noqa: N818, it is not an error
@@ -107,14 +128,15 @@ class Evaluator:
         on_frame: OnFrame | None = None,
         stops: Callable[[], bool] = lambda: False,
         first: int = 0,
+        witness: Witness | None = None,
     ) -> Evaluation:
         """Run `episodes` episodes from number `first` on.
 
-        `on_frame` is called with the environment after each reset and step. Raises EvaluationStopped after a
-        step if `stops()` is true.
+        `on_frame` is called with the environment after each reset and step, `witness` with what they
+        returned. Raises EvaluationStopped after a step if `stops()` is true.
         """
         played = [
-            self._play(policy, self._seed_of(index), on_frame, stops)
+            self._play(policy, self._seed_of(index), on_frame, stops, witness)
             for index in range(first, first + episodes)
         ]
         returns, lengths, metrics = zip(*played, strict=True)
@@ -125,7 +147,12 @@ class Evaluator:
         self._checked.close()
 
     def _play(
-        self, policy: Policy, seed: int, on_frame: OnFrame | None, stops: Callable[[], bool]
+        self,
+        policy: Policy,
+        seed: int,
+        on_frame: OnFrame | None,
+        stops: Callable[[], bool],
+        witness: Witness | None,
     ) -> tuple[float, int, EpisodeMetrics]:
         """Return, length and metrics of an episode.
 
@@ -137,6 +164,8 @@ class Evaluator:
             obs = env.reset(seed)
             if on_frame:
                 on_frame(self.env)
+            if witness:
+                witness.begin(obs, env.mask)
             while not done and length < self._limit:
                 mask = () if env.mask is None else (env.mask[None],)
                 action = policy(np.asarray(obs, self._dtype)[None], *mask)[0]
@@ -146,6 +175,9 @@ class Evaluator:
                 done = terminated or truncated
                 if on_frame:
                     on_frame(self.env)
+                if witness:
+                    cut = truncated or length >= self._limit
+                    witness.step(int(action), reward, terminated, cut, obs, env.mask)
                 if stops():
                     raise EvaluationStopped
         return total, length, env.metrics.end_episode()

@@ -22,6 +22,7 @@ class RunState:
         """Why the run is over, if it is."""
         self._spec = trainer.collector.envs.spec
         self._loop, self._recorder, self._schedule = trainer.loop, trainer.recorder, schedule
+        self._preload = trainer.preload
         self._stopping, self._callbacks = trainer.stopping, trainer.callbacks
         self._loggers = trainer.directory.loggers
         self._generators = generators
@@ -37,6 +38,7 @@ class RunState:
         return {
             **self._loop.state_dict(),
             **self._recorder.state_dict(),
+            **self._preload.state_dict(),
             "spaces": self._spaces,
             "progress": self.progress().state_dict(),
             "finished": self.finished and self.finished.state_dict(),
@@ -60,6 +62,7 @@ class RunState:
         with self._generators:
             self._loop.load_state_dict(state)
         self._recorder.load_state_dict(state)
+        self._preload.load_state_dict(state)
         self._schedule.last_position = progress.last_event
         self._stopping.early_stopping.load_state_dict(progress.early_stopping)
         self._recorder.metrics.load_state_dict(progress.metrics)

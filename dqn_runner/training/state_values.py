@@ -77,6 +77,11 @@ def _in_replay(stored: State, spec: EnvSpec) -> Iterator[str]:
     rows = stored["rows"].stop - stored["rows"].start
     if rows > stored["capacity"]:
         yield f"state.replay holds {rows} rows, more than its capacity"
+    if "demonstrations" in stored:
+        kept = stored["demonstrations"]
+        if kept["capacity"] != kept["rows"].stop - kept["rows"].start:
+            yield f"state.replay.demonstrations are not {kept['capacity']} transitions"
+        yield from _in_replay(kept, spec)
     if stored["n_step"]["lengths"] != [len(window) for window in stored["n_step"]["windows"]]:
         yield "state.replay.n_step.windows have other lengths than stored"
     for window in stored["n_step"]["windows"]:

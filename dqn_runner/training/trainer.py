@@ -28,6 +28,7 @@ from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluation, EvaluationStopped
 from dqn_runner.training.events import Event, EventSchedule
 from dqn_runner.training.experience_loop import ExperienceLoop
+from dqn_runner.training.preloading import Preload
 from dqn_runner.training.recorder import Recorder
 from dqn_runner.training.resources import check_disk, estimate_resources
 from dqn_runner.training.run_state import RunState
@@ -78,6 +79,7 @@ class Trainer:
         check_disk(self.output_dir, agent.config, config, spec, agent.num_bytes())
         self.evaluator = assembly.make_evaluator(part, config)
         self.replay = assembly.make_replay(agent.config, spec, part.num_envs)
+        self.preload = Preload(agent, self.evaluator.env, part, spec, self.replay)
         self.directory = RunDirectory(
             self.output_dir,
             assembly.make_loggers(loggers, config),
@@ -133,6 +135,8 @@ class Trainer:
                 )
                 spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
                 self.agent.choose_update(spec.obs_dtype, self.config.max_steps, spec.has_action_mask)
+                if line := self.preload.describe():
+                    log.info("%s", line)
                 self.recorder.start(self.step)  # compiling is not part of the speed
                 log.info("%s", estimate_resources(self.agent.config, self.config, spec, state_bytes))
                 reason = self._run()
@@ -151,12 +155,18 @@ class Trainer:
         return self.recorder.stats(self.step, self.stopping.early_stopping, reason, pruned)
 
     def prepare(self, checkpoint: Path | None = None) -> None:
-        """Lock the output directory, and load `checkpoint`, or else the run that the directory holds."""
+        """Lock the output directory, and load `checkpoint`, or else the run that the directory holds.
+
+        A new run reads its preloaded transitions.
+        """
         self.directory.lock()
         if checkpoint is not None:
             self.resume(checkpoint)
         elif self.directory.has_resumable_run():
             self.resume(self.output_dir)
+            self.directory.notices += self.preload.changed()
+        if not self.directory.resumed:
+            self.preload.fill()
         self._prepared = True
 
     def resume(self, path: str | Path) -> None:

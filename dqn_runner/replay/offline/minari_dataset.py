@@ -1,0 +1,106 @@
+"""Recordings as local datasets of Minari. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.imports import import_module
+from dqn_runner.core.types import IntArray
+from dqn_runner.replay.offline.recording import RawSteps
+
+PREFIX = "minari:"
+_MASK = "action_mask"
+
+
+def files_of(dataset: str) -> Path:
+    """The directory of a dataset: below MINARI_DATASETS_PATH, or `.minari/datasets` of the user."""
+    root = os.environ.get("MINARI_DATASETS_PATH")
+    return (Path(root) if root else Path.home() / ".minari" / "datasets") / dataset / "data"
+
+
+def digest_of(directory: Path) -> str:
+    """SHA-256 of the names and contents of the files in the directory of a dataset."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        total.update(path.relative_to(directory).as_posix().encode() + b"\0" + content)
+    return total.hexdigest()
+
+
+def read_minari(dataset: str, source: str, mask_source: str | None) -> tuple[RawSteps, str]:
+    """The steps of a dataset, and the SHA-256 of its files.
+
+    Action masks are those in its infos, or if `mask_source` is the key of an observation entry, this entry.
+    Raises UserError, which begins with `source`, if there is no such dataset or it cannot be read.
+    """
+    if not dataset:
+        raise UserError(f"{source}: write the name of a dataset after {PREFIX}")
+    minari: Any = import_module("minari", source, extra="minari")
+    directory = files_of(dataset)
+    if not directory.is_dir():
+        raise UserError(
+            f"{source}: there is no dataset {dataset} in {directory.parents[len(Path(dataset).parts)]}; "
+            f"'minari download {dataset}' downloads it, 'minari list local' shows those that are there"
+        )
+    try:
+        episodes = list(minari.MinariDataset(directory).iterate_episodes())
+        digest = digest_of(directory)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{source}: the dataset cannot be read: {type(error).__name__}: {reason}") from error
+    episodes = [episode for episode in episodes if len(episode.rewards)]
+    if not episodes:
+        raise UserError(f"{source}: there are no transitions in it")
+    return _steps(episodes, mask_source), digest
+
+
+def _steps(episodes: Sequence[Any], mask_source: str | None) -> RawSteps:
+    lengths = np.array([len(episode.rewards) for episode in episodes])
+    # an episode of n steps has n + 1 observations
+    at: IntArray = np.arange(int(lengths.sum())) + np.repeat(np.arange(len(episodes)), lengths)
+    actions, rewards, terminations, truncations = (
+        np.concatenate([getattr(episode, name) for episode in episodes])
+        for name in ("actions", "rewards", "terminations", "truncations")
+    )
+    last = lengths.cumsum() - 1
+    truncations[last] |= ~terminations[last]  # an episode that has no end was cut there
+    return RawSteps(
+        _joined([episode.observations for episode in episodes]),
+        at,
+        at + 1,
+        actions,
+        rewards,
+        terminations,
+        truncations,
+        _masks(episodes, mask_source),
+    )
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Arrays, or nested containers of arrays, one after the other."""
+    first = parts[0]
+    if isinstance(first, dict):
+        return {key: _joined([part[key] for part in parts]) for key in cast("dict[str, Any]", first)}
+    if isinstance(first, tuple):
+        return tuple(_joined([part[i] for part in parts]) for i in range(len(cast("Any", first))))
+    return np.concatenate(parts)
+
+
+def _masks(episodes: Sequence[Any], mask_source: str | None) -> Any:
+    """The action masks of all observations; None if there are none."""
+    if mask_source is None:
+        return None
+    first = episodes[0]
+    if _MASK in first.infos:
+        return np.concatenate([episode.infos[_MASK] for episode in episodes])
+    if isinstance(first.observations, dict) and mask_source in first.observations:
+        return np.concatenate([episode.observations[mask_source] for episode in episodes])
+    return None
