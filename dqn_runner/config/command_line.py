@@ -86,7 +86,7 @@ def _reports(overrides: Sequence[Override]) -> bool:
 
 
 def _reject_interpolations_in_directories(overrides: Sequence[Override]) -> None:
-    """Reject a directory with `${` in its name: Hydra resolves the path a second time, as an interpolation."""
+    """Reject a directory with `${` in its name, which Hydra resolves a second time, as an interpolation."""
     chosen = [path_of(o) for o in overrides if o.key_or_group in DIRECTORIES and o.value() != path_of(o)]
     for path in (*chosen, str(Path.cwd())):
         if "${" in path:
