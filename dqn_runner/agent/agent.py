@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from dqn_runner.agent.config import DQNConfig
-from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe
+from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe, unrepeatable_as_user_errors
 from dqn_runner.agent.exploration import Greedy, masked_values, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
 from dqn_runner.agent.network_building import build_network, check_output_shape, zero_transition
@@ -40,12 +40,13 @@ class DQNAgent:
         self.device = choose_device(name, self.network.has_convolutions, size)
         """Where the learner's tensors are; observations, batches and results are on the CPU."""
         self.network.to(self.device)
-        check_output_shape(self.network, self.spec, config.loss.outputs_per_action, self.device)
+        with unrepeatable_as_user_errors(self.device):
+            check_output_shape(self.network, self.spec, config.loss.outputs_per_action, self.device)
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
         self._update: Update = make_update(self.network, config.loss, config.optimizer)
         self._compiled: bool | None = None
-        """Whether the updates of the run are compiled; None until `choose_update` decided it."""
+        """Whether the run was begun with compiled updates; None until `choose_update` decided it."""
         self._previous_device = self.device.type
         """That of the session before, in a resumed run."""
         self._noise_requirements = count_noise(
@@ -121,10 +122,12 @@ class DQNAgent:
         )
         transition, weight = self._normalized(batch.transition), batch.weight
         noise = draw_noise(self._noise_requirements, self.network.noise_size, len(batch.indices), self._rng)
-        if self.device.type != "cpu":
-            transition, weight = self._on_device(transition), weight.to(self.device)
-            noise = None if noise is None else self._on_device(noise)
-        return self._update(self.learner, transition, weight, hyper, noise)
+        if self.device.type == "cpu":
+            return self._update(self.learner, transition, weight, hyper, noise)
+        transition, weight = self._on_device(transition), weight.to(self.device)
+        noise = None if noise is None else self._on_device(noise)
+        with unrepeatable_as_user_errors(self.device):
+            return self._update(self.learner, transition, weight, hyper, noise)
 
     def choose_update(self, obs_dtype: str, max_steps: int | None, has_action_mask: bool = False) -> None:
         """Decide whether updates are compiled, as `config.compile` says; a resumed run keeps to its decision.
@@ -140,7 +143,8 @@ class DQNAgent:
             if self.config.compile is True:
                 where = f"compile=on compiles for the CPU, not for device={self.device}"
                 raise UserError(f"{where}; set compile=off or device=cpu")
-            self._compiled = False
+            # A run that comes back to a CPU is compiled again, unless compile=off has changed it for good.
+            self._compiled = bool(self._compiled) and self.config.compile is not False
             log.info("the network is on the device %s", describe(self.device))
             return
         from dqn_runner.agent.compiled.choice import choose_update
