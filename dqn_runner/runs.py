@@ -10,8 +10,9 @@ from pathlib import Path
 
 from dqn_runner.core import exit_codes
 from dqn_runner.io.output import ignore_output_errors
+from dqn_runner.io.terminal import terminal
 from dqn_runner.report.listing import Listing
-from dqn_runner.report.terminal import table, terminal
+from dqn_runner.report.terminal import table
 
 WATCH_SECONDS = 2.0
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dqn_runner.agent.config import DQNConfig
-from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe
+from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe, unrepeatable_as_user_errors
 from dqn_runner.agent.device_updates import eager_update, move
 from dqn_runner.agent.exploration import Greedy, masked_values, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
@@ -40,13 +40,14 @@ class DQNAgent:
         self.device = choose_device(name, self.network.has_convolutions, size)
         """Where the learner's tensors are; observations, batches and results are on the CPU."""
         self.network.to(self.device)
-        check_output_shape(self.network, self.spec, config.loss.outputs_per_action, self.device)
+        with unrepeatable_as_user_errors(self.device):
+            check_output_shape(self.network, self.spec, config.loss.outputs_per_action, self.device)
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
         update = make_update(self.network, config.loss, config.optimizer)
         self._update: Update = update if self.device.type == "cpu" else eager_update(update, self.device)
         self._compiled: bool | None = None
-        """Whether the updates of the run are compiled; None until `choose_update` decided it."""
+        """Whether the run was begun with compiled updates; None until `choose_update` decided it."""
         self._previous_device = self.device.type
         """That of the session before, in a resumed run."""
         self._noise_requirements = count_noise(
@@ -142,7 +143,8 @@ class DQNAgent:
             if self.config.compile is True:
                 where = f"compile=on compiles for the CPU, not for device={self.device}"
                 raise UserError(f"{where}; set compile=off or device=cpu")
-            self._compiled = False
+            # A run that comes back to a CPU is compiled again, unless compile=off has changed it for good.
+            self._compiled = bool(self._compiled) and self.config.compile is not False
             log.info("the network is on the device %s", describe(self.device))
         from dqn_runner.agent.compiled.choice import choose_update
         from dqn_runner.agent.compiled.program import update_program

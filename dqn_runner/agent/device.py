@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 
 DEVICE_TYPES = ("cpu", "cuda", "mps")
 _NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_UNREPEATABLE = re.compile(r"(\S+) does not have a deterministic implementation")
+"""How torch begins the error that `use_deterministic_algorithms` raises."""
 WORTH_MULTIPLICATIONS = 200_000_000
 """Products of a batch with the parameters (batch size times parameters) from which `auto` takes CUDA for a
 network without convolutions: a smaller update takes less time on a CPU than a GPU needs to start it."""
@@ -44,6 +48,21 @@ def choose_device(name: str, has_convolutions: bool, multiplications: int) -> to
 def describe(device: torch.device) -> str:
     """The device with the name of its hardware, for the log."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+@contextmanager
+def unrepeatable_as_user_errors(device: torch.device) -> Generator[None]:
+    """Within the block, raise UserError for an operation that gives other bytes each time."""
+    try:
+        yield
+    except RuntimeError as error:
+        if operation := _UNREPEATABLE.match(str(error)):
+            raise UserError(
+                f"the network or the loss uses {operation[1]}, which has no deterministic kernel "
+                f"on device={device}: a run could not be repeated exactly. Use another operation, or set "
+                "device=cpu"
+            ) from error
+        raise
 
 
 def _problem_with(name: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from dqn_runner.agent.device import unrepeatable_as_user_errors
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update
 from dqn_runner.agent.update_noise import UpdateNoise
 from dqn_runner.core.lazy_imports import torch
@@ -28,7 +29,8 @@ def eager_update(update: Update, device: torch.device) -> Update:
         noise: UpdateNoise | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         noise = None if noise is None else move(noise, device)
-        priority, statistics = update(state, move(transition, device), weight.to(device), hyper, noise)
+        with unrepeatable_as_user_errors(device):
+            priority, statistics = update(state, move(transition, device), weight.to(device), hyper, noise)
         return priority.cpu(), statistics.cpu()
 
     return moved

@@ -120,10 +120,11 @@ def _find_stored(cfg: DictConfig, run_dir: Path) -> Stored | None:
     if cfg.mode is not Mode.train:
         if cfg.resume not in (AUTO, NEVER):
             raise UserError(f"mode={cfg.mode.value} takes checkpoint=PATH, not resume=")
-        return read_stored(path, "checkpoint") if path else None
+        return read_stored(path, "checkpoint") if path and cfg.mode is not Mode.report else None
     if path is not None:
         raise UserError(
-            "checkpoint= is for mode=eval, play, export, publish and record; use resume= to continue training"
+            "checkpoint= is for mode=eval, play, export, publish, record and report; use resume= to continue "
+            "training"
         )
     if cfg.resume not in (AUTO, NEVER):
         return read_stored(cfg.resume, "resume")

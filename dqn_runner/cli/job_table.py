@@ -8,8 +8,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from dqn_runner.io.terminal import terminal
 from dqn_runner.report.listing import Listing
-from dqn_runner.report.terminal import table, terminal, with_what_differs
+from dqn_runner.report.terminal import table, with_what_differs
 
 _BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -25,5 +26,5 @@ class JobTable(Callback):
         entries = with_what_differs(Listing(Path(hydra.sweep.dir)).entries())
         if entries:
             console = terminal()
-            console.print(f"\nruns in {hydra.sweep.dir}:", markup=False)
+            console.print(f"\nruns in {hydra.sweep.dir}:")
             console.print(table(entries, console.width))

@@ -131,9 +131,13 @@ def _name_of_job() -> str:
 
 
 def _run_job(cfg: DictConfig, command: Sequence[str]) -> float:
-    """Train or evaluate, and return what a sweep maximises."""
+    """Do what the mode says, and return what a sweep maximises."""
     _print_any_text()  # again, because a launcher may run the job in a process of its own
     job = make_job(cfg, command)
+    if job.run.mode is Mode.report:
+        from dqn_runner.cli.report import report
+
+        return report(job)
     torch.set_num_threads(job.run.threads)
     if job.run.mode is Mode.eval:
         from dqn_runner.cli.evaluate import evaluate

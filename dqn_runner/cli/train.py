@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from dqn_runner.core.exceptions import (
 from dqn_runner.core.secrets import redact
 from dqn_runner.io.files import no_room_error
 from dqn_runner.run import provenance
+from dqn_runner.run.session import noticed_if_lost
 from dqn_runner.sweep.objectives import run_metrics
 from dqn_runner.sweep.trial_record import RunState
 from dqn_runner.training.stats import TrainingStats
@@ -40,7 +42,10 @@ def train(job: Job) -> float:
         _check_resume(job)
         print("\n".join(["changed for this session:", *job.changes]) if job.changes else "nothing changed")
     reporter = _make_reporter(job)
-    trainer = build_trainer(job.run, job.run_dir, job.source, job.group, reporter)
+    with noticed_if_lost(job.run_dir) as notice:
+        if notice is not None:
+            print(f"warning: {notice}", file=sys.stderr)
+        trainer = build_trainer(job.run, job.run_dir, job.source, job.group, reporter)
     trainer.directory.draws_curves = reporter is None
     _start_session(trainer, job)
     with _reported(reporter, job):

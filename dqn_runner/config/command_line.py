@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from dqn_runner.config import mistakes, resume
 from dqn_runner.config.hydra_internals import flags_first, parse_arguments
-from dqn_runner.config.overrides import parse_overrides, quote, unquote
+from dqn_runner.config.overrides import parse_overrides, path_of, quote, quote_path, unquote
 from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.config.yaml_files import check_chosen_files
 from dqn_runner.core.exceptions import UserError
@@ -22,8 +22,6 @@ from dqn_runner.run.directory import require_own_directories
 PLUGIN_PARTS = ("hydra.sweeper.sampler", "hydra.sweeper.pruner")
 """Parts of the sweeper, which are chosen as those of the program are."""
 DIRECTORIES = ("hydra.run.dir", "hydra.sweep.dir")
-QUOTED_INTERPOLATION = "\\${"
-"""What OmegaConf reads as the text `${`."""
 PATHS = ("resume", resume.CHECKPOINT, *DIRECTORIES)
 """Settings whose value is a path, which may contain any character."""
 
@@ -41,6 +39,7 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
     if arguments.shell_completion:
         return expanded
     overrides = parse_overrides(arguments.overrides)
+    _reject_interpolations_in_directories(overrides)
     directories = [CONF] if arguments.config_dir is None else [Path(arguments.config_dir), CONF]
     check_chosen_files(overrides, directories)
     if not (only_shows or arguments.multirun):
@@ -77,7 +76,21 @@ def _expand(argv: Sequence[str]) -> list[str]:
     if any(o.key_or_group == "resume" and o.value() == resume.NEVER for o in overrides):
         argv = [_with_fresh_directory(token) for token in argv]
     naming = next((o for o in overrides if resume.names_a_run(o)), None)
+    if naming is not None and naming.key_or_group == resume.CHECKPOINT and _reports(overrides):
+        return [*argv]  # a report reads a directory, which may be that of a sweep, and restores nothing
     return [*argv] if naming is None else resume.expand(argv, arguments, naming, overrides)
+
+
+def _reports(overrides: Sequence[Override]) -> bool:
+    return any(o.key_or_group == "mode" and o.value() == Mode.report.value for o in overrides)
+
+
+def _reject_interpolations_in_directories(overrides: Sequence[Override]) -> None:
+    """Reject a directory with `${` in its name, which Hydra resolves a second time, as an interpolation."""
+    chosen = [path_of(o) for o in overrides if o.key_or_group in DIRECTORIES and o.value() != path_of(o)]
+    for path in (*chosen, str(Path.cwd())):
+        if "${" in path:
+            raise UserError(f"{path} has ${{ in its name, and Hydra cannot run there; rename the directory")
 
 
 def _to_long_form(token: str) -> str:
@@ -109,7 +122,7 @@ def _quote_path(token: str) -> str:
     if key not in PATHS or value in ("", "null", resume.AUTO, resume.NEVER):
         return token
     if _exists(value):
-        return f"{key}={quote(value.replace('${', QUOTED_INTERPOLATION))}"
+        return f"{key}={quote_path(value)}"
     if (value[0] in "'\"" or "\\" in value or "${" in value) and _is_text(token):
         return token
     return f"{key}={quote(os.path.expanduser(value))}"  # noqa: PTH111, pathlib would change the spelling

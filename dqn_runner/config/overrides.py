@@ -16,6 +16,8 @@ from dqn_runner.core.exceptions import UserError
 
 _PLAIN_WORD = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z_][\w./-]*", re.ASCII | re.IGNORECASE)
 """Strings that need no quotes."""
+_QUOTED_INTERPOLATION = "\\${"
+"""What OmegaConf reads as the text `${`."""
 
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
@@ -117,6 +119,16 @@ def _written(value: Any) -> str:
         pairs = cast("dict[Any, Any]", value).items()  # Hydra's grammar does not allow quoted keys
         return "{" + ",".join(f"{Transformer.str(key)}:{_written(item)}" for key, item in pairs) + "}"
     raise UserError(f"{value!r} cannot be the value of a setting")
+
+
+def quote_path(path: object) -> str:
+    """A path as the value of an override: `${` in it is a text, and no interpolation."""
+    return quote(str(path).replace("${", _QUOTED_INTERPOLATION))
+
+
+def path_of(override: Override) -> str:
+    """The path that is the value of an override, as `quote_path` wrote it."""
+    return str(override.value()).replace(_QUOTED_INTERPOLATION, "${")
 
 
 def quote(value: object) -> str:

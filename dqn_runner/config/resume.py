@@ -28,7 +28,7 @@ from dqn_runner.checkpointing.recovery import find_checkpoint, load_newest_valid
 from dqn_runner.config import trust
 from dqn_runner.config.environment import as_stored, digests, with_digests
 from dqn_runner.config.hydra_internals import make_config_loader
-from dqn_runner.config.overrides import parse_overrides, quote
+from dqn_runner.config.overrides import parse_overrides, path_of, quote_path
 from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, to_plain_config
 from dqn_runner.config.script_runs import check_env_is_named, to_command
 from dqn_runner.core.exceptions import DamagedError, UserError
@@ -126,18 +126,18 @@ def expand(argv: Sequence[str], arguments: Namespace, naming: Override, new: Seq
     key = naming.key_or_group.partition(".")[0]
     if arguments.multirun:
         raise UserError(f"{key}= continues one run; it cannot be swept with --multirun")
-    stored = read_stored(str(naming.value()), key)
+    stored = read_stored(path_of(naming), key)
     replaced = {override.key_or_group for override in new}
     kept = [text for text in stored.overrides if parse_overrides([text])[0].key_or_group not in replaced]
     stored_flags = _stored_flags(stored, arguments, key)
     _check_requests(stored, kept, stored_flags, trust.Command(argv), f"{key}={naming.value()}")
     ours = [o.input_line for o in new if o is not naming and o.input_line is not None]
     flags = [token for token in argv if token not in arguments.overrides]
-    extra = [f"{naming.key_or_group}={quote(stored.path)}"]
+    extra = [f"{naming.key_or_group}={quote_path(stored.path)}"]
     if key == "resume":
         if "hydra.run.dir" in replaced:
             raise UserError(f"resume continues in the run's directory {stored.run_dir}; drop hydra.run.dir")
-        extra += [f"hydra.run.dir={quote(stored.run_dir)}", "hydra.output_subdir=null"]
+        extra += [f"hydra.run.dir={quote_path(stored.run_dir)}", "hydra.output_subdir=null"]
     return [*flags, *stored_flags, *kept, *ours, *extra]
 
 

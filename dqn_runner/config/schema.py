@@ -49,6 +49,7 @@ class Mode(Enum):
     play = "play"
     publish = "publish"
     record = "record"
+    report = "report"
 
 
 @dataclass(kw_only=True)
@@ -56,8 +57,8 @@ class Checkpoint:
     """Which checkpoint to evaluate, and how to resume."""
 
     path: str | None = None
-    """For all modes but `train`: a checkpoint, or a run directory for its latest; `checkpoint=PATH` sets
-    it."""
+    """For all modes but `train`: a checkpoint, or a run directory for its latest; for `report`, also a
+    directory of a sweep or of several runs. `checkpoint=PATH` sets it."""
     allow_inexact_resume: bool = False
     """Resume even if an environment does not reproduce its open episode, which is then truncated, or the one
     before it."""
@@ -85,8 +86,8 @@ class RunConfig:
 
     mode: Mode = Mode.train
     """`train`; for a `checkpoint`: `eval` evaluates it, `play` shows it in a window, `export` writes its
-    network for other programs, `publish` writes a folder to share, and `record` writes the transitions of
-    greedy episodes."""
+    network for other programs, `publish` writes a folder to share, `record` writes the transitions of greedy
+    episodes, and `report` writes a page about it."""
     seed: int = setting(0, at_least=0, below=2**63)
     """Source of all random numbers; `agent.seed` follows it."""
     threads: int = setting(1, at_least=1, largest=1024)
@@ -147,7 +148,11 @@ def to_typed_config(cfg: Mapping[str, Any]) -> RunConfig:
     tree = {str(key): value for key, value in cfg.items() if key != "hydra"}
     if (env := cfg["env"]).get(TARGET) == import_path(GymEnv):
         tree["env"] = OmegaConf.merge(OmegaConf.to_container(env, resolve=True), {"_recursive_": False})
-    return instantiate(tree, _convert_="object")
+    path = cfg["checkpoint"]["path"]
+    tree["checkpoint"] = OmegaConf.merge(cfg["checkpoint"], {"path": None})
+    run = instantiate(tree, _convert_="object")
+    run.checkpoint.path = path  # not before: OmegaConf would take `${` in it for an interpolation
+    return run
 
 
 def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:

@@ -135,6 +135,12 @@ def _numbers(values: Values, digits: int = DIGITS) -> list[float | int | None]:
     return found
 
 
+def arrays_of(points: Sequence[tuple[float, float]]) -> tuple[Values, Values]:
+    """The x and y values of at least one point, by ascending x."""
+    found = np.array(sorted(points), float)
+    return found[:, 0], found[:, 1]
+
+
 def on_common_x(points: Sequence[tuple[Values, Values]]) -> tuple[Values, list[Values]]:
     """The x values of all series (x, y) together, and the y values of each there; NaN elsewhere."""
     if not points:

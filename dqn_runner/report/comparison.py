@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -132,19 +133,10 @@ def improvement_over_tasks(
         for label in {label: None for scores in by_task.values() for label in scores}
         if all(label in scores for scores in by_task.values())
     ]
-    if len(by_task) < 2 or not 2 <= len(labels) <= MOST_PAIRED:
+    if len(by_task) < 2:
         return []
     tasks = {label: {env: scores[label] for env, scores in by_task.items()} for label in labels}
-    return [
-        (
-            one,
-            [
-                None if one == other else probability_of_improvement(tasks[one], tasks[other])
-                for other in labels
-            ],
-        )
-        for one in labels
-    ]
+    return _pairs(labels, tasks)
 
 
 def _target(runs: Sequence[StoredRun], scores: Mapping[str, Values]) -> tuple[float, bool]:
@@ -185,14 +177,15 @@ def _row(
     )
 
 
-def _pairs(labels: Sequence[str], scores: Mapping[str, Values]) -> list[tuple[str, list[Estimate | None]]]:
+def _pairs(labels: Sequence[str], scores: Mapping[str, Any]) -> list[tuple[str, list[Estimate | None]]]:
+    """For each label its probabilities of improvement over the others; none with one label, or with many."""
     if not 2 <= len(labels) <= MOST_PAIRED:
         return []
     return [
         (
             one,
             [
-                None if one == other else probability_of_improvement([*scores[one]], [*scores[other]])
+                None if one == other else probability_of_improvement(scores[one], scores[other])
                 for other in labels
             ],
         )

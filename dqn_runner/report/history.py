@@ -13,11 +13,11 @@ import numpy as np
 from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
+from dqn_runner.run.last_records import RECORDS
 from dqn_runner.run.plots import OWN
 from dqn_runner.run.thinning import Values
 from dqn_runner.training.metrics import EVAL_KEYS, TRAIN_KEYS
 
-RECORDS = "metrics.jsonl"
 EPISODE, TRAIN, EVAL = KINDS = ("episode", "train", "eval")
 PREFIXES = {EPISODE: "train/", TRAIN: "train/", EVAL: "eval/"}
 """What the keys of a kind of record begin with; other keys keep their whole name."""

@@ -13,14 +13,14 @@ import msgspec
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
 from dqn_runner.report.found_runs import run_directories, sweep_directories
-from dqn_runner.report.history import RECORDS
 from dqn_runner.report.stored_run import state_of, texts
+from dqn_runner.run.last_records import RECORDS, read_last_records
 from dqn_runner.run.provenance import RUN
 from dqn_runner.run.timeline import TIMELINE, read_timeline
 from dqn_runner.sweep.names import JOURNAL, RESULTS
 
-HEAD, TAIL = 2_000, 20_000
-"""Bytes at the start of metrics.json, and at the end of metrics.jsonl, that are read."""
+HEAD = 2_000
+"""Bytes at the start of metrics.json that are read."""
 
 _FINISHED = re.compile(rb'^ "finished": (".*"),?$', re.MULTILINE)
 _BEST = re.compile(rb'"return_mean": (-?[\d.eE+-]+)')
@@ -77,37 +77,22 @@ class Listing:
 
 
 def _read(directory: Path, path: str, changed: float) -> Entry:
-    head = _part(directory / json_io.METRICS, HEAD, from_end=False)
+    head = _head(directory / json_io.METRICS, HEAD)
     finished, best = _FINISHED.search(head), _BEST.search(head)
-    step, score, eta = _last_numbers(directory)
+    last = read_last_records(directory)
     env, overrides = _provenance(directory)
     reason = finished[1].decode(errors="replace").strip('"') if finished else None
     return Entry(
         path=path,
         state=state_of(directory, read_timeline(directory), reason),
         env=env,
-        step=step,
-        score=score,
+        step=last.step,
+        score=last.score,
         best=_number(best[1]) if best else None,
-        eta=eta,
+        eta=last.eta,
         changed=changed,
         overrides=overrides,
     )
-
-
-def _last_numbers(directory: Path) -> tuple[int, float | None, float | None]:
-    """Env step, mean return of the last evaluation, and seconds left, from the end of metrics.jsonl."""
-    step, score, eta = 0, None, None
-    for line in _part(directory / RECORDS, TAIL, from_end=True).split(b"\n")[-2::-1]:
-        with suppress(msgspec.DecodeError, KeyError, TypeError, ValueError):
-            record = msgspec.json.decode(line)
-            step = max(step, int(record["step"]))
-            if eta is None and record["kind"] == "train":
-                eta = float(record["time/eta"])
-            if record["kind"] == "eval":
-                score = float(record["eval/return_mean"])
-                break
-    return step, score, eta
 
 
 def _provenance(directory: Path) -> tuple[str, str]:
@@ -121,13 +106,11 @@ def _provenance(directory: Path) -> tuple[str, str]:
     return "", ""
 
 
-def _part(path: Path, size: int, from_end: bool) -> bytes:
-    """The first or last bytes of a file; none if it is not a file."""
+def _head(path: Path, size: int) -> bytes:
+    """The first bytes of a file; none if it is not a file."""
     with suppress(OSError):  # it cannot be read
         if is_file(path):
             with path.open("rb") as file:
-                if from_end:
-                    file.seek(max(0, path.stat().st_size - size))
                 return file.read(size)
     return b""
 

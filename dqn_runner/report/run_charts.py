@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dqn_runner.report.charts import Band, Chart, Line, on_common_x
+from dqn_runner.report.charts import Band, Chart, Line, arrays_of, on_common_x
 from dqn_runner.report.history import EPISODE, EVAL, TRAIN, History
 from dqn_runner.run.plots import average_window, moving_average
 from dqn_runner.run.thinning import Values
@@ -86,7 +86,7 @@ def timeline_chart(events: Sequence[Happening], last_step: int) -> Chart | None:
     ]
     lines += [("checkpoint", saved, 2, "points"), ("best", best, 4, "star"), ("killed", killed, 1, "cross")]
     lines = [line for line in lines if line[1]]
-    x, ys = on_common_x([_arrays(line[1]) for line in lines])
+    x, ys = on_common_x([arrays_of(line[1]) for line in lines])
     return Chart(
         id="timeline",
         title="Sessions",
@@ -118,11 +118,6 @@ def _session_points(events: Sequence[Happening], last_step: int) -> list[list[tu
             sessions.append([])
         sessions[-1].append((event.time, float(step)))
     return sessions
-
-
-def _arrays(points: Sequence[tuple[float, float]]) -> tuple[Values, Values]:
-    found = np.array(sorted(points))
-    return found[:, 0], found[:, 1]
 
 
 def _over_steps(

@@ -16,9 +16,10 @@ from dqn_runner.core.secrets import redact
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
 from dqn_runner.io.lock import reject_if_locked
-from dqn_runner.report.history import RECORDS, History, read_history
+from dqn_runner.report.history import History, read_history
 from dqn_runner.run.compatibility import leaves
 from dqn_runner.run.directory import CHECKPOINTS
+from dqn_runner.run.last_records import RECORDS
 from dqn_runner.run.provenance import RUN, read_provenance
 from dqn_runner.run.timeline import FAILED, TIMELINE, Happening, read_timeline
 

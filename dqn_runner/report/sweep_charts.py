@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqn_runner.report.charts import Chart, Line, on_common_x
+from dqn_runner.report.charts import Chart, Line, arrays_of, on_common_x
 from dqn_runner.report.configuration import shown
 from dqn_runner.run.thinning import Values
 from dqn_runner.sweep.results.stored_sweep import StoredSweep, state_of
@@ -43,7 +43,7 @@ def history_chart(sweep: StoredSweep) -> Chart:
         ("pruned, last report", pruned, 6, "points"),
     ]
     shown_series = [s for s in series if s[1]]
-    x, ys = on_common_x([_arrays(points) for _, points, _, _ in shown_series])
+    x, ys = on_common_x([arrays_of(points) for _, points, _, _ in shown_series])
     return Chart(
         id="history",
         title="Optimisation history",
@@ -201,8 +201,3 @@ def _axis(name: str, distribution: BaseDistribution) -> str:
     if options:
         return f"{short}\n{shown(options[0])} to {shown(options[-1])}"
     return f"{short}\n{getattr(distribution, 'low'):.4g} to {getattr(distribution, 'high'):.4g}"  # noqa: B009
-
-
-def _arrays(points: Sequence[tuple[float, float]]) -> tuple[Values, Values]:
-    found = np.array(points, float)
-    return found[:, 0], found[:, 1]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dqn_runner.io.terminal import duration, number, printable
 from dqn_runner.report.listing import Entry
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
-FILE_WIDTH = 160
 NUMBERS = 52
 """Width of the columns with numbers and the state, at most."""
 STYLES = {"running": "green", "failed": "red", "stopped": "yellow", "finished": "default"}
@@ -35,24 +32,15 @@ def table(entries: Iterable[Entry], width: int) -> Table:
     found.add_column("settings", overflow="ellipsis", no_wrap=True, max_width=max(8, width - path - NUMBERS))
     for entry in rows:
         found.add_row(
-            Text(_printable(entry.path)),
+            Text(printable(entry.path)),
             Text(entry.state, style=STYLES.get(entry.state, "default")),
             f"{entry.step:,}",
-            _number(entry.score),
-            _number(entry.best),
-            _duration(entry.eta) if entry.state == "running" else "",
-            Text(_printable(entry.overrides)),
+            number(entry.score),
+            number(entry.best),
+            duration(entry.eta) if entry.state == "running" else "",
+            Text(printable(entry.overrides)),
         )
     return found
-
-
-def terminal() -> Console:
-    """The terminal; a file or a pipe gets lines that are wide enough for the settings."""
-    from rich.console import Console
-
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know ASCII only
-    return Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def with_what_differs(entries: Iterable[Entry]) -> list[Entry]:
@@ -64,20 +52,3 @@ def with_what_differs(entries: Iterable[Entry]) -> list[Entry]:
         replace(entry, overrides=" ".join(word for word in own if word not in common))
         for entry, own in zip(found, words, strict=True)
     ]
-
-
-def _printable(text: str) -> str:
-    """A name or a setting without control characters, which a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.1f}"
-
-
-def _duration(seconds: float | None) -> str:
-    """Hours, minutes and seconds."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -7,14 +7,36 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dqn_runner.io import files
 from dqn_runner.run.timeline import ENDED, FAILED, KILLED, RESUME, SAVED, START, Timeline
 
 NAME = ".session"
+STARTING = ".starting"
+LOST_START = (
+    "the last start in this directory ended without a word while it made the environment or reset it for the "
+    "first time: its process was killed, or code of the environment called os._exit"
+)
+
+
+@contextmanager
+def noticed_if_lost(directory: Path) -> Generator[str | None]:
+    """Within the block, a start of a run is noticed by the next one if its process vanishes.
+
+    Code of the user that calls os._exit leaves no message, whatever the program does. The value is one line
+    about the start before, if it vanished. A missing directory, or a full disk, only prevents the notice.
+    """
+    path = directory / STARTING
+    lost = os.path.lexists(path)
+    with suppress(OSError):
+        path.touch(exist_ok=False)  # which follows no link
+    try:
+        yield LOST_START if lost else None
+    finally:
+        files.remove(path)
 
 
 class Session:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.io.entries import is_file, require_file
+from dqn_runner.run.last_records import RECORDS, tail
 
 TIMELINE = "timeline.jsonl"
 START, RESUME, KILLED, SAVED, ENDED, FAILED = EVENTS = (
@@ -29,7 +30,7 @@ START, RESUME, KILLED, SAVED, ENDED, FAILED = EVENTS = (
 """What can happen: a session begins or continues, its process was killed, it saves, it ends, it fails."""
 TAIL = 10_000
 """Bytes at the end of metrics.jsonl, which hold at least one line."""
-SIGNS_OF_LIFE = ("metrics.jsonl", "logs/training.log", TIMELINE)
+SIGNS_OF_LIFE = (RECORDS, "logs/training.log", TIMELINE)
 """Files that a run writes to; the newest one tells until when a killed process lived."""
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """Neither through a link nor into a pipe."""
@@ -91,12 +92,8 @@ def read_timeline(run_dir: Path) -> list[Happening]:
 
 def _last_step(records: Path) -> int | None:
     """The env step of the last complete line of metrics.jsonl."""
-    with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
-        if not is_file(records):
-            return None
-        with records.open("rb") as file:
-            file.seek(max(0, records.stat().st_size - TAIL))
-            return int(json.loads(file.read().split(b"\n")[-2])["step"])
+    with suppress(ValueError, KeyError, TypeError, IndexError):
+        return int(json.loads(tail(records, TAIL).split(b"\n")[-2])["step"])
     return None
 
 

@@ -236,7 +236,7 @@ def stop_with_stdin() -> None:
 def print_status(text: str) -> None:
     """Print a line about the progress of a sweep; a closed terminal or pipe, or a full disk, is ignored."""
     with suppress(OSError):
-        print(text, flush=True)
+        print(f"{text}\n", end="", flush=True)  # in one piece, because threads print at the same time
 
 
 def _ended_within(process: subprocess.Popen[bytes], seconds: float | None) -> bool:

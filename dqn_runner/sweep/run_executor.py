@@ -13,6 +13,7 @@ from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import NoRoomError
 from dqn_runner.sweep.curves import CurveDrawer
 from dqn_runner.sweep.jobs import JobExit, Jobs, print_status
+from dqn_runner.sweep.live_table import LiveTable
 from dqn_runner.sweep.optuna_parts import pruner_imports
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.trial_queue import TrialQueue
@@ -22,13 +23,22 @@ from dqn_runner.sweep.trial_record import RunOutcome, RunState, TrialRecord, val
 class RunExecutor:
     """Runs the seeds of trials; the outcome of each is what its job has stored in the study."""
 
-    def __init__(self, study: Study, plan: Plan, trials: TrialQueue, jobs: Jobs, curves: CurveDrawer) -> None:
-        """`jobs` are the processes of the sweep; `curves` draws the runs that they finish."""
+    def __init__(
+        self,
+        study: Study,
+        plan: Plan,
+        trials: TrialQueue,
+        jobs: Jobs,
+        curves: CurveDrawer,
+        table: LiveTable,
+    ) -> None:
+        """`jobs` are the processes of the sweep, which `table` shows; `curves` draws their runs."""
         self._study = study
         self._plan = plan
         self._trials = trials
         self._jobs = jobs
         self._curves = curves
+        self._table = table
 
     def run(self, trial: FrozenTrial, index: int, slot: int) -> RunOutcome | None:
         """Run a seed of a trial, again while its process dies; None if the sweep is stopped.
@@ -47,7 +57,8 @@ class RunExecutor:
                     return outcome
                 if self._jobs.stopping.is_set():
                     return None
-                job = self._jobs.run(arguments, directory, self._environment(slot))
+                with self._table.running(trial, index, directory):
+                    job = self._jobs.run(arguments, directory, self._environment(slot))
                 self._curves.draw(directory)
                 if (outcome := self._stored_outcome(trial.number, index)) is not None:
                     return outcome

@@ -14,6 +14,7 @@ from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.curves import CurveDrawer, LivePage, WritePage, no_page
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
+from dqn_runner.sweep.live_table import LiveTable
 from dqn_runner.sweep.objectives import aggregate
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results import summary
@@ -59,7 +60,8 @@ class SweepRunner:
         self._trials.check()
         self._curves = CurveDrawer()
         self._page = LivePage(self._curves, lambda: write_page(self.study, plan.directory))
-        self._executor = RunExecutor(self.study, plan, self._trials, self._jobs, self._curves)
+        self._table = LiveTable(self.study, plan)
+        self._executor = RunExecutor(self.study, plan, self._trials, self._jobs, self._curves, self._table)
 
     def run(self) -> None:
         """Run all trials and the validation, write the results, and print them.
@@ -67,12 +69,13 @@ class SweepRunner:
         SIGINT, SIGTERM and SIGHUP let the jobs save their state and end; the same command resumes the sweep.
         Raises NoRoomError if something cannot be stored, and RunFailedError if no trial has completed.
         """
-        slots = Slots(self.plan.settings.n_jobs, self._jobs, self._heartbeat.record)
+        slots = Slots(self.plan.settings.n_jobs, self._jobs, self._poll)
         with StopSignals() as signals:
             try:
-                slots.run(self._run_trials, signals)
-                self._validate(slots, signals)
-                self._write_results()
+                with self._table:
+                    slots.run(self._run_trials, signals)
+                    self._validate(slots, signals)
+                    self._write_results()
             finally:
                 self._page.finish()
                 self._curves.close(wait=not self._jobs.stopping.is_set())
@@ -81,6 +84,10 @@ class SweepRunner:
         print_status(summary.table(self.study, self.plan))
         if not completed(self.study):
             raise RunFailedError(f"no trial has completed: {summary.states(self.study, self.plan)}")
+
+    def _poll(self) -> None:
+        self._heartbeat.record()
+        self._table.refresh()
 
     def _run_trials(self, slot: int) -> None:
         """Run trials in one slot until none is left, also those that other processes abandon."""
@@ -131,6 +138,7 @@ class SweepRunner:
         self._trials.check()
         summary.write_results(self.study, self.plan)
         self._page.update()
+        self._table.results_changed()
 
     def _abort_trial(self, trial: Trial, state: RunState, reason: str) -> None:
         """Finish a trial that did not complete."""

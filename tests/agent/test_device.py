@@ -196,6 +196,60 @@ def test_a_run_that_changes_the_device_reports_it(caplog: pytest.LogCaptureFixtu
         agent.load_state_dict({**state, "device": "tpu"})
 
 
+@pytest.mark.parametrize(("setting", "expected"), [("auto", True), (False, False)])
+def test_a_compiled_run_that_visits_a_gpu_is_compiled_again_on_a_cpu(
+    setting: bool | str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool | None] = []
+
+    def choose(*arguments: Any) -> None:
+        asked.append(arguments[-1])
+
+    monkeypatch.setattr("dqn_runner.agent.compiled.choice.choose_update", choose)
+    on_gpu = agent_of("dqn", ["env=cartpole"])
+    on_gpu.load_state_dict({**on_gpu.state_dict(), "compiled": True})
+    on_gpu.config.compile = setting
+    on_gpu.device = torch.device("mps")
+    on_gpu.choose_update("float32", 100)
+    assert asked == [], "updates on a GPU are not compiled"
+    state = on_gpu.state_dict()
+    assert state["compiled"] is expected, "how the run was begun, unless compile=off changed it for good"
+    again = agent_of("dqn", ["env=cartpole"])
+    again.load_state_dict(state)
+    again.choose_update("float32", 100)
+    assert asked == [expected]
+
+
+def test_a_run_that_begins_on_a_gpu_is_not_compiled_later() -> None:
+    agent = agent_of("dqn", ["env=cartpole"])
+    agent.device = torch.device("mps")
+    agent.choose_update("float32", 10_000_000)
+    assert agent.state_dict()["compiled"] is False
+
+
+def test_an_operation_without_a_deterministic_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = agent_of("dqn", ["env=cartpole"])
+    agent.device = torch.device("cuda")
+    monkeypatch.setattr(agent, "_on_device", lambda tensors: tensors)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_: tensor)
+
+    def update(*_: Any) -> None:
+        raise RuntimeError(
+            "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'. You can turn off determinism."
+        )
+
+    monkeypatch.setattr(agent, "_update", update)
+    numbers = torch.ones(BATCH)
+    batch = Batch(fake_batch(agent, "cpu"), np.arange(BATCH), numbers)
+    with pytest.raises(UserError) as caught:
+        agent.learn(batch, 0)
+    assert str(caught.value) == (
+        "the network or the loss uses adaptive_avg_pool2d_backward_cuda, which has no deterministic kernel "
+        "on device=cuda: a run could not be repeated exactly. Use another operation, or set device=cpu"
+    )
+
+
 def test_the_command_line_rejects_an_unknown_device(program: Any, tmp_path: Path) -> None:
     assert "device must be auto, cpu" in program("device=gpu", "hydra.run.dir=run").error
     assert not (tmp_path / "run" / "checkpoints").exists()

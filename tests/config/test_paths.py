@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.config.schema import CONF
+from dqn_runner.core.exceptions import UserError
 from tests.conftest import Outcome
 
 NAMES = [
@@ -68,6 +70,10 @@ def test_an_existing_path_is_taken_as_it_stands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()
+    if "${" in name:
+        with pytest.raises(UserError, match="has \\$\\{ in its name, and Hydra cannot run there; rename"):
+            value_of("hydra.run.dir", f"./{name}")
+        return
     assert value_of("hydra.run.dir", f"./{name}") == f"./{name}"
     if name != "null":
         assert value_of("hydra.sweep.dir", name) == name
@@ -117,6 +123,27 @@ def test_a_run_in_such_a_directory_is_resumed_and_evaluated(
     done = program("-m", *SHORT, "seed=0", "hydra.sweep.dir=a=1,(b)")
     assert done.status == 0, done.err
     assert (tmp_path / "a=1,(b)" / "0" / "checkpoints" / "latest.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["a${b", "${a}"])
+def test_a_run_in_a_directory_with_a_name_that_hydra_would_resolve_is_evaluated(
+    program: Callable[..., Outcome], finished_run: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(finished_run, tmp_path / name / "run")
+    done = program("mode=eval", f"checkpoint={name}/run", "evaluator.episodes=1", "hydra.run.dir=out")
+    assert done.status == 0, done.err
+    assert f"{tmp_path}/{name}/run/checkpoints/latest.pt" in done.out
+
+
+def test_hydra_cannot_run_in_a_directory_that_it_would_resolve(
+    program: Callable[..., Outcome], finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished_run, tmp_path / "a${b" / "run")
+    where = f"{tmp_path}/a${{b"
+    for argument in ("resume=a${b/run", "hydra.run.dir=a${b/run"):
+        assert "a${b/run has ${ in its name, and Hydra cannot run there" in program(argument).error
+    monkeypatch.chdir(where)
+    assert program("trainer.max_steps=20").error.startswith(f"{where} has ${{ in its name")
 
 
 def test_a_path_that_does_not_exist_is_named(program: Callable[..., Outcome]) -> None:

@@ -43,7 +43,7 @@ ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"run", "report"},
     "wandb": {"loggers"},
     "mlflow": {"loggers"},
-    "rich": {"loggers", "report", "runs"},
+    "rich": {"io", "loggers", "report", "runs", "sweep"},
     "PIL": {"io", "report"},
     "imageio_ffmpeg": {"io"},
     "jinja2": {"report"},
