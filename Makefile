@@ -20,7 +20,7 @@ WORKERS := $(shell echo $$(( $(CORES) > 4 ? 6 : ($(CORES) * 3 + 1) / 2 )))
 PARALLEL := $(PYTEST) --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help train check format lint types daily test quick optuna4 soak sweep-soak fuzz docs results docs-check clean
+.PHONY: help train check format lint types daily test quick optuna4 soak sweep-soak fuzz docs results docs-check site clean
 
 # Installations into .venv must follow one another. What `check` starts may run in parallel: all is installed then.
 ifeq ($(MAKELEVEL),0)
@@ -54,9 +54,9 @@ help:
 train: $(VENV)/.installed
 	$(BIN)/python -m dqn_runner $(ARGS)
 
-## Run every check of CI: lint, docs-check, types and optuna4, daily. Stops at the first failure.
+## Run every check of CI: lint, docs-check, types, site and optuna4, daily. Stops at the first failure.
 check: $(TEST_SETUP) lint docs-check
-	$(MAKE) --no-print-directory --jobs 2 types optuna4
+	$(MAKE) --no-print-directory --jobs 2 types site optuna4
 	$(MAKE) --no-print-directory daily
 
 ## Format the code and fix what the linter can fix.
@@ -115,6 +115,10 @@ docs-check: $(VENV)/.installed-dev
 	$(BIN)/python docs/make_reference.py --check
 	$(BIN)/python benchmarks/results_page.py --check
 
+## Build the documentation site in build/site; a broken link or any other warning is an error.
+site: $(VENV)/.installed-dev
+	$(BIN)/python docs/make_site.py
+
 ## Delete the virtual environment and the caches.
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
