@@ -229,8 +229,6 @@ def test_a_run_that_begins_on_a_gpu_is_not_compiled_later() -> None:
 
 def test_an_operation_without_a_deterministic_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = agent_of("dqn", ["env=cartpole"])
-    agent.device = torch.device("cuda")
-    monkeypatch.setattr(agent, "_on_device", lambda tensors: tensors)
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_: tensor)
 
     def update(*_: Any) -> None:
@@ -239,7 +237,7 @@ def test_an_operation_without_a_deterministic_kernel_is_named(monkeypatch: pytes
             "'torch.use_deterministic_algorithms(True)'. You can turn off determinism."
         )
 
-    monkeypatch.setattr(agent, "_update", update)
+    agent._update = eager_update(update, torch.device("cuda"))  # pyright: ignore
     numbers = torch.ones(BATCH)
     batch = Batch(fake_batch(agent, "cpu"), np.arange(BATCH), numbers)
     with pytest.raises(UserError) as caught:

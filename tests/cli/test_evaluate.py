@@ -104,7 +104,8 @@ def test_evaluation_with_video_reports_an_env_that_does_not_render(
         (["mode=eval", "checkpoint=nowhere.pt"], "nowhere.pt does not exist"),
         (
             ["checkpoint=run"],
-            "checkpoint= is for mode=eval, play, export, publish, record and report; use resume= to continue training",
+            "checkpoint= is for mode=eval, play, export, publish, record and report; use resume= to continue "
+            "training",
         ),
     ],
 )
