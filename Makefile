@@ -11,7 +11,7 @@ INSTALL := $(PIP) --constraint constraints.txt
 export PYTHONDONTWRITEBYTECODE :=
 
 # What the tests need. A package that .venv cannot contain gets a separate directory and target: list it here.
-TEST_SETUP := $(VENV)/.installed-dev $(VENV)/optuna_sweeper
+TEST_SETUP := $(VENV)/.installed-dev $(VENV)/optuna_sweeper $(VENV)/rl_zoo3
 
 # Three workers for two cores, since many tests wait for a process that they have started; at most 6.
 PYTEST := $(BIN)/python -m pytest
@@ -33,6 +33,10 @@ $(BIN)/python:
 # hydra-optuna-sweeper and the Optuna that it requires, which is too old for this program; for tests/sweep.
 $(VENV)/optuna_sweeper: | $(BIN)/python
 	$(PIP) --no-deps --target $@ hydra-optuna-sweeper==1.3.0 optuna==2.10.1
+
+# rl_zoo3, of which tests/coming_from reads the sources.
+$(VENV)/rl_zoo3: | $(BIN)/python
+	$(PIP) --no-deps --target $@ rl_zoo3==2.9.2
 
 # A user's installation, which every command of the documents works in, and a developer's; the stamp files make
 # each of them happen once.

@@ -70,6 +70,12 @@ _MEANINGS: dict[str, tuple[str, ...]] = {
     "agent=NAME": ("algo", "algorithm", "agent_type"),
     "agent=double_dqn": ("double", "double_q", "double_dqn"),
     "agent/replay=prioritized": ("prioritized", "per", "prioritized_replay"),
+    "agent/replay=NAME and agent.replay.KEY=VALUE": ("replay_buffer_class", "replay_buffer_kwargs"),
+    "agent.replay.alpha=A, with agent/replay=prioritized": ("prioritized_replay_alpha", "per_alpha"),
+    "agent.replay.beta=B, with agent/replay=prioritized": ("prioritized_replay_beta", "per_beta"),
+    "agent.replay.eps=E, with agent/replay=prioritized": ("prioritized_replay_eps", "per_eps"),
+    "agent.loss.num_atoms=N, with agent=c51": ("n_atoms", "atoms"),
+    "agent.loss.num_quantiles=N, with agent=qr_dqn": ("n_quantiles", "quantiles"),
     "env.num_envs=N": ("n_envs", "envs", "num_environments"),
     "env=gym env.id=ID": ("env_id", "env_name", "environment", "gym_id", "task"),
     "trainer.max_steps_per_episode=N": (
@@ -97,6 +103,8 @@ _MEANINGS: dict[str, tuple[str, ...]] = {
         "save_dir",
         "run_dir",
         "save_path",
+        "exp_name",
+        "run_name",
         "dir",
         "o",
     ),
@@ -115,6 +123,13 @@ _MEANINGS: dict[str, tuple[str, ...]] = {
 }
 _HERE = {name: text for text, names in _MEANINGS.items() for name in names}
 _WITHOUT = {
+    "hf_entity": "nothing is uploaded; mode=publish writes a folder that can be",
+    "upload_model": "nothing is uploaded; mode=publish writes a folder that can be",
+    "optimize_memory_usage": "the frames of a stack are always stored once; leave it out",
+    "save_model": "a run always saves its checkpoints; leave it out",
+    "save_replay_buffer": "checkpoints always contain the replay; leave it out",
+    "stats_window_size": "means are always over 100 episodes; leave it out",
+    "torch_deterministic": "only deterministic kernels are used; leave it out",
     "weight_decay": "the optimizers have no weight decay; leave it out",
     "verbose": "logging=[file,jsonl] runs without output on the console",
 }
