@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from recipes import OURS, SB3, Recipe, Results, load_recipes, load_results
-from tables import HEAD, per_seed, row, summary
+from tables import HEAD, per_seed, permutation_p, row, summary
 
 from dqn_runner.run.plots import BLUE, ORANGE
 from dqn_runner.statistics.aggregates import iqm
@@ -73,7 +73,8 @@ def section(recipe: Recipe, results: list[Results]) -> str:
         found = probability_of_improvement(ours, theirs)
         lines.append(
             f"- A run of {OURS} scores higher than one of {SB3} with probability {found.value:.2f} "
-            f"({found.low:.2f} to {found.high:.2f})."
+            f"({found.low:.2f} to {found.high:.2f}). Permutation test of equal means: "
+            f"p = {permutation_p(ours, theirs):.2f}."
         )
     machine = results[0].machine
     lines.append(f"- Machine: {machine['cpu']}, {machine['cores']} cores.\n\n")

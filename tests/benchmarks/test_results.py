@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,24 @@ def test_row_has_the_interval_and_counts_failed_runs(bench: Any) -> None:
     )
 
 
+def test_permutation_test_agrees_with_all_permutations(bench: Any) -> None:
+    ours, theirs = [117.0, 108, 191, 65], [178.0, 187, 183]
+    distances: list[float] = []
+    for chosen in itertools.combinations(range(7), 4):
+        scores = [*ours, *theirs]
+        first = [scores[index] for index in chosen]
+        rest = [scores[index] for index in range(7) if index not in chosen]
+        distances.append(abs(statistics.fmean(first) - statistics.fmean(rest)))
+    exact = statistics.fmean(distance >= distances[0] - 1e-9 for distance in distances)
+    assert bench("tables").permutation_p(ours, theirs) == pytest.approx(exact, abs=0.01)
+
+
+def test_score_of_a_small_scale_has_two_decimals(bench: Any) -> None:
+    recipe = bench("recipes").load_recipes()["frozenlake"]
+    row = bench("tables").row(recipe, results(bench, "ours", [0.89, 0.98], []))
+    assert row.startswith("| ours 1.0 | 0.94 (0.89 to 0.98) | 0.94 | 0.89 and 0.98 | 2 of 2 |")
+
+
 def test_page_shows_scores_comparison_and_what_was_not_run(bench: Any) -> None:
     recipes, page = bench("recipes"), bench("results_page")
     for library in (recipes.OURS, recipes.SB3):
@@ -76,6 +96,7 @@ def test_page_shows_scores_comparison_and_what_was_not_run(bench: Any) -> None:
     text = page.page(recipes.load_recipes())
     assert "| dqn_runner 1.0 | 500.0 (500.0 to 500.0) |" in text
     assert "scores higher than one of stable-baselines3 with probability 0.75" in text
+    assert "Permutation test of equal means: p = " in text
     assert "- cartpole_zoo with stable-baselines3: 2 of 10 seeds" in text
     assert "- cartpole_zoo with dqn_runner" not in text
     assert "- acrobot_zoo with dqn_runner: 0 of 10 seeds" in text
