@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from family import load_family
 from recipes import OURS, SB3, Recipe, Results, load_recipes, load_results
 from tables import HEAD, per_seed, permutation_p, row, summary
 
@@ -30,8 +31,8 @@ README_TEXT = """Final policies in 100 greedy episodes, on seeds that selected n
 [All numbers](docs/results.md) are beside those that were published and those of stable-baselines3.
 """
 TEMPLATE = Path(__file__).with_name("results_template.md")
-TABLES = "<!-- tables -->\n"
-"""Where the template has the results."""
+TABLES, FAMILY = "<!-- tables -->\n", "<!-- family -->\n"
+"""Where the template has the results, and the comparison of the agents."""
 
 
 def page(recipes: dict[str, Recipe]) -> str:
@@ -56,7 +57,8 @@ def page(recipes: dict[str, Recipe]) -> str:
     parts += done
     if missing:
         parts.append("## Not run yet\n\n" + "\n".join(missing) + "\n\n")
-    return TEMPLATE.read_text().replace(TABLES, "".join(parts))
+    text = TEMPLATE.read_text().replace(TABLES, "".join(parts))
+    return text.replace(FAMILY, load_family().table())
 
 
 def section(recipe: Recipe, results: list[Results]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("recipes", "tables", "machine", "results", "results_page")
+MODULES = ("recipes", "tables", "family", "machine", "results", "results_page")
 
 
 @pytest.fixture
@@ -135,7 +135,10 @@ def test_documents_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_recipe_trains_all_its_steps(bench: Any) -> None:
-    for recipe in bench("recipes").load_recipes().values():
+    for recipe in (
+        *bench("recipes").load_recipes().values(),
+        *bench("family").load_family().recipes().values(),
+    ):
         assert recipe.steps % recipe.points == 0
         assert "trainer.target_return=null" in recipe.command()
         assert "trainer.early_stopping=false" in recipe.command()
@@ -191,3 +194,17 @@ def test_a_stored_failure_stays_reported_until_its_seed_has_a_score(bench: Any) 
     assert results(bench, ours, [480.0, 470.0], []).with_stored().failed == [105]
     results(bench, ours, [490.0, 480.0], []).write()
     assert results(bench, ours, [490.0], [101]).with_stored().failed == [], "the stored score counts"
+
+
+def test_table_of_the_family_compares_each_agent_with_dqn(bench: Any) -> None:
+    recipes, family = bench("recipes"), bench("family").load_family()
+    cells = family.recipes()
+    assert family.table().count("not run") == len(cells) == len(family.agents) * len(family.tasks)
+    for agent, scores in (("dqn", [100.0, 120.0]), ("iqn", [90.0, 200.0])):
+        found = results(bench, recipes.OURS, scores, [])
+        dataclasses.replace(found, recipe=f"family_lunarlander_{agent}").write()
+    assert "| 110.0 (100.0 to 120.0), 2 of 5 seeds |" in family.table()
+    assert "| 145.0 (90.0 to 200.0), 2 of 5 seeds; better with probability 0.50 (0.00 to 1.00) |" in (
+        family.table()
+    )
+    assert cells["family_lunarlander_iqn"].command()[0] == "agent=iqn"
