@@ -27,12 +27,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from family import load_family
 from machine import machine
 from recipes import EPISODES, FIRST_SEED, OURS, SB3, Recipe, Results, Run, load_recipes
 from tables import summary
 
 from dqn_runner import __version__
 
+HELP = "of recipes.yaml, or family_ENVIRONMENT_AGENT of family.yaml; several are trained in this order"
 PROGRAM = [sys.executable, "-m", "dqn_runner"]
 
 
@@ -144,11 +146,11 @@ def run_recipe(recipe: Recipe, library: str, seeds: list[int], jobs: int, out: P
 
 
 def main() -> None:
-    recipes = load_recipes()
+    recipes = {**load_recipes(), **load_family().recipes()}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", required=True, nargs="+", choices=recipes, help="trained in this order")
+    parser.add_argument("--recipe", required=True, nargs="+", choices=recipes, metavar="NAME", help=HELP)
     parser.add_argument("--seeds", type=int, help="default: those that the table of the recipe should have")
     parser.add_argument("--library", choices=["ours", "sb3"], default="ours")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="default: one for each core")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from family import load_family
 from recipes import OURS, SB3, Recipe, Results, load_recipes, load_results
-from tables import HEAD, per_seed, row, summary
+from tables import HEAD, per_seed, permutation_p, row, summary
 
 from dqn_runner.run.plots import BLUE, ORANGE
 from dqn_runner.statistics.aggregates import iqm
@@ -25,12 +26,13 @@ FIGURE = ROOT / "docs" / "images" / "results.png"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- results: written by make results -->\n", "<!-- /results -->\n"
 COLORS = {OURS: BLUE, SB3: ORANGE}
+README_SEEDS = 3
 README_TEXT = """Final policies in 100 greedy episodes, on seeds that selected nothing.
 [All numbers](docs/results.md) are beside those that were published and those of stable-baselines3.
 """
 TEMPLATE = Path(__file__).with_name("results_template.md")
-TABLES = "<!-- tables -->\n"
-"""Where the template has the results."""
+TABLES, FAMILY = "<!-- tables -->\n", "<!-- family -->\n"
+"""Where the template has the results, and the comparison of the agents."""
 
 
 def page(recipes: dict[str, Recipe]) -> str:
@@ -55,7 +57,8 @@ def page(recipes: dict[str, Recipe]) -> str:
     parts += done
     if missing:
         parts.append("## Not run yet\n\n" + "\n".join(missing) + "\n\n")
-    return TEMPLATE.read_text().replace(TABLES, "".join(parts))
+    text = TEMPLATE.read_text().replace(TABLES, "".join(parts))
+    return text.replace(FAMILY, load_family().table())
 
 
 def section(recipe: Recipe, results: list[Results]) -> str:
@@ -73,7 +76,8 @@ def section(recipe: Recipe, results: list[Results]) -> str:
         found = probability_of_improvement(ours, theirs)
         lines.append(
             f"- A run of {OURS} scores higher than one of {SB3} with probability {found.value:.2f} "
-            f"({found.low:.2f} to {found.high:.2f})."
+            f"({found.low:.2f} to {found.high:.2f}). Permutation test of equal means: "
+            f"p = {permutation_p(ours, theirs):.2f}."
         )
     machine = results[0].machine
     lines.append(f"- Machine: {machine['cpu']}, {machine['cores']} cores.\n\n")
@@ -93,13 +97,13 @@ def seeds_of(recipe: Recipe, library: str) -> int:
 
 
 def readme(text: str, recipes: dict[str, Recipe]) -> str:
-    """README.md with a summary between its two markers: of the recipes that have runs of all seeds."""
+    """README.md with a summary between its two markers: of the recipes with at least `README_SEEDS` runs."""
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     rows = [
         row(recipe, results, name=recipe.title)
         for recipe in recipes.values()
-        if (results := load_results(recipe.name, OURS)) and len(results.runs) >= recipe.seeds
+        if (results := load_results(recipe.name, OURS)) and len(results.runs) >= README_SEEDS
     ]
     lines = ["## Results\n", README_TEXT, HEAD, *rows, "\n![Learning curves](docs/images/results.png)\n\n"]
     return f"{before}{BEGIN}{chr(10).join(lines) if rows else ''}{END}{after}"

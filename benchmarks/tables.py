@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
+import numpy as np
 from recipes import Recipe, Results
 
 from dqn_runner.statistics.aggregates import iqm
@@ -15,7 +17,7 @@ HEAD = (
 )
 
 
-def _score(recipe: Recipe, value: float) -> str:
+def score_text(recipe: Recipe, value: float) -> str:
     """A score, with two decimals where scores are small."""
     return f"{value:.{2 if abs(recipe.solved) < 10 else 1}f}"
 
@@ -24,15 +26,15 @@ def row(recipe: Recipe, results: Results, name: str | None = None) -> str:
     """The scores of a library, as a row below `HEAD` that starts with `name`, or with the library."""
     scores = [run.score for run in results.runs]
     middle = estimate(scores, iqm)
-    low, high = _score(recipe, middle.low), _score(recipe, middle.high)
+    low, high = score_text(recipe, middle.low), score_text(recipe, middle.high)
     interval = f"{low} to {high}" if len(scores) > 1 else "one run"
     attempted = len(scores) + len(results.failed)
     failed = f", {len(results.failed)} failed" if results.failed else ""
     cells = (
         name or f"{results.library} {results.version}",
-        f"{_score(recipe, middle.value)} ({interval})",
-        _score(recipe, statistics.fmean(scores)),
-        f"{_score(recipe, min(scores))} and {_score(recipe, max(scores))}",
+        f"{score_text(recipe, middle.value)} ({interval})",
+        score_text(recipe, statistics.fmean(scores)),
+        f"{score_text(recipe, min(scores))} and {score_text(recipe, max(scores))}",
         f"{sum(score >= recipe.solved for score in scores)} of {attempted}{failed}",
         f"{statistics.median(run.env_steps for run in results.runs):,.0f}",
         f"{statistics.median(run.seconds for run in results.runs):,.0f}",
@@ -68,5 +70,18 @@ def summary(recipe: Recipe, results: list[Results]) -> str:
 
 def per_seed(recipe: Recipe, results: Results) -> str:
     """The score of every run, in a line."""
-    scores = ", ".join(f"{_score(recipe, run.score)} ({run.seed})" for run in results.runs)
+    scores = ", ".join(f"{score_text(recipe, run.score)} ({run.seed})" for run in results.runs)
     return f"{results.library}, scores of the runs and their seeds: {scores}"
+
+
+def permutation_p(ours: Sequence[float], theirs: Sequence[float], draws: int = 10_000) -> float:
+    """How often scores that are shuffled among the two libraries have means at least as far apart.
+
+    The p-value of a permutation test of equal means (Fisher 1935); no distribution is assumed.
+    """
+    scores = np.array([*ours, *theirs])
+    shuffled = np.random.default_rng(0).permuted(np.tile(scores, (draws, 1)), axis=1)
+    differences = np.vstack([scores, shuffled])
+    count = len(ours)
+    distance = np.abs(differences[:, :count].mean(1) - differences[:, count:].mean(1))
+    return float((distance >= distance[0] - 1e-9).mean())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("recipes", "tables", "machine", "results", "results_page")
+MODULES = ("recipes", "tables", "family", "machine", "results", "results_page")
 
 
 @pytest.fixture
@@ -69,6 +71,24 @@ def test_row_has_the_interval_and_counts_failed_runs(bench: Any) -> None:
     )
 
 
+def test_permutation_test_agrees_with_all_permutations(bench: Any) -> None:
+    ours, theirs = [117.0, 108, 191, 65], [178.0, 187, 183]
+    distances: list[float] = []
+    for chosen in itertools.combinations(range(7), 4):
+        scores = [*ours, *theirs]
+        first = [scores[index] for index in chosen]
+        rest = [scores[index] for index in range(7) if index not in chosen]
+        distances.append(abs(statistics.fmean(first) - statistics.fmean(rest)))
+    exact = statistics.fmean(distance >= distances[0] - 1e-9 for distance in distances)
+    assert bench("tables").permutation_p(ours, theirs) == pytest.approx(exact, abs=0.01)
+
+
+def test_score_of_a_small_scale_has_two_decimals(bench: Any) -> None:
+    recipe = bench("recipes").load_recipes()["frozenlake"]
+    row = bench("tables").row(recipe, results(bench, "ours", [0.89, 0.98], []))
+    assert row.startswith("| ours 1.0 | 0.94 (0.89 to 0.98) | 0.94 | 0.89 and 0.98 | 2 of 2 |")
+
+
 def test_page_shows_scores_comparison_and_what_was_not_run(bench: Any) -> None:
     recipes, page = bench("recipes"), bench("results_page")
     for library in (recipes.OURS, recipes.SB3):
@@ -76,6 +96,7 @@ def test_page_shows_scores_comparison_and_what_was_not_run(bench: Any) -> None:
     text = page.page(recipes.load_recipes())
     assert "| dqn_runner 1.0 | 500.0 (500.0 to 500.0) |" in text
     assert "scores higher than one of stable-baselines3 with probability 0.75" in text
+    assert "Permutation test of equal means: p = " in text
     assert "- cartpole_zoo with stable-baselines3: 2 of 10 seeds" in text
     assert "- cartpole_zoo with dqn_runner" not in text
     assert "- acrobot_zoo with dqn_runner: 0 of 10 seeds" in text
@@ -87,9 +108,9 @@ def test_page_shows_scores_comparison_and_what_was_not_run(bench: Any) -> None:
     assert "![Learning curves](docs/images/results.png)" in readme
 
 
-def test_readme_says_nothing_of_recipes_without_all_seeds(bench: Any) -> None:
+def test_readme_says_nothing_of_recipes_with_fewer_than_three_runs(bench: Any) -> None:
     recipes, page = bench("recipes"), bench("results_page")
-    results(bench, recipes.OURS, [500.0], []).write()
+    results(bench, recipes.OURS, [500.0, 500.0], []).write()
     text = f"above\n{page.BEGIN}{page.END}below\n"
     assert page.readme(text, recipes.load_recipes()) == text
 
@@ -114,7 +135,10 @@ def test_documents_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_recipe_trains_all_its_steps(bench: Any) -> None:
-    for recipe in bench("recipes").load_recipes().values():
+    for recipe in (
+        *bench("recipes").load_recipes().values(),
+        *bench("family").load_family().recipes().values(),
+    ):
         assert recipe.steps % recipe.points == 0
         assert "trainer.target_return=null" in recipe.command()
         assert "trainer.early_stopping=false" in recipe.command()
@@ -170,3 +194,17 @@ def test_a_stored_failure_stays_reported_until_its_seed_has_a_score(bench: Any) 
     assert results(bench, ours, [480.0, 470.0], []).with_stored().failed == [105]
     results(bench, ours, [490.0, 480.0], []).write()
     assert results(bench, ours, [490.0], [101]).with_stored().failed == [], "the stored score counts"
+
+
+def test_table_of_the_family_compares_each_agent_with_dqn(bench: Any) -> None:
+    recipes, family = bench("recipes"), bench("family").load_family()
+    cells = family.recipes()
+    assert family.table().count("not run") == len(cells) == len(family.agents) * len(family.tasks)
+    for agent, scores in (("dqn", [100.0, 120.0]), ("iqn", [90.0, 200.0])):
+        found = results(bench, recipes.OURS, scores, [])
+        dataclasses.replace(found, recipe=f"family_lunarlander_{agent}").write()
+    assert "| 110.0 (100.0 to 120.0), 2 of 5 seeds |" in family.table()
+    assert "| 145.0 (90.0 to 200.0), 2 of 5 seeds; better with probability 0.50 (0.00 to 1.00) |" in (
+        family.table()
+    )
+    assert cells["family_lunarlander_iqn"].command()[0] == "agent=iqn"
