@@ -102,7 +102,8 @@ class Entry:
         if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):
             raise ValueError("a category that is not an integer")
         start, sizes = (np.reshape(each, self.shape) for each in (self.start, self.sizes))
-        counted = array.astype(np.int64) - start
+        with np.errstate(all="ignore"):  # infinity, or a float that no integer holds
+            counted = array.astype(np.int64) - start
         wrong = (counted < 0) | (counted >= sizes)
         if np.any(wrong):
             raise ValueError(f"{array[wrong].flat[0]}, which is not one of the categories")

@@ -53,9 +53,10 @@ class ActionSpace:
             expected = f"arrays of shape {self.shape}" if self.shape else "numbers"
             raise ValueError(f"have shape {given.shape[1:]} and dtype {given.dtype}, not {expected}")
         choices = given.reshape(len(given), -1)
-        with np.errstate(all="ignore"):
-            counted = choices.astype(np.int64) - np.array(self.start)
-        wrong = (choices != choices.astype(np.int64)) | (counted < 0) | (counted >= np.array(self.sizes))
+        with np.errstate(all="ignore"):  # infinity, or a float that no integer holds
+            whole = choices.astype(np.int64)
+            counted = whole - np.array(self.start)
+        wrong = (choices != whole) | (counted < 0) | (counted >= np.array(self.sizes))
         if wrong.any():
             step = int(wrong.any(1).argmax())
             raise ValueError(f"have {given[step]} at step {step}, which is not an action of the environment")

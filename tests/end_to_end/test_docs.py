@@ -52,7 +52,7 @@ def arguments(command: str) -> list[str]:
         return words
     if "mode=play" in words:
         return [*words, "evaluator.episodes=1", "trainer.max_steps_per_episode=20"]
-    if "mode=eval" in words or "mode=publish" in words:
+    if {"mode=eval", "mode=publish", "mode=record"} & {*words}:
         return [*words, "evaluator.episodes=2"]
     steps = 600 if any(word.startswith("resume=") for word in words) else 300
     return [*words, *SHORT, f"trainer.max_steps={steps}", *(ONE_JOB if is_sweep(command) else [])]

@@ -11,6 +11,7 @@ import pytest
 from tests.support import crash
 from tests.support.crash import Kill
 from tests.support.probes import agent_options, short_schedule
+from tests.support.recordings import FILE
 
 ENVS = {
     "cartpole": ["env=cartpole"],
@@ -62,6 +63,42 @@ ENVS = {
         "agent/network=mlp",
         "agent.network.hidden=[16]",
     ],
+    "demonstrations": [
+        "env=cartpole",
+        "env.num_envs=2",
+        "env.normalize_observations=true",
+        "agent.n_step=3",
+        f"agent.replay.preload={FILE}",
+        "agent.replay.demonstrations=0.25",
+    ],
+    "preloaded stacks": [
+        "env=gym",
+        "env.id=tests.support.masked:Guarded",
+        "env.kwargs={form: key, image: true, actions: joint}",
+        "env.action_mask=legal",
+        "env.frame_stack=2",
+        f"agent.replay.preload={FILE}",
+        "agent.replay.demonstrations=0.5",
+        "agent/network=mlp",
+        "agent.network.hidden=[16]",
+    ],
+    "everything": [
+        "env=gym",
+        "env.id=tests.support.masked:Reporting",
+        "env.action_mask=legal",
+        "env.info_metrics=[risk]",
+        "env.num_envs=2",
+        "env.normalize_observations=true",
+        "agent.n_step=2",
+        f"agent.replay.preload={FILE}",
+        "agent/network=multi_input",
+        "agent.network.hidden=[16]",
+        "agent.network.image_hidden=16",
+        "callbacks=stop_on_metric",
+        "callbacks.stop_on_metric.metric=choices",
+        "callbacks.stop_on_metric.at_least=1e9",
+        "+callbacks.own._target_=tests.support.masked.Harder",
+    ],
     "stacked images": [
         "env=gym",
         "env.id=tests.support.catch.Catch",
@@ -78,6 +115,7 @@ ONE_AGENT = {
     "dict observations": "rainbow",
     "global generators": "noisy_dqn",
     "rare draws": "dqn",
+    "demonstrations": "per_dqn",
     "action masks": "m_iqn",
 }
 """Environments that are tested with one agent only, because the agent makes no difference there."""

@@ -26,6 +26,7 @@ from dqn_runner.core.state import State
 from dqn_runner.envs import vector_env
 from dqn_runner.io import files
 from tests.support.fork_server import CURVES, forked_python
+from tests.support.recordings import provide
 
 OPERATIONS = ("open", "write", "fsync", "replace", "link", "unlink")
 
@@ -66,7 +67,8 @@ def start(
     args: Iterable[str], cwd: Path, kill: Kill | None = None, curves: bool = False
 ) -> subprocess.Popen[bytes]:
     """Start `python -m dqn_runner ARGS` in `cwd`; plots are drawn with `curves` only, since that is slow."""
-    code = f"from tests.support import crash; crash.be_program({[*args]!r}, {kill and tuple(kill)!r})"
+    provide(args := [*args], cwd)
+    code = f"from tests.support import crash; crash.be_program({args!r}, {kill and tuple(kill)!r})"
     environ = {**os.environ, **({CURVES: "1"} if curves else {})}
     with (cwd / "output").open("a") as output:
         return subprocess.Popen(

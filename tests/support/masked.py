@@ -72,6 +72,59 @@ class Guarded(gymnasium.Env[Any, Any]):
         return obs, {"action_mask": self.mask, "other": 0}
 
 
+class Reporting(gymnasium.Env[Any, Any]):
+    """A Dict of an image, a vector and a mask; metrics of its own, and an attribute that callbacks set."""
+
+    action_space = spaces.Discrete(4)
+
+    def __init__(self) -> None:
+        self.difficulty = 0
+        self.observation_space = spaces.Dict(
+            {
+                "picture": spaces.Box(0, 255, (5, 5), np.uint8),
+                "speed": spaces.Box(-9, 9, (2,), np.float32),
+                "legal": spaces.MultiBinary(4),
+            }
+        )
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        if not self.mask[action]:
+            raise RuntimeError(f"action {action} is not allowed")
+        end = self.np_random.random()
+        info = {"metrics": {"choices": int(self.mask.sum())}, "risk": float(end) + self.difficulty}
+        reward = float(action) - self.difficulty
+        return self._observe(), reward, bool(end < 0.1), bool(end > 0.9), info
+
+    def _observe(self) -> Any:
+        draw = self.np_random
+        self.mask = (draw.random(4) < 0.5).astype(np.int8)
+        self.mask[draw.integers(4)] = 1
+        picture = draw.integers(0, 256, (5, 5)).astype(np.uint8)
+        return {"picture": picture, "speed": draw.normal(size=2).astype(np.float32), "legal": self.mask}
+
+
+class Harder:
+    """A callback with a state, which makes `Reporting` harder from time to time."""
+
+    def __init__(self) -> None:
+        self.episodes = 0
+
+    def on_episode_end(self, run: Any, _: Any) -> None:
+        self.episodes += 1
+        if self.episodes % 7 == 0:
+            run.set_env_attribute("difficulty", self.episodes // 7)
+
+    def state_dict(self) -> Any:
+        return {"episodes": self.episodes}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.episodes = state["episodes"]
+
+
 class AllAllowed(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Masks that allow everything."""
 
