@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError, PendingRollbackError
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.storages import factory, rdb
 from dqn_runner.sweep.storages.factory import open_storage, without_password
+from tests.support.fork_server import forked_python
 from tests.support.servers import ENCODED, PASSWORD, Server, mysql, postgresql
 
 __all__ = ["mysql", "postgresql"]
@@ -30,14 +31,13 @@ ROOT = Path(__file__).parents[2]
 NAME = "a study"
 
 WRITER = """
-import sys
 import optuna
 from dqn_runner.sweep.storages.factory import open_storage
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 study = optuna.load_study(
-    storage=open_storage(sys.argv[1]), study_name="a study", sampler=optuna.samplers.RandomSampler()
+    storage=open_storage(URL), study_name="a study", sampler=optuna.samplers.RandomSampler()
 )
-for _ in range(int(sys.argv[2])):
+for _ in range(TRIALS):
     trial = study.ask()
     trial.suggest_float("x", 0, 1)
     for step in range(3):
@@ -53,7 +53,7 @@ class Writer:
 
     def __init__(self, url: str, trials: int, before: str = "") -> None:
         """`before` is code that runs first."""
-        command = [sys.executable, "-c", before + WRITER, url, str(trials)]
+        command = [forked_python(), "-c", f"URL, TRIALS = {url!r}, {trials}\n{before}{WRITER}"]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -42,6 +42,7 @@ from dqn_runner.sweep.trial_record import (
     workers_of,
 )
 from tests.conftest import BUDGET, Outcome
+from tests.support.fork_server import forked_python
 
 TPE = {"_target_": "optuna.samplers.TPESampler", "seed": None, "n_startup_trials": 3}
 NO_PRUNER = {"_target_": "optuna.pruners.NopPruner"}
@@ -105,7 +106,7 @@ def test_trial_of_a_dead_process_is_run_again_with_the_same_overrides(tmp_path: 
         "from pathlib import Path; from tests.sweep.test_study import TrialRecord, a_study; "
         f"trial = a_study(Path({str(tmp_path)!r}))[1].next(); print(TrialRecord(trial).overrides)"
     )
-    lost = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    lost = subprocess.run([forked_python(), "-c", script], capture_output=True, text=True, check=True).stdout
     _, trials = a_study(tmp_path)
     trial = trials.next()
     assert trial is not None
