@@ -37,22 +37,6 @@ class EnvSpec:
     then those of the bytes. None: observations are arrays."""
 
 
-class StepResult(NamedTuple):
-    """One step of `n` environments. Every row is a real step: resets are not steps."""
-
-    obs: Array
-    """[n, *obs_shape]: the observation to act on next; after the end of an episode that of the reset."""
-    next_obs: Array
-    """[n, *obs_shape]: the observation after the step, before any reset."""
-    reward: list[float]
-    terminated: list[bool]
-    truncated: list[bool]
-    life_lost: list[bool]
-    """Whether learning treats the step as terminal although the episode continues (Mnih et al. 2015)."""
-    next_masks: BoolArray | None
-    """[n, actions]: the action masks of `next_obs`; None if the environment has none."""
-
-
 class Transition(NamedTuple):
     """A batch of n-step transitions.
 

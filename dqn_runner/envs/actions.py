@@ -38,7 +38,7 @@ class ActionSpace:
         """Return a function from the number of an action to the action that the environment takes."""
         if not self.shape:
             numbers = np.arange(self.sizes[0]) + self.start[0]
-            return numbers.astype(self.dtype).__getitem__
+            return [*numbers.astype(self.dtype)].__getitem__
         combinations = np.stack(np.unravel_index(np.arange(self.num_actions), self.sizes), axis=-1)
         rows = (combinations + np.array(self.start)).reshape(-1, *self.shape).astype(self.dtype)
         return lambda action: rows[action].copy()  # a copy: the environment may change it

@@ -72,6 +72,8 @@ class EpisodeGenerators:
         self._states: list[_State] = []
         self._begin_marks: dict[str, Any] = {}
         self._common_marks: dict[str, Any] = {}
+        self.active = False
+        """Whether the open episode has own states, so that its calls need a `with` block."""
 
     def restart(self, seed: int, used: Used) -> None:
         """Begin to replay an episode: its seed, and what was known when it began."""
@@ -84,7 +86,7 @@ class EpisodeGenerators:
         names = NAMES if used is None else used
         if self._used != used or not self._states:
             self._states = [_STATES[name]() for name in names]
-        self._used = used
+        self._used, self.active = used, bool(self._states)
         for state in self._states:
             state.seed(seed)
         self._begin_marks = {state.name: state.mark() for state in self._states} if used is None else {}
@@ -100,11 +102,6 @@ class EpisodeGenerators:
         """The generators without an own state that were used since the last restart."""
         own = NAMES if self._used is None else self._used
         return tuple(name for name in NAMES if name not in own and _mark(name) != self._common_marks[name])
-
-    @property
-    def active(self) -> bool:
-        """Whether the open episode has own states, so that its calls need a `with` block."""
-        return bool(self._states)
 
     def __enter__(self) -> None:
         """Put the own states into effect, for one call of the environment."""

@@ -22,7 +22,7 @@ class StepBuffers:
         self._spec = spec
         shape, dtype = (num_envs, *spec.obs_shape), spec.obs_dtype
         self.obs: Array = np.zeros(shape, dtype)
-        """[n, *obs_shape]: the observations to act on."""
+        """[n, *obs_shape]: the observations to act on; after the end of an episode that of the reset."""
         self._spare: Array = np.zeros(shape, dtype)
         self.next_obs: Array = np.zeros(shape, dtype)
         """[n, *obs_shape]: the observations after the step, before any reset."""

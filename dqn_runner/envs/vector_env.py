@@ -12,11 +12,9 @@ import numpy as np
 from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.state import State
-from dqn_runner.core.types import Array, BoolArray, StepResult
+from dqn_runner.core.types import Array, BoolArray
 from dqn_runner.envs.checked_env import TRACEBACK
-from dqn_runner.envs.episode_metrics import NO_METRICS
 from dqn_runner.envs.episode_record import EpisodeRecord, Replayed, TruncatedEpisode
-from dqn_runner.envs.generators import Used
 from dqn_runner.envs.step_buffers import StepBuffers
 from dqn_runner.envs.worker import EnvStep, EnvWorker, LocalWorker
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
@@ -57,14 +55,13 @@ class VectorEnv:
         self._max_episode_steps = max_episode_steps or 2**63
         self._make_replacement = make_replacement
         self._allow_inexact_resume = allow_inexact_resume
-        self._buffers = StepBuffers(len(workers), self.spec)
+        self.buffers = StepBuffers(len(workers), self.spec)
+        """Observations and action masks before and after the last step."""
         self._episodes = [EpisodeRecord(0) for _ in workers]
         self._ended = [EpisodeRecord(0) for _ in workers]
         self._next_seeds = [0] * len(workers)
         self._attributes: dict[str, Any] = {}
         """Attributes of the environments, from their next episodes on."""
-        self.metrics = [NO_METRICS] * len(workers)
-        """What each environment reported in its last episode that ended."""
         for index, wait in enumerate([self._replay_episode(index) for index in range(len(workers))]):
             try:
                 self._start_replayed(index, wait())
@@ -84,53 +81,43 @@ class VectorEnv:
     @property
     def obs(self) -> Array:
         """[n, *obs_shape]: the observations to act on."""
-        return self._buffers.obs
+        return self.buffers.obs
 
     @property
     def masks(self) -> BoolArray | None:
         """[n, actions]: which actions are allowed there; None without masks."""
-        return self._buffers.masks
+        return self.buffers.masks
 
-    def step(self, actions: list[int]) -> StepResult:
-        """Step every environment. The arrays of the result are reused by the next step but one.
+    def step(self, actions: list[int]) -> list[EnvStep]:
+        """Step every environment. Every result is a real step: resets are not steps.
 
-        If an environment raises, the state is that before the step, so that a checkpoint of it restores all
-        environments to where they were before the step.
+        `buffers` has copies of the observations, and the first ones of new episodes. If an environment
+        raises, the state is that before the step, so that a checkpoint of it restores all environments to
+        where they were before the step.
         """
-        buffers = self._buffers
-        rewards: list[float] = []
-        terminations: list[bool] = []
-        truncations: list[bool] = []
-        life_losses: list[bool] = []
+        buffers = self.buffers
+        steps: list[EnvStep] = []
         checksums: list[int] = []
-        used: list[Used] = []
         waiting = [self._begin_step(index, action) for index, action in enumerate(actions)]
         for index, wait in enumerate(waiting):
             try:
-                result = wait()
+                step = wait()
             except UserError:
                 raise
             except BaseException as raised:
                 self._recover_env(index, as_error(raised))
-                result = self._begin_step(index, actions[index])()
-            checksums.append(buffers.put(index, result))
-            _, _, reward, terminated, truncated, life_lost, used_by_env, _, _, metrics = result
-            rewards.append(reward)
-            terminations.append(terminated)
-            truncations.append(truncated)
-            life_losses.append(life_lost)
-            used.append(used_by_env)
-            self.metrics[index] = metrics
+                step = self._begin_step(index, actions[index])()
+            checksums.append(buffers.put(index, step))
+            steps.append(step)
         buffers.advance()
-        for index, action in enumerate(actions):
+        for index, step in enumerate(steps):
             episode = self._episodes[index]
-            episode.add(action, rewards[index], checksums[index])
-            if terminations[index] or truncations[index]:
+            episode.add(actions[index], step.reward, checksums[index])
+            if step.first_obs is not None:
                 self._ended[index] = episode
-                following = EpisodeRecord(episode.number + 1, used[index], self._attributes)
+                following = EpisodeRecord(episode.number + 1, step.used, self._attributes)
                 self._start_episode(index, following)
-        ends = (terminations, truncations, life_losses)
-        return StepResult(buffers.obs, buffers.next_obs, rewards, *ends, buffers.next_masks)
+        return steps
 
     def set_attribute(self, name: str, value: Any) -> None:
         """Set an attribute of every environment from its next episode on; UserError if it has none."""
@@ -165,7 +152,7 @@ class VectorEnv:
         problems = self._check_ended()
         for index, wait in enumerate([self._replay_episode(index) for index in range(self.num_envs)]):
             saved, saved_mask = observations[index], masks[index]
-            self._buffers.restore(index, saved, saved_mask)
+            self.buffers.restore(index, saved, saved_mask)
             problem = self._check_replayed(index, wait) or problems[index]
             if problem and not self._allow_inexact_resume:
                 raise UserError(
@@ -201,12 +188,12 @@ class VectorEnv:
 
     def _start_replayed(self, index: int, reset: Replayed) -> None:
         """Start the episode of an environment that was reset."""
-        self._buffers.restore(index, reset.obs, reset.mask)
+        self.buffers.restore(index, reset.obs, reset.mask)
         self._start_episode(index, self._episodes[index])
 
     def _start_episode(self, index: int, episode: EpisodeRecord) -> None:
         """Note that an episode has started with the observation that is the one to act on."""
-        episode.checksums = [self._buffers.checksum(index)]
+        episode.checksums = [self.buffers.checksum(index)]
         self._episodes[index] = episode
         self._next_seeds[index] = self._seed_of(index, episode.number + 1)
 

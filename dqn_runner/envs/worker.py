@@ -28,6 +28,7 @@ class EnvStep(NamedTuple):
     terminated: bool
     truncated: bool
     life_lost: bool
+    """Whether learning treats the step as terminal although the episode continues (Mnih et al. 2015)."""
     used: Used
     """After the end of an episode, the global generators that the environment is known to use."""
     next_mask: BoolArray | None = None
@@ -144,7 +145,8 @@ class LocalWorker:
         return Replayed(row, self.env.mask, rewards, checksums, ended, self._generators.moved())
 
     def _step(self, action: int, next_seed: int, last: bool) -> EnvStep:
-        next_obs, reward, terminated, truncated, life_lost = self._step_env(action)
+        stepped = self._step_env(action) if self._generators.active else self.env.step(action)
+        next_obs, reward, terminated, truncated, life_lost = stepped
         truncated = truncated or last
         next_mask = self.env.mask
         if not (terminated or truncated):
@@ -162,8 +164,6 @@ class LocalWorker:
         return checksum if self.env.mask is None else crc32(self.env.mask.data, checksum)
 
     def _step_env(self, action: int) -> CheckedStep:
-        if not self._generators.active:
-            return self.env.step(action)
         with self._generators:
             return self.env.step(action)
 

@@ -54,32 +54,32 @@ class Collector:
     ) -> None:
         """Act until env step `until_step` or until `max_episodes` episodes ended; updates `progress`."""
         envs, rng, returns, lengths = self.envs, self._rng, self._returns, self._lengths
-        num_envs = envs.num_envs
+        buffers, num_envs = envs.buffers, envs.num_envs
         while progress.step < until_step and len(progress.ended) < max_episodes:
-            obs, masks = envs.obs, envs.masks
+            obs, masks = buffers.obs, buffers.masks
             actions = self._actions or agent.act(obs, progress.step, rng, masks).tolist()
             self._actions = actions
-            _, next_obs, rewards, terminations, truncations, life_lost, next_masks = envs.step(actions)
+            steps = envs.step(actions)
             self._actions = None
             progress.step += num_envs
-            for index in range(num_envs):
-                terminated, truncated = terminations[index], truncations[index]
-                reward = rewards[index]
+            next_obs, next_masks = buffers.next_obs, buffers.next_masks
+            for index, step in enumerate(steps):
                 replay.add(
                     index,
                     obs[index],
                     actions[index],
-                    self._learning_reward(reward),
-                    terminated or life_lost[index],
-                    truncated,
+                    self._learning_reward(step.reward),
+                    step.terminated or step.life_lost,
+                    step.truncated,
                     next_obs[index],
                     *(() if masks is None or next_masks is None else (masks[index], next_masks[index])),
                 )
-                returns[index] += reward
+                returns[index] += step.reward
                 lengths[index] += 1
-                if terminated or truncated:
-                    ended = Episode(progress.step, returns[index], lengths[index], envs.metrics[index])
-                    progress.ended.append(ended)
+                if step.first_obs is not None:
+                    progress.ended.append(
+                        Episode(progress.step, returns[index], lengths[index], step.metrics)
+                    )
                     returns[index], lengths[index] = 0.0, 0
 
     def truncate_lost_episodes(self, step: int) -> list[tuple[TruncatedEpisode, Episode]]:

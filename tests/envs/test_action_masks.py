@@ -21,6 +21,7 @@ from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.envs.worker import LocalWorker
 from dqn_runner.envs.wrappers import observations
 from tests.support.masked import NUM_ACTIONS, Guarded
+from tests.support.stepped import stepped
 
 GUARDED = "tests.support.masked:Guarded"
 
@@ -50,7 +51,7 @@ def play(envs: VectorEnv, steps: int, seed: int = 0) -> list[Any]:
     """Random allowed actions; everything that the environments return, as lists."""
     rng, found = np.random.default_rng(seed), []
     for _ in range(steps):
-        result = envs.step(allowed(envs, rng))
+        result = stepped(envs, allowed(envs, rng))
         found.append([np.asarray(column).tolist() for column in (*result, envs.masks)])
     return found
 
@@ -124,7 +125,7 @@ class TestSources:
         envs, rng = vector_env(part()), np.random.default_rng(1)
         seen = set[str]()
         for _ in range(200):
-            result = envs.step(allowed(envs, rng))
+            result = stepped(envs, allowed(envs, rng))
             assert result.next_masks is not None
             assert envs.masks is not None
             next_mask = result.next_masks[0].tolist()
@@ -142,7 +143,8 @@ class TestSources:
         envs = vector_env(GymEnv(id=GUARDED))
         assert envs.masks is None
         assert not envs.spec.has_action_mask
-        assert envs.step([int(np.flatnonzero(envs.workers[0].env.env.mask)[0])]).next_masks is None  # pyright: ignore
+        action = int(np.flatnonzero(envs.workers[0].env.env.mask)[0])  # pyright: ignore
+        assert stepped(envs, [action]).next_masks is None
         assert "masks" not in envs.state_dict()
 
     def test_a_checkpoint_says_whether_there_are_masks(self) -> None:

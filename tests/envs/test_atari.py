@@ -16,6 +16,7 @@ from dqn_runner.envs.make_workers import make_worker
 from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.training.collector import Collector, Progress
 from dqn_runner.training.evaluator import Evaluator
+from tests.support.stepped import stepped
 
 STICKY, NOOP = AtariProtocol.sticky, AtariProtocol.noop
 
@@ -80,10 +81,10 @@ def test_pitfall_15_frame_stacks_start_with_zeros_and_keep_the_final_frame() -> 
     assert first[3].any()
     for _ in range(5):
         before = envs.obs[0].copy()
-        result = envs.step([0])
+        result = stepped(envs, [0])
         assert np.array_equal(result.next_obs[0][:3], before[1:]), "stacks share all but the newest frame"
     before = envs.obs[0].copy()
-    end = envs.step([0])
+    end = stepped(envs, [0])
     assert end.truncated == [True]
     assert np.array_equal(end.next_obs[0][:3], before[1:])
     assert end.next_obs[0][3].any()

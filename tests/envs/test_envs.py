@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dqn_runner.config.build import build_trainer
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.rng import seed_for
-from dqn_runner.core.types import EnvSpec, StepResult
+from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.atari import Atari, AtariProtocol
 from dqn_runner.envs.base import EnvPart, spec_of
 from dqn_runner.envs.gym import GymEnv
@@ -25,6 +25,7 @@ from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.envs.wrappers import observations
 from dqn_runner.run import plots
 from tests.support.probes import compose_run
+from tests.support.stepped import Stepped, stepped
 
 HERE = __name__
 
@@ -90,7 +91,7 @@ def vector_env(part: EnvPart, seed: int = 0, limit: int | None = 12) -> VectorEn
     return VectorEnv(workers, lambda index, episode: seed_for(seed, "env", index, episode), limit)
 
 
-def are_equal(one: StepResult, two: StepResult) -> bool:
+def are_equal(one: Stepped, two: Stepped) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
@@ -205,7 +206,7 @@ class TestRewards:
 def test_final_observation_is_not_overwritten_by_the_reset():
     envs = vector_env(GymEnv(id=f"{HERE}:Film", kwargs={"length": 2}))
     envs.step([0])
-    end = envs.step([0])
+    end = stepped(envs, [0])
     assert (end.terminated, end.next_obs[0, 0, 0], end.obs[0, 0, 0]) == ([True], 3, 1)
 
 
@@ -238,6 +239,6 @@ def test_envs_restored_from_a_state_continue_identically(name: str) -> None:
     resumed = vector_env(part)
     resumed.load_state_dict(whole.state_dict())
     for row in actions[17:]:
-        assert are_equal(whole.step(row), resumed.step(row))
+        assert are_equal(stepped(whole, row), stepped(resumed, row))
     whole.close()
     resumed.close()

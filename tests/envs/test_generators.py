@@ -11,7 +11,6 @@ import torch
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.rng import seed_for
-from dqn_runner.core.types import StepResult
 from dqn_runner.envs.base import Vectorization
 from dqn_runner.envs.generators import EpisodeGenerators, OwnGenerators
 from dqn_runner.envs.gym import GymEnv
@@ -19,6 +18,7 @@ from dqn_runner.envs.make_workers import make_worker, worker_factory
 from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.training.evaluator import Evaluator
 from tests.support.drawing import LENGTH, Drawing
+from tests.support.stepped import stepped
 
 STEPS = 200
 
@@ -45,7 +45,7 @@ def vector_env(env: GymEnv, seed: int = 0, inexact: bool = False) -> VectorEnv:
 def play(envs: VectorEnv, steps: int) -> list[Any]:
     found: list[Any] = []
     for _ in range(steps):
-        result: StepResult = envs.step([0] * envs.num_envs)
+        result = stepped(envs, [0] * envs.num_envs)
         found.append([np.asarray(column).tolist() for column in result])
     return found
 

@@ -25,6 +25,7 @@ from dqn_runner.envs.observation_check import ObservationCheck
 from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.envs.worker import LocalWorker
 from dqn_runner.training.evaluator import Evaluator
+from tests.support.stepped import stepped
 
 VECTOR = spaces.Box(-1, 1, (3,), np.float32)
 IMAGE = spaces.Box(0, 255, (2, 3), np.uint8)
@@ -171,7 +172,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 def test_what_converts_without_loss_is_accepted(case: str) -> None:
     env = Odd(**ACCEPTED[case])
     envs = VectorEnv([LocalWorker(env, 0)], seeds, 9)
-    result = envs.step([0])
+    result = stepped(envs, [0])
     assert result.reward == [1.0]
     assert (type(result.reward[0]), type(result.terminated[0]), type(result.truncated[0])) == (
         float,

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.rng import seed_for
-from dqn_runner.core.types import StepResult
 from dqn_runner.envs import subprocess_worker
 from dqn_runner.envs.base import EnvPart
 from dqn_runner.envs.make_workers import make_worker, worker_factory
@@ -28,6 +27,7 @@ from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.envs.worker import EnvWorker, LocalWorker
 from tests.conftest import BUDGET, Outcome, records
 from tests.support.fragile import Fragile, fragile_part
+from tests.support.stepped import stepped
 
 
 def vector_env(
@@ -46,7 +46,7 @@ def transcript(envs: VectorEnv, steps: int, seed: int = 0) -> list[list[Any]]:
     rng = np.random.default_rng(seed)
     results = [[envs.obs.tolist()]]
     for _ in range(steps):
-        result: StepResult = envs.step(rng.integers(2, size=envs.num_envs).tolist())
+        result = stepped(envs, rng.integers(2, size=envs.num_envs).tolist())
         results.append([np.asarray(column).tolist() for column in result])
     return results
 
