@@ -25,9 +25,9 @@ from tests.support.composition import compose_config
 
 RECIPES = {
     "CartPole-v1": "cartpole_zoo",
-    "MountainCar-v0": "mountaincar",
-    "LunarLander-v3": "lunarlander",
-    "Acrobot-v1": "acrobot",
+    "MountainCar-v0": "mountaincar_zoo",
+    "LunarLander-v3": "lunarlander_zoo",
+    "Acrobot-v1": "acrobot_zoo",
 }
 
 
