@@ -14,7 +14,6 @@ import torch
 from dqn_runner.agent.observation_normalizer import ObservationNormalizer
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.build import build_trainer
-from dqn_runner.config.trust import files_in
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.replay.demonstrations import ReplayWithDemonstrations
 from dqn_runner.training.trainer import Trainer
@@ -226,12 +225,6 @@ def test_changed_data_is_noticed_and_missing_data_is_not_needed(
     record(["env=cartpole"], tmp_path / FILE, episodes=6)
     assert program(*RUN, *PRELOAD).status == 0
     assert "has changed since the session before, which left no checkpoint" in log.read_text()
-
-
-def test_the_data_of_a_best_config_is_a_request() -> None:
-    tree = {"agent": {"replay": {"preload": "/etc/passwd"}}}
-    assert [str(request) for request in files_in(tree)] == ["agent.replay.preload=/etc/passwd"]
-    assert files_in({"agent": {"replay": {"preload": None}}}) == set()
 
 
 def test_a_bad_recording_writes_no_run(tmp_path: Path) -> None:
