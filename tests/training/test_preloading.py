@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -140,7 +141,7 @@ def test_a_run_without_a_recording_stores_nothing_of_it(tmp_path: Path) -> None:
     state = trainer.state_dict()
     assert "preloaded" not in state
     assert "demonstrations" not in state["replay"]
-    assert trainer.preload.describe() is None
+    assert trainer.preload.origin is None
 
 
 REJECTED = {
@@ -233,3 +234,24 @@ def test_a_bad_recording_writes_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it is not an npz file"):
         trainer.train()
     assert not list((tmp_path / "run").rglob("*.pt"))
+
+
+def test_a_script_gives_a_path_and_its_second_call_resumes(tmp_path: Path) -> None:
+    from dqn_runner import DQNAgent, DQNConfig, TrainingConfig
+    from dqn_runner.replay.uniform import UniformReplay
+
+    path = record(["env=cartpole"], tmp_path / FILE)
+    replay: Any = UniformReplay(preload=path, demonstrations=0.5)  # pyright: ignore[reportArgumentType]
+    found: list[Trainer] = []
+    for steps in (20, 40):
+        agent = DQNAgent(
+            DQNConfig(
+                state_dim=4, action_dim=2, replay=replay, learning_starts=0, batch_size=8, train_every=1
+            )
+        )
+        config = TrainingConfig(max_steps=steps, max_episodes=None, eval_episodes=1)
+        found.append(Trainer(agent, gymnasium.make("CartPole-v1"), config, tmp_path / "run", loggers={}))
+        found[-1].train()
+    assert found[0].preload.origin == found[1].preload.origin
+    assert found[1].directory.resumed
+    assert len(found[1].replay) == found[1].preload.origin["transitions"] + 40  # pyright: ignore
