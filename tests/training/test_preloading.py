@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from dqn_runner import DQNAgent, DQNConfig, TrainingConfig
+from dqn_runner.agent.exploration import EpsilonGreedy
 from dqn_runner.agent.observation_normalizer import ObservationNormalizer
+from dqn_runner.agent.schedules import Constant
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.build import build_trainer
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.replay.demonstrations import ReplayWithDemonstrations
+from dqn_runner.replay.uniform import UniformReplay
 from dqn_runner.training.trainer import Trainer
 from tests.conftest import Outcome
 from tests.support.probes import compose_run
@@ -237,20 +241,15 @@ def test_a_bad_recording_writes_no_run(tmp_path: Path) -> None:
 
 
 def test_a_script_gives_a_path_and_its_second_call_resumes(tmp_path: Path) -> None:
-    from dqn_runner import DQNAgent, DQNConfig, TrainingConfig
-    from dqn_runner.replay.uniform import UniformReplay
-
     path = record(["env=cartpole"], tmp_path / FILE)
     replay: Any = UniformReplay(preload=path, demonstrations=0.5)  # pyright: ignore[reportArgumentType]
+    agent = DQNConfig(state_dim=4, action_dim=2, replay=replay, learning_starts=0, batch_size=8)
+    agent.exploration = EpsilonGreedy(schedule=Constant(value=0.5))
     found: list[Trainer] = []
     for steps in (20, 40):
-        agent = DQNAgent(
-            DQNConfig(
-                state_dim=4, action_dim=2, replay=replay, learning_starts=0, batch_size=8, train_every=1
-            )
-        )
         config = TrainingConfig(max_steps=steps, max_episodes=None, eval_episodes=1)
-        found.append(Trainer(agent, gymnasium.make("CartPole-v1"), config, tmp_path / "run", loggers={}))
+        env = gymnasium.make("CartPole-v1")
+        found.append(Trainer(DQNAgent(agent), env, config, tmp_path / "run", loggers={}))
         found[-1].train()
     assert found[0].preload.origin == found[1].preload.origin
     assert found[1].directory.resumed
