@@ -8,6 +8,9 @@ from typing import Any
 
 from dqn_runner.core.lazy_imports import gymnasium
 
+_EXTRAS = ("minigrid",)
+"""Modules that extras of dqn_runner install, and that register their environments when they are imported."""
+
 
 def resolve(env_id: str) -> str:
     """Return a registered id with its version, the newest if it was left out; any other id unchanged."""
@@ -21,8 +24,12 @@ def resolve(env_id: str) -> str:
 def is_registered(env_id: str) -> bool:
     """Whether an id is in gymnasium's registry now, so that making it imports what is installed and known.
 
-    An id may lack its version. One with a module (`my_pkg:Env-v0`, `my_pkg.Env-v0`) never counts.
+    An id may lack its version. One with a module (`my_pkg:Env-v0`, `my_pkg.Env-v0`) counts only if an extra
+    installs that module.
     """
+    module, _, name = env_id.rpartition(":")
+    if module in _EXTRAS:
+        return re.fullmatch(r"[\w/-]+-v\d+", name) is not None
     if ":" in env_id or "." in env_id:
         return False
     registry = gymnasium.registry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
@@ -75,7 +76,8 @@ def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:
 
     def make_demonstrations(capacity: int, num_frames: int) -> Replay:
         part, rng = replace(agent.replay, capacity=capacity), stream(agent.seed, "demonstrations")
-        return part.build(spec, 1, *settings, rng, num_frames)
+        frames = (num_frames,) if spec.frame_stack > 1 else ()
+        return part.build(spec, 1, *settings, rng, *frames)
 
     try:
         own: Replay = agent.replay.build(spec, num_envs, *settings, stream(agent.seed, "replay"))
@@ -95,6 +97,19 @@ def make_loggers(given: Mapping[str, LoggerPart] | None, config: TrainingConfig)
     if config.use_wandb and "wandb" not in loggers:
         loggers["wandb"] = Wandb()
     return loggers
+
+
+def make_directory(
+    path: Path,
+    loggers: Mapping[str, LoggerPart] | None,
+    config: TrainingConfig,
+    source: Mapping[str, Any],
+    env: Env,
+) -> RunDirectory:
+    """The directory of a run in `env`; `source` is stored in its checkpoints."""
+    directory = RunDirectory(path, make_loggers(loggers, config), config.keep_last, source)
+    directory.notices += stateful_wrapper_notices(env)
+    return directory
 
 
 def all_callbacks(

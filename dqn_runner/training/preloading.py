@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.log import log
 from dqn_runner.core.state import State
 from dqn_runner.core.types import Array, EnvSpec
 from dqn_runner.envs.actions import action_space
@@ -38,11 +39,11 @@ class Preload:
         self._where = f"agent.replay.preload={self._source}"
 
     def fill(self) -> None:
-        """Read the recording, if there is one, and put its transitions into the replay.
+        """Read the recording, if there is one, and put its transitions into the replay, once.
 
         Raises UserError, before the replay changes, if it cannot be read or does not fit the environment.
         """
-        if self._source is None:
+        if self._source is None or self.origin is not None:
             return
         recording, digest = self._read()
         self._require_room(len(recording))
@@ -68,15 +69,15 @@ class Preload:
                 "it began with, which are in its checkpoints (resume=never starts over with the new ones)"
             )
 
-    def describe(self) -> str | None:
-        """One line for the log; None without a recording."""
+    def log(self) -> None:
+        """Log where the transitions are from, if there is a recording."""
         if (origin := self.origin) is None:
-            return None
+            return
         share: float = self._agent.config.replay.demonstrations
         use = f"{share:.0%} of each batch" if share else "ordinary transitions of the replay"
-        return (
-            f"the replay began with {origin['transitions']} transitions of {origin['episodes']} episodes "
-            f"from {origin['source']} (sha256 {origin['sha256'][:12]}): {use}"
+        log.info(
+            "the replay began with %d transitions of %d episodes from %s (sha256 %s): %s",
+            *(origin["transitions"], origin["episodes"], origin["source"], origin["sha256"][:12], use),
         )
 
     def state_dict(self) -> State:

@@ -20,7 +20,6 @@ from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.user_env import as_part
 from dqn_runner.io.signals import StopSignals, as_error
 from dqn_runner.loggers.base import LoggerPart
-from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training import assembly
 from dqn_runner.training.callbacks import Callbacks, Run, StopReason, named, settings_of
 from dqn_runner.training.checks import check
@@ -80,13 +79,8 @@ class Trainer:
         self.evaluator = assembly.make_evaluator(part, config)
         self.replay = assembly.make_replay(agent.config, spec, part.num_envs)
         self.preload = Preload(agent, self.evaluator.env, part, spec, self.replay)
-        self.directory = RunDirectory(
-            self.output_dir,
-            assembly.make_loggers(loggers, config),
-            config.keep_last,
-            source or assembly.describe_source(agent, config, part),
-        )
-        self.directory.notices += assembly.stateful_wrapper_notices(self.evaluator.env)
+        source = source or assembly.describe_source(agent, config, part)
+        self.directory = assembly.make_directory(self.output_dir, loggers, config, source, self.evaluator.env)
         self.recorder = Recorder(self.directory.loggers)
         videos = VideoRecorder(part, config, agent.greedy, self.directory.loggers)
         own = named(callbacks)
@@ -135,8 +129,7 @@ class Trainer:
                 )
                 spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
                 self.agent.choose_update(spec.obs_dtype, self.config.max_steps, spec.has_action_mask)
-                if line := self.preload.describe():
-                    log.info("%s", line)
+                self.preload.log()
                 self.recorder.start(self.step)  # compiling is not part of the speed
                 log.info("%s", estimate_resources(self.agent.config, self.config, spec, state_bytes))
                 reason = self._run()
@@ -155,17 +148,14 @@ class Trainer:
         return self.recorder.stats(self.step, self.stopping.early_stopping, reason, pruned)
 
     def prepare(self, checkpoint: Path | None = None) -> None:
-        """Lock the output directory, and load `checkpoint`, or else the run that the directory holds.
-
-        A new run reads its preloaded transitions.
-        """
+        """Lock the directory, and load `checkpoint`, the run that it holds, or recorded transitions."""
         self.directory.lock()
         if checkpoint is not None:
             self.resume(checkpoint)
         elif self.directory.has_resumable_run():
             self.resume(self.output_dir)
             self.directory.notices += self.preload.changed()
-        if not self.directory.resumed:
+        else:
             self.preload.fill()
         self._prepared = True
 

@@ -325,6 +325,8 @@ def test_naming_one_request_does_not_grant_another(forge: Forge, program: Progra
         {"env.id": "Acrobot-v1"},
         {"env.id": "FrozenLake-v1", "env.kwargs": {"map_name": "8x8"}},
         {"env.kwargs": {"a": 1}},
+        {"env.id": "minigrid:MiniGrid-Empty-8x8-v0"},  # as the recipes name it; an extra installs it
+        {"agent.replay": {"preload": "/a/b.npz"}},  # its checkpoint has the transitions: no file is read
     ],
 )
 def test_registered_environments_with_plain_arguments_need_no_grant(
@@ -360,6 +362,7 @@ BEST: dict[str, tuple[str, str]] = {
     "a second document": (HEAD + "env: {num_envs: 1}\n---\nenv: {id: 'evil:Evil'}", ""),
     "a part": (HEAD + "agent: {loss: {_target_: evil.Evil}}", "agent.loss._target_=evil.Evil"),
     "an option beside it": (HEAD + "defaults: [{override /env: mine}, _self_]", "env.id=evil:Evil"),
+    "data": (HEAD + "agent: {replay: {preload: /a/b.npz}}", "agent.replay.preload=/a/b.npz"),
     "a resolver": (HEAD + "env: {kwargs: {a: '${oc.env:SECRET}'}}", "env.kwargs.a=${oc.env:SECRET}"),
     "a callback": (HEAD + "hydra: {callbacks: {x: {_target_: evil.Evil}}}", "it sets hydra.callbacks"),
     "a package of Hydra": ("# @package hydra.callbacks.x\n_target_: evil.Evil", "it sets hydra.callbacks"),

@@ -7,16 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
+from dqn_runner import DQNAgent, DQNConfig, TrainingConfig
+from dqn_runner.agent.exploration import EpsilonGreedy
 from dqn_runner.agent.observation_normalizer import ObservationNormalizer
+from dqn_runner.agent.schedules import Constant
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.build import build_trainer
-from dqn_runner.config.trust import files_in
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.replay.demonstrations import ReplayWithDemonstrations
+from dqn_runner.replay.uniform import UniformReplay
 from dqn_runner.training.trainer import Trainer
 from tests.conftest import Outcome
 from tests.support.probes import compose_run
@@ -141,7 +145,7 @@ def test_a_run_without_a_recording_stores_nothing_of_it(tmp_path: Path) -> None:
     state = trainer.state_dict()
     assert "preloaded" not in state
     assert "demonstrations" not in state["replay"]
-    assert trainer.preload.describe() is None
+    assert trainer.preload.origin is None
 
 
 REJECTED = {
@@ -228,15 +232,25 @@ def test_changed_data_is_noticed_and_missing_data_is_not_needed(
     assert "has changed since the session before, which left no checkpoint" in log.read_text()
 
 
-def test_the_data_of_a_best_config_is_a_request() -> None:
-    tree = {"agent": {"replay": {"preload": "/etc/passwd"}}}
-    assert [str(request) for request in files_in(tree)] == ["agent.replay.preload=/etc/passwd"]
-    assert files_in({"agent": {"replay": {"preload": None}}}) == set()
-
-
 def test_a_bad_recording_writes_no_run(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("hello")
     trainer = make(tmp_path, "env=cartpole")
     with pytest.raises(UserError, match="it is not an npz file"):
         trainer.train()
     assert not list((tmp_path / "run").rglob("*.pt"))
+
+
+def test_a_script_gives_a_path_and_its_second_call_resumes(tmp_path: Path) -> None:
+    path = record(["env=cartpole"], tmp_path / FILE)
+    replay: Any = UniformReplay(preload=path, demonstrations=0.5)  # pyright: ignore[reportArgumentType]
+    agent = DQNConfig(state_dim=4, action_dim=2, replay=replay, learning_starts=0, batch_size=8)
+    agent.exploration = EpsilonGreedy(schedule=Constant(value=0.5))
+    found: list[Trainer] = []
+    for steps in (20, 40):
+        config = TrainingConfig(max_steps=steps, max_episodes=None, eval_episodes=1)
+        env = gymnasium.make("CartPole-v1")
+        found.append(Trainer(DQNAgent(agent), env, config, tmp_path / "run", loggers={}))
+        found[-1].train()
+    assert found[0].preload.origin == found[1].preload.origin
+    assert found[1].directory.resumed
+    assert len(found[1].replay) == found[1].preload.origin["transitions"] + 40  # pyright: ignore
