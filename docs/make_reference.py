@@ -25,9 +25,9 @@ from dqn_runner.sweep.objectives import OBJECTIVES
 
 TARGET = Path(__file__).parent / "reference.md"
 CONF = Path(__file__).parent.parent / "conf"
-HEAD = """# Quick reference
+HEAD = """# Every setting
 
-Every setting and its default. `group=option` chooses a part, `key=value` sets a value, as in
+All settings and their defaults; the [quick reference](quick-reference.md) has those that are used most. `group=option` chooses a part, `key=value` sets a value, as in
 `agent/loss=q_learning agent.loss.error=squared`. `make docs` generates this page from the source.
 """
 ROOT_KEYS = ("agent", "env", "trainer", "evaluator", "logging")
