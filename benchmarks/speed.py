@@ -1,6 +1,7 @@
 """Env steps per second of training: dqn_runner, with and without compiled updates, and stable-baselines3.
 
     python benchmarks/speed.py --all --repeats 5 --json speed.json
+    python benchmarks/speed.py --workloads W1 W2 --at-once 2
 
 All train on the same environment with the same settings, on the CPU with one thread. The runs alternate, each
 in a separate process. The time is measured between two env steps of a run: it includes learning, exploration
@@ -16,15 +17,17 @@ import importlib.util
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from machine import machine
 from speed_runs import TRAINERS, run_here
-from speed_tables import HEADER, LIBRARIES, Run, footer, row, summarise
+from speed_tables import COMPILED, HEADER, LIBRARIES, Run, footer, row, summarise
 from speed_workloads import WORKLOADS
 
 PACKAGES = ("dqn_runner", "stable_baselines3", "torch", "numpy", "gymnasium")
@@ -58,6 +61,24 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     }
 
 
+def measure_at_once(name: str, count: int, repeats: int) -> float:
+    """Alternate one compiled run with `count` at once; returns the median ratio of their steps per second."""
+    ratios: list[float] = []
+    for seed in range(repeats):
+        alone = run_fresh(COMPILED, name, seed).steps_per_second
+        with ThreadPoolExecutor(count) as pool:
+            runs = list(pool.map(lambda each: run_fresh(COMPILED, name, each), range(seed, seed + count)))
+        together = sum(run.steps_per_second for run in runs)
+        busy = max(0.0, max(run.others_cores for run in runs) - (count - 1))
+        ratios.append(together / alone)
+        print(
+            f"{name} seed {seed}: one process {alone:,.0f}, {count} processes {together:,.0f} steps/s, "
+            f"{ratios[-1]:.2f} times; other programs used {busy:.1f} cores",
+            flush=True,
+        )
+    return statistics.median(ratios)
+
+
 def versions() -> dict[str, str]:
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
@@ -72,6 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     chosen.add_argument("--all", dest="workloads", action="store_const", const=list(WORKLOADS))
     parser.add_argument("--repeats", type=int, default=5, help="runs of each library on each workload")
     parser.add_argument("--json", type=Path, help="write settings, versions and every run to this file")
+    parser.add_argument("--at-once", type=int, help="only compare this many processes at once with one")
     parser.add_argument("--only", choices=TRAINERS, help="one run in this process, for a profiler")
     parser.add_argument("--seed", type=int, default=0, help="of that run")
     arguments = parser.parse_args()
@@ -84,6 +106,11 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.only:
         print(json.dumps(asdict(run_here(arguments.only, arguments.workloads[0], arguments.seed))))
+        return
+    if arguments.at_once:
+        for name in arguments.workloads:
+            ratio = measure_at_once(name, arguments.at_once, arguments.repeats)
+            print(f"{name}: {arguments.at_once} processes at once are {ratio:.2f} times as fast as one")
         return
     if importlib.util.find_spec("stable_baselines3") is None:
         sys.exit(INSTALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -414,6 +415,24 @@ def test_numpy_and_torch_forward_agree(spec: EnvSpec, hidden: list[int], n: int)
     expected = outputs_of(network, network.initial, torch.from_numpy(obs))
     assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-6)
     assert np.array_equal(obs, before)
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_numpy_forward_has_the_bits_of_matrix_products_and_no_warning(n: int) -> None:
+    network = flat(Mlp(hidden=[120, 84]), EnvSpec((4,), 2))
+    forward = network.numpy_forward(network.initial)
+    assert forward is not None
+    x = obs = observations(EnvSpec((4,), 2), n)
+    weights = [each.numpy() for each in network.views(network.initial)]
+    for index in (0, 2):
+        product = x[0] @ weights[index] if n == 1 else x @ weights[index]
+        x = np.maximum(product + weights[index + 1], 0).reshape(n, -1)
+    last = weights[4].T
+    expected = (x[0] @ last if n == 1 else x @ last) + weights[5]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a deprecation is formatted in each step, which takes longer than it
+        found = forward(obs)
+    assert found.tobytes() == expected.astype(np.float32).tobytes()
 
 
 def test_numpy_forward_follows_changes_of_the_weights_in_place() -> None:
