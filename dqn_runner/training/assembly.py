@@ -63,6 +63,11 @@ def make_evaluator(env: EnvPart, config: TrainingConfig) -> Evaluator:
     return Evaluator(made, seeds, config.max_steps_per_episode, info_metrics_of(env))
 
 
+def make_first_watchdog(config: TrainingConfig) -> Watchdog:
+    """The watchdog while the environments are made and reset for the first time."""
+    return Watchdog(config.env_timeout, "nothing was written; the same command starts again")
+
+
 def make_watchdog(directory: RunDirectory, config: TrainingConfig) -> Watchdog:
     """The watchdog of a run that is training."""
     advice = "the same command resumes the run from its last checkpoint"

@@ -35,7 +35,6 @@ from dqn_runner.training.saving import StateSaver
 from dqn_runner.training.stats import TrainingStats
 from dqn_runner.training.stopping import Stopping
 from dqn_runner.training.video import VideoRecorder
-from dqn_runner.training.watchdog import Watchdog
 
 
 class Trainer:
@@ -69,8 +68,7 @@ class Trainer:
         self.config = config
         self.output_dir = Path(output_dir)
         self._generators = OwnGenerators(seed_for(agent.config.seed, "global generators"))
-        first_reset = Watchdog(config.env_timeout, "nothing was written; the same command starts again")
-        with self._generators, first_reset:
+        with self._generators, assembly.make_first_watchdog(config):
             part = as_part(env, eval_env)
             self.collector = assembly.make_collector(agent, part, config, allow_inexact_resume)
         spec = self.collector.envs.spec
@@ -124,9 +122,8 @@ class Trainer:
             try:
                 if not self._prepared:
                     self.prepare()
-                self.directory.open(
-                    self.step, self.episode, assembly.run_info(self.directory, self.config, self._group)
-                )
+                info = assembly.run_info(self.directory, self.config, self._group)
+                self.directory.open(self.step, self.episode, info)
                 spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
                 self.agent.choose_update(spec.obs_dtype, self.config.max_steps, spec.has_action_mask)
                 self.preload.log()
