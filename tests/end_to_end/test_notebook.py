@@ -20,7 +20,7 @@ CELLS: list[dict[str, Any]] = json.loads(NOTEBOOK.read_text())["cells"]
 CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
 RUN = [cell for cell in CODE if "install" not in cell["metadata"].get("tags", [])]
 PROGRAM = "%%bash\npython -m dqn_runner "
-"""Its output is a pipe. After an exclamation mark it would be a terminal, with progress that is drawn again."""
+"""Its output is a pipe. After an exclamation mark it would be a terminal, where progress is drawn again."""
 
 
 def source(cell: dict[str, Any]) -> str:
