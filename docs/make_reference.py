@@ -28,8 +28,8 @@ CONF = Path(__file__).parent.parent / "conf"
 HEAD = """# Every setting
 
 All settings and their defaults; the [quick reference](quick-reference.md) has those that are used most.
-`group=option` chooses a part, `key=value` sets a value, as in `agent/loss=q_learning agent.loss.error=squared`.
-`make docs` generates this page from the source.
+`group=option` chooses a part, `key=value` sets a value, as in
+`agent/loss=q_learning agent.loss.error=squared`. `make docs` generates this page from the source.
 """
 ROOT_KEYS = ("agent", "env", "trainer", "evaluator", "logging")
 
