@@ -48,6 +48,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable ".[dev]"
 	touch $@ $(VENV)/.installed
 
+# What the tests marked nightly need.
+$(VENV)/.installed-nightly: $(VENV)/.installed-dev
+	$(INSTALL) --editable ".[nightly]"
+	touch $@
+
 ## List the targets.
 help:
 	@awk '/^## /  { text = substr($$0, 4) } \
@@ -82,7 +87,7 @@ daily: $(TEST_SETUP)
 	$(PARALLEL) -m "not nightly" $(ARGS)
 
 ## Run all tests, about 15 minutes on 2 slow cores; ARGS="tests/replay -x" adds arguments of pytest.
-test: $(TEST_SETUP)
+test: $(TEST_SETUP) $(VENV)/.installed-nightly
 	$(PARALLEL) $(ARGS)
 
 ## Run the tests that are not marked slow.

@@ -44,8 +44,8 @@ ENVS = {
     "breakout": ("env=minatar",),
     "images of a user": ("env=gym", "env.id=my_games.Catch"),
 }
-NIGHTLY = ("lunarlander", "breakout")
-"""Environments of agents that train in one of the others, too."""
+NIGHTLY = ("lunarlander", "breakout", "images of a user")
+"""Environments of agents that train in the other one, too; tests/end_to_end/test_exact.py has images."""
 SETTINGS = (
     *BUDGET[1:-1],
     "trainer.max_steps_per_episode=100",

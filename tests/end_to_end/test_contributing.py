@@ -205,6 +205,7 @@ def lint(checkout: Path, files: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # test_a_new_part_of_each_kind_takes_one_file adds a loss too
 def test_first_change_in_contributing_can_be_followed(checkout: Path) -> None:
     section = (ROOT / "CONTRIBUTING.md").read_text().partition(SECTION)[2].partition("\n## ")[0]
     written: list[str] = []

@@ -22,7 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAM = "python -m dqn_runner"
 NOT_RUN = ("make ", "pip ", ".venv/bin/pre-commit ")
 """Commands that set up an environment; CI runs them itself."""
-LONG = ("report", "mixed-observations", "sweep", "tutorial", "start")
+LONG = ("report", "mixed-observations", "sweep", "tutorial", "start", "guide", "rl-zoo")
 """Pages that run for long, and whose features other tests of CI use too."""
 
 SHORT = [

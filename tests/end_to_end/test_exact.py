@@ -147,9 +147,9 @@ def cases() -> list[tuple[str, str]]:
 
 
 def marked_cases() -> list[Any]:
-    """The cases; Rainbow has the parts of most agents, so others run at night once each env had its turn."""
+    """The cases; agents run at night once each env had its turn. Rainbow, in ONE_AGENT, has most parts."""
     agents = agent_options()
-    nightly = {*agents[len(TURNS) :]} - {"rainbow"}
+    nightly = {*agents[len(TURNS) :]}
     return [
         pytest.param(env, agent, marks=pytest.mark.nightly)
         if agent in nightly and env not in ONE_AGENT

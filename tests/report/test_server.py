@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -17,6 +18,7 @@ from dqn_runner.report import listing as listing_module
 from dqn_runner.report import server as server_module
 from dqn_runner.report.listing import Listing
 from dqn_runner.report.server import ReportServer
+from dqn_runner.run import last_records
 from tests.support.stored_runs import HOSTILE, charts_of, store_run, tags_of, text_of
 
 
@@ -73,21 +75,27 @@ def test_a_thousand_runs_are_listed_from_a_few_bytes_of_each(
 ) -> None:
     first = store_run(tmp_path / "0", [float(i) for i in range(2000)])
     read: list[int] = []
-    part = listing_module._part
 
-    def counted(path: Path, size: int, from_end: bool) -> bytes:
-        content = part(path, size, from_end)
-        read.append(len(content))
-        return content
+    def count(owner: ModuleType, name: str) -> None:
+        function = getattr(owner, name)
 
-    monkeypatch.setattr(listing_module, "_part", counted)
+        def counted(path: Path, size: int) -> bytes:
+            content = function(path, size)
+            read.append(len(content))
+            return content
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(listing_module, "_head")
+    count(last_records, "tail")
     for number in range(1, 1000):
         (tmp_path / str(number)).mkdir()
         for path in first.iterdir():
             (tmp_path / str(number) / path.name).hardlink_to(path)
     assert len(Listing(tmp_path).entries()) == 1000
-    assert (first / "metrics.jsonl").stat().st_size > 3 * listing_module.TAIL
-    assert sum(read) <= 1000 * (listing_module.HEAD + listing_module.TAIL)
+    assert (first / "metrics.jsonl").stat().st_size > 3 * last_records.TAIL
+    assert 0 < sum(read) <= 1000 * (listing_module.HEAD + last_records.TAIL)
+    assert len(read) == 2000
 
 
 def test_pages_are_served_and_follow_the_run(tmp_path: Path) -> None:
