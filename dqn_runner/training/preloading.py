@@ -65,8 +65,9 @@ class Preload:
             return
         if (found := self._digest()) is not None and found != self.origin["sha256"]:
             yield (
-                f"{self._where} has changed since this run began; the run goes on with the transitions that "
-                "it began with, which are in its checkpoints (resume=never starts over with the new ones)"
+                f"{self._where} has changed since this run began. The run continues with the "
+                "transitions that it began with, which are in its checkpoints (resume=never starts over with "
+                "the new ones)"
             )
 
     def log(self) -> None:

@@ -85,7 +85,7 @@ class VideoRecorder:
                 evaluator.close()
         except UserError as error:
             self._failed = True
-            log.warning("trainer.video_frequency: %s; the run goes on without videos", error)
+            log.warning("trainer.video_frequency: %s; the run continues without videos", error)
         else:
             self._loggers.write_video(path, run.step)
 

@@ -58,7 +58,8 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return path
 
     monkeypatch.setattr(library, "_build", build)
-    monkeypatch.setattr(choice, "CompiledUpdate", lambda path, _: path)
+    monkeypatch.setattr(choice, "load_library", lambda path: path)
+    monkeypatch.setattr(choice, "CompiledUpdate", lambda run, _: run)
     return found
 
 

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dqn_runner import DQNAgent
 from dqn_runner.agent.compiled.cuda_graph import GraphedUpdate, Replay
 from dqn_runner.agent.compiled.program import UpdateProgram, flat_update, update_program
+from dqn_runner.agent.compiled.update import CompiledUpdate
 from dqn_runner.agent.learner import HyperParameters, LearnerState
 from dqn_runner.agent.losses.q_learning import QLearning
 from dqn_runner.config.build import build_agent
@@ -52,7 +53,8 @@ def test_a_graph_takes_the_steps_of_the_plain_update(option: str) -> None:
     """Its fixed inputs get each batch, and the capture itself changes nothing."""
     plain, agent = agent_of(option, "env=cartpole"), agent_of(option, "env=cartpole")
     state, before = agent.learner, copy.deepcopy(agent.learner.state_dict())
-    graph = GraphedUpdate(program_of(agent, "float32"), agent.network, state, capture=stand_in)
+    captured = GraphedUpdate(program_of(agent, "float32"), agent.network, state, capture=stand_in)
+    graph = CompiledUpdate(captured, agent.config.optimizer)
     assert torch.equal(state.online, before["online"])
     assert all(torch.equal(state.moments[name], before["moments"][name]) for name in state.moments)
     rng = np.random.default_rng(0)
@@ -137,7 +139,8 @@ def test_an_update_that_needs_the_host_is_noticed(loss: QLearning) -> None:
 @pytest.mark.parametrize("option", agent_options())
 def test_a_graph_on_a_gpu_takes_the_steps_of_the_cpu(option: str) -> None:
     plain, agent = agent_of(option, "env=minatar"), agent_of(option, "env=minatar", "device=cuda")
-    graph = GraphedUpdate(program_of(agent, "uint8"), agent.network, agent.learner)
+    captured = GraphedUpdate(program_of(agent, "uint8"), agent.network, agent.learner)
+    graph = CompiledUpdate(captured, agent.config.optimizer)
     rng = np.random.default_rng(0)
     for _ in range(3):
         transition, weight, noise = batches(plain, "uint8", rng)

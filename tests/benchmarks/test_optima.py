@@ -19,7 +19,7 @@ EPISODES = 100
 
 
 def model_of(env: Any) -> tuple[Array, Array]:
-    """Probabilities [state, action, next state] of steps that go on, and rewards [state, action]."""
+    """Probabilities [state, action, next state] of steps that end no episode, and rewards [state, action]."""
     shape = (env.observation_space.n, env.action_space.n)
     steps, rewards = np.zeros((*shape, shape[0])), np.zeros(shape)
     for state, actions in env.unwrapped.P.items():

@@ -113,7 +113,6 @@ def test_entries_of_a_dict_keep_their_names_and_values(env: list[str], tmp_path:
 def test_a_dataset_of_minari_is_the_same_recording(
     masks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     env = ["env=gym", "env.id=tests.support.masked:Guarded", "env.action_mask=info"] if masks else CARTPOLE
     path = record(env, tmp_path / "recorded.npz")
@@ -132,9 +131,10 @@ def test_a_dataset_of_minari_is_the_same_recording(
 
 
 def test_a_missing_dataset_says_how_to_download_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"no dataset a/b-v0 in .*'minari download a/b-v0' downloads it"):
+    with pytest.raises(
+        UserError, match=r"dataset a/b-v0 is missing in .*'minari download a/b-v0' downloads it"
+    ):
         read_minari("a/b-v0", "preload", None)
     with pytest.raises(UserError, match="the name of a dataset"):
         read_minari("", "preload", None)
@@ -183,10 +183,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "no truth value": (lambda a: {"truncations": a["rewards"] + 2}, "truncations must be .* True or False"),
     "texts": (lambda a: {"truncations": a["rewards"].astype("U3")}, "truncations must be .* True or False"),
     "objects": (lambda a: {"actions": a["actions"].astype(object)}, "actions is an array of Python objects"),
-    "no observations": (lambda _: {"observations": None}, "there is no array observations; it has"),
+    "no observations": (lambda _: {"observations": None}, "the array observations is missing; it has"),
     "another name": (
         lambda a: {"terminations": None, "terminals": a["terminations"]},
-        "there is no array terminations.*save terminals under the name terminations",
+        "the array terminations is missing.*save terminals under the name terminations",
     ),
     "nothing follows": (lambda _: {"final_observations": None}, "neither next_observations"),
     "too few ends": (

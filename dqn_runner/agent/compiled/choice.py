@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dqn_runner.agent.compiled.library import BuildError, library
 from dqn_runner.agent.compiled.program import UpdateProgram, compiler_version
-from dqn_runner.agent.compiled.update import CompiledUpdate
+from dqn_runner.agent.compiled.update import CompiledUpdate, load_library
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.log import log
 
@@ -50,7 +50,8 @@ def choose_update(
         compiler = compiler_version()
         if compiler is None:
             raise BuildError("the C++ compiler g++ is missing; install it, or set compile=off")
-        update = CompiledUpdate(library(program, program.key(compiler)), program.config.optimizer)
+        run = load_library(library(program, program.key(compiler)))
+        update = CompiledUpdate(run, program.config.optimizer)
     except BuildError as error:
         if begun:
             raise UserError(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dqn_runner.agent.compiled.program import UpdateProgram, flat_update
-from dqn_runner.agent.learner import HyperParameters, LearnerState
+from dqn_runner.agent.compiled.update import CompiledUpdate
+from dqn_runner.agent.learner import LearnerState
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
-from dqn_runner.agent.update_noise import UpdateNoise
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.log import log
-from dqn_runner.core.types import Transition
 
 Replay = Callable[[], object]
 """Repeats captured work on the same memory."""
@@ -22,7 +21,9 @@ _WARM_UPS = 3
 """Runs before a capture, in which libraries allocate what they keep; torch's documentation has as many."""
 
 
-def graphed_update(program: UpdateProgram, network: FlatNetwork, state: LearnerState) -> GraphedUpdate | None:
+def graphed_update(
+    program: UpdateProgram, network: FlatNetwork, state: LearnerState
+) -> CompiledUpdate | None:
     """The graph, or None where the update runs operation by operation; logs why.
 
     Parts that are not of this package may wait for the device, which a graph cannot.
@@ -32,7 +33,7 @@ def graphed_update(program: UpdateProgram, network: FlatNetwork, state: LearnerS
         reason = "it is for CUDA only" if own is None else f"{own} is not a part of dqn_runner"
         log.info("the update is not a CUDA graph: %s", reason)
         return None
-    update = GraphedUpdate(program, network, state)
+    update = CompiledUpdate(GraphedUpdate(program, network, state), program.config.optimizer)
     log.info("the update is a CUDA graph")
     return update
 
@@ -55,7 +56,7 @@ def capture_cuda_graph(
 
 
 class GraphedUpdate:
-    """An `Update` of a single run, captured once as a CUDA graph.
+    """A `FlatUpdate` captured once as a CUDA graph.
 
     An update is some hundred small kernels, and starting one from Python takes longer than most of them run.
     A graph starts all of them at once. It works on fixed memory: the state of the learner, and copies of the
@@ -75,12 +76,10 @@ class GraphedUpdate:
         own = (state.online, state.target, *state.moments.values())
         scratch, host = examples[: len(own)], examples[len(own) :]
         pin = device.type == "cuda"
-        self._host = [tensor.pin_memory() if pin else tensor.clone() for tensor in host]
+        self._host = [tensor.pin_memory() if pin else tensor for tensor in host]
         """Page-locked memory, from which the device copies by itself."""
-        self._inputs = [tensor.to(device) for tensor in host]
-        self._scalars_of = program.config.optimizer.scalars
-        self._scalars = host[0]
-        self._scalars_memory = self._scalars.numpy()
+        self._inputs = [tensor.to(device, copy=True) for tensor in host]
+        self._state_size = len(own)
         self._batch_size = program.config.batch_size
         update = flat_update(program, network, state)
 
@@ -89,21 +88,10 @@ class GraphedUpdate:
 
         self._result, self._replay = capture(lambda: run(scratch), lambda: run(own), device)
 
-    def __call__(
-        self,
-        state: LearnerState,
-        transition: Transition,
-        weight: torch.Tensor,
-        hyper: HyperParameters,
-        noise: UpdateNoise | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take one step in place; priorities [batch] and statistics [len(UPDATE_METRICS)]."""
-        state.updates += 1
-        assert isinstance(hyper.learning_rate, float)
-        self._scalars_memory[:] = self._scalars_of(state.updates, hyper.learning_rate)
-        values = (self._scalars, *transition.columns(), weight, *(noise or ()))
-        for host, inputs, value in zip(self._host, self._inputs, values, strict=True):
-            inputs.copy_(host.copy_(value), non_blocking=True)
+    def __call__(self, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take one step in place. `inputs` begin with the state that was captured; the others are copied."""
+        for host, fixed, value in zip(self._host, self._inputs, inputs[self._state_size :], strict=True):
+            fixed.copy_(host.copy_(value), non_blocking=True)
         self._replay()
         result = self._result.cpu()  # waits, so that the host memory is free again
         return result[: self._batch_size], result[self._batch_size :]

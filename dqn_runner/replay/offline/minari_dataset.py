@@ -39,7 +39,7 @@ def read_minari(dataset: str, source: str, mask_source: str | None) -> tuple[Raw
     """The steps of a dataset, and the SHA-256 of its files.
 
     Action masks are those in its infos, or if `mask_source` is the key of an observation entry, this entry.
-    Raises UserError, which begins with `source`, if there is no such dataset or it cannot be read.
+    Raises UserError, which begins with `source`, if the dataset is missing or cannot be read.
     """
     if not dataset:
         raise UserError(f"{source}: write the name of a dataset after {PREFIX}")
@@ -47,7 +47,7 @@ def read_minari(dataset: str, source: str, mask_source: str | None) -> tuple[Raw
     directory = files_of(dataset)
     if not directory.is_dir():
         raise UserError(
-            f"{source}: there is no dataset {dataset} in {directory.parents[len(Path(dataset).parts)]}; "
+            f"{source}: the dataset {dataset} is missing in {directory.parents[len(Path(dataset).parts)]}; "
             f"'minari download {dataset}' downloads it, 'minari list local' shows those that are there"
         )
     try:

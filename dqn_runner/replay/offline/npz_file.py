@@ -91,7 +91,7 @@ class _Arrays:
         if name not in self.names:
             known = next((other for other in _OTHER_NAMES.get(name, ()) if other in self.names), None)
             hint = f"; save {known} under the name {name}" if known else ""
-            raise ValueError(f"there is no array {name}; it has {', '.join(self.names) or 'none'}{hint}")
+            raise ValueError(f"the array {name} is missing; it has {', '.join(self.names) or 'none'}{hint}")
         try:
             array: Any = self._archive[name]
         except ValueError as error:
