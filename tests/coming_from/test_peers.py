@@ -225,6 +225,7 @@ def test_both_reach_the_same_score_as_a_loop_like_that_of_cleanrl(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore:Evaluation environment is not wrapped")  # the example as users write it
 def test_both_solve_cartpole_with_the_settings_of_the_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
