@@ -173,7 +173,7 @@ def test_a_request_to_stop_ends_a_run_like_a_budget_and_the_same_command_does_no
     assert tape.events[-2:] == [tape.events[-2], "end 22 the tape is full"]
     assert tape.events[-2].startswith("evaluation 22")
     assert make(tmp_path / "run", Tape(stop_at=20)).train().steps == 22
-    assert make(tmp_path / "run").train().steps == 41, "without the callback the run goes on"
+    assert make(tmp_path / "run").train().steps == 41, "without the callback the run continues"
 
 
 def test_the_reason_of_a_stop_is_stored_with_a_run_that_a_signal_interrupts(tmp_path: Path) -> None:

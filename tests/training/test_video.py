@@ -100,7 +100,7 @@ def test_videos_change_nothing_of_a_run_and_reach_tensorboard(
 
 
 @pytest.mark.slow
-def test_what_goes_wrong_with_videos_is_one_line_and_the_run_goes_on(
+def test_what_goes_wrong_with_videos_is_one_line_and_the_run_continues(
     program: Callable[..., Outcome], tmp_path: Path, my_env: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = program(*BUDGET, *FILM, "env=gym", f"env.id={my_env}", "hydra.run.dir=run")
@@ -113,7 +113,7 @@ def test_what_goes_wrong_with_videos_is_one_line_and_the_run_goes_on(
     monkeypatch.setattr(Video, "add", fail)
     done = program(*BUDGET, *FILM, "hydra.run.dir=other")
     assert done.status == 0, done.err
-    assert done.err.count("no video could be made: RuntimeError: ffmpeg is gone; the run goes on") == 1
+    assert done.err.count("no video could be made: RuntimeError: ffmpeg is gone; the run continues without videos") == 1
     assert list((tmp_path / "other").rglob("*.mp4")) == []
 
 
