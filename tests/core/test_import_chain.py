@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def room_of(module: str) -> str:
     return module.partition(".")[0]
 
 
+@cache
 def imports(module: str, at_start: bool = False) -> set[str]:
     """The dotted names that a file imports; with `at_start` only those outside of functions."""
     found: set[str] = set()

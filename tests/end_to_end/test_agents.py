@@ -44,8 +44,6 @@ ENVS = {
     "breakout": ("env=minatar",),
     "images of a user": ("env=gym", "env.id=my_games.Catch"),
 }
-NIGHTLY = ("lunarlander", "breakout", "images of a user")
-"""Environments of agents that train in the other one, too; tests/end_to_end/test_exact.py has images."""
 SETTINGS = (
     *BUDGET[1:-1],
     "trainer.max_steps_per_episode=100",
@@ -56,9 +54,8 @@ SETTINGS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "env", [pytest.param(env, marks=[pytest.mark.nightly] if env in NIGHTLY else []) for env in ENVS]
-)
+@pytest.mark.nightly  # in CI, test_learning.py trains every agent, and test_exact.py resumes them
+@pytest.mark.parametrize("env", ENVS)
 def test_agents_train_evaluate_and_resume(env: str, program: Callable[..., Outcome], tmp_path: Path) -> None:
     """Each agent takes one environment with vectors and one with images; it evaluates and resumes in one."""
     (tmp_path / "my_games.py").write_text(IMAGES)

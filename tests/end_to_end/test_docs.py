@@ -22,8 +22,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAM = "python -m dqn_runner"
 NOT_RUN = ("make ", "pip ", ".venv/bin/pre-commit ")
 """Commands that set up an environment; CI runs them itself."""
-LONG = ("report", "mixed-observations", "sweep", "tutorial", "start", "guide", "rl-zoo")
-"""Pages that run for long, and whose features other tests of CI use too."""
+DAILY = ("README", "sweeps", "own-env", "use-agent", "agents", "quick-reference", "stable-baselines3")
+"""Pages that CI follows. The others are followed at night; other tests of CI use their features too."""
 
 SHORT = [
     "agent.learning_starts=100",
@@ -106,7 +106,7 @@ def follow(
     "page",
     [
         pytest.param(
-            page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.nightly] if page.stem in LONG else []
+            page, id=str(page.relative_to(ROOT)), marks=[] if page.stem in DAILY else [pytest.mark.nightly]
         )
         for page in PAGES
     ],

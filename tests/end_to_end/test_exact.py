@@ -147,12 +147,15 @@ def cases() -> list[tuple[str, str]]:
 
 
 def marked_cases() -> list[Any]:
-    """The cases; agents run at night once each env had its turn. Rainbow, in ONE_AGENT, has most parts."""
+    """The cases; agents run at night once each env had its turn. Rainbow, in ONE_AGENT, has most parts.
+
+    Subprocess workers too: tests/envs/test_subprocess_worker.py resumes a run that uses them.
+    """
     agents = agent_options()
     nightly = {*agents[len(TURNS) :]}
     return [
         pytest.param(env, agent, marks=pytest.mark.nightly)
-        if agent in nightly and env not in ONE_AGENT
+        if (agent in nightly and env not in ONE_AGENT) or env == "subprocess workers"
         else (env, agent)
         for env, agent in cases()
     ]

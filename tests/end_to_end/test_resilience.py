@@ -48,9 +48,13 @@ TRUNCATED = re.compile(r"did not repeat its open episode .*; the episode is trun
 class TestRaisedBudgets:
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        "short", [["trainer.max_steps=901"], ["trainer.max_episodes=31"]], ids=["steps", "episodes"]
+        "short",
+        [
+            pytest.param(["trainer.max_steps=901"], id="steps"),
+            pytest.param(["trainer.max_episodes=31"], id="episodes", marks=pytest.mark.nightly),
+        ],
     )
-    @pytest.mark.parametrize("train_every", [4, 7])
+    @pytest.mark.parametrize("train_every", [pytest.param(4, marks=pytest.mark.nightly), 7])
     def test_finished_run_with_a_larger_budget_equals_an_uninterrupted_run(
         self, program: Callable[..., Outcome], tmp_path: Path, short: list[str], train_every: int
     ):
@@ -342,8 +346,12 @@ class TestDisk:
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("operation", "code"),
-        [("write", errno.ENOSPC), ("write", errno.EDQUOT), ("open", errno.EROFS), ("fsync", errno.EIO)],
-        ids=["full", "quota", "read-only", "broken"],
+        [
+            pytest.param("write", errno.ENOSPC, id="full"),
+            pytest.param("write", errno.EDQUOT, id="quota", marks=pytest.mark.nightly),
+            pytest.param("open", errno.EROFS, id="read-only"),
+            pytest.param("fsync", errno.EIO, id="broken", marks=pytest.mark.nightly),
+        ],
     )
     def test_failing_disk_loses_only_checkpoints_that_are_due_while_it_fails(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str], operation: str, code: int

@@ -232,7 +232,7 @@ class TestExceptions:
         assert len(set(zip(seed.tolist(), time.tolist(), strict=True))) == len(seed), "no duplicates"
 
     @pytest.mark.parametrize("where", ["step", "reset"])
-    @pytest.mark.parametrize("num_envs", [1, 2])
+    @pytest.mark.parametrize("num_envs", [pytest.param(1, marks=pytest.mark.nightly), 2])
     def test_run_resumed_after_an_env_error_equals_an_uninterrupted_run(
         self, my_env: str, program: Callable[..., Outcome], tmp_path: Path, where: str, num_envs: int
     ):

@@ -29,7 +29,9 @@ def trained(variant: str, path: Path) -> TrainedAgent:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["rainbow", "iqn", "normalized", "byte images"])
+@pytest.mark.parametrize(
+    "variant", [pytest.param("rainbow", marks=pytest.mark.nightly), "iqn", "normalized", "byte images"]
+)
 def test_exported_networks_compute_the_values_of_the_agent(variant: str, tmp_path: Path) -> None:
     import onnxruntime
 

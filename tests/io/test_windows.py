@@ -29,6 +29,7 @@ del select.poll
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # test_no_module_imports_what_windows_lacks_at_its_top is quick
 def test_a_run_trains_resumes_and_is_evaluated(tmp_path: Path) -> None:
     budget = [
         "trainer.max_steps=60",

@@ -65,11 +65,9 @@ def draw(run_dir: Path, content: dict[str, Any]) -> Image.Image:
 
 
 def build(tmp_path: Path, content: dict[str, Any], name: str = "run") -> Figure:
-    """The figure of this metrics.json after writing and reading it, which turns NaN into null; laid out."""
+    """The figure of this metrics.json after writing and reading it, which turns NaN into null."""
     json_io.write_json(tmp_path / json_io.METRICS, content)
-    figure = plots.training_figure(json_io.read_json(tmp_path / json_io.METRICS), name)
-    figure.canvas.draw()
-    return figure
+    return plots.training_figure(json_io.read_json(tmp_path / json_io.METRICS), name)
 
 
 def legend(panel: Axes) -> list[str]:
@@ -88,6 +86,8 @@ def full() -> dict[str, Any]:
     return document(returns, evaluations, [None, None, *rng.uniform(0.1, 1, 78).tolist()])
 
 
+NIGHTLY = ("no evaluation yet", "no update yet", "one episode", "one evaluation", "constant values")
+"""Edge cases that resemble others: drawing takes a second."""
 EDGE_CASES = {
     "no episode yet": document(),
     "no evaluation yet": document([1.0, 2.0, 3.0], [], [None, 0.5]),
@@ -102,9 +102,12 @@ EDGE_CASES = {
 }
 
 
-@pytest.mark.parametrize("content", EDGE_CASES.values(), ids=EDGE_CASES.keys())
-def test_every_run_can_be_plotted(tmp_path: Path, content: dict[str, Any]):
-    image = draw(tmp_path, content)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.nightly] if case in NIGHTLY else []) for case in EDGE_CASES],
+)
+def test_every_run_can_be_plotted(tmp_path: Path, case: str):
+    image = draw(tmp_path, EDGE_CASES[case])
     assert image.size == (1548, 1728)
     assert len(image.getcolors(maxcolors=1 << 24) or []) > 50  # not blank
     assert [file.name for file in tmp_path.glob("*.tmp")] == []
@@ -125,7 +128,9 @@ def test_panels_have_titles_and_axis_labels_with_units(tmp_path: Path, full: dic
 
 
 def test_all_panels_share_the_axis_of_env_steps_with_readable_numbers(tmp_path: Path):
-    panels = build(tmp_path, document([1.0] * 4000)).axes
+    figure = build(tmp_path, document([1.0] * 4000))
+    figure.canvas.draw()
+    panels = figure.axes
     assert {panel.get_xlim() for panel in panels} == {(0.0, 40_800.0)}
     for panel in panels:
         ticks = [label.get_text() for label in panel.get_xticklabels()]
@@ -145,6 +150,7 @@ def test_text_has_at_least_9_points_on_a_screen_and_does_not_overlap(
     tmp_path: Path, full: dict[str, Any], name: str
 ):
     figure = build(tmp_path, full if name == "full" else EDGE_CASES[name])
+    figure.canvas.draw()
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
     assert len(texts) > 60
     assert figure.get_figwidth() * 96 <= 830  # pixels of a column of text on a page

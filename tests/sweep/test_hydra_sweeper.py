@@ -128,6 +128,7 @@ hydra:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_other_program_uses_a_custom_search_space_of_the_published_plugin(
     tmp_path: Path, published: Path
 ) -> None:
@@ -159,6 +160,7 @@ hydra:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_other_program_optimises_several_objectives_with_the_published_plugin(
     tmp_path: Path, published: Path
 ) -> None:
