@@ -318,7 +318,7 @@ def test_results_are_printed_when_a_sweep_ends_early(
     jobs: SimulatedJobs,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    ends: dict[Job, list[RunState | int | signal.Signals]],
+    ends: dict[Job, Sequence[RunState | int | JobExit]],
     error: type[BaseException],
     settings: dict[str, Any],
 ) -> None:
