@@ -51,7 +51,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def default_of(field: dataclasses.Field[Any], parts: dict[str, type]) -> str:
-    """The default of a field, as on the command line."""
+    """The default of a field, as on the command line, and what else it accepts; within backticks."""
     if field.name in parts:
         return options()[parts[field.name]][1]
     if field.default == MISSING:  # Hydra's sweeper names the choice of its parts itself
@@ -59,8 +59,8 @@ def default_of(field: dataclasses.Field[Any], parts: dict[str, type]) -> str:
     made = field.default_factory is not dataclasses.MISSING
     value = field.default_factory() if made else field.default
     if isinstance(value, Enum):
-        choices = " or ".join(str(member.value) for member in type(value))
-        return f"{value.value} ({choices})"
+        others = [str(member.value) for member in type(value) if member is not value]
+        return f"{value.value}`, or `{'`, `'.join(others)}"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value)
@@ -92,13 +92,12 @@ def reference() -> str:
     for cls, (group, name) in sorted(options().items(), key=lambda item: item[1]):
         if group != group_before:
             lines += [f"## `{group}`", ""]
-            lines += [f"From `conf/`: {', '.join(files)}.", ""] if (files := in_conf(group)) else []
+            lines += in_conf(group)
             group_before = group
         prefix = f"{group.replace('/', '.')}.{name}." if group == "logging" else f"{group.replace('/', '.')}."
         lines += section(cls, f"`{group}={name}`", prefix)
-    experiments = in_conf("experiment")
-    lines += ["## `experiment`", "", f"Complete recipes: {', '.join(experiments)}.", ""]
-    lines += ["## `search`", "", f"Search spaces of sweeps: {', '.join(in_conf('search'))}.", "", *sweeps()]
+    lines += ["## `experiment`", "", "Complete recipes.", "", *in_conf("experiment")]
+    lines += ["## `search`", "", "Search spaces of sweeps.", "", *in_conf("search"), *sweeps()]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -125,13 +124,16 @@ def sweeps() -> list[str]:
 
 
 def in_conf(group: str) -> list[str]:
-    """The options of a group that are YAML files, with their leading comments."""
+    """A table of the options of a group that are YAML files, with their comments; empty if there are none."""
     found: list[str] = []
     for path in sorted((CONF / group).glob("*.yaml")):
-        comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("# ")]
-        text = " ".join(c for c in comments if not c.startswith("@package"))
-        found.append(f"`{group}={path.stem}`" + (f" ({text.rstrip('.')})" if text else ""))
-    return found
+        comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+        # an indented line is a command
+        texts = [
+            f"`{c.strip()}`" if c.startswith(" ") else c for c in comments if not c.startswith("@package")
+        ]
+        found.append(f"| `{group}={path.stem}` | {' '.join(texts).replace('|', chr(92) + '|')} |")
+    return ["| option | what it sets |", "|---|---|", *found, ""] if found else []
 
 
 def main() -> None:
