@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from dqn_runner.config import schema
 from dqn_runner.core.registry import options, slots
@@ -29,7 +29,10 @@ HEAD = """# Every setting
 
 All settings and their defaults; the [quick reference](quick-reference.md) has those that are used most.
 `group=option` chooses a part, `key=value` sets a value, as in
-`agent/loss=q_learning agent.loss.error=squared`. `make docs` generates this page from the source.
+`agent/loss=q_learning agent.loss.error=squared`. A run starts from
+`agent=dqn env=cartpole trainer=steps logging=[console,file,jsonl]`.
+
+`make docs` generates this page from the source.
 """
 ROOT_KEYS = ("agent", "env", "trainer", "evaluator", "logging")
 
@@ -132,8 +135,34 @@ def in_conf(group: str) -> list[str]:
         texts = [
             f"`{c.strip()}`" if c.startswith(" ") else c for c in comments if not c.startswith("@package")
         ]
-        found.append(f"| `{group}={path.stem}` | {' '.join(texts).replace('|', chr(92) + '|')} |")
+        values = "" if "@package _global_" in comments else f" {what_it_sets(path, group)}"
+        text = f"{' '.join(texts)}{values}".replace("|", "\\|")
+        found.append(f"| `{group}={path.stem}` | {text} |")
     return ["| option | what it sets |", "|---|---|", *found, ""] if found else []
+
+
+def what_it_sets(path: Path, group: str) -> str:
+    """The settings of a file, as overrides; those of a file that it extends are not repeated."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    found: list[str] = []
+    for entry in content.pop("defaults", []):
+        if hasattr(entry, "items"):
+            found += [f"{group}/{str(key).removeprefix('override ')}={value}" for key, value in entry.items()]
+        elif entry != "_self_":
+            found.insert(0, f"{group}={entry}")
+    found += [f"{group}.{key}={value}" for key, value in flat(content)]
+    return " ".join(f"`{override}`" for override in found)
+
+
+def flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """The values of a nested dictionary by their dotted keys, as on the command line."""
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if hasattr(value, "items"):
+            found += flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+    return found
 
 
 def main() -> None:
