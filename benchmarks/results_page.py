@@ -16,7 +16,7 @@ from family import load_family
 from recipes import OURS, SB3, Recipe, Results, load_recipes, load_results
 from tables import HEAD, per_seed, permutation_p, row, summary
 
-from dqn_runner.run.plots import BLUE, ORANGE
+from dqn_runner.run.plots import BLUE, DPI, ORANGE, ROW, WIDTH, finish_panel, label_panel
 from dqn_runner.statistics.aggregates import iqm
 from dqn_runner.statistics.bootstrap import probability_of_improvement, sample_efficiency
 
@@ -131,30 +131,28 @@ def draw(recipes: dict[str, Recipe]) -> None:
     shown = [(recipe, found) for recipe in recipes.values() if (found := with_curves(stored(recipe)))]
     columns = min(len(shown), 2)
     rows = -(-len(shown) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(5 * columns, 3.2 * rows), squeeze=False)
+    size = (WIDTH / 2 * columns, ROW * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, dpi=DPI, squeeze=False)
     for axes in grid.flat[len(shown) :]:
         axes.remove()
     for axes, (recipe, results) in zip(grid.flat, shown, strict=False):
         draw_recipe(axes, recipe, results)
     figure.tight_layout()
-    figure.savefig(FIGURE, dpi=100, metadata={"Software": None})
+    figure.savefig(FIGURE, metadata={"Software": None})
 
 
 def draw_recipe(axes: Any, recipe: Recipe, results: list[Results]) -> None:
     """Draw the curves of each library, and the published scores as horizontal lines."""
+    label_panel(axes, recipe.title, "return")
     for found in results:
         curves = np.array([run.curve for run in found.runs])
         curve = sample_efficiency(curves, iqm)
-        label = f"{found.library}, {len(curves)} seeds"
+        label = f"{found.library}, {len(curves)} seed{'s' * (len(curves) > 1)}"
         axes.plot(found.steps, curve.value, color=COLORS[found.library], label=label)
         axes.fill_between(found.steps, curve.low, curve.high, color=COLORS[found.library], alpha=0.2, lw=0)
     for published in recipe.published:
         axes.axhline(published.value, color="grey", ls="--", lw=0.8)
-    axes.set_title(recipe.title, fontsize=9)
-    axes.set_xlabel("env steps", fontsize=8)
-    axes.set_ylabel("return", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.legend(fontsize=8)
+    finish_panel(axes, max(found.steps[-1] for found in results))
 
 
 def main() -> None:

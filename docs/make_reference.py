@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from dqn_runner.config import schema
 from dqn_runner.core.registry import options, slots
@@ -29,7 +29,10 @@ HEAD = """# Every setting
 
 All settings and their defaults; the [quick reference](quick-reference.md) has those that are used most.
 `group=option` chooses a part, `key=value` sets a value, as in
-`agent/loss=q_learning agent.loss.error=squared`. `make docs` generates this page from the source.
+`agent/loss=q_learning agent.loss.error=squared`. A run starts from
+`agent=dqn env=cartpole trainer=steps logging=[console,file,jsonl]`.
+
+`make docs` generates this page from the source.
 """
 ROOT_KEYS = ("agent", "env", "trainer", "evaluator", "logging")
 
@@ -51,7 +54,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def default_of(field: dataclasses.Field[Any], parts: dict[str, type]) -> str:
-    """The default of a field, as on the command line."""
+    """The default of a field, as on the command line, and what else it accepts; within backticks."""
     if field.name in parts:
         return options()[parts[field.name]][1]
     if field.default == MISSING:  # Hydra's sweeper names the choice of its parts itself
@@ -59,8 +62,8 @@ def default_of(field: dataclasses.Field[Any], parts: dict[str, type]) -> str:
     made = field.default_factory is not dataclasses.MISSING
     value = field.default_factory() if made else field.default
     if isinstance(value, Enum):
-        choices = " or ".join(str(member.value) for member in type(value))
-        return f"{value.value} ({choices})"
+        others = [str(member.value) for member in type(value) if member is not value]
+        return f"{value.value}`, or `{'`, `'.join(others)}"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value)
@@ -92,13 +95,12 @@ def reference() -> str:
     for cls, (group, name) in sorted(options().items(), key=lambda item: item[1]):
         if group != group_before:
             lines += [f"## `{group}`", ""]
-            lines += [f"From `conf/`: {', '.join(files)}.", ""] if (files := in_conf(group)) else []
+            lines += in_conf(group)
             group_before = group
         prefix = f"{group.replace('/', '.')}.{name}." if group == "logging" else f"{group.replace('/', '.')}."
         lines += section(cls, f"`{group}={name}`", prefix)
-    experiments = in_conf("experiment")
-    lines += ["## `experiment`", "", f"Complete recipes: {', '.join(experiments)}.", ""]
-    lines += ["## `search`", "", f"Search spaces of sweeps: {', '.join(in_conf('search'))}.", "", *sweeps()]
+    lines += ["## `experiment`", "", "Complete recipes.", "", *in_conf("experiment")]
+    lines += ["## `search`", "", "Search spaces of sweeps.", "", *in_conf("search"), *sweeps()]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -125,12 +127,41 @@ def sweeps() -> list[str]:
 
 
 def in_conf(group: str) -> list[str]:
-    """The options of a group that are YAML files, with their leading comments."""
+    """A table of the options of a group that are YAML files, with their comments; empty if there are none."""
     found: list[str] = []
     for path in sorted((CONF / group).glob("*.yaml")):
-        comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("# ")]
-        text = " ".join(c for c in comments if not c.startswith("@package"))
-        found.append(f"`{group}={path.stem}`" + (f" ({text.rstrip('.')})" if text else ""))
+        comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+        # an indented line is a command
+        texts = [
+            f"`{c.strip()}`" if c.startswith(" ") else c for c in comments if not c.startswith("@package")
+        ]
+        values = "" if "@package _global_" in comments else f" {what_it_sets(path, group)}"
+        text = f"{' '.join(texts)}{values}".replace("|", "\\|")
+        found.append(f"| `{group}={path.stem}` | {text} |")
+    return ["| option | what it sets |", "|---|---|", *found, ""] if found else []
+
+
+def what_it_sets(path: Path, group: str) -> str:
+    """The settings of a file, as overrides; those of a file that it extends are not repeated."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    found: list[str] = []
+    for entry in content.pop("defaults", []):
+        if hasattr(entry, "items"):
+            found += [f"{group}/{str(key).removeprefix('override ')}={value}" for key, value in entry.items()]
+        elif entry != "_self_":
+            found.insert(0, f"{group}={entry}")
+    found += [f"{group}.{key}={value}" for key, value in flat(content)]
+    return " ".join(f"`{override}`" for override in found)
+
+
+def flat(values: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """The values of a nested dictionary by their dotted keys, as on the command line."""
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if hasattr(value, "items"):
+            found += flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
     return found
 
 

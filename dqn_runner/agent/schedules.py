@@ -33,9 +33,9 @@ class Linear:
     """`start` for `begin` env steps, then linear to `end` over `steps` env steps, then constant."""
 
     start: float = 1.0
-    """Value at first."""
+    """First value."""
     end: float = 0.05
-    """Value at last."""
+    """Last value."""
     begin: int = setting(0, at_least=0)
     """Env steps before the first change, for example agent.learning_starts."""
     steps: int | None = within_budget(_EXPLORATION_STEPS, share=0.5)

@@ -60,8 +60,8 @@ class Checkpoint:
     """For all modes but `train`: a checkpoint, or a run directory for its latest; for `report`, also a
     directory of a sweep or of several runs. `checkpoint=PATH` sets it."""
     allow_inexact_resume: bool = False
-    """Resume even if an environment does not reproduce its open episode, which is then truncated, or the one
-    before it."""
+    """Resume even if an environment does not reproduce its open episode (which is then truncated), or the
+    episode before that."""
 
 
 @dataclass(kw_only=True)
@@ -69,15 +69,15 @@ class Study:
     """The sweep that this run is a job of. Set by the sweeper."""
 
     storage: str | None = None
-    """Storage of the study."""
+    """Storage of the study that the run belongs to; the sweeper sets it."""
     name: str | None = None
-    """Name of the study."""
+    """Name of the study; the sweeper sets it."""
     trial: int | None = None
-    """The trial that the run belongs to."""
+    """The trial that the run belongs to; the sweeper sets it."""
     seed_index: int = 0
-    """Index of the seed within the trial; later indices are validation runs."""
+    """Index of the seed within the trial; later indices are validation runs. The sweeper sets it."""
     imports: list[str] = field(default_factory=list[str])
-    """Import paths of a pruner of your own."""
+    """Import paths of a pruner of your own; the sweeper sets them."""
 
 
 @dataclass(kw_only=True)

@@ -35,7 +35,7 @@ class GymEnv(EnvConfig):
     and the arguments of the wrapper (`{_target_: gymnasium.wrappers.TimeLimit, max_episode_steps: 10}`)."""
     vocabulary: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """Words for each text entry of a Dict observation, as in {mission: [get, the, red, key]}: the entry
-    becomes the vector of their counts, and of that of all other words."""
+    becomes a vector with the count of each of these words, and the count of all other words."""
     observation_keys: list[str] = field(default_factory=list[str])
     """Keys of a Dict observation to use. One key gives that entry unchanged; several entries are flattened
     and concatenated into one float32 vector, unless `separate_keys` is set."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -126,26 +128,28 @@ def _tables_of_records(path: Path) -> dict[str, Columns]:
     content = path.read_bytes()
     content = content[: content.rfind(b"\n") + 1]
     try:
-        lines = _lines(content)
         by_kind: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-        for line in lines:
-            by_kind[line["kind"]].append(line)
-        return {kind: _columns(_transposed(rows), kind) for kind, rows in by_kind.items()}
+        for record in msgspec.json.Decoder().decode_lines(content):
+            by_kind[record["kind"]].append(record)
+        return {kind: _columns(_transposed(records), kind) for kind, records in by_kind.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path} is damaged: {error}; move it away") from error
 
 
-def _lines(content: bytes) -> list[Any]:
-    """Each line decoded, all at once, which is faster."""
-    return msgspec.json.decode(b"[" + b",".join(content.splitlines()) + b"]")
+def _transposed(records: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
+    names = dict.fromkeys(chain.from_iterable(records))
+    return {name: _column(records, name) for name in names if name != "kind"}
 
 
-def _transposed(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    names = {name: None for row in rows for name in row if name != "kind"}
-    return {name: [row.get(name) for row in rows] for name in names}
+def _column(records: Sequence[Mapping[str, Any]], name: str) -> Values:
+    """The values of a key; NaN where it is missing or null."""
+    try:  # a third of the time of the other way
+        return np.fromiter(map(itemgetter(name), records), np.float64, len(records))
+    except (KeyError, TypeError):
+        return np.array([record.get(name) for record in records], np.float64)
 
 
-def _columns(table: Mapping[str, Sequence[Any]], kind: str) -> Columns:
+def _columns(table: Mapping[str, Sequence[Any] | Values], kind: str) -> Columns:
     """Columns as arrays, without the prefix of their kind."""
     found = {str(k).removeprefix(PREFIXES[kind]): np.array(v, dtype=np.float64) for k, v in table.items()}
     found.setdefault("step", np.zeros(0))

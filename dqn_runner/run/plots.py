@@ -72,27 +72,27 @@ def training_figure(metrics: Mapping[str, Any], name: str) -> Figure:
     returns, evaluations, loss, epsilon, q_mean, lengths = panels[:6]
     episodes, train = metrics["episodes"], metrics["train"]
 
-    _label(returns, "Training return", RETURN)
+    label_panel(returns, "Training return", RETURN)
     _draw_smoothed(returns, *columns(episodes, "step", "return"), each="episode")
-    _label(evaluations, "Evaluation return (greedy policy)", RETURN)
+    label_panel(evaluations, "Evaluation return (greedy policy)", RETURN)
     _draw_evaluations(evaluations, metrics["evaluations"])
-    _label(loss, "TD loss", "loss (mean per log interval)")
+    label_panel(loss, "TD loss", "loss (mean per log interval)")
     _draw_loss(loss, *columns(train, "step", "loss"))
-    _label(epsilon, "Exploration", "probability of a random action")
+    label_panel(epsilon, "Exploration", "probability of a random action")
     _draw(epsilon, *columns(train, "step", "epsilon"), color=PURPLE)
     epsilon.set_ylim(-0.03, 1.03)
-    _label(q_mean, "Q value of the actions taken", "Q (mean per log interval)")
+    label_panel(q_mean, "Q value of the actions taken", "Q (mean per log interval)")
     _draw(q_mean, *columns(train, "step", "q_mean"), color=GREEN)
-    _label(lengths, "Episode length", "env steps per episode")
+    label_panel(lengths, "Episode length", "env steps per episode")
     _draw_smoothed(lengths, *columns(episodes, "step", "length"), each="episode")
 
     for panel, key in zip(panels[6:], own, strict=False):
-        _label(panel, key.removeprefix(OWN), "mean of the episodes")
+        label_panel(panel, key.removeprefix(OWN), "mean of the episodes")
         _draw_own(panel, metrics, key)
     for panel in panels[6 + len(own) :]:
         panel.remove()
     for panel in panels[: 6 + len(own)]:
-        _finish(panel, metrics["env_steps"])
+        finish_panel(panel, metrics["env_steps"])
     return figure
 
 
@@ -186,7 +186,8 @@ def _headline(metrics: Mapping[str, Any], name: str) -> str:
     return f"{name}\n{result}  ·  {metrics['env_steps']:,} env steps, {episodes:,} episodes"
 
 
-def _label(panel: Axes, title: str, unit: str) -> None:
+def label_panel(panel: Axes, title: str, unit: str) -> None:
+    """Write the title of a panel, above its legend, and the labels of its axes."""
     panel.set_title(title, fontsize=LARGE, fontweight="bold", pad=22)
     panel.set_ylabel(unit, fontsize=SMALL)
     panel.set_xlabel("env steps", fontsize=SMALL)
@@ -194,7 +195,7 @@ def _label(panel: Axes, title: str, unit: str) -> None:
     panel.yaxis.get_offset_text().set_fontsize(SMALL)
 
 
-def _finish(panel: Axes, steps: int) -> None:
+def finish_panel(panel: Axes, steps: int) -> None:
     """Draw the axis of env steps, the grid, and the legend, or a note if the panel has no data."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 

@@ -64,7 +64,7 @@ class SweepRunner:
         self._executor = RunExecutor(self.study, plan, self._trials, self._jobs, self._curves, self._table)
 
     def run(self) -> None:
-        """Run all trials and the validation, write the results, and print them.
+        """Run all trials and the validation, write the results, and print them, also if the sweep ends early.
 
         SIGINT, SIGTERM and SIGHUP let the jobs save their state and end; the same command resumes the sweep.
         Raises NoRoomError if something cannot be stored, and RunFailedError if no trial has completed.
@@ -76,14 +76,20 @@ class SweepRunner:
                     slots.run(self._run_trials, signals)
                     self._validate(slots, signals)
                     self._write_results()
+            except RunFailedError:
+                self._print_results()
+                raise
             finally:
                 self._page.finish()
                 self._curves.close(wait=not self._jobs.stopping.is_set())
                 self._heartbeat.leave()
+            self._print_results()
             signals.pass_on()
-        print_status(summary.table(self.study, self.plan))
         if not completed(self.study):
             raise RunFailedError(f"no trial has completed: {summary.states(self.study, self.plan)}")
+
+    def _print_results(self) -> None:
+        print_status(summary.table(self.study, self.plan))
 
     def _poll(self) -> None:
         self._heartbeat.record()

@@ -53,7 +53,7 @@ class TrainingConfig:
     min_delta: float = setting(0.0, at_least=0)
     """Smallest improvement of the mean return that resets `patience`; with 0, any improvement does."""
     retry_env: bool = True
-    """Create an environment that raises again, once, and recover its episode from its seed and actions."""
+    """Create an environment again, once, if it raises, and recover its episode from its seed and actions."""
     env_timeout: float | None = setting(None, above=0, at_most=MOST_SECONDS)
     """Seconds that a step, reset or close of an environment may take; null for no limit. With
     `env.vectorization=async` its process is killed, and the environment recovered as by `retry_env`;

@@ -94,7 +94,7 @@ def follow(
                 if is_sweep(line):
                     monkeypatch.setattr(Slots, "run", lambda *_: None)
                     monkeypatch.setattr(runner, "completed", lambda _: [True])
-            elif line.startswith(f"{PROGRAM}."):
+            elif line.startswith("python "):
                 run(shlex.split(line)[1:], cwd)
             else:
                 assert line.startswith(("# ", *NOT_RUN)), f"no test runs {line!r}"

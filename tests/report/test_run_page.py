@@ -107,6 +107,14 @@ def test_a_metric_of_the_user_has_a_chart(tmp_path: Path) -> None:
     assert (chart["yLabel"], chart["lines"][0]["y"]) == ("my/lines", [None, None, 4])
 
 
+def test_a_value_that_is_missing_or_null_is_nan(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "run", [10.0])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "train", "step": 200, "episode": 2, "train/loss": None}) + "\n")
+    history = read_history(run)
+    assert [np.isnan(history.column("train", name)[-1]) for name in ("step", "loss", "q_mean")] == [0, 1, 1]
+
+
 def test_a_run_without_any_record_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     text = text_of(page_of(tmp_path / "run"))

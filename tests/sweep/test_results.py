@@ -340,6 +340,21 @@ The best configuration:
         text = results_summary.table(study, a_plan(tmp_path, seeds=3, validate=1))
         assert "RESULT: none; all 1 validation runs of trial 1 diverged" in text
 
+    def test_table_without_a_result_says_why(self, study: optuna.Study, tmp_path: Path):
+        text = results_summary.table(study, a_plan(tmp_path, seeds=3))
+        assert "RESULT: none; hydra.sweeper.validate=N runs trial 1 again with N fresh seeds\n" in text
+        store_validation(study, 1, 3, validation_run(3, -80.0))
+        text = results_summary.table(study, a_plan(tmp_path, seeds=3, validate=2))
+        assert "RESULT: none yet; 1 of 2 validation runs of trial 1 have ended\n" in text
+
+    def test_equal_failures_of_trials_are_one_line(self, tmp_path: Path):
+        study = optuna.create_study()
+        for number in range(3):
+            error = f"it broke (see /sweeps/mine/{number}/job.log)"
+            add(study, [], state=TrialState.FAIL, error=error)
+        text = results_summary.table(study, a_plan(tmp_path))
+        assert "failed: trial 0 to 2: it broke (see …/job.log)\n" in text
+
     def test_command_of_a_trial_has_only_the_overrides_of_its_run(self):
         command = Command(
             ("--config-name=mine", "--config-dir=/my dir"),

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import sys
 import threading
 from collections import Counter
@@ -21,7 +22,7 @@ from omegaconf import OmegaConf
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import NoRoomError, RunFailedError, UserError
 from dqn_runner.io.lock import RunLock
-from dqn_runner.io.signals import StopSignals
+from dqn_runner.io.signals import SignalExit, StopSignals
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.jobs import SWEEP_LOCK, Command, JobExit, Jobs
 from dqn_runner.sweep.plan import Plan, storage_of_jobs
@@ -64,7 +65,7 @@ class SimulatedJobs:
     """Replaces the processes of jobs.
 
     `ends` are the successive ends of a job: its state, or the exit status of a job that reports an error, or
-    any other end without an outcome.
+    any other end without an outcome, or a signal to the sweep while the job runs.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -83,6 +84,9 @@ class SimulatedJobs:
         self.ends[job] = later
         if isinstance(end, JobExit):
             return end
+        if isinstance(end, signal.Signals):
+            os.kill(os.getpid(), end)
+            end = RunState.FINISHED
         if isinstance(end, int):
             return JobExit(end, f"it broke in {directory}", said_why=True)
         link = JobLink(str(self.directory / "study.journal"), "it", *job)
@@ -297,6 +301,32 @@ def test_sweep_stops_when_the_first_trials_fail_for_the_same_reason(
     with pytest.raises(RunFailedError, match="first 3 trials all failed for the same reason: it broke in …"):
         SweepRunner(a_plan(tmp_path, n_trials=9)).run()
     assert len(jobs.ran) == 3
+
+
+@pytest.mark.parametrize(
+    ("ends", "error", "settings"),
+    [
+        ({(number, 0): [1] for number in range(3)}, RunFailedError, {"n_trials": 3}),
+        ({(1, 0): [1]}, RunFailedError, {"max_failure_rate": 0.0}),
+        ({(0, 1): [1]}, RunFailedError, {"validate": 1}),
+        ({(1, 0): [signal.SIGTERM]}, SignalExit, {}),
+    ],
+    ids=["all fail", "too many fail", "the validation fails", "stopped"],
+)
+def test_results_are_printed_when_a_sweep_ends_early(
+    tmp_path: Path,
+    jobs: SimulatedJobs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ends: dict[Job, Sequence[RunState | int | JobExit]],
+    error: type[BaseException],
+    settings: dict[str, Any],
+) -> None:
+    monkeypatch.setattr("dqn_runner.sweep.results.summary.table", lambda *_: "the results")
+    jobs.ends = ends
+    with pytest.raises(error):
+        SweepRunner(a_plan(tmp_path, **settings)).run()
+    assert capsys.readouterr().out.splitlines()[-1] == "the results"
 
 
 def test_storage_of_the_jobs_has_an_absolute_path() -> None:

@@ -181,38 +181,41 @@ def _entry(trial: FrozenTrial, plan: Plan) -> str:
 
 
 def _result(study: Study, best: FrozenTrial, plan: Plan) -> str:
-    """The result of the validation, if there is one, and the command that runs the best configuration."""
-    settings, name = plan.settings, plan.settings.objectives[0]
-    runs = validation_runs(study, best, settings)
-    values = values_of(runs, name)
-    lines: list[str] = []
-    if values:
-        summary = summary_of(values, settings)
-        spread = f" ± {summary['std']:.3g}" if "std" in summary else ""
-        result = f"{summary[settings.aggregate.value]:.6g}{spread}"
-        seeds = _listed([run.seed for run in runs])
-        diverged = len(runs) - len(values)
-        without = f"; without {diverged} that diverged" if diverged else ""
-        how = f"{settings.aggregate.value} over the fresh seeds {seeds}{without}"
-        lines.append(_wrapped(f"RESULT: trial {best.number}, {name} {result} ({how})"))
-    elif runs:
-        lines.append(
-            _wrapped(f"RESULT: none; all {len(runs)} validation runs of trial {best.number} diverged")
-        )
+    """The result of the validation, or why there is none, and the command of the best configuration."""
     experiment = ["--config-dir", str(plan.directory.absolute()), f"experiment={BEST_CONFIG}"]
     if (plan.directory / "experiment" / f"{BEST_CONFIG}.yaml").exists() and asks_for_trust(experiment):
         experiment.append("trust=true")  # the user's own environment, for example
-    return "\n".join(
-        [*lines, "The best configuration:", f"  {shlex.join(['python', '-m', 'dqn_runner', *experiment])}"]
-    )
+    command = shlex.join(["python", "-m", "dqn_runner", *experiment])
+    result = _wrapped(f"RESULT: {_validated(study, best, plan.settings)}")
+    return f"{result}\nThe best configuration:\n  {command}"
+
+
+def _validated(study: Study, best: FrozenTrial, settings: SweepConfig) -> str:
+    """The value of a trial on fresh seeds, or why it is not known."""
+    number, name = f"trial {best.number}", settings.objectives[0]
+    runs = validation_runs(study, best, settings)
+    values = values_of(runs, name)
+    diverged = len(runs) - len(values)
+    if not settings.validate:
+        return f"none; hydra.sweeper.validate=N runs {number} again with N fresh seeds"
+    if len(runs) < settings.validate:
+        return f"none yet; {len(runs)} of {settings.validate} validation runs of {number} have ended"
+    if not values:
+        return f"none; all {len(runs)} validation runs of {number} diverged"
+    found = summary_of(values, settings)
+    spread = f" ± {found['std']:.3g}" if "std" in found else ""
+    without = f"; without {diverged} that diverged" if diverged else ""
+    how = f"{settings.aggregate.value} over the fresh seeds {_listed([run.seed for run in runs])}{without}"
+    return f"{number}, {name} {found[settings.aggregate.value]:.6g}{spread} ({how})"
 
 
 def _failures(study: Study) -> list[str]:
-    """The reasons why trials failed, each once."""
+    """The reasons why trials failed, each once, without the directories of the trials."""
     reasons: dict[str, list[int]] = defaultdict(list)
     for trial in study.get_trials(deepcopy=False):
-        if (reason := TrialRecord(trial).reason(RunState.FAILED)) is not None:
-            reasons[reason].append(trial.number)
+        record = TrialRecord(trial)
+        if (reason := record.reason(RunState.FAILED)) is not None:
+            reasons[reason.replace(str(record.directory), "…")].append(trial.number)
     return [_wrapped(f"failed: trial {_listed(numbers)}: {reason}") for reason, numbers in reasons.items()]
 
 
