@@ -13,10 +13,10 @@ export PYTHONDONTWRITEBYTECODE :=
 # What the tests need. A package that .venv cannot contain gets a separate directory and target: list it here.
 TEST_SETUP := $(VENV)/.installed-dev $(VENV)/optuna_sweeper $(VENV)/rl_zoo3
 
-# Two workers for each core, since many tests wait for a process that they have started; at most 6.
+# Three workers for two cores, since many tests wait for a process that they have started; at most 6. Four took longer.
 PYTEST := $(BIN)/python -m pytest
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-WORKERS := $(shell echo $$(( $(CORES) > 3 ? 6 : $(CORES) * 2 )))
+WORKERS := $(shell echo $$(( $(CORES) > 4 ? 6 : ($(CORES) * 3 + 1) / 2 )))
 PARALLEL := $(PYTEST) --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
