@@ -86,7 +86,7 @@ types: $(VENV)/.installed-dev
 daily: $(TEST_SETUP)
 	$(PARALLEL) -m "not nightly" $(ARGS)
 
-## Run all tests, about 15 minutes on 2 slow cores; ARGS="tests/replay -x" adds arguments of pytest.
+## Run all tests, also those marked nightly; ARGS="tests/replay -x" adds arguments of pytest.
 test: $(TEST_SETUP) $(VENV)/.installed-nightly
 	$(PARALLEL) $(ARGS)
 

@@ -54,7 +54,7 @@ SETTINGS = (
 
 
 @pytest.mark.slow
-@pytest.mark.nightly  # in CI, test_learning.py trains every agent, and test_exact.py resumes them
+@pytest.mark.nightly  # in CI, test_learning.py trains every agent, and test_exact.py resumes most of them
 @pytest.mark.parametrize("env", ENVS)
 def test_agents_train_evaluate_and_resume(env: str, program: Callable[..., Outcome], tmp_path: Path) -> None:
     """Each agent takes one environment with vectors and one with images; it evaluates and resumes in one."""

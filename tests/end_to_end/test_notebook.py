@@ -69,7 +69,7 @@ def test_commands_of_the_notebook_compose(program: Callable[..., Outcome], comma
 def test_notebook_can_be_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its first cell, which installs what is under test; the quicker siblings check its parts."""
     nbformat = pytest.importorskip("nbformat", reason="`make test` installs it, as the extra nightly")
-    client = pytest.importorskip("nbclient")
+    client = pytest.importorskip("nbclient", reason="see nbformat")
 
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     notebook: Any = nbformat.read(NOTEBOOK, 4)

@@ -333,7 +333,7 @@ The best configuration:
 
     def test_table_without_a_best_trial_says_why(self, tmp_path: Path):
         text = results_summary.table(optuna.create_study(), a_plan(tmp_path))
-        assert text == "my_study: no trials; 0 env steps\n\nThere is no best trial: no trial has completed."
+        assert text == "my_study: no trials; 0 env steps\n\nRESULT: none; no trial has completed"
 
     def test_table_without_a_finished_validation_run_has_no_result(self, study: optuna.Study, tmp_path: Path):
         store_validation(study, 1, 3, DIVERGED)
@@ -353,7 +353,7 @@ The best configuration:
             error = f"it broke (see /sweeps/mine/{number}/job.log)"
             add(study, [], state=TrialState.FAIL, error=error)
         text = results_summary.table(study, a_plan(tmp_path))
-        assert "failed: trial 0 to 2: it broke (see …/job.log)\n" in text
+        assert "failed: trial 0 to 2: it broke (see /sweeps/mine/0/job.log)\n" in text
 
     def test_command_of_a_trial_has_only_the_overrides_of_its_run(self):
         command = Command(

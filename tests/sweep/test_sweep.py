@@ -103,7 +103,7 @@ def test_sweep_saves_its_runs_and_stops_after_a_signal(tmp_path: Path) -> None:
     out, _ = sweeper.communicate()
     assert sweeper.returncode == 143, out
     assert "stopping: the jobs save their state; repeat the command to continue" in out.splitlines()
-    assert out.splitlines()[-1] == "There is no best trial: no trial has completed."
+    assert out.splitlines()[-1] == "RESULT: none; no trial has completed"
     assert "stopped by SIGTERM" in (run_dir / "logs" / "training.log").read_text()
     assert [trial.state.name for trial in trials_of(tmp_path)] == ["RUNNING"]
 
@@ -187,7 +187,7 @@ def test_pruned_run_exits_with_status_4_and_has_its_artefacts(tmp_path: Path) ->
     )
     done = run_cli(*SWEEP, LEARNING_RATE, *pruner, "hydra.sweeper.n_trials=1", cwd=tmp_path)
     assert done.status == 1, done.err
-    assert "There is no best trial: no trial has completed." in done.out
+    assert "RESULT: none; no trial has completed" in done.out
     (trial,) = trials_of(tmp_path)
     assert trial.state.name == "PRUNED"
     assert (

@@ -152,7 +152,7 @@ def _why_none(study: Study) -> str:
 
 def _heading(study: Study, best: Sequence[FrozenTrial], settings: SweepConfig) -> str:
     if not best:
-        return f"There is no best trial: {_why_none(study)}."
+        return f"RESULT: none; {_why_none(study)}"
     names = ", ".join(
         f"{name} ({direction})"
         for name, direction in zip(settings.objectives, settings.directions, strict=True)
@@ -181,7 +181,7 @@ def _entry(trial: FrozenTrial, plan: Plan) -> str:
 
 
 def _result(study: Study, best: FrozenTrial, plan: Plan) -> str:
-    """The result of the validation, or why there is none, and the command of the best configuration."""
+    """The result of the validation, or why it is missing, and the command of the best configuration."""
     experiment = ["--config-dir", str(plan.directory.absolute()), f"experiment={BEST_CONFIG}"]
     if (plan.directory / "experiment" / f"{BEST_CONFIG}.yaml").exists() and asks_for_trust(experiment):
         experiment.append("trust=true")  # the user's own environment, for example
@@ -210,13 +210,16 @@ def _validated(study: Study, best: FrozenTrial, settings: SweepConfig) -> str:
 
 
 def _failures(study: Study) -> list[str]:
-    """The reasons why trials failed, each once, without the directories of the trials."""
+    """The reasons why trials failed, each once: those that differ by the directory of the trial are equal."""
     reasons: dict[str, list[int]] = defaultdict(list)
+    first: dict[str, str] = {}
     for trial in study.get_trials(deepcopy=False):
         record = TrialRecord(trial)
         if (reason := record.reason(RunState.FAILED)) is not None:
-            reasons[reason.replace(str(record.directory), "…")].append(trial.number)
-    return [_wrapped(f"failed: trial {_listed(numbers)}: {reason}") for reason, numbers in reasons.items()]
+            key = reason.replace(str(record.directory), "")
+            first.setdefault(key, reason)
+            reasons[key].append(trial.number)
+    return [_wrapped(f"failed: trial {_listed(numbers)}: {first[key]}") for key, numbers in reasons.items()]
 
 
 def _listed(numbers: Sequence[int]) -> str:
