@@ -20,6 +20,17 @@ from dqn_runner.agent.learner import LearnerState
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
 from dqn_runner.core.lazy_imports import torch
 
+QUICKER = {
+    "cpp_cache_precompile_headers": False,
+    "aot_inductor.precompile_headers": False,
+    "cpp.vec_isa_ok": True,
+}
+"""Options of torch, where it has them, that halve the time of a build and leave the library as it is.
+
+Headers are not compiled on their own, since each is used once; no program is compiled to see if the compiler has
+the vector instructions of the processor.
+"""
+
 
 def build(program: UpdateProgram, output: str) -> None:
     """Compile `program` and write the library."""
@@ -34,10 +45,10 @@ def build(program: UpdateProgram, output: str) -> None:
     state = LearnerState(params, config.optimizer.init(params), network.views)
     graph, inputs = program.trace(network, state)
     exported = torch.export.export(graph, inputs)
+    options = {"aot_inductor.output_path": output, "cpp.threads": program.threads}
+    known = inductor.config.get_config_copy()
     inductor.aot_compile(
-        exported.module(),
-        inputs,
-        options={"aot_inductor.output_path": output, "cpp.threads": program.threads},
+        exported.module(), inputs, options=options | {k: v for k, v in QUICKER.items() if k in known}
     )
 
 

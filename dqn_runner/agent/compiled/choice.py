@@ -13,8 +13,8 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.log import log
 
 WORTH_UPDATES = 100_000
-"""The smallest number of updates for which `auto` compiles: compiling takes up to a minute, and saves 0.7
-ms per update of a small MLP, more of larger networks."""
+"""The smallest number of updates for which `auto` compiles: compiling takes about half a minute, and
+saves 0.7 ms per update of a small MLP, more of larger networks."""
 LARGE_PARAMETERS = 500_000
 """Networks with more parameters spend their time in matrix products, which compiling does not shorten."""
 

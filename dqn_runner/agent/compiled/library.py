@@ -65,7 +65,7 @@ def _find(directory: Path, key: str) -> Path | None:
 
 def _build(program: UpdateProgram, directory: Path, key: str) -> Path:
     """Compile in a process of its own: what the compiler imports takes 100 MB, which no run has to keep."""
-    log.info("the update is compiled, once for all runs with these settings; this takes up to a minute")
+    log.info("the update is compiled, once for all runs with these settings; this takes about half a minute")
     with tempfile.TemporaryDirectory(prefix="dqn_runner-") as folder:
         output, messages = Path(folder) / "update.so", Path(folder) / "messages"
         status = _run_build(pickle.dumps((program, str(output))), Path(folder), messages)
