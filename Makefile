@@ -63,10 +63,9 @@ help:
 train: $(VENV)/.installed
 	$(BIN)/python -m dqn_runner $(ARGS)
 
-## Run every check of CI: lint, docs-check, types, site and optuna4, daily. Stops at the first failure.
+## Run every check of CI: lint, docs-check, types, site, optuna4, daily. After a failure no other check begins.
 check: $(TEST_SETUP) lint docs-check
-	$(MAKE) --no-print-directory --jobs 2 types site optuna4
-	$(MAKE) --no-print-directory daily
+	$(MAKE) --no-print-directory --jobs 2 types site optuna4 daily
 
 ## Format the code and fix what the linter can fix.
 format: $(VENV)/.installed-dev

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +93,16 @@ def _restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str], command:
         restore(cfg, stored, overrides)
         return changes_of(cfg, stored)
     source = str(stored.path)
+    own: Callable[[], set[trust.Request]]
     if cfg.resume in (AUTO, NEVER) and cfg.checkpoint.path is None:
-        own = trust.in_config(cfg)  # the command composes all of it
+        own = trust.in_config(cfg).copy  # the command composes all of it
     else:
-        own = trust.Command(command).requests()
+        own = cache(trust.Command(command).requests)  # asked for only if needed: it composes the command
     texts = trust.in_overrides(_not_replaced(stored, overrides)) | trust.in_tree(_written(cfg))
-    trust.grant(source, trust.resolver_calls(texts), lambda: own)
+    trust.grant(source, trust.resolver_calls(texts), own)
     restore(cfg, stored, overrides)
-    trust.grant(source, trust.resolver_calls(trust.in_tree(_written(cfg))), lambda: own)
-    trust.grant(source, trust.in_config(cfg), lambda: own)
+    trust.grant(source, trust.resolver_calls(trust.in_tree(_written(cfg))), own)
+    trust.grant(source, trust.in_config(cfg), own)
     return changes_of(cfg, stored)
 
 

@@ -8,7 +8,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from dqn_runner import DQNAgent, DQNConfig
 from dqn_runner.agent.networks.architectures import Mlp
@@ -30,6 +29,8 @@ def lander() -> Any:
 
 def same_distribution(ours: Array, theirs: Array) -> bool:
     """Whether a two-sample test finds no difference; the samples are the same in every run of the tests."""
+    from scipy import stats  # late: its import takes a second
+
     test: Any = stats.ks_2samp(ours, theirs)
     return len(ours) == len(theirs) and test.pvalue > 0.01
 

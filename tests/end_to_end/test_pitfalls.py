@@ -36,7 +36,7 @@ from tests.support.diary import (
     stored_transitions,
     train,
 )
-from tests.support.probes import agent_options, compose_run
+from tests.support.probes import agents_of_ci, compose_run
 
 TESTS = Path(__file__).parents[1]
 PITFALLS = TESTS.parent / "docs" / "pitfalls.md"
@@ -343,7 +343,7 @@ def cartpole_metrics(run_dir: Path, *overrides: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("_restore_global_generators")
-@pytest.mark.parametrize("option", agent_options())
+@pytest.mark.parametrize("option", agents_of_ci("dqn", "iqn", "rainbow"))
 def test_pitfall_22_a_run_depends_only_on_its_seed(option: str, tmp_path: Path) -> None:
     """Not on the state of the global generators of Python, numpy and torch, even if it changes."""
     reseeds = f"env.wrappers=[{__name__}:ReseedsGlobals]"

@@ -25,7 +25,7 @@ from dqn_runner.envs.actions import ActionSpace
 from dqn_runner.envs.stored_spaces import StoredSpaces, load_spaces
 from tests.support.checkpoints import rewrite
 from tests.support.composition import compose_config
-from tests.support.probes import agent_options, short_schedule
+from tests.support.probes import agent_options
 
 SHORT = (
     *("trainer.max_steps=120", "trainer.eval_frequency=60", "trainer.eval_episodes=1", "logging=[]"),
@@ -75,7 +75,7 @@ def observations(agent: TrainedAgent, n: int = 16) -> Any:
 
 
 VARIANTS: dict[str, list[str]] = {
-    **{option: [f"agent={option}", *short_schedule(option, 60)] for option in agent_options()},
+    **{option: [f"agent={option}"] for option in agent_options()},
     "normalized": ["env.normalize_observations=true"],
     "bool images": ["env=minatar", "agent/network=minatar_cnn"],
     "byte images": [

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from dqn_runner.statistics import bootstrap
 from dqn_runner.statistics.aggregates import Aggregate, iqm, mean, median, optimality_gap
@@ -43,6 +42,8 @@ def test_interval_has_the_quantiles_of_all_possible_resamples(aggregate: Aggrega
 
 
 def test_interval_agrees_with_scipy() -> None:
+    from scipy import stats  # late: its import takes a second
+
     scores = stats.norm.ppf((np.arange(12) + 0.5) / 12)
     theirs = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile", rng=1)
     ours = estimate(scores, mean)
@@ -87,6 +88,8 @@ def test_improvement_counts_pairs_and_half_of_equal_ones() -> None:
 
 
 def test_improvement_is_the_normalised_mann_whitney_statistic() -> None:
+    from scipy import stats  # late: its import takes a second
+
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 9, (11, 3)).astype(float), rng.integers(0, 9, (7, 3)).astype(float)
     u = [stats.mannwhitneyu(x[:, task], y[:, task], alternative="greater").statistic for task in range(3)]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
+import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -90,6 +91,13 @@ def agent_options() -> list[str]:
     """All options of `agent=`: the registered ones and those of conf/agent."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return GlobalHydra.instance().config_loader().get_group_options("agent", ObjectType.CONFIG)
+
+
+def agents_of_ci(*names: str) -> list[Any]:
+    """All options of `agent=` as parameters of a test; those that are not named run at night."""
+    options = agent_options()
+    assert {*names} <= {*options}
+    return [pytest.param(o, marks=[] if o in names else [pytest.mark.nightly]) for o in options]
 
 
 def short_schedule(option: str, steps: int) -> list[str]:

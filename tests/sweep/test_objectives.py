@@ -6,9 +6,8 @@ import math
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import trim_mean
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.objectives import OBJECTIVES, Aggregate, aggregate, check_objectives, run_metrics
@@ -63,10 +62,13 @@ class TestAggregate:
         middle = fourfold[len(values) : 3 * len(values)]
         assert aggregate(values, Aggregate.iqm) == pytest.approx(statistics.fmean(middle), abs=1e-6)
 
+    @settings(deadline=None)  # the first example imports scipy
     @given(
         st.sampled_from([4, 8, 12]).flatmap(lambda n: st.lists(st.floats(-1e6, 1e6), min_size=n, max_size=n))
     )
     def test_iqm_equals_the_trimmed_mean_of_rliable_for_multiples_of_four(self, values: list[float]):
+        from scipy.stats import trim_mean  # late: its import takes a second
+
         assert aggregate(values, Aggregate.iqm) == pytest.approx(trim_mean(values, 0.25), abs=1e-6)
 
     def test_iqm_weights_the_outermost_values_by_their_remaining_part(self):

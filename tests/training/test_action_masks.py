@@ -19,7 +19,7 @@ from dqn_runner.training.stored_state import check_state
 from dqn_runner.training.trainer import Trainer
 from tests.end_to_end.test_learning import TOLERANCE, learned_values, settings_of
 from tests.support.masked import ForbiddenValue, Guarded
-from tests.support.probes import agent_options, compose_run
+from tests.support.probes import agent_options, agents_of_ci, compose_run
 from tests.training.test_state import stored
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -142,13 +142,7 @@ def test_every_agent_chooses_allowed_actions_only_and_resumes_exactly(option: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "option",
-    [
-        pytest.param(option, marks=[] if option in ("dqn", "rainbow") else [pytest.mark.nightly])
-        for option in agent_options()
-    ],
-)
+@pytest.mark.parametrize("option", agents_of_ci("dqn", "rainbow"))
 def test_every_agent_learns_the_values_of_an_env_with_masks(option: str, tmp_path: Path) -> None:
     """A target that took the best of all actions would give the first states a value of 0.9."""
     env = ["env=gym", f"env.id={ForbiddenValue.__module__}:ForbiddenValue", "env.action_mask=info"]

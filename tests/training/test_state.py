@@ -20,7 +20,7 @@ from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.build import build_trainer
 from dqn_runner.training.stored_state import check_state
 from dqn_runner.training.trainer import Trainer
-from tests.support.probes import agent_options, compose_run
+from tests.support.probes import agents_of_ci, compose_run
 
 DERIVED = {
     ".agent.learner.grad": "written before it is read, in every update",
@@ -119,7 +119,7 @@ def advance(trainer: Trainer, iterations: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", agent_options())
+@pytest.mark.parametrize("option", agents_of_ci("dqn", "iqn", "rainbow"))
 @pytest.mark.parametrize(
     "env",
     [["env=cartpole", "env.num_envs=2", "env.normalize_observations=true"], ["env=minatar"]],
