@@ -27,8 +27,10 @@ ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:
 endif
 
+# The pip that Python has can be years old, and then takes twice as long for an installation.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade pip
 
 # hydra-optuna-sweeper and the Optuna that it requires, which is too old for this program; for tests/sweep.
 $(VENV)/optuna_sweeper: | $(BIN)/python
