@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -202,9 +203,20 @@ RUN = (
 )
 
 
+@pytest.fixture
+def compiler_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the arguments of each call of g++, a line each."""
+    log, wrapper = tmp_path / "calls", tmp_path / "bin" / "g++"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {shutil.which("g++")} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}")
+    return log
+
+
 @pytest.mark.slow
 def test_a_compiled_run_is_repeatable_resumes_exactly_and_agrees_with_one_that_is_not(
-    program: Callable[..., Outcome], tmp_path: Path, cache: Path
+    program: Callable[..., Outcome], tmp_path: Path, cache: Path, compiler_log: Path
 ) -> None:
     for name, changes in {
         "whole": (),
@@ -215,6 +227,9 @@ def test_a_compiled_run_is_repeatable_resumes_exactly_and_agrees_with_one_that_i
         done = program(*RUN, *changes, f"hydra.run.dir={name}")
         assert done.status == 0, done.err
     assert len(list(cache.glob("*.so"))) == 1
+    calls = compiler_log.read_text()
+    assert ".wrapper.cpp" in calls
+    assert "c++-header" not in calls, "a precompiled header takes 15 seconds, and is used once"
     done = program("resume=parts", "trainer.max_steps=400")
     assert done.status == 0, done.err
     whole = records(tmp_path / "whole")
