@@ -11,7 +11,7 @@ import numpy as np
 from dqn_runner.report.charts import Chart
 from dqn_runner.report.comparison_charts import curve_chart, profile_chart, score_chart
 from dqn_runner.report.grouping import Group
-from dqn_runner.report.history import EVAL
+from dqn_runner.report.records import EVAL
 from dqn_runner.report.stored_run import StoredRun
 from dqn_runner.run.thinning import Values
 from dqn_runner.statistics.aggregates import iqm, mean, median, optimality_gap

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dqn_runner.report.charts import Band, Chart, Line, on_common_x
-from dqn_runner.report.history import EVAL
+from dqn_runner.report.records import EVAL
 from dqn_runner.report.run_charts import RETURN, STEPS
 from dqn_runner.report.stored_run import StoredRun
 from dqn_runner.run.thinning import Values

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,11 @@ import numpy as np
 from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
+from dqn_runner.report.records import EPISODE, EVAL, KINDS, TRAIN, Columns, Records, columns
 from dqn_runner.run.last_records import RECORDS
 from dqn_runner.run.plots import OWN
 from dqn_runner.run.thinning import Values
 from dqn_runner.training.metrics import EVAL_KEYS, TRAIN_KEYS
-
-EPISODE, TRAIN, EVAL = KINDS = ("episode", "train", "eval")
-PREFIXES = {EPISODE: "train/", TRAIN: "train/", EVAL: "eval/"}
-"""What the keys of a kind of record begin with; other keys keep their whole name."""
-
-Columns = Mapping[str, Values]
-"""The values of one kind of record, each of shape [records]; NaN where a record lacks one."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +60,64 @@ KNOWN = {
 
 
 def read_history(run_dir: Path) -> History:
-    """The history of the run in `run_dir`; empty if it has written nothing yet.
+    """The history of the run in `run_dir`; see `HistoryReader`."""
+    return HistoryReader(run_dir).read()
+
+
+class HistoryReader:
+    """Reads the history of a run; again, only what is new.
 
     metrics.jsonl is complete at every moment, but a run may be without it; metrics.json also has the end of
-    the run, and the returns of single evaluation episodes. Raises DamagedError if neither can be read.
+    the run, and the returns of single evaluation episodes.
     """
-    report = _report(run_dir / json_io.METRICS)
-    records = run_dir / RECORDS
-    if is_file(records):
-        tables = _tables_of_records(records)
-    elif report is not None:
-        tables = _tables_of_report(report)
-    else:
-        return History({kind: {"step": np.zeros(0)} for kind in KINDS})
-    return _history(tables, report or {})
+
+    def __init__(self, run_dir: Path) -> None:
+        """Nothing is read yet."""
+        self._records_file, self._report_file = run_dir / RECORDS, run_dir / json_io.METRICS
+        self._records = Records(self._records_file)
+        self._report: dict[str, Any] | None = None
+        self._report_version: tuple[int, ...] | None = None
+
+    def read(self) -> History:
+        """The history; empty if the run has written nothing yet. Raises DamagedError for a damaged file."""
+        report = self._newest_report()
+        if is_file(self._records_file):
+            tables = self._records.tables()
+        elif report is not None:
+            tables = _tables_of_report(report)
+        else:
+            return History({kind: {"step": np.zeros(0)} for kind in KINDS})
+        return _history(tables, report or {})
+
+    def _newest_report(self) -> dict[str, Any] | None:
+        """The content of metrics.json; None if there is none."""
+        if not is_file(self._report_file):
+            return None
+        status = self._report_file.stat()
+        version = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        if version != self._report_version:
+            self._report = _read_report(self._report_file)
+            self._report_version = version
+        return self._report
+
+
+class Histories:
+    """The histories of the runs that were asked for last; of each, only what is new is read again."""
+
+    def __init__(self, most: int = 16) -> None:
+        """Keep those of at most `most` runs."""
+        self._most = most
+        self._readers: dict[Path, HistoryReader] = {}
+        self._lock = threading.Lock()
+
+    def read(self, run_dir: Path) -> History:
+        """The history of the run in `run_dir`; threads may call it at the same time."""
+        with self._lock:
+            reader = self._readers.pop(run_dir, None) or HistoryReader(run_dir)
+            self._readers[run_dir] = reader
+            while len(self._readers) > self._most:
+                del self._readers[next(iter(self._readers))]
+            return reader.read()
 
 
 def _history(tables: Mapping[str, Columns], report: Mapping[str, Any]) -> History:
@@ -99,14 +136,12 @@ def _history(tables: Mapping[str, Columns], report: Mapping[str, Any]) -> Histor
     )
 
 
-def _report(path: Path) -> dict[str, Any] | None:
-    """The content of metrics.json; None if there is none."""
-    if not is_file(path):
-        return None
+def _read_report(path: Path) -> dict[str, Any]:
+    """The content of metrics.json, checked."""
     try:
         document = msgspec.json.decode(path.read_bytes())
         for kind, key in ((EPISODE, "episodes"), (TRAIN, "train"), (EVAL, "evaluations")):
-            _columns({name: c for name, c in document[key].items() if name != "returns"}, kind)
+            columns({name: c for name, c in document[key].items() if name != "returns"}, kind)
         numbers = [document["time"]["training_seconds"], document["env_steps"], document["num_episodes"]]
         np.array([*numbers, *(r for returns in document["evaluations"]["returns"] for r in returns)], float)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -117,42 +152,7 @@ def _report(path: Path) -> dict[str, Any] | None:
 def _tables_of_report(report: Mapping[str, Any]) -> dict[str, Columns]:
     evaluations = {name: c for name, c in report["evaluations"].items() if name != "returns"}
     return {
-        EPISODE: _columns(report["episodes"], EPISODE),
-        TRAIN: _columns(report["train"], TRAIN),
-        EVAL: _columns(evaluations, EVAL),
+        EPISODE: columns(report["episodes"], EPISODE),
+        TRAIN: columns(report["train"], TRAIN),
+        EVAL: columns(evaluations, EVAL),
     }
-
-
-def _tables_of_records(path: Path) -> dict[str, Columns]:
-    """The complete lines of metrics.jsonl; a process that was killed may leave a part of one."""
-    content = path.read_bytes()
-    content = content[: content.rfind(b"\n") + 1]
-    try:
-        by_kind: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-        for record in msgspec.json.Decoder().decode_lines(content):
-            by_kind[record["kind"]].append(record)
-        return {kind: _columns(_transposed(records), kind) for kind, records in by_kind.items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path} is damaged: {error}; move it away") from error
-
-
-def _transposed(records: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
-    names = dict.fromkeys(chain.from_iterable(records))
-    return {name: _column(records, name) for name in names if name != "kind"}
-
-
-def _column(records: Sequence[Mapping[str, Any]], name: str) -> Values:
-    """The values of a key; NaN where it is missing or null."""
-    try:  # a third of the time of the other way
-        return np.fromiter(map(itemgetter(name), records), np.float64, len(records))
-    except (KeyError, TypeError):
-        return np.array([record.get(name) for record in records], np.float64)
-
-
-def _columns(table: Mapping[str, Sequence[Any] | Values], kind: str) -> Columns:
-    """Columns as arrays, without the prefix of their kind."""
-    found = {str(k).removeprefix(PREFIXES[kind]): np.array(v, dtype=np.float64) for k, v in table.items()}
-    found.setdefault("step", np.zeros(0))
-    if any(column.shape != found["step"].shape for column in found.values()):
-        raise ValueError("its columns have different lengths")
-    return found

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from dqn_runner.report.charts import Band, Chart, Line, arrays_of, on_common_x
-from dqn_runner.report.history import EPISODE, EVAL, TRAIN, History
+from dqn_runner.report.history import History
+from dqn_runner.report.records import EPISODE, EVAL, TRAIN
 from dqn_runner.run.plots import average_window, moving_average
 from dqn_runner.run.thinning import Values
 from dqn_runner.run.timeline import KILLED, RESUME, SAVED, START, Happening

@@ -12,8 +12,8 @@ import numpy as np
 from dqn_runner.core.secrets import redact, redact_argument
 from dqn_runner.report.configuration import continue_command, settings_of
 from dqn_runner.report.episode import greedy_episode
-from dqn_runner.report.history import EVAL
 from dqn_runner.report.pages import UNKNOWN, moment, render
+from dqn_runner.report.records import EVAL
 from dqn_runner.report.run_charts import curves, timeline_chart
 from dqn_runner.report.stored_run import RUNNING, StoredRun, texts
 from dqn_runner.run.timeline import ENDED, FAILED, KILLED, RESUME, SAVED, START, Happening

@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.log import log
 from dqn_runner.report.found_runs import is_sweep, run_directories
+from dqn_runner.report.history import Histories
 from dqn_runner.report.listing import Listing, newest_change
 from dqn_runner.report.pages import render
 from dqn_runner.report.run_page import run_page
@@ -52,6 +53,7 @@ class ReportServer(ThreadingHTTPServer):
             raise UserError(f"{root} is not a directory; give the directory with the runs")
         self.root = root.resolve()
         self.listing = Listing(self.root)
+        self.histories = Histories()
         self.list_lock = threading.Lock()
         self.listeners = threading.BoundedSemaphore(LISTENERS)
         self.closing = threading.Event()
@@ -134,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif wants_events:
             self._send_events(lambda: newest_change(directory))
         else:
-            self._send_page(lambda: _page(directory))
+            self._send_page(lambda: _page(directory, self.server.histories))
 
     def _is_from_here(self) -> bool:
         """Whether the request names this server, and not a domain that leads to it (DNS rebinding)."""
@@ -248,10 +250,10 @@ def serve(root: Path, host: str, port: int) -> None:
         server.close()
 
 
-def _page(directory: Path) -> str:
+def _page(directory: Path, histories: Histories) -> str:
     """The page of a run or a sweep."""
     if not is_sweep(directory):
-        return run_page(read_run(directory), live=True)
+        return run_page(read_run(directory, histories.read), live=True)
     from dqn_runner.report.sweep_page import sweep_page  # late: it imports Optuna
     from dqn_runner.sweep.study import read_study
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,11 +55,12 @@ class StoredRun:
     """The stored configuration; empty for a run of a script."""
     sessions: Sequence[Mapping[str, Any]] = ()
     """The sessions that run.json records, oldest first."""
+    reader: Callable[[Path], History] = read_history
 
     @cached_property
     def history(self) -> History:
         """What the run has measured."""
-        return read_history(self.directory)
+        return self.reader(self.directory)
 
     @cached_property
     def timeline(self) -> list[Happening]:
@@ -135,14 +136,17 @@ def is_run(directory: Path) -> bool:
     return any(os.path.lexists(directory / mark) for mark in MARKS)
 
 
-def read_run(directory: Path) -> StoredRun:
-    """The run in `directory`; raises UserError if there is none, and DamagedError if its run.json is none."""
+def read_run(directory: Path, reader: Callable[[Path], History] = read_history) -> StoredRun:
+    """The run in `directory`, whose history `reader` reads.
+
+    Raises UserError if there is none, and DamagedError if its run.json is none.
+    """
     if not is_run(directory):
         raise UserError(f"{directory} is not the directory of a run: it has none of {', '.join(MARKS)}")
     if not (directory / RUN).exists():
-        return StoredRun(directory)
+        return StoredRun(directory, reader=reader)
     document = read_provenance(directory / RUN)
-    return StoredRun(directory, document["config"], document["sessions"])
+    return StoredRun(directory, document["config"], document["sessions"], reader)
 
 
 def state_of(directory: Path, timeline: Sequence[Happening], finished: str | None) -> str:
