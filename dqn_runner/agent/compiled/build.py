@@ -46,7 +46,7 @@ def build(program: UpdateProgram, output: str) -> None:
     graph, inputs = program.trace(network, state)
     exported = torch.export.export(graph, inputs)
     options = {"aot_inductor.output_path": output, "cpp.threads": program.threads}
-    known = inductor.config.get_config_copy()
+    known = inductor.list_options()
     inductor.aot_compile(
         exported.module(), inputs, options=options | {k: v for k, v in QUICKER.items() if k in known}
     )
