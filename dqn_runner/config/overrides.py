@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from numbers import Integral, Real
 from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -109,8 +110,10 @@ def _written(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value)
+    if isinstance(value, Integral):  # numpy has its own, which samplers may return
+        return repr(int(value))
+    if isinstance(value, Real):
+        return repr(float(value))
     if isinstance(value, str):
         return value if _PLAIN_WORD.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()
     if isinstance(value, list):

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -189,13 +190,22 @@ class TestSampledValues:
 
     @settings(deadline=None, max_examples=60)
     @given(st.floats(1e-12, 1e12), st.floats(1, 1e6), st.booleans(), st.integers(0, 99))
+    @example(1.0, 1.0000000000000002, False, 0)  # Optuna draws a number of numpy here
     def test_sampled_number_reaches_the_run_to_the_last_bit(
         self, low: float, factor: float, log: bool, seed: int
     ):
         interval = f"interval({low!r},{low * factor!r})"
         trial = study(seed).ask()
         overrides = space(f"x=tag(log,{interval})" if log else f"x={interval}").suggest(trial, NO_CONFIG)
-        assert same(read(overrides)["x"], trial.params["x"])
+        assert same(read(overrides)["x"], float(trial.params["x"]))
+
+    @pytest.mark.parametrize("number", [np.float64(0.1), np.float32(0.5), np.int64(3), np.uint8(7)])
+    def test_numbers_of_numpy_are_written_as_those_of_python(self, number: Any):
+        """Optuna draws one between neighbouring floats, and a sampler of a user may always."""
+        assert same(read([f"x={format_value(number)}"])["x"], number.item())
+        trial = optuna.trial.FixedTrial({"x": number})
+        drawn = space(f"x=interval({number},{number + 1})").suggest(trial, NO_CONFIG)  # pyright: ignore
+        assert read(drawn)["x"] == number
 
     def test_range_samples_its_steps_and_both_ends(self):
         drawn = {values["x"] for values in suggestions(space("x=range(1,8,3)"), 60)}
