@@ -171,10 +171,10 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 def grant(source: str, requests: set[Request], own: Callable[[], set[Request]]) -> None:
     """Raise UserError, with one line that lists them, for requests that the command does not make itself."""
-    refused = sorted(requests - own()) if requests else []
-    if refused:
+    rejected = sorted(requests - own()) if requests else []
+    if rejected:
         raise UserError(
-            f"{source} asks for {', '.join(map(str, refused))}, which is not part of dqn_runner; nothing of "
+            f"{source} asks for {', '.join(map(str, rejected))}, which is not part of dqn_runner; nothing of "
             "it was imported or read. If you trust the origin of the file, add trust=true, or repeat these "
             "settings in the command"
         )

@@ -240,7 +240,7 @@ def serve(root: Path, host: str, port: int) -> None:
     print(f"{count} runs below {server.root}: open {server.url} (Ctrl-C ends the server)", flush=True)
     if not server.is_local:
         log.warning(
-            "other machines can reach this server without encryption; whoever has the address can read"
+            "other machines can reach this server without encryption; anyone with the address can read"
         )
     try:
         server.serve_forever(poll_interval=0.2)

@@ -79,7 +79,7 @@ class RunState:
         )
 
     def progress_before_end(self) -> ProgressState:
-        """The same without the request that ends the run: a run that goes on later did not get it."""
+        """The same without the request that ends the run: a run that continues later did not get it."""
         request, self._callbacks.request = self._callbacks.request, None
         try:
             return self.progress()

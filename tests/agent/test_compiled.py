@@ -245,10 +245,10 @@ def test_a_compiled_run_is_repeatable_resumes_exactly_and_agrees_with_one_that_i
     assert read_json(tmp_path / "whole" / "run.json")["config"]["compile"] == "on"
     os.environ["PATH"], path = "", os.environ["PATH"]
     try:
-        refused = program("resume=whole", "trainer.max_steps=500")
+        rejected = program("resume=whole", "trainer.max_steps=500")
     finally:
         os.environ["PATH"] = path
-    assert "With compile=off it resumes without" in refused.error
+    assert "With compile=off it resumes without" in rejected.error
 
 
 def test_the_directory_of_the_cache_follows_the_conventions(monkeypatch: pytest.MonkeyPatch) -> None:

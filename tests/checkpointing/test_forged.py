@@ -116,7 +116,7 @@ def test_a_state_that_cannot_be_loaded_counts_as_damage(tmp_path: Path, error: E
     assert "\n" not in reported[0]
 
 
-def test_a_compressed_checkpoint_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_compressed_checkpoint_is_rejected_before_it_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / LATEST, lambda d: d["state"].update(zeros=torch.zeros(10**6)))
     packed = io.BytesIO()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:

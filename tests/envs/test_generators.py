@@ -1,4 +1,4 @@
-"""Environments that draw from global random generators resume exactly, and disturb nobody."""
+"""Environments that draw from global random generators resume exactly, and do not disturb others."""
 
 from __future__ import annotations
 
@@ -229,17 +229,17 @@ def test_first_draws_of_copies_that_share_a_generator_are_reported_not_resumed_i
         for _ in range(120):
             results += play(whole, 1)
             states.append(whole.state_dict())
-    refused = 0
+    rejected = 0
     for cut in range(0, 119, 3):
         with OwnGenerators(1):
             resumed = vector_env(env)
             try:
                 resumed.load_state_dict(states[cut])
             except UserError:
-                refused += 1
+                rejected += 1
                 continue
             assert play(resumed, 119 - cut) == results[cut + 1 :]
-    assert refused < 10, "only the episodes of the first draws cannot be resumed"
+    assert rejected < 10, "only the episodes of the first draws cannot be resumed"
 
 
 def test_env_is_created_with_seeded_generators() -> None:

@@ -34,7 +34,7 @@ class TestOddEntries:
         assert not is_file(tmp_path / "entry")
         assert (problem_with_file(tmp_path / "entry") or "").startswith("is a")
 
-    def test_it_is_refused_where_a_file_is_appended(self, tmp_path: Path, kind: str):
+    def test_it_is_rejected_where_a_file_is_appended(self, tmp_path: Path, kind: str):
         put(kind, tmp_path / "entry")
         with pytest.raises(UserError, match="is a") as caught:
             require_file(tmp_path / "entry")
@@ -62,7 +62,7 @@ class TestOddEntries:
         rename(tmp_path / "file", "other")
         assert (tmp_path / "other").read_bytes() == b"new"
 
-    def test_a_lock_file_is_refused(self, tmp_path: Path, kind: str):
+    def test_a_lock_file_is_rejected(self, tmp_path: Path, kind: str):
         put(kind, tmp_path / ".lock")
         for use in (RunLock(tmp_path).acquire, lambda: reject_if_locked(tmp_path)):
             with pytest.raises(UserError, match=r"\.lock is a"):
@@ -81,7 +81,7 @@ def test_directories_are_kept_under_different_names(tmp_path: Path):
     ]
 
 
-def test_a_directory_that_is_a_link_or_a_file_is_refused(tmp_path: Path):
+def test_a_directory_that_is_a_link_or_a_file_is_rejected(tmp_path: Path):
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "file").touch()
     for name in ("link", "file"):

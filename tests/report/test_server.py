@@ -1,4 +1,4 @@
-"""The server shows pages while runs go on; it only reads, and nothing outside of its directory."""
+"""The server shows pages during training; it only reads, and nothing outside of its directory."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_the_server_only_reads(tmp_path: Path, method: str) -> None:
         assert get(server, "/", method)[0] == 501
 
 
-def test_a_foreign_name_for_this_machine_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_name_for_this_machine_is_rejected(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         port = server.server_address[1]
         assert get(server, "/", Host=f"evil.example:{port}")[0] == 403

@@ -4,7 +4,7 @@
 
 Each case copies the directory of a half-finished run, changes it as `tests.soak.mutations` says, and resumes
 it in a process with limits of time and memory. The run must then end like the uninterrupted one, or be
-refused by one line; nothing outside of its directory may change. In one case of ten the process runs the
+rejected by one line; nothing outside of its directory may change. In one case of ten the process runs the
 whole program; in one of ten a journal is changed instead (`tests.soak.journals`). The exit code is 1 if any
 case fails.
 """
@@ -171,7 +171,7 @@ def one_case(template: Template, folder: Path, rng: random.Random) -> tuple[str,
         wrong.append(f"ended by signal {-status}")
     if status:
         wrong += judge_refusal(text)
-        return done, wrong, f"refused: {text.strip().splitlines()[-1:]}"
+        return done, wrong, f"rejected: {text.strip().splitlines()[-1:]}"
     try:
         found = crash.result_differences(template.whole, run_dir)
         wrong += [line for line in found if not is_reported(line, text)]

@@ -92,7 +92,7 @@ def go_on_with_journal(
     wrong = ["a traceback"] if "Traceback" in text else []
     if status and len([line for line in text.splitlines() if line.startswith("error: ")]) != 1:
         wrong.append(f"status {status} without a line that says why")
-    return f"journal {done}", wrong, f"journal {'refused' if status else 'kept'}: {text[-200:]!r}"
+    return f"journal {done}", wrong, f"journal {'rejected' if status else 'kept'}: {text[-200:]!r}"
 
 
 def check(found: list[FrozenTrial], stored: list[FrozenTrial]) -> None:

@@ -79,7 +79,7 @@ def test_trials_that_the_damage_cannot_have_touched_are_kept(
     assert study.ask().number == 3
 
 
-def test_a_journal_without_the_line_that_creates_the_study_is_refused(journal: Path) -> None:
+def test_a_journal_without_the_line_that_creates_the_study_is_rejected(journal: Path) -> None:
     change(journal, lambda lines: lines.pop(0))
     with pytest.raises(UserError, match="a line that creates a study is lost"):
         open_storage(str(journal))
