@@ -95,7 +95,7 @@ def _restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str], command:
     source = str(stored.path)
     own: Callable[[], set[trust.Request]]
     if cfg.resume in (AUTO, NEVER) and cfg.checkpoint.path is None:
-        own = trust.in_config(cfg).copy  # the command composes all of it
+        own = trust.in_config(cfg).copy  # what the command composes, before `restore` changes it
     else:
         own = cache(trust.Command(command).requests)  # asked for only if needed: it composes the command
     texts = trust.in_overrides(_not_replaced(stored, overrides)) | trust.in_tree(_written(cfg))

@@ -56,6 +56,7 @@ class StoredRun:
     sessions: Sequence[Mapping[str, Any]] = ()
     """The sessions that run.json records, oldest first."""
     reader: Callable[[Path], History] = read_history
+    """Reads the history of the directory of a run."""
 
     @cached_property
     def history(self) -> History:

@@ -68,14 +68,14 @@ def test_commands_of_the_notebook_compose(program: Callable[..., Outcome], comma
 @pytest.mark.nightly
 def test_notebook_can_be_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its first cell, which installs what is under test; the quicker siblings check its parts."""
-    nbformat = pytest.importorskip("nbformat", reason="`make test` installs it, as the extra nightly")
-    client = pytest.importorskip("nbclient", reason="see nbformat")
+    import nbformat  # `make test` installs these two, as the extra nightly
+    from nbclient import NotebookClient
 
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     notebook: Any = nbformat.read(NOTEBOOK, 4)
     notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", [])]
     resources = {"metadata": {"path": str(tmp_path)}}
-    client.NotebookClient(notebook, timeout=900, resources=resources).execute()
+    NotebookClient(notebook, timeout=900, resources=resources).execute()
     assert (tmp_path / "comparison.html").exists()
     assert (tmp_path / "exported" / "agent.onnx").exists()
     said = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))

@@ -278,7 +278,7 @@ class TestErrors:
 
 class TestResume:
     @pytest.mark.parametrize("form", ["info", "key"])
-    def test_restored_environments_have_the_same_masks_and_go_on_alike(self, form: str) -> None:
+    def test_restored_environments_have_the_same_masks_and_continue_alike(self, form: str) -> None:
         first, second = vector_env(part(form=form, num_envs=3)), vector_env(part(form=form, num_envs=3))
         play(first, 37)
         second.load_state_dict(first.state_dict())

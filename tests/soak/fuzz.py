@@ -39,7 +39,7 @@ from dqn_runner.config.schema import fit_defaults, to_plain_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io import files
 from dqn_runner.run import plots, provenance
-from tests.soak.journals import go_on_with_journal, make_journal
+from tests.soak.journals import continue_with_journal, make_journal
 from tests.soak.mutations import MUTATIONS
 from tests.support import crash
 from tests.support.composition import compose_config
@@ -229,7 +229,7 @@ def main() -> int:
             case = folder / "case"
             case.mkdir()
             if rng.random() < 0.1:
-                done, wrong, outcome = go_on_with_journal(journal, case, rng, in_process)
+                done, wrong, outcome = continue_with_journal(journal, case, rng, in_process)
             else:
                 done, wrong, outcome = one_case(rng.choice(templates), case, rng)
             failed += bool(wrong)

@@ -65,7 +65,7 @@ def mutate(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     return kind, b"".join(lines)
 
 
-def go_on_with_journal(
+def continue_with_journal(
     journal: Path, case: Path, rng: random.Random, in_process: InProcess
 ) -> tuple[str, list[str], str]:
     """Damage a copy, open it, run one more trial; returns what was done, what is wrong, and what happened."""

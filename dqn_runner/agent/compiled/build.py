@@ -27,8 +27,8 @@ QUICKER = {
 }
 """Options of torch, where it has them, that halve the time of a build and leave the library as it is.
 
-Headers are not compiled on their own, since each is used once; no program is compiled to see if the compiler
-has the vector instructions of the processor.
+Headers are not compiled on their own, since each is used once. That the compiler has AVX2 or AVX-512, if the
+processor has them, is not tried out first with a program that includes all of torch's vectors.
 """
 
 
