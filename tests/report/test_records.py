@@ -97,9 +97,9 @@ def test_histories_of_the_last_runs_follow_their_files(tmp_path: Path) -> None:
     for run in [*runs, *runs]:
         assert as_lists(histories.read(run).tables) == as_lists(read_history(run).tables)
         assert histories.read(run).finished == read_history(run).finished
-    report = runs[0] / "metrics.json"
+    report = runs[2] / "metrics.json"  # which is among the last two
     document = json.loads(report.read_text())
     report.write_text(json.dumps({**document, "finished": "at last"}))
-    assert histories.read(runs[0]).finished == "at last"
+    assert histories.read(runs[2]).finished == "at last"
     report.unlink()
-    assert histories.read(runs[0]).finished is None
+    assert histories.read(runs[2]).finished is None

@@ -20,11 +20,7 @@ from dqn_runner.agent.learner import LearnerState
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
 from dqn_runner.core.lazy_imports import torch
 
-QUICKER = {
-    "cpp_cache_precompile_headers": False,
-    "aot_inductor.precompile_headers": False,
-    "cpp.vec_isa_ok": True,
-}
+QUICKER = {"aot_inductor.precompile_headers": False, "cpp.vec_isa_ok": True}
 """Options of torch, where it has them, that halve the time of a build and leave the library as it is.
 
 Headers are not compiled on their own, since each is used once. That the compiler has AVX2 or AVX-512, if the
