@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.support.code_blocks import fenced_blocks, write_file
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "coming-from"
 PAGES = sorted(FOLDER.glob("*.md"))
@@ -40,11 +42,6 @@ def names(page: str, heading: str) -> set[str]:
 
 
 def write_files(page: str, directory: Path) -> None:
-    """Write each block of a page that names its file in its first line."""
-    text = (FOLDER / f"{page}.md").read_text()
-    for name, content in re.findall(
-        r"^```\w+\n# (\S+\.(?:py|yaml))\n(.*?)^```", text, re.MULTILINE | re.DOTALL
-    ):
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+    """Write each block of a page that names its file."""
+    for _, text in fenced_blocks((FOLDER / f"{page}.md").read_text()):
+        write_file(text, directory)

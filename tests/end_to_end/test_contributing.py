@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from tests.conftest import environment
-from tests.end_to_end.test_docs import ROOT, fenced_blocks, file_name
+from tests.end_to_end.test_docs import ROOT
+from tests.support.code_blocks import fenced_blocks, file_name, write_file
 
 SECTION = "## A first change: a loss"
 SOURCES = ("dqn_runner", "hydra_plugins", "conf", "tests", "docs")
@@ -212,7 +213,7 @@ def test_first_change_in_contributing_can_be_followed(checkout: Path) -> None:
     for language, text in fenced_blocks(section):
         if name := file_name(text):
             assert not (checkout / name).exists(), f"{name} exists already"
-            (checkout / name).write_text(text.partition("\n")[2])
+            write_file(text, checkout)
             written.append(name)
             continue
         assert language == "bash", text

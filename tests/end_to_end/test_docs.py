@@ -16,6 +16,7 @@ from dqn_runner.sweep import runner
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.slots import Slots
 from tests.conftest import Outcome
+from tests.support.code_blocks import fenced_blocks, write_file
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,17 +33,6 @@ SHORT = [
     "trainer.eval_episodes=1",
 ]
 ONE_JOB = ["hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=1", "hydra.sweeper.validate=0"]
-
-
-def fenced_blocks(markdown: str) -> list[tuple[str, str]]:
-    """The fenced blocks of a page, as (language, text)."""
-    return re.findall(r"^```(\w+)\n(.*?)^```", markdown, flags=re.MULTILINE | re.DOTALL)
-
-
-def file_name(block: str) -> str | None:
-    """The file that a block is the content of, if its first line is a comment with a path."""
-    named = re.match(r"# (\S+\.(?:py|yaml))\n", block)
-    return named[1] if named else None
 
 
 def arguments(command: str) -> list[str]:
@@ -79,11 +69,9 @@ def follow(
 
     The first sweep of a page runs a job; the other sweeps only open their study and compose a trial.
     """
-    if name := file_name(text):
-        path = cwd / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.partition("\n")[2])
-    elif language == "python":
+    if write_file(text, cwd):
+        return
+    if language == "python":
         run(["-c", text], cwd)
     elif language == "bash":
         lines = text.replace("\\\n", " ").splitlines()
