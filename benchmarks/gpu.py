@@ -5,7 +5,8 @@
 Needs about five minutes and a GPU; `--device cpu` tries the script without one. First the update alone: each
 network with batches of 32 and 512, from the same state on the CPU, on the device operation by operation, and
 as a CUDA graph, with the largest difference to the parameters of the CPU after one update, and how often an
-update waits for the device. Then env steps per second of training, as in speed.py.
+update waits for the device. Then env steps per second of training, as in speed.py: of one environment beside
+stable-baselines3, and of 64 environments in separate processes.
 """
 
 from __future__ import annotations
@@ -33,8 +34,33 @@ from dqn_runner.core.types import Batch, Transition
 from dqn_runner.envs.base import spec_of
 
 UPDATES = ("W2", "W4", "W5")
-TRAINING = ("W4", "W5")
 BATCH_SIZES = (32, 512)
+MANY_ENVS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingLine:
+    """Runs of one workload, and who trains it where."""
+
+    title: str
+    workload: Workload
+    kinds: tuple[str, ...] = ("ours", "sb3")
+    """`ours` and `sb3` on the GPU, `cpu`: ours on the CPU, once."""
+    num_envs: int = 1
+
+
+def training_lines() -> list[TrainingLine]:
+    """What is trained; 64 environments have as many updates per env step as one."""
+    pong, minatar = WORKLOADS["W4"], WORKLOADS["W5"]
+    vector = dataclasses.replace(
+        pong, steady_from=40 * MANY_ENVS, steps=240 * MANY_ENVS, log_every=40 * MANY_ENVS
+    )
+    return [
+        TrainingLine("W4", pong, ("ours", "sb3", "cpu")),
+        TrainingLine("W5", minatar, ("ours", "sb3", "cpu")),
+        TrainingLine("W4, batch 512", dataclasses.replace(pong, batch_size=512)),
+        TrainingLine(f"W4, {MANY_ENVS} environments", vector, ("ours",), MANY_ENVS),
+    ]
 
 
 def agent_of(workload: Workload, device: str, size: int) -> tuple[DQNAgent, str]:
@@ -105,15 +131,28 @@ def measure_update(name: str, device: str, size: int) -> dict[str, Any]:
     return line
 
 
-def steps_per_second(name: str, library: str, device: str) -> float:
+def steps_per_second(line: TrainingLine, kind: str, device: str) -> float:
     """Of one run, as speed.py measures it, with the learner on `device`."""
-    workload = WORKLOADS[name]
+    workload = line.workload
     stopwatch = speed_runs.Stopwatch(workload.steady_from, workload.steps)
-    if library == "sb3":
+    if kind == "sb3":
         speed_runs.train_sb3(workload, 0, stopwatch, device)
     else:
-        speed_runs.train_ours(workload, 0, stopwatch, compiled=False, device=device)
-    return stopwatch.result(library, 0).steps_per_second
+        where = "cpu" if kind == "cpu" else device
+        speed_runs.train_ours(workload, 0, stopwatch, compiled=False, device=where, num_envs=line.num_envs)
+    return stopwatch.result(kind, 0).steps_per_second
+
+
+def measure_training(line: TrainingLine, device: str, repeats: int) -> list[dict[str, Any]]:
+    """All runs of a line, those of the kinds in turn; a run on the CPU is not repeated."""
+    results: list[dict[str, Any]] = []
+    for repeat in range(repeats):
+        for kind in line.kinds:
+            if kind != "cpu" or repeat == 0:
+                rate = steps_per_second(line, kind, device)
+                results.append({"line": line.title, "run": repeat, "kind": kind, "steps_per_second": rate})
+                print(results[-1], flush=True)
+    return results
 
 
 def main() -> None:
@@ -131,15 +170,9 @@ def main() -> None:
         for size in BATCH_SIZES:
             result["updates"].append(measure_update(name, arguments.device, size))
             print(result["updates"][-1], flush=True)
-    kinds = (("ours", "cpu"), ("ours", arguments.device), ("sb3", arguments.device))
     result["training"] = []
-    for name in TRAINING:
-        for repeat in range(arguments.repeats):
-            for library, where in kinds:
-                rate = steps_per_second(name, library, where)
-                line = {"workload": name, "run": repeat, "library": library, "device": where, "rate": rate}
-                result["training"].append(line)
-                print(line, flush=True)
+    for line in training_lines():
+        result["training"] += measure_training(line, arguments.device, arguments.repeats)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from machine import cpu_seconds
 from speed_tables import COMPILED, EAGER, SB3, Run
-from speed_workloads import WORKLOADS, Workload, make_env
+from speed_workloads import WORKLOADS, Workload, make_env, vector_part
 
 
 class Reading(NamedTuple):
@@ -76,9 +76,17 @@ class StopwatchLogger:
 
 
 def train_ours(
-    workload: Workload, seed: int, stopwatch: Stopwatch, compiled: bool, device: str = "cpu"
+    workload: Workload,
+    seed: int,
+    stopwatch: Stopwatch,
+    compiled: bool,
+    device: str = "cpu",
+    num_envs: int = 1,
 ) -> None:
-    """Train with the loggers that dqn_runner has by default: console, text log and JSON lines."""
+    """Train with the loggers that dqn_runner has by default: console, text log and JSON lines.
+
+    Several environments are those of Pong, each in a process of its own.
+    """
     from dqn_runner import DQNAgent, Trainer, TrainingConfig
     from dqn_runner.loggers.logger_group import default_loggers
     from dqn_runner.training.config import FrequencyUnit
@@ -86,7 +94,8 @@ def train_ours(
     training = TrainingConfig(
         frequency_unit=FrequencyUnit.steps,
         max_episodes=None,
-        max_steps=workload.steps + 1,  # the log line at `steps` comes before the end and its evaluation
+        # one step more: the log line at `steps` comes before the end and its evaluation
+        max_steps=workload.steps + num_envs,
         max_steps_per_episode=None,
         eval_frequency=10**9,
         eval_episodes=1,
@@ -99,7 +108,10 @@ def train_ours(
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
         evaluated = make_env(workload)  # once, at the end, which is not measured
-        Trainer(agent, env, training, run_dir, eval_env=evaluated, loggers=loggers).train()
+        if num_envs > 1:
+            Trainer(agent, vector_part(workload, num_envs), training, run_dir, loggers=loggers).train()
+        else:
+            Trainer(agent, env, training, run_dir, eval_env=evaluated, loggers=loggers).train()
 
 
 def our_config(workload: Workload, seed: int, env: Any, compiled: bool) -> Any:

@@ -112,3 +112,13 @@ def make_env(workload: Workload) -> Any:
 
         return Atari(game="Pong").make()
     return gymnasium.make(workload.env, disable_env_checker=True)
+
+
+def vector_part(workload: Workload, num_envs: int) -> Any:
+    """Several environments of Pong, each in a process of its own."""
+    from dqn_runner.envs.atari import Atari
+    from dqn_runner.envs.base import Vectorization
+
+    if workload.env != "atari":
+        raise ValueError(f"only Pong has several environments here, not {workload.env}")
+    return Atari(game="Pong", num_envs=num_envs, vectorization=Vectorization["async"])
