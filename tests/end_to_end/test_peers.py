@@ -30,6 +30,7 @@ from dqn_runner.agent.losses.quantile import Quantile
 from dqn_runner.agent.losses.targets import DoubleTarget
 from dqn_runner.agent.networks.architectures import Mlp
 from dqn_runner.agent.optimizers import Adam
+from dqn_runner.agent.update_noise import UpdateNoise
 from dqn_runner.core.types import Batch, Transition
 
 pytestmark = pytest.mark.slow  # the libraries take seconds to import
@@ -43,7 +44,9 @@ Update = Callable[[Transition], float]
 """One update of a library; returns the loss."""
 
 
-def make_agent(loss: Loss, max_grad_norm: float | None, optimizer: Adam | None = None) -> DQNAgent:
+def make_agent(
+    loss: Loss, max_grad_norm: float | None, optimizer: Adam | None = None, **network: bool
+) -> DQNAgent:
     """An agent whose target network differs from its online network."""
     config = DQNConfig(
         state_dim=OBS,
@@ -51,7 +54,7 @@ def make_agent(loss: Loss, max_grad_norm: float | None, optimizer: Adam | None =
         gamma=GAMMA,
         learning_rate=LEARNING_RATE,
         max_grad_norm=max_grad_norm,
-        network=Mlp(hidden=HIDDEN),
+        network=Mlp(hidden=HIDDEN, **network),
         loss=loss,
         optimizer=optimizer or Adam(),
     )
@@ -85,33 +88,32 @@ def steps_of(batch: Transition) -> torch.Tensor:
     return torch.where(batch.discount > 0, (batch.discount.log() / np.log(GAMMA)).round(), 1.0)
 
 
-def layers_of(agent: DQNAgent, flat: torch.Tensor) -> list[torch.Tensor]:
-    """The weights [outputs, inputs] and biases of a flat vector, as views of it."""
-    shapes = list(zip([OBS, *HIDDEN], [*HIDDEN, ACTIONS * agent.config.loss.outputs_per_action], strict=True))
+Arrange = Callable[[DQNAgent, torch.Tensor], list[torch.Tensor]]
+"""The parameters in a flat vector of an agent, as views shaped and ordered like those of a library."""
+
+
+def in_our_order(agent: DQNAgent, flat: torch.Tensor) -> list[torch.Tensor]:
+    """Weights [outputs, inputs] and biases; ours are [inputs, outputs] where there are many outputs."""
     views = agent.network.views(flat)
-    for index, (inputs, outputs) in enumerate(shapes):
-        if views[2 * index].shape == (inputs, outputs) != (outputs, inputs):
-            views[2 * index] = views[2 * index].T
+    for index, (weight, bias) in enumerate(pairwise(list(views))):
+        if weight.ndim == 2 and weight.shape[0] != len(bias):
+            views[index] = weight.T
     return views
 
 
-Order = Callable[[torch.Tensor], torch.Tensor]
-"""Permutes the outputs, along the first axis, from our order to that of a library."""
-
-
-def same_order(rows: torch.Tensor) -> torch.Tensor:
-    return rows
-
-
-def quantiles_first(rows: torch.Tensor) -> torch.Tensor:
+def quantiles_first(agent: DQNAgent, flat: torch.Tensor) -> list[torch.Tensor]:
     """The outputs of sb3-contrib are [quantiles, actions], ours [actions, quantiles]."""
-    return rows.view(ACTIONS, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 1)
+    *hidden, weight, bias = in_our_order(agent, flat)
+    outputs = (
+        rows.view(ACTIONS, -1, *rows.shape[1:]).transpose(0, 1).flatten(0, 1) for rows in (weight, bias)
+    )
+    return [*hidden, *outputs]
 
 
-def as_theirs(agent: DQNAgent, flat: torch.Tensor, order: Order) -> list[torch.Tensor]:
-    """Parameters of our network, shaped and ordered like those of a library."""
-    *hidden, weight, bias = layers_of(agent, flat)
-    return [*hidden, order(weight), order(bias)]
+def advantage_first(agent: DQNAgent, flat: torch.Tensor) -> list[torch.Tensor]:
+    """Those of the advantages, of the shared layer and of the state value, by their names in torchrl."""
+    params = in_our_order(agent, flat)
+    return [*params[6:], *params[:6]]
 
 
 def copy_into(params: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
@@ -124,7 +126,7 @@ def compare(
     agent: DQNAgent,
     update: Update,
     online: Sequence[nn.Parameter],
-    order: Order = same_order,
+    arrange: Arrange = in_our_order,
 ) -> list[float]:
     """Make several updates with both and compare them; returns our gradient norms before clipping."""
     norms: list[float] = []
@@ -133,9 +135,9 @@ def compare(
         _, info = agent.learn(Batch(batch, np.arange(BATCH), MEAN), 0)
         loss = update(batch)
         assert info[UPDATE_METRICS.index("loss")].item() == pytest.approx(loss, rel=1e-4)
-        for ours, theirs in zip(as_theirs(agent, agent.learner.grad, order), online, strict=True):
+        for ours, theirs in zip(arrange(agent, agent.learner.grad), online, strict=True):
             assert_close(ours, theirs.grad, rtol=1e-3, atol=1e-6)
-        for ours, theirs in zip(as_theirs(agent, agent.learner.online, order), online, strict=True):
+        for ours, theirs in zip(arrange(agent, agent.learner.online), online, strict=True):
             assert_close(ours, theirs.detach(), rtol=1e-3, atol=1e-5)
         norms.append(info[UPDATE_METRICS.index("grad_norm")].item())
     return norms
@@ -190,8 +192,8 @@ def test_dqn_updates_equal_those_of_stable_baselines3(max_grad_norm: float) -> N
     )
     agent = make_agent(QLearning(), max_grad_norm)
     online = list(model.q_net.parameters())
-    copy_into(online, as_theirs(agent, agent.learner.online, same_order))
-    copy_into(list(model.q_net_target.parameters()), as_theirs(agent, agent.learner.target, same_order))
+    copy_into(online, in_our_order(agent, agent.learner.online))
+    copy_into(list(model.q_net_target.parameters()), in_our_order(agent, agent.learner.target))
     norms = compare(agent, sb3_update(model), online)
     assert (max_grad_norm < min(norms)) == (max_grad_norm == 0.1)
 
@@ -218,8 +220,8 @@ def test_qr_dqn_updates_equal_those_of_sb3_contrib(max_grad_norm: float | None) 
     agent = make_agent(Quantile(num_quantiles=11), max_grad_norm, Adam(eps=0.01 / BATCH))
     online = list(model.quantile_net.parameters())
     target = list(model.quantile_net_target.parameters())
-    copy_into(online, as_theirs(agent, agent.learner.online, quantiles_first))
-    copy_into(target, as_theirs(agent, agent.learner.target, quantiles_first))
+    copy_into(online, quantiles_first(agent, agent.learner.online))
+    copy_into(target, quantiles_first(agent, agent.learner.target))
     norms = compare(agent, sb3_update(model), online, quantiles_first)
     assert min(norms) > 0.1
 
@@ -245,23 +247,25 @@ def plain_mlp(outputs_per_action: int) -> nn.Sequential:
 
 
 def torchrl_params(params: Any) -> list[Any]:
-    """The weights and biases of the layers, in our order."""
+    """The parameters of the layers, sorted by the names of the layers."""
     flat = params.flatten_keys(".")
-    names = [name for name in flat.keys() if name.rpartition(".")[2] in ("weight", "bias")]  # noqa: SIM118
-    layers = sorted({name.rpartition(".")[0] for name in names})
-    return [flat[f"{layer}.{kind}"] for layer in layers for kind in ("weight", "bias")]
+    layers = sorted({name.rpartition(".")[0] for name in flat.keys()})  # noqa: SIM118
+    kinds = ("weight", "bias", "weight_mu", "bias_mu", "weight_sigma", "bias_sigma")
+    return [flat[name] for layer in layers for kind in kinds if (name := f"{layer}.{kind}") in flat.keys()]  # noqa: SIM118
 
 
-def torchrl_update(objective: Any, online: list[nn.Parameter], agent: DQNAgent) -> Update:
-    """One step of torch's Adam on the loss of a LossModule."""
+def torchrl_update(
+    objective: Any, online: list[nn.Parameter], agent: DQNAgent, arrange: Arrange = in_our_order
+) -> Update:
+    """One step of torch's Adam on the loss of a LossModule, which gets the weights of the agent."""
     from tensordict import TensorDict
     from torchrl.objectives import HardUpdate
 
     HardUpdate(objective, value_network_update_interval=UPDATES + 1)  # otherwise the loss module warns
     optimizer = torch.optim.Adam(online, lr=LEARNING_RATE)
-    copy_into(online, as_theirs(agent, agent.learner.online, same_order))
+    copy_into(online, arrange(agent, agent.learner.online))
     target = [t.data for t in torchrl_params(objective.target_value_network_params)]
-    copy_into(target, as_theirs(agent, agent.learner.target, same_order))
+    copy_into(target, arrange(agent, agent.learner.target))
 
     def update(batch: Transition) -> float:
         terminated = (batch.discount == 0).unsqueeze(1)
@@ -288,17 +292,80 @@ def torchrl_update(objective: Any, online: list[nn.Parameter], agent: DQNAgent) 
     return update
 
 
-@pytest.mark.usefixtures("_torchrl")
-def test_double_dqn_updates_equal_those_of_torchrl() -> None:
+def torchrl_double_dqn(network: nn.Module) -> Any:
+    """The loss module of double DQN with a target network."""
     from torchrl.modules import QValueActor
     from torchrl.objectives import DQNLoss
 
-    actor = QValueActor(plain_mlp(1), in_keys=["observation"], action_space="categorical")
+    actor = QValueActor(network, in_keys=["observation"], action_space="categorical")
     objective = DQNLoss(
         actor, loss_function="smooth_l1", double_dqn=True, delay_value=True, action_space="categorical"
     )
     objective.make_value_estimator(gamma=GAMMA)
+    return objective
+
+
+@pytest.mark.usefixtures("_torchrl")
+def test_double_dqn_updates_equal_those_of_torchrl() -> None:
+    objective = torchrl_double_dqn(plain_mlp(1))
     agent = make_agent(QLearning(target=DoubleTarget()), None)
+    online = torchrl_params(objective.value_network_params)
+    compare(agent, torchrl_update(objective, online, agent), online)
+
+
+@pytest.mark.usefixtures("_torchrl")
+def test_updates_of_dueling_networks_equal_those_of_torchrl() -> None:
+    from torchrl.modules.models.models import DuelingMlpDQNet
+
+    features, last = HIDDEN
+    network = DuelingMlpDQNet(
+        ACTIONS,
+        mlp_kwargs_feature={
+            "in_features": OBS,
+            "num_cells": [],
+            "out_features": features,
+            "activation_class": nn.ReLU,
+        },
+        mlp_kwargs_output={
+            "in_features": features,
+            "num_cells": [last],
+            "depth": None,
+            "activation_class": nn.ReLU,
+        },
+    )
+    objective = torchrl_double_dqn(network)
+    agent = make_agent(QLearning(target=DoubleTarget()), None, dueling=True)
+    online = torchrl_params(objective.value_network_params)
+    compare(agent, torchrl_update(objective, online, agent, advantage_first), online, advantage_first)
+
+
+@pytest.mark.usefixtures("_torchrl")
+def test_updates_of_noisy_networks_equal_those_of_torchrl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same noise in each call: torchrl keeps it until it is drawn again."""
+    from torchrl.modules import NoisyLinear
+
+    def layer(inputs: int, outputs: int) -> nn.Module:
+        return NoisyLinear(inputs, outputs, use_exploration_type=False)
+
+    features, last = HIDDEN
+    network = nn.Sequential(
+        nn.Linear(OBS, features), nn.ReLU(), layer(features, last), nn.ReLU(), layer(last, ACTIONS)
+    )
+    agent = make_agent(QLearning(target=DoubleTarget()), None, noisy=True)
+    noise = torch.randn(agent.network.noise_size, generator=torch.Generator().manual_seed(0))
+    first = 0
+    for noisy in (network[2], network[4]):
+        count = noisy.in_features + noisy.out_features
+        scaled = noise[first : first + count].sign() * noise[first : first + count].abs().sqrt()
+        rows, columns = scaled[: noisy.in_features], scaled[noisy.in_features :]
+        noisy.weight_epsilon.copy_(columns.outer(rows))
+        noisy.bias_epsilon.copy_(columns)
+        first += count
+    monkeypatch.setattr(
+        "dqn_runner.agent.agent.draw_noise",
+        lambda needed, *_: UpdateNoise(noise.repeat(needed.calls, 1), torch.zeros(BATCH, 0)),
+    )
+    objective = torchrl_double_dqn(network)
     online = torchrl_params(objective.value_network_params)
     compare(agent, torchrl_update(objective, online, agent), online)
 
