@@ -61,7 +61,7 @@ class DQNConfig:
     """Gradients with a larger norm are scaled down to it; null disables clipping."""
     compile: bool | str = "auto"
     """Compile the update into a library that all runs with these settings share: `on`, `off`, or `auto`,
-    which does so if the run has at least 100,000 updates of a network with at most 500,000 parameters.
+    which does so if the run has at least 40,000 updates of a network with at most 500,000 parameters.
     Compiled updates differ from others in rounding; a resumed run keeps to what it was begun with."""
     device: str = "auto"
     """Where the network is evaluated and learns: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which takes CUDA

@@ -12,9 +12,9 @@ from dqn_runner.agent.compiled.update import CompiledUpdate, load_library
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.log import log
 
-WORTH_UPDATES = 100_000
-"""The smallest number of updates for which `auto` compiles: compiling takes about half a minute, and
-saves 0.7 ms per update of a small MLP, more of larger networks."""
+WORTH_UPDATES = 40_000
+"""The smallest number of updates for which `auto` compiles: compiling takes 24 s of CPU time, once for all
+runs that share the library, and saves 0.7 ms per update of a small MLP."""
 LARGE_PARAMETERS = 500_000
 """Networks with more parameters spend their time in matrix products, which compiling does not shorten."""
 
