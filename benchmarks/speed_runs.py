@@ -105,13 +105,13 @@ def train_ours(
     env = make_env(workload)
     agent = DQNAgent(dataclasses.replace(our_config(workload, seed, env, compiled), device=device))
     loggers = {**default_loggers(), "stopwatch": StopwatchLogger(stopwatch)}
+    # The run is evaluated once, at its end, which is not measured.
+    several = num_envs > 1
+    trained = vector_part(workload, num_envs) if several else env
+    evaluated = None if several else make_env(workload)
     with tempfile.TemporaryDirectory() as directory:
         run_dir = Path(directory) / "run"
-        evaluated = make_env(workload)  # once, at the end, which is not measured
-        if num_envs > 1:
-            Trainer(agent, vector_part(workload, num_envs), training, run_dir, loggers=loggers).train()
-        else:
-            Trainer(agent, env, training, run_dir, eval_env=evaluated, loggers=loggers).train()
+        Trainer(agent, trained, training, run_dir, eval_env=evaluated, loggers=loggers).train()
 
 
 def our_config(workload: Workload, seed: int, env: Any, compiled: bool) -> Any:
