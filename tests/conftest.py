@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
+import hypothesis
 import pytest
 import torch
 
@@ -104,6 +105,10 @@ gymnasium.register("MyEnv-v0", MyEnv)
 '''
 
 
+hypothesis.settings.register_profile("dqn_runner", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("dqn_runner")  # neither the clock nor chance decides what fails
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server of forked processes before the workers, which share it."""
     if getattr(config.option, "numprocesses", None):
@@ -189,6 +194,12 @@ def forked_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process draw no training curves, which would take most of their time."""
     monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Tests that draw from the generator of torch draw the same numbers in each session and in any order."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -123,7 +123,7 @@ def damage(directory: Path, kind: str, which: float, where: float, number: int) 
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(happened=st.lists(damages(), min_size=1, max_size=4))
 @example(
     happened=[("flip", 0.0, 0.0, 0), ("flip", 0.0, 0.990234375, 0)]

@@ -167,7 +167,7 @@ OPERATIONS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     capacities=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     keep_last=st.integers(0, 3),

@@ -55,7 +55,7 @@ SHAPES = st.lists(st.integers(1, 4), max_size=3).map(tuple)
 DTYPES = st.sampled_from(["float32", "int32", "int16", "uint8", "bool"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(SHAPES, DTYPES), min_size=1, max_size=6), st.integers(1, 3))
 def test_any_entries_survive_packing(kinds: list[Any], frames: int) -> None:
     entries = [Entry(str(i), shape, dtype, (str(i),)) for i, (shape, dtype) in enumerate(kinds)]

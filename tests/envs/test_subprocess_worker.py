@@ -86,7 +86,7 @@ def workers() -> Iterator[list[EnvWorker]]:
 
 
 class TestSameResults:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(seed=st.integers(0, 2**32), steps=st.integers(1, 40), limit=st.integers(1, 20))
     def test_subprocess_envs_give_the_results_of_local_envs(
         self, workers: list[EnvWorker], seed: int, steps: int, limit: int

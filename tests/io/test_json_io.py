@@ -20,7 +20,7 @@ DOCUMENTS = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(document=DOCUMENTS)
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, document: Any) -> None:
     path = tmp_path_factory.mktemp("json") / "a.json"

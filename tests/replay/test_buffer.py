@@ -150,7 +150,7 @@ def runs_of_steps(draw: st.DrawFn) -> tuple[int, list[Step]]:
     return num_envs, make_steps(draw(st.lists(event, max_size=50)))
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=150)
 @given(
     run=runs_of_steps(),
     n_step=st.integers(1, 5),

@@ -105,7 +105,7 @@ def stored_transitions(replay: ReplayBuffer) -> list[Any]:
     return list(zip(*(columns[name].tolist() for name in names), strict=True))
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     stack=st.integers(2, 4),

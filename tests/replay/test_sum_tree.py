@@ -24,7 +24,7 @@ def rebuilt(tree: SumTree) -> SumTree:
     return other
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(size=st.sampled_from(SIZES), data=st.data())
 def test_a_sum_tree_finds_the_same_indices_as_a_cumulative_sum(size: int, data: st.DataObject) -> None:
     """With whole numbers, whose sums are exact."""

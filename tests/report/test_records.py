@@ -45,7 +45,7 @@ def change(content: bytes, what: str, lines: list[dict[str, Any]], number: int) 
     return whole[: len(whole) - 5] if what == "tear" else whole
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(CHANGES, max_size=8))
 def test_records_read_in_parts_are_those_of_the_whole_file(tmp_path: Path, changes: Any) -> None:
     path, content = tmp_path / "metrics.jsonl", b""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -44,7 +44,6 @@ def test_iqm_is_the_mean_of_the_middle_half_of_all_runs_of_all_tasks() -> None:
     assert of(iqm, [-math.inf, 1.0, 3.0, math.inf]) == 2.0
 
 
-@settings(deadline=None)  # the first example imports scipy
 @given(st.integers(1, 4).flatmap(lambda n: arrays(float, (4 * n, 3), elements=st.floats(-1e6, 1e6))))
 def test_iqm_is_the_trimmed_mean_of_rliable_for_multiples_of_four(scores: np.ndarray) -> None:
     from scipy.stats import trim_mean  # late: its import takes a second

@@ -6,7 +6,7 @@ import math
 import statistics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dqn_runner.core.exceptions import UserError
@@ -62,7 +62,6 @@ class TestAggregate:
         middle = fourfold[len(values) : 3 * len(values)]
         assert aggregate(values, Aggregate.iqm) == pytest.approx(statistics.fmean(middle), abs=1e-6)
 
-    @settings(deadline=None)  # the first example imports scipy
     @given(
         st.sampled_from([4, 8, 12]).flatmap(lambda n: st.lists(st.floats(-1e6, 1e6), min_size=n, max_size=n))
     )

@@ -145,7 +145,7 @@ def study() -> optuna.Study:
 
 
 class TestRanking:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         values=st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12),
         directions=st.lists(st.sampled_from(["maximize", "minimize"]), min_size=1, max_size=3),

@@ -146,7 +146,7 @@ VALUES = st.recursive(
 
 
 class TestSampledValues:
-    @settings(deadline=None, max_examples=150)
+    @settings(max_examples=150)
     @given(VALUES)
     def test_hydra_reads_the_text_of_any_value_as_that_value(self, value: Any):
         (override,) = OverridesParser.create().parse_overrides([f"x={format_value(value)}"])
@@ -176,7 +176,7 @@ class TestSampledValues:
         (override,) = OverridesParser.create().parse_overrides([f"x={format_value(word)}"])
         assert override.value() == word
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(VALUES)
     def test_suggested_choice_equals_the_written_value(self, value: Any):
         searched = space(f"x={format_value(value)},{format_value('another one')}")
@@ -188,7 +188,7 @@ class TestSampledValues:
         ]
         assert same([read(overrides)["x"] for overrides in drawn], [value, "another one"])
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(st.floats(1e-12, 1e12), st.floats(1, 1e6), st.booleans(), st.integers(0, 99))
     @example(1.0, 1.0000000000000002, False, 0)  # Optuna draws a number of numpy here
     def test_sampled_number_reaches_the_run_to_the_last_bit(
