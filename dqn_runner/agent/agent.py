@@ -59,7 +59,9 @@ class DQNAgent:
         self._check_compatibility()
         self._rng = stream(config.seed, "learner")
         self._normalizer = make_normalizer(self.spec) if config.normalize_observations else None
-        self._forward = self._numpy_forward() or self._torch_forward()
+        self._forward = self._torch_forward()
+        self._forward_one = self._numpy_forward() or self._forward
+        """The same for a single observation."""
 
     def q_values(self, obs: Array, noise: FloatArray | None = None) -> FloatArray:
         """Action values [n, actions] of observations [n, *obs_shape].
@@ -68,7 +70,8 @@ class DQNAgent:
         """
         if self._normalizer is not None:
             obs = self._normalizer(obs)
-        outputs = self._forward(obs, noise)
+        forward = self._forward_one if len(obs) == 1 else self._forward
+        outputs = forward(obs, noise)
         if self.config.loss.outputs_per_action == 1:
             return outputs
         with torch.inference_mode():
@@ -250,11 +253,10 @@ class DQNAgent:
             )
 
     def _numpy_forward(self) -> Forward | None:
-        """The network in numpy, which is faster for small batches; None if it is not a plain MLP."""
+        """The network in numpy, for single observations; None on a GPU, and for a layer not known there."""
         if self.device.type != "cpu":
             return None
-        forward = self.network.numpy_forward(self.learner.online)
-        return None if forward is None else lambda obs, _: forward(obs)
+        return self.network.numpy_forward(self.learner.online, self.spec.obs_shape)
 
     def _torch_forward(self) -> Forward:
         params, device = self.network.views(self.learner.online), self.device
@@ -268,4 +270,4 @@ class DQNAgent:
 
 
 Forward = Callable[[Array, FloatArray | None], FloatArray]
-"""From observations and noise to outputs [n, actions * outputs_per_action]."""
+"""From observations [n, *obs_shape] and noise to outputs [n, actions * outputs_per_action]."""

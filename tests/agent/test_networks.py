@@ -1,10 +1,9 @@
-"""Networks: their shapes and layers, the flat parameter vector, acting in numpy, and users' own modules."""
+"""Networks: their shapes and layers, the flat parameter vector, and users' own modules."""
 
 from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -27,26 +26,10 @@ from dqn_runner.agent.networks.modules.layers import NoisyLinear, SpectralConv2d
 from dqn_runner.core.imports import import_object
 from dqn_runner.core.rng import torch_seeded
 from dqn_runner.core.types import EnvSpec
+from tests.support.networks import flat, observations, outputs_of
 
 ATARI = EnvSpec((84, 84, 4), 4, "uint8")
 MINATAR = EnvSpec((10, 10, 6), 3, "bool")
-
-
-def flat(part: Network, spec: EnvSpec, outputs_per_action: int = 1) -> FlatNetwork:
-    return FlatNetwork(part.build(spec, outputs_per_action))
-
-
-def outputs_of(network: FlatNetwork, params: torch.Tensor, obs: torch.Tensor) -> torch.Tensor:
-    """Outputs of the network with the parameter vector `params`."""
-    return network(network.views(params), obs)
-
-
-def observations(spec: EnvSpec, n: int = 5) -> np.ndarray[Any, Any]:
-    rng = np.random.default_rng(0)
-    if spec.obs_dtype == "float32":
-        return rng.normal(size=(n, *spec.obs_shape)).astype(np.float32)
-    high = 256 if spec.obs_dtype == "uint8" else 2
-    return rng.integers(high, size=(n, *spec.obs_shape)).astype(spec.obs_dtype)
 
 
 class Nested(nn.Module):
@@ -392,86 +375,6 @@ def test_invalid_network_options_are_rejected(make: Callable[[], Any], message: 
         make()
 
 
-# Acting in numpy
-
-
-@pytest.mark.parametrize("n", [1, 5])
-@pytest.mark.parametrize("hidden", [[], [8], [16], [120, 84]])
-@pytest.mark.parametrize(
-    "spec",
-    [
-        EnvSpec((4,), 2),
-        EnvSpec((3, 5), 2),
-        EnvSpec((10, 10, 2), 3),
-        EnvSpec((10, 10, 2), 3, "bool"),
-        EnvSpec((10, 10, 2), 3, "uint8"),
-    ],
-    ids=["vector", "matrix", "image", "bool", "uint8"],
-)
-def test_numpy_and_torch_forward_agree(spec: EnvSpec, hidden: list[int], n: int) -> None:
-    network = flat(Mlp(hidden=hidden), spec, outputs_per_action=2)
-    forward = network.numpy_forward(network.initial)
-    assert forward is not None
-    obs = observations(spec, n)
-    before = obs.copy()
-    found = forward(obs)
-    assert found.dtype == np.float32
-    expected = outputs_of(network, network.initial, torch.from_numpy(obs))
-    assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-6)
-    assert np.array_equal(obs, before)
-
-
-@pytest.mark.parametrize("n", [1, 5])
-def test_numpy_forward_has_the_bits_of_matrix_products_and_no_warning(n: int) -> None:
-    network = flat(Mlp(hidden=[120, 84]), EnvSpec((4,), 2))
-    forward = network.numpy_forward(network.initial)
-    assert forward is not None
-    x = obs = observations(EnvSpec((4,), 2), n)
-    weights = [each.numpy() for each in network.views(network.initial)]
-    for index in (0, 2):
-        product = x[0] @ weights[index] if n == 1 else x @ weights[index]
-        x = np.maximum(product + weights[index + 1], 0).reshape(n, -1)
-    last = weights[4].T
-    expected = (x[0] @ last if n == 1 else x @ last) + weights[5]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a deprecation is formatted in each step, which takes longer than it
-        found = forward(obs)
-    assert found.tobytes() == expected.astype(np.float32).tobytes()
-
-
-def test_numpy_forward_follows_changes_of_the_weights_in_place() -> None:
-    network = flat(Mlp(hidden=[8]), EnvSpec((4,), 2))
-    params, obs = network.initial.clone(), observations(EnvSpec((4,), 2))
-    forward = network.numpy_forward(params)
-    assert forward is not None
-    params.mul_(-3).add_(0.1)
-    assert_close(torch.from_numpy(forward(obs)), outputs_of(network, params, torch.from_numpy(obs)))
-
-
-@pytest.mark.parametrize("n", [1, 5])
-def test_numpy_forward_supports_a_plain_mlp_of_torch_layers(n: int) -> None:
-    module = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
-    network = FlatNetwork(copy.deepcopy(module))
-    forward = network.numpy_forward(network.initial)
-    assert forward is not None
-    obs = observations(EnvSpec((2, 3), 2), n)
-    assert_close(torch.from_numpy(forward(obs)), module(torch.from_numpy(obs)).detach())
-
-
-@pytest.mark.parametrize(
-    "part",
-    [MinatarCnn(), Custom(target=f"{__name__}:Nested"), Mlp(layer_norm=True), Mlp(dueling=True)],
-    ids=["cnn", "custom", "layer norm", "dueling"],
-)
-def test_networks_other_than_plain_mlps_act_in_torch(part: Network) -> None:
-    agent = DQNAgent(DQNConfig(state_dim=list(MINATAR.obs_shape), action_dim=3, network=part))
-    assert agent.network.numpy_forward(agent.learner.online) is None
-    obs = observations(MINATAR)
-    expected = outputs_of(agent.network, agent.learner.online, torch.from_numpy(obs))
-    assert_close(torch.from_numpy(agent.q_values(obs)), expected)
-    assert agent.greedy(obs).tolist() == expected.argmax(-1).tolist()
-
-
 # A network as a function of one flat parameter vector
 
 
@@ -585,29 +488,6 @@ def test_parameters_are_views_of_the_flat_vector_for_one_run_and_for_many() -> N
         assert [view.shape for view in views] == [(*runs, *shape) for shape in shapes]
         vector.zero_()
         assert not any(view.any() for view in views)
-
-
-def test_a_sequential_with_another_forward_is_not_a_plain_mlp() -> None:
-    """Its layers alone do not determine its outputs."""
-    agent = custom(Doubled)
-    assert agent.network.numpy_forward(agent.learner.online) is None
-    plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    nn.utils.vector_to_parameters(agent.learner.online, plain.parameters())
-    obs = observations(EnvSpec((4,), 2))
-    assert_close(torch.from_numpy(agent.q_values(obs)), 2 * plain(torch.from_numpy(obs)).detach())
-
-
-def test_a_leading_relu_does_not_change_the_observations() -> None:
-    """The replay stores the same arrays that the network gets."""
-    network = FlatNetwork(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
-    obs = observations(EnvSpec((4,), 2))
-    before = obs.copy()
-    forward = network.numpy_forward(network.initial)
-    found = outputs_of(network, network.initial, torch.from_numpy(obs))
-    acted = found.numpy() if forward is None else forward(obs)
-    assert (before < 0).any()
-    assert np.array_equal(obs, before)
-    assert_close(torch.from_numpy(acted), found)
 
 
 def test_dropout_is_off_in_acting_and_learning() -> None:
