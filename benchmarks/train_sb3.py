@@ -24,16 +24,19 @@ from recipes import EPISODES, Run
 from stable_baselines3 import DQN
 
 from dqn_runner.core.rng import eval_seeds
+from dqn_runner.run.compatibility import leaves
 
-SAME = {
-    "network": "Mlp",
-    "loss": "QLearning",
-    "exploration": "EpsilonGreedy",
-    "optimizer": "Adam",
-    "replay": "UniformReplay",
-    "learning_rate_schedule": "Fixed",
+PLAIN = ("agent/network=mlp", "env=gym")
+"""Options whose other settings do what stable-baselines3 does by default."""
+TRANSLATED = {
+    *("agent.learning_rate", "agent.replay.capacity", "agent.learning_starts", "agent.batch_size"),
+    *("agent.gamma", "agent.tau", "agent.train_every", "agent.gradient_steps", "agent.target_update_every"),
+    *(f"agent.exploration.schedule.{key}" for key in ("steps", "start", "end")),
+    *("agent.max_grad_norm", "agent.network.hidden", "env.id", "env.kwargs"),
 }
-"""The parts of dqn_runner that do what stable-baselines3 does."""
+"""Settings that have a counterpart in stable-baselines3."""
+NEUTRAL = {"agent.seed", "agent.compile", "agent.device", "env.reward_threshold"}
+"""Settings that do not change what is learned."""
 
 
 def composed(overrides: list[str]) -> dict[str, Any]:
@@ -42,13 +45,25 @@ def composed(overrides: list[str]) -> dict[str, Any]:
     return yaml.safe_load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def untranslated(config: dict[str, Any], plain: dict[str, Any]) -> list[str]:
+    """The settings of `config` that differ from `plain` and have no counterpart in stable-baselines3."""
+    ours, theirs = (leaves({key: each[key] for key in ("agent", "env")}) for each in (config, plain))
+    keys = {".".join(path): path for path in ours}
+    return [
+        f"{key}={ours[path]}"
+        for key, path in keys.items()
+        if key not in TRANSLATED | NEUTRAL
+        and not key.startswith("env.kwargs.")
+        and (path not in theirs or ours[path] != theirs[path])
+    ]
+
+
 def make_model(config: dict[str, Any], seed: int) -> DQN:
     """DQN of stable-baselines3 with the settings of `config`; exits if it has no such settings."""
     agent, env, steps = config["agent"], config["env"], config["trainer"]["max_steps"]
-    other = {part: name for part in SAME if (name := agent[part]["_target_"].split(".")[-1]) != SAME[part]}
+    if other := untranslated(config, composed([*PLAIN, f"env.id={env['id']}"])):
+        sys.exit(f"stable-baselines3 has no such settings: {', '.join(other)}")
     schedule = agent["exploration"]["schedule"]
-    if other or agent["loss"]["error"] != "huber" or schedule["begin"] or agent["n_step"] != 1:
-        sys.exit(f"stable-baselines3 has no such settings: {other or agent}")
     return DQN(
         "MlpPolicy",
         gymnasium.make(env["id"], **env["kwargs"]),

@@ -13,7 +13,7 @@ import numpy as np
 
 from dqn_runner.checkpointing import segments
 from dqn_runner.checkpointing.archive import load_archive
-from dqn_runner.checkpointing.names import STEP_IN_NAME
+from dqn_runner.checkpointing.names import CHECKPOINTS, STEP_IN_NAME
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.state import RowSnapshot, State
@@ -193,6 +193,6 @@ def _with_snapshots(value: Any, directory: Path) -> Any:
 
 def _alternatives(path: Path) -> str:
     """End of an error message about `path`: the other checkpoints in its directory, if there are any."""
-    directory = path.parent if path.suffix == ".pt" else path / "checkpoints"
+    directory = path.parent if path.suffix == ".pt" else path / CHECKPOINTS
     names = sorted(p.name for p in directory.glob("*.pt") if p != path and is_file(p))
     return f"{_ALTERNATIVES}{directory}: {', '.join(names)}" if names else ""

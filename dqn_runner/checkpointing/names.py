@@ -1,9 +1,11 @@
-"""File names of checkpoints."""
+"""Names of checkpoints and of their directory."""
 
 from __future__ import annotations
 
 import re
 
+CHECKPOINTS = "checkpoints"
+"""The directory of checkpoints in that of a run."""
 LATEST = "latest.pt"
 BEST = "best.pt"
 

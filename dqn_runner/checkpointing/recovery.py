@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from dqn_runner.checkpointing.format import load_checkpoint, read_document, without_alternatives
-from dqn_runner.checkpointing.names import BEST, LATEST
+from dqn_runner.checkpointing.names import BEST, CHECKPOINTS, LATEST
 from dqn_runner.checkpointing.retention import checkpoints_in, numbered_in
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import State
@@ -23,16 +23,16 @@ _NONSENSE = (
 
 def find_checkpoint(path: Path) -> Path:
     """Return the latest checkpoint if `path` is a directory of a run or of checkpoints, else `path`."""
-    if path.name == LATEST and path.parent.name == "checkpoints":  # even if it is a directory by mistake
+    if path.name == LATEST and path.parent.name == CHECKPOINTS:  # even if it is a directory by mistake
         return path
     if (path / LATEST).is_file():
         return path / LATEST
-    return path / "checkpoints" / LATEST if path.is_dir() else path
+    return path / CHECKPOINTS / LATEST if path.is_dir() else path
 
 
 def has_checkpoints(run_dir: Path) -> bool:
     """Whether a run directory has any checkpoint to resume from, or a latest one that a broken link hides."""
-    directory = run_dir / "checkpoints"
+    directory = run_dir / CHECKPOINTS
     names = (path.name for path in checkpoints_in(directory))
     return (directory / LATEST).is_symlink() or any(not name.startswith("damaged_") for name in names)
 

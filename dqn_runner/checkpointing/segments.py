@@ -38,7 +38,8 @@ class Segment(NamedTuple):
 
 def rows_per_segment(row_bytes: int) -> int:
     """Number of rows in a segment, a power of two: about one megabyte of rows of `row_bytes` each."""
-    return min(_MAX_ROWS, max(_MIN_ROWS, 1 << (_TARGET_BYTES // max(1, row_bytes)).bit_length() - 1))
+    rows = min(_MAX_ROWS, max(_MIN_ROWS, _TARGET_BYTES // max(1, row_bytes)))
+    return 1 << rows.bit_length() - 1
 
 
 def write_segment(directory: Path, start: int, columns: Mapping[str, Array]) -> Segment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from dqn_runner.core.rng import eval_seeds
 from dqn_runner.core.state import State
 from dqn_runner.io import json_io
 from dqn_runner.io.signals import exits_as_errors
+from dqn_runner.statistics.aggregates import mean
+from dqn_runner.statistics.bootstrap import estimate
 from dqn_runner.training.evaluator import Evaluation
 from dqn_runner.training.stored_state import check_structure
 from dqn_runner.training.video import record, rendering_evaluator
@@ -53,12 +56,13 @@ def score_checkpoint(run: RunConfig, path: Path) -> tuple[DQNAgent, Evaluation, 
             evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)
     finally:
         evaluator.close()
-    low, high = evaluation.confidence_interval()
+    found = estimate(evaluation.returns, mean)
+    interval = None if math.isnan(found.low) else [found.low, found.high]  # of a single episode
     summary = evaluation.summary()
+    shown = f", 95% CI [{found.low:.2f}, {found.high:.2f}]" if interval else ""
     print(
         f"{path}\n{run.evaluator.episodes} greedy episodes on fixed seeds: mean {evaluation.mean:.2f}, "
-        f"std {evaluation.std:.2f}, 95% CI [{low:.2f}, {high:.2f}], min {summary['return_min']:g}, "
-        f"max {summary['return_max']:g}"
+        f"std {evaluation.std:.2f}{shown}, min {summary['return_min']:g}, max {summary['return_max']:g}"
     )
     for key, value in evaluation.metrics.means.items():
         print(f"{key}: mean {value:.4g}")
@@ -73,7 +77,7 @@ def score_checkpoint(run: RunConfig, path: Path) -> tuple[DQNAgent, Evaluation, 
             "episodes": run.evaluator.episodes,
             "seed": run.evaluator.seed,
             **summary,
-            "return_ci95": [low, high],
+            "return_ci95": interval,
             "metrics": evaluation.metrics.means,
             "returns": evaluation.returns,
             "lengths": evaluation.lengths,

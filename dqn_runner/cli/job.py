@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.checkpointing.checkpointer import LATEST
+from dqn_runner.checkpointing.names import CHECKPOINTS, LATEST
 from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.config import trust
 from dqn_runner.config.environment import as_stored, digests, with_digests
@@ -136,7 +136,7 @@ def _find_stored(cfg: DictConfig, run_dir: Path) -> Stored | None:
         raise UserError(
             f"{run_dir} already holds a run, and resume=never needs a fresh directory; choose another"
         )
-    return read_stored(str(run_dir / "checkpoints" / LATEST), "resume")
+    return read_stored(str(run_dir / CHECKPOINTS / LATEST), "resume")
 
 
 def _without_session_keys(overrides: Sequence[str]) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from dqn_runner.checkpointing.names import CHECKPOINTS
 from dqn_runner.cli.job import Job
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.report.write import write_report
-from dqn_runner.run.directory import CHECKPOINTS
 from dqn_runner.sweep.names import REPORT
 
 

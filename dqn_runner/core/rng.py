@@ -1,4 +1,4 @@
-"""Independent random streams, each named by its purpose; the global generators are never used."""
+"""Independent random streams, each named by its purpose; the global generators stay as they are."""
 
 from __future__ import annotations
 

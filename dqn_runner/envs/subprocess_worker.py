@@ -35,7 +35,6 @@ SINGLE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables that limit a numerical library to this number of threads."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that a process has to close its environment before it is killed."""
-"""Windows has no masks of signals, and sends none to these processes."""
 
 
 class EnvProcessError(Exception):

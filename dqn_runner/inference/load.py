@@ -17,7 +17,7 @@ from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.networks.architectures import Custom
 from dqn_runner.checkpointing.format import load_checkpoint
-from dqn_runner.checkpointing.names import BEST
+from dqn_runner.checkpointing.names import BEST, CHECKPOINTS
 from dqn_runner.checkpointing.recovery import find_checkpoint, nonsense_is_damage
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.imports import import_object
@@ -88,7 +88,7 @@ def _check_sizes(spaces: StoredSpaces, state: State) -> None:
 
 def _provenance(file: Path, document: State) -> dict[str, Any]:
     """Where an agent comes from, without paths of this machine."""
-    best = document["state"]["progress"]["early_stopping"]
+    best, folder = document["state"]["progress"]["early_stopping"], file.absolute().parent
     source = document["source"]
     try:
         version = importlib.metadata.version("dqn_runner")
@@ -96,7 +96,7 @@ def _provenance(file: Path, document: State) -> dict[str, Any]:
         version = None
     found = {
         "dqn_runner": version,
-        "run": file.absolute().parent.parent.name,
+        "run": folder.parent.name if folder.name == CHECKPOINTS else None,  # not of a copied file
         "checkpoint": file.name,
         "step": document["step"],
         "config_hash": config_hash(source.get("config", source)),
@@ -108,7 +108,7 @@ def _provenance(file: Path, document: State) -> dict[str, Any]:
 
 def _find(path: Path) -> Path:
     """The best checkpoint of a run directory, if it has one."""
-    for directory in (path / "checkpoints", path):
+    for directory in (path / CHECKPOINTS, path):
         if (directory / BEST).is_file():
             return directory / BEST
     return find_checkpoint(path)

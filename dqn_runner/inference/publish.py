@@ -16,6 +16,7 @@ from dqn_runner.core.state import State
 from dqn_runner.inference.export import description, export_agent
 from dqn_runner.inference.trained_agent import TrainedAgent
 from dqn_runner.io import json_io
+from dqn_runner.run.provenance import env_name
 
 CARD, CONFIG, SCORE, CURVES = "README.md", "config.json", "eval.json", "training_curves.png"
 WEIGHTS = "agent.safetensors"
@@ -78,8 +79,10 @@ def model_card(
     agent: TrainedAgent, config: Mapping[str, Any], score: Mapping[str, Any], has_curves: bool
 ) -> str:
     """The model card as Markdown, with the metadata that hubs read."""
-    about, env = agent.provenance, env_of(config)
-    low, high = score["return_ci95"]
+    about, env = agent.provenance, env_name(config) or "its environment"
+    interval = ""
+    if ends := score["return_ci95"]:
+        interval = f", 95 % confidence interval [{ends[0]:.2f}, {ends[1]:.2f}]"
     curves = f"![Training curves]({CURVES})\n\n" if has_curves else ""
     spread = f"{score['return_std']:.2f}, from {score['return_min']:g} to {score['return_max']:g}"
     own = "".join(f"| {name} | {value:.4g} |\n" for name, value in score["metrics"].items())
@@ -92,7 +95,7 @@ tags: [reinforcement-learning, dqn]
 
 | | |
 |---|---|
-| mean return | {score["return_mean"]:.2f}, 95 % confidence interval [{low:.2f}, {high:.2f}] |
+| mean return | {score["return_mean"]:.2f}{interval} |
 | evaluated on | {score["episodes"]} greedy episodes with fixed seeds that did not select the checkpoint |
 | standard deviation, range | {spread} |
 {own}| trained for | {agent.step:,} env steps |
@@ -136,9 +139,3 @@ action = agent.predict(observation)  # as the environment of the run returns it
 
 TO FILL IN: the licence under which you share this agent, for example `license: mit` above, and here its name.
 """
-
-
-def env_of(config: Mapping[str, Any]) -> str:
-    """The name of the environment in the settings of a run."""
-    env: Mapping[str, Any] = config.get("env") or {}
-    return str(env.get("id") or env.get("game") or env.get("_target_") or "its environment")

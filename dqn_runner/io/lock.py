@@ -20,10 +20,15 @@ _TRIES = 20
 """So many polls are longer than another process holds the lock to see whether it is free."""
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LockUnsupportedError(OSError):
     """The file system has no locks."""
+
+
+class LockHeldError(UserError):
+    """Another process holds the lock."""
 
 
 @contextmanager
@@ -65,8 +70,8 @@ class RunLock:
     def acquire(self) -> None:
         """Acquire the lock, unless this object holds it already.
 
-        Raises UserError, naming the process that holds the lock, if it is another one, and if the lock file
-        is a link. Waits for a fraction of a second only.
+        Raises LockHeldError, which names the process, if another one holds the lock, and UserError if the
+        lock file is a link or the file system has no locks. Waits for a fraction of a second only.
         """
         if self._descriptor is not None:
             return
@@ -91,12 +96,17 @@ class RunLock:
 
 
 def reject_if_locked(directory: Path) -> None:
-    """Raise the UserError of `RunLock.acquire` if a process holds the lock of `directory`; writes nothing."""
+    """Raise the errors of `RunLock.acquire` if a process holds the lock of `directory`; writes nothing."""
     path = directory / NAME
     if not os.path.lexists(path):
         return
     require_file(path)
-    descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDWR | _CLOEXEC)  # NFS locks only what is open for writing
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
     try:
         _lock_at_once(descriptor, directory)
     finally:
@@ -104,15 +114,21 @@ def reject_if_locked(directory: Path) -> None:
 
 
 def _lock_at_once(descriptor: int, directory: Path) -> None:
-    """Lock, or raise UserError if another process holds the lock for longer than a check takes."""
-    for _ in range(_TRIES):
-        if _lock(descriptor, blocking=False):
-            return
-        time.sleep(_POLL_SECONDS)
+    """Lock, or raise LockHeldError if another process holds the lock for longer than a check takes."""
+    try:
+        for _ in range(_TRIES):
+            if _lock(descriptor, blocking=False):
+                return
+            time.sleep(_POLL_SECONDS)
+    except LockUnsupportedError as error:
+        raise UserError(
+            f"the file system of {directory} has no locks ({error.strerror}), without which two processes "
+            "could write the same run; choose a directory on another one"
+        ) from error
     holder = "unknown process"
     with suppress(OSError):  # Windows does not let others read a locked file
         holder = os.read(descriptor, 1000).decode(errors="replace").strip() or holder
-    raise UserError(
+    raise LockHeldError(
         f"{directory} is being written by another run ({' '.join(holder.split())}); "
         "wait for it, stop it, or choose another output directory"
     )

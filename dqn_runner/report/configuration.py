@@ -12,10 +12,10 @@ from typing import Any
 from dqn_runner.config import trust
 from dqn_runner.config.defaults import default_config
 from dqn_runner.core.registry import TARGET, class_of, with_defaults
-from dqn_runner.run.compatibility import Leaf, leaves
+from dqn_runner.run.compatibility import MACHINE, Leaf, leaves
 
 NOT_SHOWN = ("resume", "trust", "checkpoint", "study")
-FOLLOWERS: Mapping[Leaf, Leaf] = {("agent", "seed"): ("seed",), ("agent", "compile"): ("compile",)}
+FOLLOWERS: Mapping[Leaf, Leaf] = {("agent", key): (key,) for key in ("seed", *MACHINE)}
 """Settings that by default have the value of another one."""
 _BUDGET = re.compile(r"(trainer\.max_(?:steps|episodes))=(\d+) reached")
 

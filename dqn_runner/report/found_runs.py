@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dqn_runner.checkpointing.names import CHECKPOINTS
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
 from dqn_runner.report.stored_run import StoredRun, is_run, read_run
 from dqn_runner.sweep.names import JOURNAL, RESULTS
 
-NOT_SEARCHED = ("checkpoints", "logs", "tensorboard", "wandb", "node_modules", "__pycache__")
+NOT_SEARCHED = (CHECKPOINTS, "logs", "tensorboard", "wandb", "node_modules", "__pycache__")
 """Directories that contain no runs."""
 
 

@@ -13,8 +13,14 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
 from dqn_runner.report.configuration import shown
 from dqn_runner.report.stored_run import StoredRun
+from dqn_runner.run.compatibility import MACHINE
 
-NOT_COMPARED = ("seed", "agent.seed", "mode", "resume", "trust", "compile", "agent.compile", "threads")
+_OF_RUN_AND_AGENT = ("seed", *MACHINE)
+NOT_COMPARED = (
+    *("mode", "resume", "trust", "threads"),
+    *_OF_RUN_AND_AGENT,
+    *(f"agent.{key}" for key in _OF_RUN_AND_AGENT),
+)
 """Settings by which runs of one group may differ."""
 NOT_COMPARED_BELOW = ("logging.", "evaluator.", "checkpoint.", "study.", "export")
 MOST_KEYS = 4

@@ -76,7 +76,7 @@ def scores(run: StoredRun) -> list[Score]:
     """The score of the run first: of `mode=eval` if there is one, and those of its own evaluations."""
     found: list[Score] = []
     if result := run.evaluation:
-        low, high = map(float, result["return_ci95"])
+        low, high = map(float, result["return_ci95"] or (np.nan, np.nan))
         note = (
             f"{result.get('episodes', '?')} greedy episodes of mode=eval, checkpoint of step {result['step']}"
         )

@@ -11,16 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dqn_runner.checkpointing.names import CHECKPOINTS
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.secrets import redact
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
-from dqn_runner.io.lock import reject_if_locked
+from dqn_runner.io.lock import LockHeldError, reject_if_locked
 from dqn_runner.report.history import History, read_history
 from dqn_runner.run.compatibility import leaves
-from dqn_runner.run.directory import CHECKPOINTS
 from dqn_runner.run.last_records import RECORDS
-from dqn_runner.run.provenance import RUN, read_provenance
+from dqn_runner.run.provenance import RUN, env_name, read_provenance
 from dqn_runner.run.timeline import FAILED, TIMELINE, Happening, read_timeline
 
 LOG = Path("logs") / "training.log"
@@ -86,7 +86,7 @@ class StoredRun:
     @property
     def env(self) -> str:
         """The environment."""
-        return str(self.settings.get("env.id") or self.settings.get("env._target_") or "unknown environment")
+        return env_name(self.config) or "unknown environment"
 
     @cached_property
     def state(self) -> str:
@@ -101,8 +101,8 @@ class StoredRun:
             return None
         try:
             document = json_io.read_json(path)
-            numbers = [document["step"], document["return_mean"], *document["return_ci95"]]
-            return document if len([float(number) for number in numbers]) == 4 else None
+            numbers = [document["step"], document["return_mean"], *(document["return_ci95"] or ())]
+            return document if len([float(number) for number in numbers]) in (2, 4) else None
         except (UserError, KeyError, TypeError, ValueError):
             return None
 
@@ -154,8 +154,10 @@ def state_of(directory: Path, timeline: Sequence[Happening], finished: str | Non
     """Whether a run is running, finished, stopped or failed; `finished` is why it is over."""
     try:
         reject_if_locked(directory)
-    except (UserError, OSError):
+    except LockHeldError:
         return RUNNING
+    except (UserError, OSError):
+        pass  # nobody can tell here, as in a directory of someone else's
     if finished is not None:
         return FINISHED
     return FAILED_RUN if timeline and timeline[-1].event == FAILED else STOPPED

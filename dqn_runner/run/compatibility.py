@@ -28,8 +28,8 @@ IMMUTABLE: tuple[tuple[Leaf, str], ...] = (
 )
 """Settings that cannot change when a run resumes, and why."""
 
-MACHINE = ("agent.compile: ", "agent.device: ")
-"""The settings of an agent that a script may change: they fit the machine, and the run reports them."""
+MACHINE = ("compile", "device")
+"""Settings of a run and of its agent that fit the machine; a script may change them, and the run says so."""
 HARMLESS = (("env", "reward_threshold"), ("env", "info_metrics"))
 """Settings below `env` that may change: they do not affect the behaviour of the environment."""
 
@@ -74,7 +74,8 @@ def mismatch(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
         change = next(incompatible_changes(theirs["config"], ours["config"]), None)
         return f"resuming from it would change {change[0]}" if change else None
     before, after = (leaves({"agent": with_defaults(_agent(source))}) for source in (theirs, ours))
-    found = [line for line in changes(before, after) if not line.startswith(MACHINE)]
+    allowed = tuple(f"agent.{key}: " for key in MACHINE)
+    found = [line for line in changes(before, after) if not line.startswith(allowed)]
     return f"its agent differs: {'; '.join(found)}" if found else None
 
 

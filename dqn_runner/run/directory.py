@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dqn_runner.checkpointing.checkpointer import LATEST, Checkpointer
+from dqn_runner.checkpointing.checkpointer import Checkpointer
+from dqn_runner.checkpointing.names import CHECKPOINTS, LATEST
 from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
 from dqn_runner.checkpointing.segments import FOLDER
 from dqn_runner.core.exceptions import DirectoryLostError, NoRoomError, UserError
@@ -21,8 +22,6 @@ from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import LoggerGroup
 from dqn_runner.run.compatibility import mismatch
 from dqn_runner.run.session import Session
-
-CHECKPOINTS = "checkpoints"
 
 DIRECTORIES = (CHECKPOINTS, f"{CHECKPOINTS}/{FOLDER}", "logs", "videos", "tensorboard", "wandb", ".hydra")
 """Directories in the directory of a run that the run writes to."""

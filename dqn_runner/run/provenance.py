@@ -22,6 +22,7 @@ from typing import Any, TypedDict
 from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.log import log
+from dqn_runner.core.registry import TARGET
 from dqn_runner.core.secrets import redact_argument
 from dqn_runner.io import json_io
 from dqn_runner.io.schema import problem_with
@@ -37,6 +38,15 @@ GIT_SECONDS = 10.0
 class _Content(TypedDict):
     config: dict[str, Any]
     sessions: list[dict[str, Any]]
+
+
+def env_name(config: Mapping[str, Any]) -> str | None:
+    """The environment in the plain configuration of a run: its id, or its family and game."""
+    env: Mapping[str, Any] = config.get("env") or {}
+    target = env.get(TARGET)
+    family = str(target).rpartition(".")[2] if "game" in env else target
+    names = [env["id"]] if env.get("id") else [name for name in (family, env.get("game")) if name]
+    return " ".join(map(str, names)) or None
 
 
 def record_session(

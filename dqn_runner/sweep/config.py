@@ -10,12 +10,10 @@ from omegaconf import MISSING
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.objectives import Aggregate, check_objectives
 from dqn_runner.sweep.optuna_parts import is_pruner
+from dqn_runner.training.config import MOST_SECONDS
 
 EVALUATED = ("return", "final_return", "mean_return")
 """The objectives that come from the evaluations of a run, which pruners compare."""
-
-_MOST_SECONDS = 1e7
-"""The longest time to wait for a job; systems cannot wait for any number of seconds."""
 
 
 class Session(TypedDict):
@@ -87,10 +85,10 @@ class SweepConfig:
         for name in ("validate", "max_restarts"):
             if getattr(self, name) < 0:
                 raise UserError(f"hydra.sweeper.{name} must not be negative, got {getattr(self, name)}")
-        if self.job_timeout is not None and not 0 < self.job_timeout <= _MOST_SECONDS:
+        if self.job_timeout is not None and not 0 < self.job_timeout <= MOST_SECONDS:
             raise UserError(
                 "hydra.sweeper.job_timeout must be a positive number of seconds, at most "
-                f"{_MOST_SECONDS:g}, got {self.job_timeout}"
+                f"{MOST_SECONDS:g}, got {self.job_timeout}"
             )
         if self.max_failure_rate is not None and not 0 <= self.max_failure_rate <= 1:
             raise UserError(

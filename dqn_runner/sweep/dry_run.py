@@ -64,8 +64,12 @@ def estimate(plan: Plan) -> str:
 def _estimate_size(job: DictConfig, directory: Path) -> ResourceEstimate:
     run = to_typed_config(job)
     trainer = build_trainer(run, directory, {}, None)
-    spec = trainer.collector.envs.spec
-    return estimate_resources(trainer.agent.config, trainer.config, spec, trainer.agent.num_bytes())
+    try:
+        spec = trainer.collector.envs.spec
+        return estimate_resources(trainer.agent.config, trainer.config, spec, trainer.agent.num_bytes())
+    finally:
+        trainer.collector.envs.close()
+        trainer.evaluator.close()
 
 
 def _calibrate(plan: Plan, directory: Path) -> Calibration:
@@ -115,7 +119,8 @@ def _progress(directory: Path, learning_starts: int) -> list[tuple[float, float]
     path = directory / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     records: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("\n")]
-    timed = [r for r in records if "time/eta" in r and r["step"] >= learning_starts]
+    # The time left is unknown (null) until a part of the budget is used up.
+    timed = [r for r in records if r.get("time/eta") is not None and r["step"] >= learning_starts]
     return [(r["time/elapsed"], r["time/elapsed"] / (r["time/elapsed"] + r["time/eta"])) for r in timed]
 
 

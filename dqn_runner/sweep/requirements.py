@@ -17,7 +17,8 @@ from dqn_runner.sweep.optuna_parts import is_pruner, is_sampler
 SAMPLERS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}
 PRUNERS = {"WilcoxonPruner": "scipy"}
 """Modules that classes of Optuna import only when they are first used; the extra `samplers` installs them."""
-LOGGERS = {"tensorboard": "tensorboard"}
+LOGGERS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
+"""Packages of loggers that an extra of the same name installs."""
 
 
 def check_sampler_and_pruner(sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> None:

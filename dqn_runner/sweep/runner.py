@@ -195,7 +195,8 @@ class SweepRunner:
         best = ranked(self.study, settings)
         if self._jobs.stopping.is_set() or not settings.validate or not best:
             return
-        pending = random.sample(range(settings.seeds, settings.seeds + settings.validate), settings.validate)
+        pending = list(range(settings.seeds, settings.seeds + settings.validate))
+        random.SystemRandom().shuffle(pending)  # no seed decides: processes must differ
 
         def work(slot: int) -> None:
             while pending and not self._jobs.stopping.is_set():

@@ -28,17 +28,29 @@ from dqn_runner.replay.buffer import Replay
 from dqn_runner.replay.demonstrations import ReplayWithDemonstrations
 from dqn_runner.run.compatibility import SESSION_KEYS
 from dqn_runner.run.directory import RunDirectory
+from dqn_runner.training.checks import check
 from dqn_runner.training.collector import Collector
 from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluator
 from dqn_runner.training.metrics import METRIC_KEYS
-from dqn_runner.training.resources import format_bytes
+from dqn_runner.training.resources import check_disk, format_bytes
 from dqn_runner.training.stopping import Stopping
 from dqn_runner.training.video import VideoRecorder
 from dqn_runner.training.watchdog import Watchdog
 
 STOPPING, PRUNER, VIDEOS = "stopping", "pruner", "videos"
 """Names of the trainer's own callbacks."""
+
+
+def check_settings(
+    agent: DQNAgent, config: TrainingConfig, env: EnvSpec, output_dir: Path, demonstrations: int = 0
+) -> None:
+    """Raise UserError if settings do not fit each other or `env`, or the run does not fit the machine.
+
+    `demonstrations` is the number of transitions that the replay keeps beside its own; they are in memory.
+    """
+    check(agent.config, agent.spec, config, env)
+    check_disk(output_dir, agent.config, config, env, agent.num_bytes(), demonstrations)
 
 
 def make_collector(

@@ -18,7 +18,7 @@ class FrequencyUnit(Enum):
 
 
 MOST_SECONDS = 1e7
-"""The longest time to wait for an environment; systems cannot wait for any number of seconds."""
+"""The longest time to wait for an environment or a job; systems cannot wait for any number of seconds."""
 
 
 @option("trainer", "default")

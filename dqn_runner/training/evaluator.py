@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 
 from dqn_runner.core.registry import option
-from dqn_runner.core.rng import stream
 from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import Array, BoolArray, IntArray
 from dqn_runner.envs.base import Env
@@ -92,13 +91,6 @@ class Evaluation:
             "return_max": max(self.returns),
             "length_mean": float(np.mean(self.lengths)),
         }
-
-    def confidence_interval(self, resamples: int = 10_000) -> tuple[float, float]:
-        """95 % percentile-bootstrap interval of the mean return."""
-        values = np.asarray(self.returns)
-        draws = stream(0, "bootstrap").integers(len(values), size=(resamples, len(values)))
-        low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-        return float(low), float(high)
 
 
 class Evaluator:

@@ -38,6 +38,13 @@ class Preload:
         self._source: str | None = getattr(config, "preload", None)  # a replay of the user's has no recording
         self._where = f"agent.replay.preload={self._source}"
 
+    @property
+    def demonstrations(self) -> int:
+        """The number of transitions that the replay keeps beside its own."""
+        if self.origin is None or not self._agent.config.replay.demonstrations:
+            return 0
+        return self.origin["transitions"]
+
     def fill(self) -> None:
         """Read the recording, if there is one, and put its transitions into the replay, once.
 

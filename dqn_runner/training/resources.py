@@ -30,16 +30,26 @@ class ResourceEstimate:
 
 
 def estimate_resources(
-    agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int
+    agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int, demonstrations: int = 0
 ) -> ResourceEstimate:
-    """Memory and disk space of a run; `state` is the size of a checkpoint without its replay, in bytes."""
-    capacity: int = agent.replay.capacity
+    """Memory and disk space of a run.
+
+    `state` is the size of a checkpoint without its replay, in bytes; `demonstrations` is the number of
+    transitions that the replay keeps beside its own.
+    """
+    replay = agent.replay
+    capacity: int = replay.capacity
     steps = math.inf if trainer.max_steps is None else trainer.max_steps
-    held = replace(agent.replay, capacity=min(capacity, steps))
-    kept = replace(agent.replay, capacity=min(_kept_transitions(capacity, trainer), steps))
+    held = replace(replay, capacity=min(capacity, steps))
+    kept = replace(replay, capacity=min(_kept_transitions(capacity, trainer), steps))
+    memory, shared = held.num_bytes(env), kept.disk_usage(env).shared
+    per_checkpoint = state + held.disk_usage(env).per_checkpoint
+    if demonstrations:
+        beside = replace(replay, capacity=demonstrations)
+        memory, shared = memory + beside.num_bytes(env), shared + beside.disk_usage(env).shared
+        per_checkpoint += beside.disk_usage(env).per_checkpoint
     files = trainer.keep_last + 3  # best.pt, latest.pt, and the one that is being written
-    disk = files * (state + held.disk_usage(env).per_checkpoint) + kept.disk_usage(env).shared
-    return ResourceEstimate(held.num_bytes(env), disk)
+    return ResourceEstimate(memory, files * per_checkpoint + shared)
 
 
 def _kept_transitions(capacity: int, trainer: TrainingConfig) -> int:
@@ -55,9 +65,16 @@ def _kept_transitions(capacity: int, trainer: TrainingConfig) -> int:
     return capacity + int(min(reach, (trainer.keep_last + 1) * capacity))
 
 
-def check_disk(output_dir: Path, agent: DQNConfig, trainer: TrainingConfig, env: EnvSpec, state: int) -> None:
-    """Raise NoRoomError if the disk is too full; `state` is the size of a checkpoint without its replay."""
-    needed = estimate_resources(agent, trainer, env, state).disk
+def check_disk(
+    output_dir: Path,
+    agent: DQNConfig,
+    trainer: TrainingConfig,
+    env: EnvSpec,
+    state: int,
+    demonstrations: int = 0,
+) -> None:
+    """Raise NoRoomError if the disk is too full; the numbers are those of `estimate_resources`."""
+    needed = estimate_resources(agent, trainer, env, state, demonstrations).disk
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     files = filter(is_file, output_dir.glob("checkpoints/**/*.*"))
     own = {path.stat().st_ino: path.stat().st_size for path in files}

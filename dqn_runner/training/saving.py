@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dqn_runner.agent.agent import DQNAgent
-from dqn_runner.checkpointing.checkpointer import BEST, numbered_name
+from dqn_runner.checkpointing.names import BEST, numbered_name
 from dqn_runner.core.exceptions import DivergedError
 from dqn_runner.core.log import log
 from dqn_runner.core.state import State

@@ -14,7 +14,7 @@ class TrainingStats:
     reason: str
     """Why the run ended."""
     pruned: bool
-    """Whether the stop callback ended it, as the pruner of a sweep does."""
+    """Whether a callback asked to stop it as pruned, as that of a sweep does."""
     steps: int
     episodes: int
     best_mean: float

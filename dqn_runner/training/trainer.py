@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
-from dqn_runner.checkpointing.checkpointer import best_name
+from dqn_runner.checkpointing.names import best_name
 from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.rng import seed_for
@@ -22,14 +22,13 @@ from dqn_runner.io.signals import StopSignals, as_error
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.training import assembly
 from dqn_runner.training.callbacks import Callbacks, Run, StopReason, named, settings_of
-from dqn_runner.training.checks import check
 from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluation, EvaluationStopped
 from dqn_runner.training.events import Event, EventSchedule
 from dqn_runner.training.experience_loop import ExperienceLoop
 from dqn_runner.training.preloading import Preload
 from dqn_runner.training.recorder import Recorder
-from dqn_runner.training.resources import check_disk, estimate_resources
+from dqn_runner.training.resources import estimate_resources
 from dqn_runner.training.run_state import RunState
 from dqn_runner.training.saving import StateSaver
 from dqn_runner.training.stats import TrainingStats
@@ -72,8 +71,7 @@ class Trainer:
             part = as_part(env, eval_env)
             self.collector = assembly.make_collector(agent, part, config, allow_inexact_resume)
         spec = self.collector.envs.spec
-        check(agent.config, agent.spec, config, spec)
-        check_disk(self.output_dir, agent.config, config, spec, agent.num_bytes())
+        assembly.check_settings(agent, config, spec, self.output_dir)
         self.evaluator = assembly.make_evaluator(part, config)
         self.replay = assembly.make_replay(agent.config, spec, part.num_envs)
         self.preload = Preload(agent, self.evaluator.env, part, spec, self.replay)
@@ -112,9 +110,10 @@ class Trainer:
     def train(self) -> TrainingStats:
         """Run until a budget, the target return, patience or a callback ends the run.
 
-        Resumes a run that the output directory already holds. SIGINT, SIGTERM and SIGUSR1/2 take effect
-        after the current iteration, once the state is saved. Raises UserError if the directory holds another
-        run, NoRoomError if the last checkpoint could not be written, DirectoryLostError, and DivergedError.
+        Resumes a run that the output directory already holds. SIGINT, SIGTERM, SIGHUP and SIGUSR1/2 take
+        effect after the current iteration, once the state is saved. Raises UserError if the directory holds
+        another run, NoRoomError if the last checkpoint could not be written, DirectoryLostError, and
+        DivergedError.
         """
         watchdog = assembly.make_watchdog(self.directory, self.config)
         with StopSignals() as self._signals, watchdog, self._generators:
@@ -124,11 +123,12 @@ class Trainer:
                     self.prepare()
                 info = assembly.run_info(self.directory, self.config, self._group)
                 self.directory.open(self.step, self.episode, info)
-                spec, state_bytes = self.collector.envs.spec, self.agent.num_bytes()
+                spec, beside = self.collector.envs.spec, self.preload.demonstrations
                 self.agent.choose_update(spec.obs_dtype, self.config.max_steps, spec.has_action_mask)
                 self.preload.log()
                 self.recorder.start(self.step)  # compiling is not part of the speed
-                log.info("%s", estimate_resources(self.agent.config, self.config, spec, state_bytes))
+                size = self.agent.num_bytes()
+                log.info("%s", estimate_resources(self.agent.config, self.config, spec, size, beside))
                 reason = self._run()
             except Exception:
                 failed = True
@@ -154,6 +154,8 @@ class Trainer:
             self.directory.notices += self.preload.changed()
         else:
             self.preload.fill()
+            spec, beside = self.collector.envs.spec, self.preload.demonstrations
+            assembly.check_settings(self.agent, self.config, spec, self.output_dir, beside)
         self._prepared = True
 
     def resume(self, path: str | Path) -> None:

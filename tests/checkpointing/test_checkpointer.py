@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, best_name, numbered_name
+from dqn_runner.checkpointing.checkpointer import Checkpointer
 from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.checkpointing.names import BEST, LATEST, best_name, numbered_name
 from tests.support.checkpoints import PAYLOAD, names, save
 
 

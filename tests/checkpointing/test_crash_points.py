@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from dqn_runner.checkpointing import segments
-from dqn_runner.checkpointing.checkpointer import LATEST, numbered_name
 from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.checkpointing.names import LATEST, numbered_name
 from dqn_runner.checkpointing.recovery import load_newest_valid
 from dqn_runner.io import files
 from tests.checkpointing.test_history import SEGMENT, Model, UnsyncedDisk, values_of

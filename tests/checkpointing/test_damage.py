@@ -22,7 +22,7 @@ from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig
 from dqn_runner.agent.exploration import EpsilonGreedy
 from dqn_runner.agent.schedules import Constant
 from dqn_runner.checkpointing import segments
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, numbered_name
+from dqn_runner.checkpointing.checkpointer import Checkpointer
 from dqn_runner.checkpointing.format import (
     FORMAT,
     SNAPSHOT,
@@ -32,6 +32,7 @@ from dqn_runner.checkpointing.format import (
     load_checkpoint,
     read_document,
 )
+from dqn_runner.checkpointing.names import BEST, LATEST, numbered_name
 from dqn_runner.checkpointing.recovery import load_newest_valid
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.state import RowSnapshot

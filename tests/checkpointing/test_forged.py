@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, numbered_name
+from dqn_runner.checkpointing.checkpointer import Checkpointer
 from dqn_runner.checkpointing.format import FORMAT, SNAPSHOT, VERSION, checksum, load_checkpoint
+from dqn_runner.checkpointing.names import BEST, LATEST, numbered_name
 from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
 from dqn_runner.core.exceptions import DamagedError, UserError
 from tests.io.test_entries import KINDS, put

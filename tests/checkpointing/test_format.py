@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from dqn_runner.checkpointing.checkpointer import LATEST, Checkpointer, numbered_name
+from dqn_runner.checkpointing.checkpointer import Checkpointer
 from dqn_runner.checkpointing.format import FORMAT, VERSION, checksum, load_checkpoint
+from dqn_runner.checkpointing.names import LATEST, numbered_name
 from dqn_runner.core.exceptions import UserError
 from tests.support.checkpoints import PAYLOAD, Bomb, save
 

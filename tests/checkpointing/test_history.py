@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqn_runner.checkpointing import segments
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, best_name, numbered_name
+from dqn_runner.checkpointing.checkpointer import Checkpointer
 from dqn_runner.checkpointing.format import load_checkpoint, read_document, segments_in
+from dqn_runner.checkpointing.names import BEST, LATEST, best_name, numbered_name
 from dqn_runner.core.state import RowSnapshot
 from dqn_runner.io import files
 

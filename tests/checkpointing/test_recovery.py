@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, numbered_name
+from dqn_runner.checkpointing.checkpointer import Checkpointer
+from dqn_runner.checkpointing.names import BEST, LATEST, numbered_name
 from dqn_runner.checkpointing.recovery import find_checkpoint, load_newest_valid
 from dqn_runner.core.exceptions import DamagedError, UserError
 from tests.support.checkpoints import PAYLOAD, save

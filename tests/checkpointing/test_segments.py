@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 
 from dqn_runner.checkpointing import segments
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer
+from dqn_runner.checkpointing.checkpointer import Checkpointer
+from dqn_runner.checkpointing.names import BEST, LATEST
 from dqn_runner.core.state import RowSnapshot
 from tests.support.checkpoints import names, save
 
 
 class TestSegments:
+    @pytest.mark.parametrize(
+        ("row_bytes", "rows"),
+        [(0, 65_536), (1, 65_536), (48, 16_384), (4096, 256), (2**20, 256), (2**20 + 1, 256), (2**24, 256)],
+    )
+    def test_a_segment_has_about_a_megabyte_of_rows_and_at_least_256_of_them(self, row_bytes: int, rows: int):
+        assert segments.rows_per_segment(row_bytes) == rows
+
     def test_a_damaged_segment_is_written_again(self, tmp_path: Path):
         """A run that resumes from before a segment adds the same rows, and must not use the damaged file."""
         columns = {"x": np.arange(10)}

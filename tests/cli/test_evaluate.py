@@ -40,6 +40,21 @@ def test_evaluation_of_a_checkpoint_writes_eval_json_and_prints_a_summary(
     assert f"min {min(returns):g}, max {max(returns):g}" in done.out
 
 
+def test_a_single_episode_has_no_confidence_interval(
+    finished_run: Path, program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    args = (f"checkpoint={finished_run}", "evaluator.episodes=1", "hydra.run.dir=out")
+    done = program("mode=eval", *args)
+    assert done.status == 0, done.err
+    assert ", std 0.00, min " in done.out
+    result = read_json(tmp_path / "out" / "eval.json")
+    assert result["return_ci95"] is None
+    done = program("mode=publish", *args)
+    assert done.status == 0, done.err
+    card = (tmp_path / "out" / "published" / "README.md").read_text()
+    assert f"| mean return | {result['return_mean']:.2f} |" in card
+
+
 def test_evaluation_is_repeatable_and_another_seed_gives_other_episodes(
     finished_run: Path, program: Callable[..., Outcome], tmp_path: Path
 ) -> None:

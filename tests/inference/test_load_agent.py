@@ -107,6 +107,15 @@ def test_loaded_agent_and_its_module_have_the_values_of_the_trained_one(variant:
 
 
 @pytest.mark.usefixtures("no_curves")
+def test_the_run_is_named_by_its_directory_and_not_by_that_of_a_copied_file(tmp_path: Path) -> None:
+    a_run(tmp_path / "my_run")
+    checkpoint = tmp_path / "my_run" / "checkpoints" / "latest.pt"
+    assert load_agent(checkpoint).provenance["run"] == "my_run"
+    (tmp_path / "copy.pt").write_bytes(checkpoint.read_bytes())
+    assert load_agent(tmp_path / "copy.pt").provenance["run"] is None
+
+
+@pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize("kind", ["shifted", "several", "binary"])
 def test_actions_are_those_of_the_environment(kind: str, tmp_path: Path) -> None:
     env = f"env.id={__name__}:Choices"

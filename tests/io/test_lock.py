@@ -19,7 +19,7 @@ import pytest
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.command_line import expand_arguments
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.io.lock import LockUnsupportedError, RunLock, exclusive_lock, reject_if_locked
+from dqn_runner.io.lock import LockHeldError, LockUnsupportedError, RunLock, exclusive_lock, reject_if_locked
 from tests.conftest import BUDGET, Outcome
 from tests.support import crash
 
@@ -144,6 +144,51 @@ class TestRunLock:
         lock.acquire()
         lock.release()
 
+    def test_checking_a_lock_opens_its_file_for_writing_which_nfs_needs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """There an exclusive lock of a descriptor that cannot be written to is the error EBADF."""
+        flock = fcntl.flock
+
+        def of_nfs(descriptor: int, how: int) -> None:
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            flock(descriptor, how)
+
+        lock = RunLock(tmp_path)
+        lock.acquire()
+        monkeypatch.setattr(fcntl, "flock", of_nfs)
+        with pytest.raises(LockHeldError):
+            reject_if_locked(tmp_path)
+        lock.release()
+        reject_if_locked(tmp_path)
+
+    def test_a_lock_of_somebody_else_that_cannot_be_written_is_checked_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        open_file = os.open
+
+        def open_to_read(path: Path, flags: int, *mode: int) -> int:
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return open_file(path, flags, *mode)
+
+        lock = RunLock(tmp_path)
+        lock.acquire()
+        monkeypatch.setattr(os, "open", open_to_read)
+        with pytest.raises(LockHeldError):
+            reject_if_locked(tmp_path)
+
+    def test_a_file_system_without_locks_is_reported_in_one_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        (tmp_path / ".lock").touch()
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        for use in (RunLock(tmp_path).acquire, lambda: reject_if_locked(tmp_path)):
+            with pytest.raises(UserError, match=r"has no locks .No locks available.*another one$") as caught:
+                use()
+            assert not isinstance(caught.value, LockHeldError)
+
 
 class TestExclusiveLock:
     @pytest.fixture(params=["existing", "new"])
@@ -194,12 +239,13 @@ class TestExclusiveLock:
     def test_a_file_system_without_locks_is_reported_by_its_own_error(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        def unsupported(*_: object) -> None:
-            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-        monkeypatch.setattr(fcntl, "flock", unsupported)
+        monkeypatch.setattr(fcntl, "flock", no_locks)
         with pytest.raises(LockUnsupportedError, match="No locks available"), exclusive_lock(path):
             pass
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 def is_locked(path: Path) -> bool:

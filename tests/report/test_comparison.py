@@ -42,6 +42,22 @@ def test_runs_are_grouped_by_the_overrides_that_differ_and_not_by_seeds(tmp_path
     assert labels([agents(tmp_path, dqn=[1.0, 2.0], c51=[3.0, 4.0, 5.0])]) == {"dqn": 2, "c51": 3}
 
 
+def test_runs_on_different_machines_are_one_group(tmp_path: Path) -> None:
+    store_run(tmp_path / "0", seed=0)
+    store_run(tmp_path / "1", seed=1, agent__device="cpu", device="cpu", compile="off", agent__compile="off")
+    assert labels([tmp_path]) == {"all runs": 2}
+
+
+def test_games_are_different_environments(tmp_path: Path) -> None:
+    for family in ("MinAtar", "Atari"):
+        for game in ("breakout", "asterix"):
+            env = {"_target_": f"dqn_runner.{family}", "game": game}
+            store_run(tmp_path / family / game, env=env)
+    names = {read_run(path).env for path in tmp_path.glob("*/*")}
+    assert names == {"MinAtar breakout", "MinAtar asterix", "Atari breakout", "Atari asterix"}
+    assert set(scores_of(grouped(runs_to_compare([tmp_path]), None)).by_task) == names
+
+
 def test_runs_without_overrides_are_grouped_by_their_settings(tmp_path: Path) -> None:
     for number, gamma in enumerate([0.9, 0.9, 0.99]):
         store_run(tmp_path / str(number), agent__gamma=gamma, seed=number)

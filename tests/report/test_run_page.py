@@ -53,6 +53,14 @@ def test_a_score_of_mode_eval_comes_first(tmp_path: Path) -> None:
     )
 
 
+def test_a_score_of_a_single_episode_has_no_interval(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "run")
+    result = {"step": 100, "return_mean": 12.5, "return_ci95": None, "episodes": 1}
+    json_io.write_json(run / "eval.json", result)
+    text = text_of(page_of(run))
+    assert "score 12.5 1 greedy episodes of mode=eval" in text
+
+
 @pytest.mark.parametrize(
     ("finished", "more"),
     [

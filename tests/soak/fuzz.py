@@ -30,7 +30,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 from dqn_runner.checkpointing import segments
-from dqn_runner.checkpointing.checkpointer import LATEST, numbered_name
+from dqn_runner.checkpointing.names import LATEST, numbered_name
 from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.cli import main as program
 from dqn_runner.config.build import build_trainer

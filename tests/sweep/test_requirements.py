@@ -27,6 +27,7 @@ LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm", "ray")
         ("pymysql", "mysql", ["hydra.sweeper.storage=mysql://me:it@localhost/it"]),
         *((name.partition("_")[0], "launchers", [f"hydra/launcher={name}"]) for name in LAUNCHERS),
         ("tensorboard", "tensorboard", ["logging=[tensorboard]"]),
+        ("mlflow", "mlflow", ["logging=[mlflow]"]),
         ("ale_py", "atari", ["env=atari", "env.game=Pong"]),
         ("minatar", "minatar", ["env=minatar", "env.game=breakout"]),
     ],

@@ -457,6 +457,8 @@ MISTAKES = [
     (["x=range(1,5,0)"], {}, "x: the step must be positive"),
     (["x=range(5,1,-1)"], {}, "x: the step must be positive"),
     (["x=interval(0,inf)"], {}, "x: the bounds must be finite"),
+    ([], {"x": {"type": "int", "low": 0, "high": float("inf")}}, "x: high must be finite, got inf"),
+    ([], {"x": {"type": "float", "low": float("nan"), "high": 1}}, "x: low must be finite, got nan"),
     (["x=tag(logg,interval(1,2))"], {}, "x: the tag logg is not supported.* allowed: log"),
     (["x=tag(log,choice(1,2))"], {}, "x: the tag log is not supported.*choice"),
     (["x=choice(1,2,1)"], {}, "x: a study cannot distinguish the choices 1 and 1"),

@@ -11,7 +11,8 @@ import pytest
 
 from dqn_runner import DQNConfig, TrainingConfig, UserError
 from dqn_runner.checkpointing import segments
-from dqn_runner.checkpointing.checkpointer import BEST, LATEST, Checkpointer, numbered_name
+from dqn_runner.checkpointing.checkpointer import Checkpointer
+from dqn_runner.checkpointing.names import BEST, LATEST, numbered_name
 from dqn_runner.checkpointing.retention import Retention
 from dqn_runner.core.rng import stream
 from dqn_runner.core.types import EnvSpec
@@ -69,6 +70,14 @@ def test_estimate_of_a_short_run_counts_only_the_filled_part_of_the_replay() -> 
     uniform = estimate(keep_last=0, max_steps=2**10)
     assert uniform == ResourceEstimate(48 * 2**10, 48 * 2**10 + 3 * (MIB + 48 * 2**10))
     assert estimate(PrioritizedReplay, keep_last=0, max_steps=2**10).disk == uniform.disk + 3 * 8 * 2**10
+
+
+def test_estimate_includes_the_demonstrations_beside_the_replay() -> None:
+    agent, trainer = DQNConfig(replay=UniformReplay(capacity=MIB)), TrainingConfig(keep_last=0)
+    without = estimate_resources(agent, trainer, VECTOR, 0)
+    found = estimate_resources(agent, trainer, VECTOR, 0, demonstrations=100)
+    assert found.memory - without.memory == 48 * 100
+    assert found.disk - without.disk == 48 * 100 + 3 * 48 * 100
 
 
 def test_the_estimate_is_logged_when_a_run_starts(finished_run: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from dqn_runner.agent.compiled.program import UpdateProgram
 from dqn_runner.core.log import log
 from dqn_runner.io.files import write_atomically
-from dqn_runner.io.lock import LockUnsupportedError, exclusive_lock
+from dqn_runner.io.lock import exclusive_lock
 
 CACHE = "DQN_RUNNER_CACHE"
 """The environment variable with the directory of the libraries."""
@@ -49,7 +49,7 @@ def library(program: UpdateProgram, key: str) -> Path:
                 log.info("the compiled update is in the cache: %s", found)
                 return found
             return _build(program, directory, key)
-    except (OSError, LockUnsupportedError) as error:
+    except OSError as error:
         raise BuildError(f"{directory} cannot be used: {error}; {CACHE} names another directory") from error
 
 

@@ -173,6 +173,8 @@ def _number(name: str, key: str, value: Any, kind: type[int] | type[float]) -> f
         number = float(value)
     except (TypeError, ValueError):
         raise UserError(f"{name}: {key} must be a number, got {value!r}") from None
+    if not math.isfinite(number):
+        raise UserError(f"{name}: {key} must be finite, got {value!r}")
     if kind is int and number != int(number):
         raise UserError(f"{name}: {key} must be an integer, got {value!r}")
     return kind(number)

@@ -78,7 +78,7 @@ class Journal(JournalFileBackend):
             while not self._append(logs):
                 pass
         except FileNotFoundError as error:
-            raise self._lost() from error
+            raise self._directory_lost() from error
         except LockUnsupportedError as error:
             raise UserError(
                 f"the file system of {self._path} has no locks ({error.strerror}); put the journal of the "
@@ -89,9 +89,9 @@ class Journal(JournalFileBackend):
         try:
             return self._path.open("rb")
         except FileNotFoundError as error:
-            raise self._lost() from error
+            raise self._directory_lost() from error
 
-    def _lost(self) -> DirectoryLostError:
+    def _directory_lost(self) -> DirectoryLostError:
         return DirectoryLostError(
             f"the journal {self._path} is gone: its directory was renamed or removed during the sweep. To "
             "continue, repeat the command with the new path as hydra.sweep.dir, and the name of the study "
@@ -115,7 +115,7 @@ class Journal(JournalFileBackend):
             files.write_atomically(self._path, kept.content())
         log.warning(
             "the journal %s is damaged at line %s; %s; all else is kept, and the file as it was is %s",
-            *(self._path, ", ".join(map(str, kept.damaged)), _lost(kept.lost), old.name),
+            *(self._path, ", ".join(map(str, kept.damaged)), _describe_lost(kept.lost), old.name),
         )
 
     def _append(self, logs: list[dict[str, Any]]) -> bool:
@@ -171,7 +171,7 @@ class Journal(JournalFileBackend):
             ) from error
 
 
-def _lost(trials: list[int]) -> str:
+def _describe_lost(trials: list[int]) -> str:
     """The trials whose records may be incomplete, for a message."""
     return f"trials {', '.join(map(str, trials))} count as failed" if trials else "no trial is lost"
 
