@@ -231,7 +231,8 @@ class Checkpointer:
         self._retention.record(first, checkpoint.document)
         for other in others:
             files.publish(first, other)
-        self._retention.delete_expired()
+        waiting = self._unwritten_best
+        self._retention.delete_expired(None if waiting is None else waiting.document)
 
 
 def _tensors(columns: dict[str, Array]) -> State:

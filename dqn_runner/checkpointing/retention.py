@@ -40,8 +40,11 @@ class Retention:
         """Record which segments the new checkpoint `path` names, so that its file need not be read."""
         self._references[_identity(path)] = _segment_names(document)
 
-    def delete_expired(self) -> None:
-        """Delete numbered checkpoints beyond the newest `keep_last`, then unreferenced segments."""
+    def delete_expired(self, unwritten: State | None = None) -> None:
+        """Delete numbered checkpoints beyond the newest `keep_last`, then unreferenced segments.
+
+        `unwritten` is a checkpoint that is yet to be written, and names segments that are.
+        """
         steps = numbered_in(self._directory)
         numbered = sorted(steps, key=lambda path: steps[path])
         if expired := numbered[: max(0, len(numbered) - self._keep_last)]:
@@ -54,7 +57,8 @@ class Retention:
         for identity in present.keys() - self._references.keys():
             self._references[identity] = self._read_references(present[identity])
         self._references = {identity: self._references[identity] for identity in present}
-        segments.remove_unreferenced(self._segments, set[str]().union(*self._references.values()))
+        named = set() if unwritten is None else _segment_names(unwritten)
+        segments.remove_unreferenced(self._segments, named.union(*self._references.values()))
 
     def _read_references(self, path: Path) -> set[str]:
         """Names of the segments of a checkpoint; all present ones if it cannot be read and may need any."""

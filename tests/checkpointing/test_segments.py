@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from dqn_runner.checkpointing import segments
 from dqn_runner.checkpointing.checkpointer import Checkpointer
+from dqn_runner.checkpointing.format import read_document, segments_in
 from dqn_runner.checkpointing.names import BEST, LATEST
 from dqn_runner.core.state import RowSnapshot
+from dqn_runner.io import files
 from tests.support.checkpoints import names, save
 
 
@@ -52,6 +55,38 @@ class TestSegments:
         assert len(names(tmp_path / "segments")) == 3, (
             "one from before the damage, one present when it was found, and the newest"
         )
+
+    def test_segments_of_a_best_checkpoint_that_is_yet_to_be_written_are_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The disk is full for the best checkpoint twice, but not for one in between."""
+
+        def rows(start: int) -> dict[str, Any]:
+            def read(first: int, last: int) -> dict[str, Any]:
+                return {"x": np.arange(first, last)}
+
+            return {"state": {"replay": {"rows": RowSnapshot(start, start + 65_536, 16, read)}}}
+
+        write, full = files.write_atomically, [True, True, False, False, False, False]
+
+        def write_unless_full(path: Path, data: bytes) -> None:
+            if path.name in (LATEST, BEST) and full.pop(0):
+                raise OSError(errno.ENOSPC, "full")
+            write(path, data)
+
+        monkeypatch.setattr(files, "write_atomically", write_unless_full)
+        checkpointer = Checkpointer(tmp_path, keep_last=0)
+        save(checkpointer, rows(0), 1, [BEST, LATEST])
+        for step in (2, 3, 4):
+            save(checkpointer, rows(65_536 * step), step, [LATEST])
+        checkpointer.close()
+        assert not full
+        for name, step in ((BEST, 1), (LATEST, 4)):
+            document = read_document(tmp_path / name)
+            assert document["step"] == step
+            (found,) = segments_in(document).values()
+            assert found
+            assert {segment.name for segment in found} <= names(tmp_path / "segments")
 
     def test_a_replay_snapshot_within_a_list_is_rejected(self, tmp_path: Path):
         state = {"replay": [RowSnapshot(0, 0, 8, lambda *_: {"x": np.zeros(0)})]}
