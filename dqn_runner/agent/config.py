@@ -103,8 +103,9 @@ class DQNConfig:
             return EnvSpec(layout.obs_shape, self.action_dim, "uint8", layout.frames, layout=layout)
         shape: tuple[Any, ...] = tuple(given) if isinstance(given, (list, tuple)) else (given,)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape):
+            hint = "; give its .shape" if hasattr(cast("object", given), "shape") else ""
             raise UserError(
                 "agent.state_dim must be a length or an image shape of positive integers, got "
-                f"{self.state_dim!r}"
+                f"{self.state_dim!r}{hint}"
             )
         return EnvSpec(obs_shape=shape, num_actions=self.action_dim)

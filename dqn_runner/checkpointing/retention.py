@@ -57,7 +57,7 @@ class Retention:
         for identity in present.keys() - self._references.keys():
             self._references[identity] = self._read_references(present[identity])
         self._references = {identity: self._references[identity] for identity in present}
-        named = set() if unwritten is None else _segment_names(unwritten)
+        named = set[str]() if unwritten is None else _segment_names(unwritten)
         segments.remove_unreferenced(self._segments, named.union(*self._references.values()))
 
     def _read_references(self, path: Path) -> set[str]:

@@ -13,7 +13,7 @@ from dqn_runner.checkpointing.recovery import nonsense_is_damage
 from dqn_runner.cli.job import Job
 from dqn_runner.config.build import build_agent, build_evaluator
 from dqn_runner.config.schema import RunConfig
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.rng import eval_seeds
 from dqn_runner.core.state import State
 from dqn_runner.io import json_io
@@ -32,7 +32,15 @@ def evaluate(job: Job) -> float:
         raise UserError("mode=eval needs checkpoint=PATH, a checkpoint or a run directory")
     for change in job.changes:
         print(f"changed for this evaluation: {change}")
-    return evaluate_checkpoint(job.run, job.stored.path, job.run_dir).mean
+    try:
+        return evaluate_checkpoint(job.run, job.stored.path, job.run_dir).mean
+    except DamagedError as error:
+        if not job.changes:
+            raise
+        raise UserError(
+            f"the agent of {job.stored.path} does not fit the settings that this command changes "
+            f"({'; '.join(job.changes)}); drop them ({error})"
+        ) from error
 
 
 def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation:

@@ -93,6 +93,11 @@ def read_stored(path: str, key: str) -> Stored:
             file = load_newest_valid(wanted, found.append, _warn, mismatch_with)
     except UserError as error:
         raise UserError(f"{key}={path}: {error}") from error
+    if key == "resume" and "finished" not in found[-1]["state"]:
+        raise UserError(
+            f"{key}={path} is a published agent, without the replay that a run continues with; it can be "
+            "evaluated, loaded and exported"
+        )
     source = found[-1]["source"]
     if "overrides" not in source:
         try:

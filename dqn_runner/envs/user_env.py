@@ -25,7 +25,7 @@ class UserEnv:
     def __post_init__(self) -> None:
         """Copy the environment for evaluation if none was given, before training changes its state.
 
-        Raises UserError if `env` is a VectorEnv or cannot be copied.
+        Raises UserError if `env` is a VectorEnv or cannot be copied, and if `eval_env` is the same one.
         """
         for given in (self.env, self.eval_env):
             if isinstance(given, gymnasium.vector.VectorEnv):
@@ -37,6 +37,11 @@ class UserEnv:
         """Whether an environment that raised can be replaced by another copy."""
         if self.eval_env is None:
             self.eval_env = copy_env(self.env)
+        elif self.eval_env.unwrapped is self.env.unwrapped:
+            raise UserError(
+                "eval_env is the training environment, whose episodes an evaluation would interrupt; pass "
+                "another object, or none to evaluate in a copy"
+            )
 
     def make(self, training: bool = True, render: bool | str = False) -> Env:
         """Return the environment object for training or the one for evaluation, not a new one.
@@ -57,9 +62,17 @@ class UserEnv:
 
 
 def as_part(env: Env | EnvPart, eval_env: Env | None) -> EnvPart:
-    """Return `env` if it is an environment part, else wrap the environment object in one."""
-    is_env = isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv))
-    return UserEnv(env=env, eval_env=eval_env) if is_env else env
+    """Return `env` if it is an environment part, else wrap the environment object in one.
+
+    Raises UserError if it is neither.
+    """
+    if isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv)):
+        return UserEnv(env=env, eval_env=eval_env)
+    if isinstance(env, (str, type)) or not callable(getattr(env, "make", None)):
+        what = repr(env) if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+        how = f"gymnasium.make({env!r})" if isinstance(env, str) else f"{what}()"
+        raise UserError(f"Trainer takes the object of an environment, such as {how}, not {what}")
+    return env
 
 
 def describe(part: EnvPart) -> Any:

@@ -44,7 +44,7 @@ def load_agent(path: str | Path, *, trust: bool = False, seed: int = 0) -> Train
     with nonsense_is_damage(file):
         source = document["source"]
         tree = source.get("config", source)["agent"]
-        if not trust and (imports := sorted({*_imports(tree)})):
+        if not trust and (imports := imports_of(tree)):
             raise UserError(
                 f"{file} asks to import {', '.join(imports)}; if you know who wrote it, use "
                 "load_agent(..., trust=True)"
@@ -112,6 +112,11 @@ def _find(path: Path) -> Path:
         if (directory / BEST).is_file():
             return directory / BEST
     return find_checkpoint(path)
+
+
+def imports_of(agent: Any) -> list[str]:
+    """The import paths of parts that are not of this program, in the stored configuration of an agent."""
+    return sorted({*_imports(agent)})
 
 
 def _imports(tree: Any) -> Iterator[str]:

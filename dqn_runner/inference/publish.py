@@ -14,6 +14,7 @@ from dqn_runner.checkpointing.names import BEST
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.state import State
 from dqn_runner.inference.export import description, export_agent
+from dqn_runner.inference.load import imports_of
 from dqn_runner.inference.trained_agent import TrainedAgent
 from dqn_runner.io import json_io
 from dqn_runner.run.provenance import env_name
@@ -75,6 +76,14 @@ def _no_replay(_: Any, where: str) -> State:
     raise TypeError(f"{where} is a replay")
 
 
+def _observations(agent: TrainedAgent) -> str:
+    """Dtype and shape, of Dict observations those of each entry."""
+    if agent.layout is None:
+        return f"{agent.obs_dtype} {list(agent.obs_shape)}"
+    shapes, dtypes = agent.layout.entry_shapes, agent.layout.entry_dtypes
+    return ", ".join(f"`{name}`: {dtypes[name]} {list(shape)}" for name, shape in shapes.items())
+
+
 def model_card(
     agent: TrainedAgent, config: Mapping[str, Any], score: Mapping[str, Any], has_curves: bool
 ) -> str:
@@ -83,6 +92,11 @@ def model_card(
     interval = ""
     if ends := score["return_ci95"]:
         interval = f", 95 % confidence interval [{ends[0]:.2f}, {ends[1]:.2f}]"
+    trusting, note = "", ""
+    if imports := imports_of(config["agent"]):
+        trusting = ", trust=True"
+        note = f"\n`trust=True` allows to import {', '.join(imports)}.\n"
+    masked = ", action_mask=action_mask" if agent.has_action_mask else ""
     curves = f"![Training curves]({CURVES})\n\n" if has_curves else ""
     spread = f"{score['return_std']:.2f}, from {score['return_min']:g} to {score['return_max']:g}"
     own = "".join(f"| {name} | {value:.4g} |\n" for name, value in score["metrics"].items())
@@ -99,7 +113,7 @@ tags: [reinforcement-learning, dqn]
 | evaluated on | {score["episodes"]} greedy episodes with fixed seeds that did not select the checkpoint |
 | standard deviation, range | {spread} |
 {own}| trained for | {agent.step:,} env steps |
-| observations | {agent.obs_dtype} {list(agent.obs_shape)} |
+| observations | {_observations(agent)} |
 | actions | {agent.num_actions} |
 
 {curves}The confidence interval is of the mean return of this policy, not of other runs with other seeds.
@@ -111,10 +125,10 @@ With the Python package `dqn_runner` and this folder:
 ```python
 from dqn_runner import load_agent
 
-agent = load_agent("PATH_OF_THIS_FOLDER")
-action = agent.predict(observation)  # as the environment of the run returns it
+agent = load_agent("PATH_OF_THIS_FOLDER"{trusting})
+action = agent.predict(observation{masked})  # as the environment of the run returns it
 ```
-
+{note}
 `{WEIGHTS}` has the weights alone. The names, the shapes and the preprocessing are in its metadata and in
 `{CONFIG}`; `agent.to_module()` is a torch module that takes them.
 

@@ -11,10 +11,9 @@ import numpy as np
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.exploration import masked_values
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.rng import stream
-from dqn_runner.core.types import Array, BoolArray, FloatArray
-from dqn_runner.envs.mixed_observations import batch_size, pack
+from dqn_runner.core.types import FloatArray
+from dqn_runner.envs.given_observations import as_batch, as_masks
 from dqn_runner.envs.stored_spaces import StoredSpaces
 
 if TYPE_CHECKING:
@@ -49,25 +48,25 @@ class TrainedAgent:
         self.has_action_mask = spaces.has_action_mask
         """Whether the environment of the run had action masks; `predict` then needs them."""
         self._agent = agent
-        self._packed_dtype = spaces.obs_dtype
+        self._spaces = spaces
         self._actions = spaces.actions
         self._to_env = spaces.actions.converter()
         self._rng = stream(seed, "predict")
 
-    def predict(self, obs: Any, deterministic: bool = True, *, action_mask: Any = None) -> Any:
+    def predict(self, obs: Any, *, deterministic: bool = True, action_mask: Any = None) -> Any:
         """The action for an observation, as the environment takes it; an array of actions for a batch.
 
         With `deterministic=False`, the exploration of the run at env step `step` chooses. Only actions that
         `action_mask` allows are chosen. Raises UserError for observations that the environment cannot have
         returned, and for a missing or impossible mask.
         """
-        batch, is_single = self._as_batch(obs)
+        batch, is_single = as_batch(self._spaces, obs)
         if action_mask is None and self.has_action_mask:
             raise UserError(
                 "this agent was trained with action masks; give predict(obs, action_mask=...) that of the "
                 "observation"
             )
-        mask = self._as_masks(action_mask, len(batch), is_single)
+        mask = as_masks(self.num_actions, action_mask, len(batch), is_single)
         if deterministic:
             numbers = self._agent.greedy(batch, mask)
         else:
@@ -81,10 +80,9 @@ class TrainedAgent:
         The columns are in the order of the action space, from its first action. With `action_mask`, the
         values of actions that it does not allow are -inf.
         """
-        batch, is_single = self._as_batch(obs)
-        values = masked_values(
-            self._agent.q_values(batch), self._as_masks(action_mask, len(batch), is_single)
-        )
+        batch, is_single = as_batch(self._spaces, obs)
+        mask = as_masks(self.num_actions, action_mask, len(batch), is_single)
+        values = masked_values(self._agent.q_values(batch), mask)
         return values[0] if is_single else values
 
     def to_module(self) -> nn.Module:
@@ -95,70 +93,8 @@ class TrainedAgent:
         """
         from dqn_runner.inference.module import make_module
 
-        return make_module(self._agent, self._packed_dtype)
+        return make_module(self._agent, self._spaces.obs_dtype)
 
     def describe_actions(self) -> dict[str, Any]:
         """How the columns of the values are actions of the environment (`envs.actions.ActionSpace`)."""
         return asdict(self._actions)
-
-    def _as_masks(self, given: Any, n: int, is_single: bool) -> BoolArray | None:
-        """Action masks [n, actions]; None if none is given."""
-        if given is None:
-            return None
-        shape = (self.num_actions,) if is_single else (n, self.num_actions)
-        try:
-            mask = np.asarray(given)
-        except Exception:
-            mask = np.asarray(None)
-        if mask.shape != shape or mask.dtype.kind not in "biuf" or not np.array_equal(mask != 0, mask):
-            raise UserError(
-                f"action_mask must have the shape {shape} for this observation, and a 0 or 1 for each action"
-            )
-        if not (mask != 0).any(-1).all():
-            raise UserError("action_mask allows no action")
-        return (mask != 0).reshape(n, self.num_actions)
-
-    def _as_batch(self, obs: Any) -> tuple[Array, bool]:
-        """Observations [n, *obs_shape] in the dtype of the run, and whether `obs` was a single one."""
-        if self.layout is not None:
-            return _packed_batch(self.layout, obs)
-        try:
-            given = np.asarray(obs)
-        except Exception:
-            given = np.asarray(None)
-        if given.dtype.kind not in "fiub":
-            raise UserError(f"an observation must be an array of numbers, got {type(obs).__name__}")
-        is_single = given.shape == self.obs_shape
-        if not is_single and given.shape[1:] != self.obs_shape:
-            raise UserError(
-                f"this agent takes observations of shape {self.obs_shape}, or a batch of them with one more "
-                f"axis in front; got {given.shape}"
-            )
-        if not is_single and not len(given):
-            raise UserError("the batch of observations is empty")
-        with np.errstate(all="ignore"):
-            batch = (given[None] if is_single else given).astype(self._packed_dtype)
-        fits = np.isfinite(batch) if batch.dtype.kind == "f" else batch == given
-        if not np.all(fits):
-            wrong = "numbers that are not finite" if batch.dtype.kind == "f" else "other numbers"
-            raise UserError(
-                f"this agent takes observations of dtype {self.obs_dtype}; got {wrong} ({given.dtype})"
-            )
-        return batch, is_single
-
-
-def _packed_batch(layout: ObservationLayout, obs: Any) -> tuple[Array, bool]:
-    """Packed observations [n, *obs_shape], and whether `obs` was a single one."""
-    if isinstance(obs, Mapping) and all(name in obs for name in layout.entry_shapes):
-        layout = layout.by_name()
-    try:
-        size = batch_size(layout, obs)
-        if size == 0:
-            raise UserError("the batch of observations is empty")
-        if size is None:
-            return pack(layout, obs)[None], True
-        return pack(layout, obs, (size,)), False
-    except ValueError as error:
-        raise UserError(
-            f"this agent takes the entries {', '.join(layout.entry_shapes)}; got an observation {error}"
-        ) from None

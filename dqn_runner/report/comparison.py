@@ -85,7 +85,11 @@ def scores_of(groups: Sequence[Group]) -> Scores:
     """The score of each run: of `mode=eval` if every run has one, else its last evaluation."""
     runs = [run for group in groups for run in group.runs]
     evaluated = all(run.evaluation is not None for run in runs)
-    kind = "mean return of mode=eval" if evaluated else "mean return of the last evaluation of the run"
+    kind = "mean return of the last evaluation of the run"
+    if evaluated:
+        steps = sorted({int(run.evaluation["step"]) for run in runs if run.evaluation is not None})
+        between = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+        kind = f"mean return of mode=eval, checkpoints of env step {between}"
     found: dict[str, dict[str, list[float]]] = {}
     without: list[str] = []
     for group in groups:

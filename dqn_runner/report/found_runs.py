@@ -59,15 +59,18 @@ def runs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, StoredRun]]:
 
     Raises UserError for a path without runs.
     """
-    found: list[tuple[Path, StoredRun]] = []
+    found: list[tuple[Path, Path]] = []
     for path in paths:
         if not path.is_dir():
             raise UserError(f"{path} is not a directory; give the directory of a run or of a sweep")
         directories = best_runs(path) if is_sweep(path) else list(run_directories(path))
         if not directories:
             raise UserError(f"{path} contains no runs")
-        found += [(path, read_run(directory)) for directory in directories]
-    return found
+        found += [(path, directory) for directory in directories]
+    once: dict[Path, tuple[Path, Path]] = {}  # a run that several paths name is one run
+    for path, directory in found:
+        once.setdefault(directory.resolve(), (path, directory))
+    return [(path, read_run(directory)) for path, directory in once.values()]
 
 
 def best_runs(sweep: Path) -> list[Path]:

@@ -23,6 +23,7 @@ HEAD = 2_000
 """Bytes at the start of metrics.json that are read."""
 
 _FINISHED = re.compile(rb'^ "finished": (".*"),?$', re.MULTILINE)
+_STEPS = re.compile(rb'^ "env_steps": (\d+),?$', re.MULTILINE)
 _BEST = re.compile(rb'"return_mean": (-?[\d.eE+-]+)')
 
 
@@ -78,10 +79,12 @@ class Listing:
 
 def _read(directory: Path, path: str, changed: float) -> Entry:
     head = _head(directory / json_io.METRICS, HEAD)
-    finished, best = _FINISHED.search(head), _BEST.search(head)
+    finished, best, steps = _FINISHED.search(head), _BEST.search(head), _STEPS.search(head)
     last = read_last_records(directory)
     env, overrides = _provenance(directory)
     reason = finished[1].decode(errors="replace").strip('"') if finished else None
+    if steps is None or int(steps[1]) < last.step:
+        reason = None  # or it is that of an earlier session, which had a smaller budget
     return Entry(
         path=path,
         state=state_of(directory, read_timeline(directory), reason),

@@ -95,12 +95,14 @@ class StoredRun:
 
     @cached_property
     def evaluation(self) -> Mapping[str, Any] | None:
-        """The content of the eval.json of `mode=eval`; None if there is none."""
+        """The content of the eval.json of `mode=eval`; None if there is none, or it is of another run."""
         path = self.directory / EVALUATION
         if not is_file(path):
             return None
         try:
             document = json_io.read_json(path)
+            if not _is_below(Path(document["checkpoint"]), self.directory):
+                return None
             numbers = [document["step"], document["return_mean"], *(document["return_ci95"] or ())]
             return document if len([float(number) for number in numbers]) in (2, 4) else None
         except (UserError, KeyError, TypeError, ValueError):
@@ -135,6 +137,13 @@ def texts(stored: Any) -> list[str]:
 def is_run(directory: Path) -> bool:
     """Whether a directory is that of a run."""
     return any(os.path.lexists(directory / mark) for mark in MARKS)
+
+
+def _is_below(checkpoint: Path, directory: Path) -> bool:
+    """Whether a checkpoint is one of the run in `directory`, which may have been moved since."""
+    if checkpoint.exists():
+        return checkpoint.resolve().is_relative_to(directory.resolve())
+    return checkpoint.absolute().parent.parent.name == directory.resolve().name
 
 
 def read_run(directory: Path, reader: Callable[[Path], History] = read_history) -> StoredRun:

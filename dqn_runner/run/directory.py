@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dqn_runner.io.lock import RunLock
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import LoggerGroup
 from dqn_runner.run.compatibility import mismatch
+from dqn_runner.run.provenance import record_session
 from dqn_runner.run.session import Session
 
 DIRECTORIES = (CHECKPOINTS, f"{CHECKPOINTS}/{FOLDER}", "logs", "videos", "tensorboard", "wandb", ".hydra")
@@ -40,7 +42,12 @@ class RunDirectory:
     """Writes everything that a run stores, and finds what an earlier session stored."""
 
     def __init__(
-        self, path: Path, loggers: Mapping[str, LoggerPart], keep_last: int, source: Mapping[str, Any]
+        self,
+        path: Path,
+        loggers: Mapping[str, LoggerPart],
+        keep_last: int,
+        source: Mapping[str, Any],
+        recorded: Mapping[str, Any] | None = None,
     ) -> None:
         """Describe the directory; nothing is written yet.
 
@@ -50,6 +57,7 @@ class RunDirectory:
             keep_last: How many of the numbered checkpoints to keep.
             source: From what the run was built: a `config`, or an `agent` and a `trainer`. It is stored in
                 every checkpoint.
+            recorded: The configuration for run.json; None if the program writes that file.
         """
         self.path = path
         self.loggers = LoggerGroup(loggers)
@@ -60,6 +68,7 @@ class RunDirectory:
         self.draws_curves = True
         """Whether a report includes the training curves; those of a sweep's jobs are drawn by the sweep."""
         self._source = dict(source)
+        self._recorded = recorded
         self._lock = RunLock(path)
         self._held: HeldDirectory | None = None
         self._session = Session(path)
@@ -93,6 +102,8 @@ class RunDirectory:
 
         Raises UserError if another process has locked it, or if a link in it leads out of it.
         """
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            raise UserError(f"{self.path} is not a directory; choose another one for the run")
         require_own_directories(self.path)
         self._lock.acquire()
         self._held = self._held or HeldDirectory(self.path)
@@ -151,9 +162,16 @@ class RunDirectory:
         """
         self.checkpoints.resume_from(resumed_from, best_step)
 
-    def open(self, step: int, episode: int, info: RunInfo) -> None:
-        """Open the loggers, and log where the run starts and the notices."""
+    def open(
+        self, step: int, episode: int, info: RunInfo, preloaded: Mapping[str, Any] | None = None
+    ) -> None:
+        """Open the loggers, and log where the run starts and the notices.
+
+        `preloaded` is the recording that the replay began with.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        if self._recorded is not None:
+            record_session(self.path, self._recorded, [], [], self.notices, preloaded)
         self._session.begin(step, self.resumed)
         self.loggers.open(self.path, info)
         verb = "resuming from" if self.resumed else "starting at"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.rng import stream
 from dqn_runner.statistics.aggregates import Aggregate, pooled_mean
 from dqn_runner.statistics.scores import FloatArray, Scores, as_curves, as_pairs, as_tasks
@@ -135,6 +136,10 @@ def _bootstrap(
 
     `size` is how many numbers the statistic of one resample handles.
     """
+    if not 0 < confidence < 1 or resamples < 1:
+        raise UserError(
+            f"confidence must be between 0 and 1, and resamples at least 1; got {confidence} and {resamples}"
+        )
     value = statistic(groups)
     if any(task.shape[-1] == 1 for group in groups for task in group):
         unknown = np.full_like(value, np.nan)

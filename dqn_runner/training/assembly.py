@@ -14,13 +14,14 @@ from dqn_runner.core.records import RunInfo
 from dqn_runner.core.registry import to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.types import EnvSpec
-from dqn_runner.envs.base import Env, EnvPart
+from dqn_runner.envs.base import Env, EnvPart, env_name, spec_of
 from dqn_runner.envs.checked_env import make_env
 from dqn_runner.envs.episode_metrics import info_metrics_of
 from dqn_runner.envs.make_workers import make_worker, worker_factory
 from dqn_runner.envs.user_env import describe
 from dqn_runner.envs.vector_env import VectorEnv
 from dqn_runner.envs.wrapping import STATISTICS, stateful_wrappers
+from dqn_runner.io.json_io import as_json
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.loggers.wandb import Wandb
@@ -40,6 +41,16 @@ from dqn_runner.training.watchdog import Watchdog
 
 STOPPING, PRUNER, VIDEOS = "stopping", "pruner", "videos"
 """Names of the trainer's own callbacks."""
+
+
+def check_types(agent: DQNAgent, config: TrainingConfig) -> None:
+    """Raise UserError if a script gave something else."""
+    if not isinstance(agent, DQNAgent):  # pyright: ignore[reportUnnecessaryIsInstance]
+        hint = "; use DQNAgent(config)" if isinstance(agent, DQNConfig) else ""
+        raise UserError(f"Trainer takes a DQNAgent, not a {type(agent).__name__}{hint}")
+    if not isinstance(config, TrainingConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+        hint = "; use TrainingConfig(**settings)" if isinstance(config, Mapping) else ""
+        raise UserError(f"Trainer takes a TrainingConfig, not a {type(config).__name__}{hint}")
 
 
 def check_settings(
@@ -68,10 +79,19 @@ def make_collector(
     return Collector(envs, seed, env.learning_reward)
 
 
-def make_evaluator(env: EnvPart, config: TrainingConfig) -> Evaluator:
-    """The evaluation environment; its episodes have the same seeds in every run."""
+def make_evaluator(env: EnvPart, config: TrainingConfig, spec: EnvSpec) -> Evaluator:
+    """The evaluation environment; its episodes have the same seeds in every run.
+
+    Raises UserError if its spaces are not those of the training environment, which `spec` describes.
+    """
     seeds = eval_seeds("eval")
     made = make_env(env, seeds(-1), training=False)
+    if (found := spec_of(made)) != spec:
+        raise UserError(
+            f"the evaluation environment has observations {found.obs_shape} {found.obs_dtype} and "
+            f"{found.num_actions} actions, the training environment {spec.obs_shape} {spec.obs_dtype} and "
+            f"{spec.num_actions}; wrappers and action masks must be the same too"
+        )
     return Evaluator(made, seeds, config.max_steps_per_episode, info_metrics_of(env))
 
 
@@ -119,12 +139,24 @@ def make_loggers(given: Mapping[str, LoggerPart] | None, config: TrainingConfig)
 def make_directory(
     path: Path,
     loggers: Mapping[str, LoggerPart] | None,
+    agent: DQNAgent,
     config: TrainingConfig,
-    source: Mapping[str, Any],
+    part: EnvPart,
+    source: Mapping[str, Any] | None,
     env: Env,
 ) -> RunDirectory:
-    """The directory of a run in `env`; `source` is stored in its checkpoints."""
-    directory = RunDirectory(path, make_loggers(loggers, config), config.keep_last, source)
+    """The directory of a run in `env`, an environment of `part`.
+
+    Its checkpoints store `source`: what the program composed, or, by default, the settings of a script. The
+    program records the sessions of its runs itself.
+    """
+    settings, recorded = describe_source(agent, config, part), None
+    if source is None or "config" not in source:
+        made = settings["env"] or {"id": env_name(env)}
+        recorded = as_json({**settings, "seed": agent.config.seed, "env": made})
+    directory = RunDirectory(
+        path, make_loggers(loggers, config), config.keep_last, source or settings, recorded
+    )
     directory.notices += stateful_wrapper_notices(env)
     return directory
 

@@ -20,6 +20,7 @@ from dqn_runner.core.exceptions import CallbackError, UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import import_path
 from dqn_runner.core.state import State
+from dqn_runner.envs.given_observations import as_batch, as_masks
 from dqn_runner.io.schema import problem_with
 from dqn_runner.io.signals import as_error
 
@@ -191,16 +192,23 @@ class Run:
         return None if reason is None else reason.text
 
     def greedy(self, obs: Any, mask: Any = None) -> Any:
-        """The greedy actions [n] for observations [n, *obs_shape], counted from zero.
+        """The greedy action, counted from zero, for an observation; actions [n] for a batch of them.
 
-        `mask` [n, actions] says which actions are allowed; None allows all.
+        Observations are those that the environment returns. `mask` [actions], or [n, actions] for a batch,
+        says which actions are allowed; None allows all. Raises UserError for observations and masks that
+        the environment cannot have returned.
         """
-        allowed = None if mask is None else np.asarray(mask, bool)
-        return self._trainer.agent.greedy(np.asarray(obs), allowed)
+        spec = self._trainer.collector.envs.spec
+        batch, is_single = as_batch(spec, obs)
+        allowed = as_masks(spec.num_actions, mask, len(batch), is_single)
+        actions = self._trainer.agent.greedy(batch, allowed)
+        return actions[0] if is_single else actions
 
     def q_values(self, obs: Any) -> Any:
-        """Action values [n, actions] for observations [n, *obs_shape]."""
-        return self._trainer.agent.q_values(np.asarray(obs))
+        """The values of the actions for an observation [actions], or for a batch [n, actions]."""
+        batch, is_single = as_batch(self._trainer.collector.envs.spec, obs)
+        values = self._trainer.agent.q_values(batch)
+        return values[0] if is_single else values
 
     def request_stop(self, reason: str, pruned: bool = False) -> None:
         """End the run after this iteration as a used-up budget does; the first request counts.
@@ -240,6 +248,8 @@ def named(callbacks: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, Any]
         return {}
     if isinstance(callbacks, Mapping):
         return dict(callbacks)
+    if not isinstance(callbacks, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UserError(f"callbacks must be a list of callbacks, got a {type(callbacks).__name__}")
     found: dict[str, Any] = {}
     for callback in callbacks:
         name = kind = type(callback).__name__

@@ -55,7 +55,7 @@ class Witness(Protocol):
         obs: Array,
         mask: BoolArray | None,
     ) -> None:
-        """A step ended at `obs`, which is to be copied."""
+        """A step ended at `obs`, which is to be copied; `terminated` also if a life was lost in it."""
         ...
 
 
@@ -161,7 +161,7 @@ class Evaluator:
             while not done and length < self._limit:
                 mask = () if env.mask is None else (env.mask[None],)
                 action = policy(np.asarray(obs, self._dtype)[None], *mask)[0]
-                obs, reward, terminated, truncated, _ = env.step(int(action))
+                obs, reward, terminated, truncated, life_lost = env.step(int(action))
                 total += reward
                 length += 1
                 done = terminated or truncated
@@ -169,7 +169,7 @@ class Evaluator:
                     on_frame(self.env)
                 if witness:
                     cut = truncated or length >= self._limit
-                    witness.step(int(action), reward, terminated, cut, obs, env.mask)
+                    witness.step(int(action), reward, terminated or life_lost, cut, obs, env.mask)
                 if stops():
                     raise EvaluationStopped
         return total, length, env.metrics.end_episode()

@@ -29,6 +29,11 @@ class RunState:
         self._spaces = store_spaces(trainer.evaluator.env)
         self._empty: State | None = None
 
+    @property
+    def pruned(self) -> bool:
+        """Whether the run is over because it was pruned."""
+        return self.finished is not None and self.finished.pruned
+
     def finish(self, reason: StopReason, before: ProgressState) -> None:
         """Note that the run is over, and its progress from before its conclusion."""
         self.finished = self._stopping.finish(reason, before)

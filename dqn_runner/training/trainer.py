@@ -62,9 +62,9 @@ class Trainer:
         methods of `callbacks.EVENTS`, and `pruner` is one that may prune the run. Raises UserError for
         settings that do not fit each other or the env.
         """
+        assembly.check_types(agent, config)
         agent.config = fit_to_budget(agent.config, config.max_steps)
-        self.agent = agent
-        self.config = config
+        self.agent, self.config = agent, config
         self.output_dir = Path(output_dir)
         self._generators = OwnGenerators(seed_for(agent.config.seed, "global generators"))
         with self._generators, assembly.make_first_watchdog(config):
@@ -72,11 +72,12 @@ class Trainer:
             self.collector = assembly.make_collector(agent, part, config, allow_inexact_resume)
         spec = self.collector.envs.spec
         assembly.check_settings(agent, config, spec, self.output_dir)
-        self.evaluator = assembly.make_evaluator(part, config)
+        self.evaluator = assembly.make_evaluator(part, config, spec)
         self.replay = assembly.make_replay(agent.config, spec, part.num_envs)
         self.preload = Preload(agent, self.evaluator.env, part, spec, self.replay)
-        source = source or assembly.describe_source(agent, config, part)
-        self.directory = assembly.make_directory(self.output_dir, loggers, config, source, self.evaluator.env)
+        self.directory = assembly.make_directory(
+            self.output_dir, loggers, agent, config, part, source, self.evaluator.env
+        )
         self.recorder = Recorder(self.directory.loggers)
         videos = VideoRecorder(part, config, agent.greedy, self.directory.loggers)
         own = named(callbacks)
@@ -122,7 +123,7 @@ class Trainer:
                 if not self._prepared:
                     self.prepare()
                 info = assembly.run_info(self.directory, self.config, self._group)
-                self.directory.open(self.step, self.episode, info)
+                self.directory.open(self.step, self.episode, info, self.preload.origin)
                 spec, beside = self.collector.envs.spec, self.preload.demonstrations
                 self.agent.choose_update(spec.obs_dtype, self.config.max_steps, spec.has_action_mask)
                 self.preload.log()
@@ -141,8 +142,7 @@ class Trainer:
                 finally:
                     self.directory.close(failed)
         self.directory.check_saved()
-        pruned = self._state.finished is not None and self._state.finished.pruned
-        return self.recorder.stats(self.step, self.stopping.early_stopping, reason, pruned)
+        return self.recorder.stats(self.step, self.stopping.early_stopping, reason, self._state.pruned)
 
     def prepare(self, checkpoint: Path | None = None) -> None:
         """Lock the directory, and load `checkpoint`, the run that it holds, or recorded transitions."""

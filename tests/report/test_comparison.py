@@ -127,13 +127,25 @@ def test_runs_without_evaluation_are_left_out_and_named(tmp_path: Path) -> None:
 
 def test_the_score_is_that_of_mode_eval_only_if_every_run_has_one(tmp_path: Path) -> None:
     agents(tmp_path, dqn=[1.0, 2.0])
-    evaluated = '{"step": 1, "return_mean": 7.0, "return_ci95": [6.0, 8.0]}'
-    (tmp_path / "0" / "eval.json").write_text(evaluated)
+    for name in "01":
+        checkpoint = f'"checkpoint": "{tmp_path}/{name}/checkpoints/latest.pt"'
+        evaluated = f'{{{checkpoint}, "step": 1{name}, "return_mean": 7.0, "return_ci95": [6.0, 8.0]}}'
+        (tmp_path / name / "eval").write_text(evaluated)
+    (tmp_path / "0" / "eval").rename(tmp_path / "0" / "eval.json")
     groups = grouped(runs_to_compare([tmp_path]), None)
     assert scores_of(groups).by_task["CartPole-v1"]["all runs"].tolist() == [1, 2]
-    (tmp_path / "1" / "eval.json").write_text(evaluated)
+    (tmp_path / "1" / "eval").rename(tmp_path / "1" / "eval.json")
     groups = grouped(runs_to_compare([tmp_path]), None)
     assert scores_of(groups).by_task["CartPole-v1"]["all runs"].tolist() == [7, 7]
+    assert scores_of(groups).kind == "mean return of mode=eval, checkpoints of env step 10 to 11"
+
+
+def test_a_run_that_several_paths_name_counts_once(tmp_path: Path) -> None:
+    store_run(tmp_path / "a")
+    store_run(tmp_path / "b")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    found = runs_to_compare([tmp_path / "a", tmp_path, tmp_path / "link", tmp_path / "a"])
+    assert [(path, run.name) for path, run in found] == [(tmp_path / "a", "a"), (tmp_path, "b")]
 
 
 def test_each_environment_is_compared_alone_and_all_of_them_together(tmp_path: Path) -> None:

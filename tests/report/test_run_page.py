@@ -43,10 +43,16 @@ def test_the_page_shows_score_interval_time_and_the_command_that_continues(tmp_p
     assert "finished trainer.max_steps=2000 reached" in text
 
 
+def evaluated(run: Path, **changes: Any) -> None:
+    """Write the result of mode=eval of a checkpoint of the run."""
+    checkpoint = str(run / "checkpoints" / "latest.pt")
+    result = {"checkpoint": checkpoint, "step": 100, "return_mean": 12.5, "return_ci95": [11.0, 14.0]}
+    json_io.write_json(run / "eval.json", {**result, **changes})
+
+
 def test_a_score_of_mode_eval_comes_first(tmp_path: Path) -> None:
     run = store_run(tmp_path / "run")
-    result = {"step": 100, "return_mean": 12.5, "return_ci95": [11.0, 14.0], "episodes": 100}
-    json_io.write_json(run / "eval.json", result)
+    evaluated(run, return_ci95=[11.0, 14.0], episodes=100)
     text = text_of(page_of(run))
     assert (
         "score 12.5 95 % interval 11 to 14 · 100 greedy episodes of mode=eval, checkpoint of step 100" in text
@@ -55,10 +61,21 @@ def test_a_score_of_mode_eval_comes_first(tmp_path: Path) -> None:
 
 def test_a_score_of_a_single_episode_has_no_interval(tmp_path: Path) -> None:
     run = store_run(tmp_path / "run")
-    result = {"step": 100, "return_mean": 12.5, "return_ci95": None, "episodes": 1}
-    json_io.write_json(run / "eval.json", result)
+    evaluated(run, return_ci95=None, episodes=1)
     text = text_of(page_of(run))
     assert "score 12.5 1 greedy episodes of mode=eval" in text
+
+
+def test_an_evaluation_of_another_run_is_not_the_score(tmp_path: Path) -> None:
+    run, other = store_run(tmp_path / "run"), store_run(tmp_path / "other")
+    checkpoint = other / "checkpoints" / "latest.pt"
+    evaluated(run, checkpoint=str(checkpoint))
+    assert read_run(run).evaluation is None
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    assert read_run(run).evaluation is None
+    evaluated(run, checkpoint="where/it/was/run/checkpoints/best.pt")
+    assert read_run(run).evaluation is not None, "the run was moved"
 
 
 @pytest.mark.parametrize(

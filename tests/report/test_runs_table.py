@@ -12,6 +12,7 @@ from rich.console import Console
 from dqn_runner import runs
 from dqn_runner.report.listing import Entry, Listing
 from dqn_runner.report.terminal import table, with_what_differs
+from tests.support.stored_runs import store_run
 
 
 def printed(entries: list[Entry], width: int) -> list[str]:
@@ -33,6 +34,15 @@ def test_every_run_is_a_line_that_fits(width: int) -> None:
     assert lines[0].split() == ["run", "state", "steps", "score", "best", "left", "settings"]
     assert lines[1].split()[:4] == ["earlier", "finished", "12,000", "199.6"]
     assert lines[2].split() == ["later", "running", "12,000", "199.6", "1:02:05", "seed=1"]
+
+
+def test_a_finished_run_that_continues_with_a_larger_budget_is_not_finished(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "run", [10.0, 20.0])
+    assert [found.state for found in Listing(tmp_path).entries()] == ["finished"]
+    record = {"kind": "train", "step": 5000, "episode": 9, "train/loss": 1.0}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    assert [found.state for found in Listing(tmp_path).entries()] == ["stopped"]
 
 
 def test_jobs_of_a_sweep_show_what_differs() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.statistics import bootstrap
 from dqn_runner.statistics.aggregates import Aggregate, iqm, mean, median, optimality_gap
 from dqn_runner.statistics.bootstrap import (
@@ -19,6 +21,12 @@ from dqn_runner.statistics.bootstrap import (
 )
 
 SMALL = {"a": [1.0, 2.0, 7.0, 4.0], "b": [10.0, 30.0, 11.0]}
+
+
+@pytest.mark.parametrize("settings", [{"confidence": 95}, {"confidence": -0.5}, {"resamples": 0}])
+def test_impossible_settings_are_rejected(settings: Any) -> None:
+    with pytest.raises(UserError, match="confidence must be between 0 and 1, and resamples at least 1"):
+        estimate(SMALL, mean, **settings)
 
 
 def all_resamples(scores: dict[str, list[float]], aggregate: Aggregate) -> np.ndarray:

@@ -94,6 +94,31 @@ class Tape:
         assert int(state["count"]) == len(self.events)
 
 
+class Asks:
+    """Asks for actions and values as the environment returns observations, and with mistakes."""
+
+    def on_run_start(self, run: Run) -> None:
+        one, many = [1.0, 3.0], np.zeros((4, 2))
+        assert run.q_values(one).shape == (2,)
+        assert run.greedy(one) == run.q_values(one).argmax()
+        assert run.q_values(many).shape == (4, 2)
+        assert run.greedy(many, mask=[[1, 0]] * 4).tolist() == [0] * 4
+        for obs, mask in (
+            ([1.0, np.nan], None),
+            ([1.0], None),
+            ("text", None),
+            (many, [1, 0]),
+            (many, [[0, 7]] * 4),
+            (one, [0, 0]),
+        ):
+            with pytest.raises(UserError):
+                run.greedy(obs, mask)
+
+
+def test_a_callback_asks_the_agent_about_observations_of_the_environment(tmp_path: Path) -> None:
+    make(tmp_path, Asks(), max_steps=9).train()
+
+
 def make(run_dir: Path, *callbacks: Any, num_envs: int = 1, max_steps: int = 41, **settings: Any) -> Trainer:
     exploration = EpsilonGreedy(schedule=Constant(value=0.5))
     settings_of_agent: dict[str, Any] = {"batch_size": 4, "learning_starts": 8, "train_every": 2}

@@ -10,7 +10,9 @@ import gymnasium
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 
-from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig
+from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig, UserError
+from dqn_runner.report.grouping import grouped
+from dqn_runner.report.stored_run import read_run
 from dqn_runner.run import plots
 from dqn_runner.run.session import Session
 from dqn_runner.training.watchdog import Watchdog
@@ -88,6 +90,58 @@ def test_program_asks_for_an_env_that_it_cannot_make(program: Callable[..., Outc
     assert "name it, as in env.id=my_pkg.my_envs:MyEnv" in program(*evaluate).error
     done = program(*evaluate, "env.id=CartPole-v1")
     assert done.status == 0, done.err
+
+
+def test_runs_of_scripts_record_their_settings_and_sessions(tmp_path: Path) -> None:
+    for name, factor, rate in (("a", 2.0, 1e-3), ("b", 3.0, 1e-2)):
+        agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, learning_starts=20, learning_rate=rate))
+        config = TrainingConfig(max_episodes=3, eval_frequency=3, eval_episodes=1)
+        env = Doubled(gymnasium.make("CartPole-v1"), factor)
+        Trainer(agent, env, config, output_dir=tmp_path / name).train()
+    trainer(gymnasium.make("CartPole-v1"), tmp_path / "c").train()
+    found = {name: read_run(tmp_path / name) for name in "abc"}
+    assert {run.env for run in found.values()} == {"CartPole-v1"}
+    assert len(found["a"].sessions) == 1
+    assert found["a"].settings["agent.learning_rate"] == 1e-3
+    groups = grouped([(tmp_path, run) for run in found.values()], "agent.learning_rate")
+    assert len(groups) == 2
+    trainer(gymnasium.make("CartPole-v1"), tmp_path / "c", 9).train()
+    assert len(read_run(tmp_path / "c").sessions) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"env": "CartPole-v1"}, r"such as gymnasium\.make\('CartPole-v1'\), not 'CartPole-v1'$"),
+        ({"env": CartPoleEnv}, r"such as CartPoleEnv\(\), not CartPoleEnv$"),
+        ({"env": 3}, "takes the object of an environment"),
+        ({"agent": DQNConfig(state_dim=4, action_dim=2)}, r"not a DQNConfig; use DQNAgent\(config\)$"),
+        ({"config": {"max_episodes": 3}}, r"not a dict; use TrainingConfig\(\*\*settings\)$"),
+        ({"callbacks": object()}, "callbacks must be a list of callbacks, got a object$"),
+        ({"eval_env": gymnasium.make("Acrobot-v1")}, r"observations \(6,\) float32 and 3 actions, the train"),
+    ],
+)
+def test_other_arguments_are_rejected_in_one_line(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2))
+    given = {"agent": agent, "env": gymnasium.make("CartPole-v1"), "config": TrainingConfig(), **arguments}
+    with pytest.raises(UserError, match=message):
+        Trainer(**given, output_dir=tmp_path)
+
+
+@pytest.mark.parametrize("of", [lambda env: env, lambda env: env.unwrapped], ids=["same", "unwrapped"])
+def test_the_training_environment_cannot_be_that_of_evaluations(of: Any, tmp_path: Path) -> None:
+    env = gymnasium.make("CartPole-v1")
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2))
+    with pytest.raises(UserError, match="eval_env is the training environment, whose episodes"):
+        Trainer(agent, env, TrainingConfig(), output_dir=tmp_path, eval_env=of(env))
+
+
+def test_an_output_directory_that_is_a_file_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file is not a directory; choose another one for the run$"):
+        trainer(gymnasium.make("CartPole-v1"), tmp_path / "file").train()
 
 
 def test_use_wandb_adds_the_logger(tmp_path: Path) -> None:

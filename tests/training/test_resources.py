@@ -101,10 +101,10 @@ def test_checkpoints_take_at_most_the_estimated_disk_space_and_at_least_80_perce
     capacity, sizes = 8_000, [0]
     apply = Retention.delete_expired
 
-    def measured(self: Retention) -> None:
+    def measured(self: Retention, unwritten: Any) -> None:
         files = {path.stat().st_ino: path.stat().st_size for path in tmp_path.rglob("*.*") if path.is_file()}
         sizes.append(sum(files.values()))
-        apply(self)
+        apply(self, unwritten)
 
     monkeypatch.setattr(Retention, "delete_expired", measured)
     replay = part(capacity=capacity).build(spec, 1, 0.9, 1, stream(0, "replay"))

@@ -176,6 +176,8 @@ def test_publish_writes_a_folder_that_load_agent_and_eval_take(
         in card
     )
     assert "TO FILL IN" in card
+    assert 'load_agent("PATH_OF_THIS_FOLDER")' in card
+    assert "agent.predict(observation)" in card
     for path in folder.iterdir():
         assert str(tmp_path).encode() not in path.read_bytes(), path.name
     observations = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
@@ -186,4 +188,5 @@ def test_publish_writes_a_folder_that_load_agent_and_eval_take(
     )
     assert json.loads((tmp_path / "eval/eval.json").read_text())["returns"] == score["returns"]
     assert "already exists; nothing was changed" in program(*publish).error
-    assert "cannot resume" in program("resume=out/published/best.pt", "trainer.max_steps=1300").error
+    error = program("resume=out/published/best.pt", "trainer.max_steps=1300").error
+    assert error.endswith("it can be evaluated, loaded and exported")
