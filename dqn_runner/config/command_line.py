@@ -73,16 +73,14 @@ def _expand(argv: Sequence[str]) -> list[str]:
     _check_values(overrides)
     if not (arguments.multirun or arguments.cfg or arguments.info or arguments.help):
         mistakes.check_needs_multirun(overrides)
-    if any(o.key_or_group == "resume" and o.value() == resume.NEVER for o in overrides):
+    last = {o.key_or_group: o for o in overrides}  # of an override that is repeated, the last counts
+    if "resume" in last and last["resume"].value() == resume.NEVER:
         argv = [_with_fresh_directory(token) for token in argv]
-    naming = next((o for o in overrides if resume.names_a_run(o)), None)
-    if naming is not None and naming.key_or_group == resume.CHECKPOINT and _reports(overrides):
+    naming = next((o for o in last.values() if resume.names_a_run(o)), None)
+    reports = "mode" in last and last["mode"].value() == Mode.report.value
+    if naming is not None and naming.key_or_group == resume.CHECKPOINT and reports:
         return [*argv]  # a report reads a directory, which may be that of a sweep, and restores nothing
     return [*argv] if naming is None else resume.expand(argv, arguments, naming, overrides)
-
-
-def _reports(overrides: Sequence[Override]) -> bool:
-    return any(o.key_or_group == "mode" and o.value() == Mode.report.value for o in overrides)
 
 
 def _reject_interpolations_in_directories(overrides: Sequence[Override]) -> None:

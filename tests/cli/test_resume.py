@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +198,27 @@ def test_resume_never_starts_over_in_a_fresh_directory(
         assert f"run is already in use; with resume=never this run writes to {name}" in done.out
         assert records(tmp_path / name) == before
     assert records(run_copy) == before
+
+
+def test_of_a_repeated_resume_the_last_one_counts(
+    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    shutil.copytree(run_copy, tmp_path / "other")
+    before = records(run_copy)
+    assert "other" in program("resume=run", "resume=other", "trainer.max_steps=1300").out
+    assert "fresh" in program("resume=run", "resume=never", *BUDGET, "hydra.run.dir=fresh").out
+    assert records(run_copy) == before
+    assert "run" in program("resume=never", "resume=run", "trainer.max_steps=1300").out
+    assert len(records(run_copy)) > len(before)
+
+
+def test_of_a_repeated_checkpoint_the_last_one_counts(
+    run_copy: Path, program: Callable[..., Outcome]
+) -> None:
+    files = [f"checkpoint={run_copy}/checkpoints/{name}.pt" for name in ("missing", "best")]
+    done = program("mode=eval", *files, "evaluator.episodes=1", "hydra.run.dir=out")
+    assert done.status == 0, done.err
+    assert "best.pt" in done.out
 
 
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_run(
