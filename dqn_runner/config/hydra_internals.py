@@ -13,10 +13,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core import utils
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.core.exceptions import UserError
 
@@ -77,6 +80,20 @@ def _map_of_interpolations(overrides: Any, defaults: list[Any], self_added: bool
 
 _create_interpolation_map = defaults_list._create_interpolation_map  # pyright: ignore[reportPrivateUsage]
 defaults_list._create_interpolation_map = _map_of_interpolations  # pyright: ignore
+
+
+def _save_for_new_run(cfg: DictConfig, filename: str, output_dir: Path) -> None:
+    """Write a file of `.hydra/` unless its directory holds a run, of which it tells the first command.
+
+    Hydra writes it before the program can reject the command. It is replaced for all processes that import
+    the program: a launcher may run a job in another one.
+    """
+    if not has_checkpoints(Path(HydraConfig.get().runtime.output_dir)):
+        _save_config(cfg, filename, output_dir)
+
+
+_save_config = utils._save_config  # pyright: ignore[reportPrivateUsage]
+utils._save_config = _save_for_new_run  # pyright: ignore
 
 
 class _UncheckedRepository(ConfigRepository):
