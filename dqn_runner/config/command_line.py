@@ -146,7 +146,7 @@ def _check_values(overrides: Sequence[Override]) -> None:
     """Reject an empty path, and a group that is not given the name of an option, as in `agent=null`."""
     groups = {group for group, _ in options().values()}
     for override in overrides:
-        if override.key_or_group in ("resume", resume.CHECKPOINT) and override.value() == "":
+        if override.key_or_group in PATHS and override.value() == "":
             raise UserError(f"{override.input_line} has an empty value; was a variable of the shell empty?")
         if override.key_or_group not in groups or override.is_delete() or override.is_sweep_override():
             continue
