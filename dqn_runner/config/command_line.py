@@ -12,8 +12,7 @@ from hydra.errors import HydraException
 from dqn_runner.config import mistakes, resume
 from dqn_runner.config.hydra_internals import flags_first, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, path_of, quote, quote_path, unquote
-from dqn_runner.config.schema import CONF, Mode
-from dqn_runner.config.yaml_files import check_chosen_files
+from dqn_runner.config.schema import Mode
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
 from dqn_runner.io.lock import reject_if_locked
@@ -40,8 +39,6 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
         return expanded
     overrides = parse_overrides(arguments.overrides)
     _reject_interpolations_in_directories(overrides)
-    directories = [CONF] if arguments.config_dir is None else [Path(arguments.config_dir), CONF]
-    check_chosen_files(overrides, directories)
     if not (only_shows or arguments.multirun):
         values = {o.key_or_group: o.value() for o in overrides}
         run_dir = values.get("hydra.run.dir")

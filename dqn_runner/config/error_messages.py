@@ -177,6 +177,8 @@ def _options_with(parent: str, name: str) -> list[str]:
 
 def _dotted(node: DictConfig, prefix: str = "") -> Iterable[str]:
     for key in node:
+        if key == "defaults":  # of a dataclass, and no setting
+            continue
         name = f"{prefix}{key}"
         yield name
         child = node._get_node(key)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
