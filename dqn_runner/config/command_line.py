@@ -66,7 +66,9 @@ def _expand(argv: Sequence[str]) -> list[str]:
     if _shows_completion(argv):
         return [*argv]
     arguments = parse_arguments(argv)
+    mistakes.check_commands(arguments)
     overrides = parse_overrides(arguments.overrides)
+    mistakes.check_deletions(overrides)
     _check_values(overrides)
     if not (arguments.multirun or arguments.cfg or arguments.info or arguments.help):
         mistakes.check_needs_multirun(overrides)

@@ -120,6 +120,8 @@ def _wrong_value(error: OmegaConfBaseException) -> str:
         if not key:
             return "a list stands in the place of a section, or a section in the place of a list"
         return f"{key} must be a list in brackets, as in {key}=[...]"
+    if reason.endswith("does not support deletion"):
+        return f"{key} cannot be deleted; leave ~{key} out, or write {key}=VALUE"
     if re.search(r"Value '(none|None|nan|NaN)' of type", reason):
         reason += "; write null for none"
     return f"{key}: {reason}" if key else reason
