@@ -51,7 +51,6 @@ def main() -> None:
     """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
     ignore_output_errors()
     _print_any_text()
-    sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
     for number in HANDLED:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
             signal.signal(number, _exit_for_signal)
@@ -59,6 +58,7 @@ def main() -> None:
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
     try:
+        sys.path.insert(0, _working_directory())  # a user's env package, as `python -m` finds it
         register_sweeper(write_sweep_page)
         command = long_form(move_secrets(sys.argv[1:]))
         with checking_files(partial(check_file, primary=parse_arguments(command).config_name)):
@@ -76,6 +76,13 @@ def main() -> None:
         text = " ".join([*getattr(error, "__notes__", []), message or f"{type(error).__name__}: {error}"])
         print(f"{prefix}{redact(' '.join(text.split()))}", file=sys.stderr)
         sys.exit(status)
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise UserError("the working directory does not exist any more; change to another one") from error
 
 
 def write_sweep_page(study: Any, directory: Path) -> None:
