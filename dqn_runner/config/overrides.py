@@ -22,14 +22,18 @@ _QUOTED_INTERPOLATION = "\\${"
 
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
-    """The overrides of a command line; raises Hydra's exception for one that it cannot read."""
+    """The overrides of a command line; raises Hydra's exception or UserError for one that cannot be read."""
     return [_parse(text) for text in texts]
 
 
 @lru_cache(1024)
 def _parse(text: str) -> Override:
     """Kept, because parsing takes milliseconds, and a start reads its command line a dozen times."""
-    return OverridesParser.create().parse_overrides([text])[0]
+    try:
+        return OverridesParser.create().parse_overrides([text])[0]
+    except (ValueError, RecursionError) as error:
+        reason = "brackets are nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{text:.40}... cannot be read: {reason}") from error
 
 
 def written_overrides(recorded: Any) -> tuple[str, ...]:

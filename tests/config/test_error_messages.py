@@ -124,6 +124,17 @@ def test_a_wrong_value_is_answered_with_its_setting_and_the_reason(
     assert expected in program(wrong).error
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("9" * 5000, "Exceeds the limit"), ("[" * 900 + "]" * 900, "brackets are nested too deeply")],
+    ids=["digits", "brackets"],
+)
+def test_a_value_that_is_too_long_to_read_is_named_by_its_beginning(
+    program: Callable[..., Outcome], value: str, reason: str
+) -> None:
+    assert program(f"seed={value}").error.startswith(f"seed={value[:35]}... cannot be read: {reason}")
+
+
 def test_an_environment_variable_that_is_not_set_is_named(program: Callable[..., Outcome]) -> None:
     message = program("env.id=${oc.env:NOT_SET_ANYWHERE}").error
     assert message.startswith("env.id: ")
