@@ -211,6 +211,14 @@ class TestSampledValues:
         drawn = {values["x"] for values in suggestions(space("x=range(1,8,3)"), 60)}
         assert drawn == {1, 4, 7}
 
+    @pytest.mark.parametrize("text", ["range(0,0.7,0.1)", "range(6,9,0.3)", "range(1e-5,9e-5,1e-5)"])
+    def test_steps_of_floats_are_written_as_decimal_numbers(self, text: str):
+        (parameter,) = space(f"x={text}").parameters
+        expected = {format_value(value) for value in parameter.values() or ()}
+        drawn = {space(f"x={text}").suggest(study(seed).ask(), NO_CONFIG)[0] for seed in range(60)}
+        assert {override.removeprefix("x=") for override in drawn} == expected
+        assert max(map(len, expected)) <= len("1.1e-05")
+
     @pytest.mark.parametrize(
         ("written", "read_as"),
         [
@@ -304,6 +312,19 @@ class TestConditions:
         for values in suggestions(search_space([], params, None), 40):
             assert ("a" in values) == (values["n"] == 2)
             assert ("b" in values) == (values["hidden"] == [64])
+
+    def test_condition_on_steps_of_floats_holds_for_the_decimal_numbers(self):
+        params = {"a": "range(0,0.7,0.1)", "b": {"space": "1,2", "when": {"a": [0.3, 0.6, 0.7]}}}
+        for values in suggestions(search_space([], params, None), 60):
+            assert ("b" in values) == (values["a"] in (0.3, 0.6, 0.7))
+
+    @pytest.mark.parametrize(("given", "when"), [("c=1.0", 1), ("c=1", 1.0), ("c=1e1", 10)])
+    def test_condition_compares_numbers_as_numbers(self, given: str, when: float):
+        params = {"x": {"space": "1,2", "when": {"c": when}}}
+        assert [p.name for p in search_space([given], params, None).parameters] == ["x"]
+        searched = search_space([f"{given},5"], params, None)
+        for values in suggestions(searched):
+            assert ("x" in values) == (values["c"] == when)
 
 
 class TestPrecedence:

@@ -48,12 +48,25 @@ class Parameter:
         """The value for this trial, as the text of an override."""
         match self.distribution:
             case CategoricalDistribution() as d:
-                chosen = trial.suggest_categorical(self.name, d.choices)
-                return self.texts[int(d.to_internal_repr(chosen))]
+                return self.text(trial.suggest_categorical(self.name, d.choices))
             case FloatDistribution() as d:
-                return format_value(trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log))
+                return self.text(trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log))
             case IntDistribution() as d:
-                return format_value(trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log))
+                return self.text(trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log))
+
+    def text(self, value: Any) -> str:
+        """A value of the distribution as the text of an override.
+
+        Samplers compute steps of floats with rounding errors; the text is the decimal number that is meant.
+        """
+        match self.distribution:
+            case CategoricalDistribution() as d:
+                return self.texts[int(d.to_internal_repr(value))]
+            case FloatDistribution(low=low, step=float() as step):
+                start, stride = Decimal(str(low)), Decimal(str(step))
+                return format_value(float(start + round((Decimal(float(value)) - start) / stride) * stride))
+            case _:
+                return format_value(value)
 
     def values(self) -> Sequence[Scalar] | None:
         """All values of the distribution; None if it is continuous."""
@@ -68,14 +81,23 @@ class Parameter:
                 low, high, step = (Decimal(str(number)) for number in (d.low, d.high, d.step))
                 return [float(low + i * step) for i in range(int((high - low) / step) + 1)]
 
-    def contains(self, text: str) -> bool:
-        """Whether one of the values has this text."""
-        return text in (self.texts or map(format_value, self.values() or ()))
+    def find(self, text: str) -> str | None:
+        """The text of the value that `text` means; None if it is not one of the values."""
+        texts = self.texts or map(format_value, self.values() or ())
+        return next((known for known in texts if same_value(known, text)), None)
 
     def definition(self) -> dict[str, Any]:
         """Plain JSON values, which are equal if the parameters are."""
         when = {key: list(texts) for key, texts in self.when.items()}
         return {**json.loads(distribution_to_json(self.distribution)), "when": when}
+
+
+def same_value(one: str, other: str) -> bool:
+    """Whether two texts of overrides mean the same value; 1 and 1.0 do."""
+    try:
+        return one == other or float(one) == float(other)
+    except ValueError:
+        return False
 
 
 def from_override(override: Override, when: Conditions) -> Parameter | None:
