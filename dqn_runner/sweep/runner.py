@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial
 from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.curves import CurveDrawer, LivePage, WritePage, no_page
+from dqn_runner.sweep.grid import expected_trials, untried_points
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
 from dqn_runner.sweep.live_table import LiveTable
@@ -69,6 +70,7 @@ class SweepRunner:
         SIGINT, SIGTERM and SIGHUP let the jobs save their state and end; the same command resumes the sweep.
         Raises NoRoomError if something cannot be stored, and RunFailedError if no trial has completed.
         """
+        self._print_left_out()
         slots = Slots(self.plan.settings.n_jobs, self._jobs, self._poll)
         with StopSignals() as signals:
             try:
@@ -87,6 +89,16 @@ class SweepRunner:
             signals.pass_on()
         if not completed(self.study):
             raise RunFailedError(f"no trial has completed: {summary.states(self.study, self.plan)}")
+
+    def _print_left_out(self) -> None:
+        """Say if there will be fewer trials than a grid needs."""
+        n_trials, untried = self.plan.settings.n_trials, untried_points(self.study)
+        needed = len(self._trials.all()) + (untried or 0)
+        if untried and needed > n_trials:
+            print_status(
+                f"hydra.sweeper.n_trials={n_trials} leaves out {needed - n_trials} point(s) of the grid; "
+                f"with {needed} every point is tried"
+            )
 
     def _print_results(self) -> None:
         print_status(summary.table(self.study, self.plan))
@@ -165,7 +177,7 @@ class SweepRunner:
         finished = [trial for trial in trials if trial.state.is_finished()]
         label = "complete" if state is RunState.FINISHED else state.value
         ending = text if state is RunState.PRUNED else f"{label}: {text}"
-        progress = f"{len(finished)} of {self.plan.settings.n_trials} finished"
+        progress = f"{len(finished)} of {expected_trials(self.study, self.plan.settings.n_trials)} finished"
         print_status(f"trial {number} {ending} | {progress}")
         self._write_results()
         if state is RunState.FAILED:

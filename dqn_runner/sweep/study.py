@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GridSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
 from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.grid import UntriedPoints
 from dqn_runner.sweep.names import JOURNAL
 from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
 from dqn_runner.sweep.sampler import PerTrialSampler
@@ -114,6 +115,8 @@ def set_sampler_and_pruner(study: Study, settings: SweepConfig, space: SearchSpa
     if config.get("seed") is None and "seed" in config:
         config["seed"] = seed
     extra: dict[str, Any] = {"search_space": space.grid()} if is_sampler(config, "GridSampler") else {}
+    if is_sampler(config, "BruteForceSampler"):
+        space.check_finite()
     if settings.constraints:
         if is_sampler(config, *UNCONSTRAINED):
             kind = str(config[TARGET]).rpartition(".")[2]
@@ -129,7 +132,10 @@ def set_sampler_and_pruner(study: Study, settings: SweepConfig, space: SearchSpa
             arguments["seed"] = int(np.random.SeedSequence([config["seed"], number]).generate_state(1)[0])
         return make_part("sampler", arguments, **extra)
 
-    study.sampler = PerTrialSampler(make)
+    sampler = make(0)
+    study.sampler = (
+        UntriedPoints(sampler, space) if isinstance(sampler, GridSampler) else PerTrialSampler(make)
+    )
     study.pruner = make_part("pruner", settings.pruner)
     store_pruner(study, settings.pruner)
 

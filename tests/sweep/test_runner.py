@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,20 @@ def test_storage_of_the_jobs_has_an_absolute_path() -> None:
     assert storage_of_jobs("sqlite:///mine.db") == f"sqlite:///{here}/mine.db"
     for unchanged in ("/a/b", "sqlite:////a/b.db", "journal:///a/b", "mysql://me@host/db", "${oc.env:URL}"):
         assert storage_of_jobs(unchanged) == unchanged
+
+
+@pytest.mark.usefixtures("jobs")
+def test_sweep_over_a_grid_says_how_many_trials_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = search_space(("agent.gamma=choice(0.9,0.95,0.99)",), {}, None)
+    grid = {"_target_": "optuna.samplers.GridSampler", "seed": None}
+    left_out = "hydra.sweeper.n_trials=2 leaves out 1 point(s) of the grid; with 3 every point is tried"
+    for n_trials, lines in ((2, [left_out, "2 of 2 finished"]), (9, ["3 of 3 finished"])):
+        SweepRunner(replace(a_plan(tmp_path, sampler=grid, n_trials=n_trials), space=space)).run()
+        printed = capsys.readouterr().out
+        assert all(line in printed for line in lines)
+        assert ("leaves out" in printed) == (n_trials == 2)
 
 
 def test_trial_runs_no_more_seeds_after_one_fails_or_diverges(tmp_path: Path, jobs: SimulatedJobs) -> None:

@@ -15,6 +15,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
+from optuna.samplers import GridSampler
 from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 
@@ -23,11 +24,11 @@ from dqn_runner.core.records import RunInfo
 from dqn_runner.loggers.logger_group import LoggerGroup
 from dqn_runner.sweep import heartbeat
 from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.grid import expected_trials
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.objectives import Aggregate
 from dqn_runner.sweep.reporter import JobLink, Reporter
 from dqn_runner.sweep.results.ranking import counts
-from dqn_runner.sweep.sampler import grid_is_exhausted
 from dqn_runner.sweep.search_space.space import search_space
 from dqn_runner.sweep.study import create_study, load_study, requeue, set_sampler_and_pruner
 from dqn_runner.sweep.trial_queue import TrialQueue
@@ -170,23 +171,69 @@ def test_trial_finished_by_another_process_is_not_changed(tmp_path: Path) -> Non
     assert study.trials[0].value == 1.0
 
 
-def test_grid_ends_after_every_point(tmp_path: Path) -> None:
-    sampler = {"_target_": "optuna.samplers.GridSampler", "seed": None}
+GRID = {"_target_": "optuna.samplers.GridSampler", "seed": None}
+RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": None}
+BRUTE_FORCE = {"_target_": "optuna.samplers.BruteForceSampler", "seed": None}
+EVERY_POINT = pytest.mark.parametrize("sampler", [GRID, BRUTE_FORCE], ids=["grid", "brute force"])
+
+
+@EVERY_POINT
+def test_grid_ends_after_every_point(tmp_path: Path, sampler: dict[str, Any]) -> None:
     points = (GAMMA, "agent.n_step=choice(1,3)")
     study, trials = a_study(tmp_path, *points, sampler=sampler, n_trials=50)
     assert len({tuple(p) for p in proposals(trials, 4)}) == 4
-    assert grid_is_exhausted(study)
+    assert expected_trials(study, 50) == 4
+    assert trials.next() is None
+    assert a_study(tmp_path, *points, sampler=sampler, n_trials=50)[1].next() is None
+
+
+@EVERY_POINT
+def test_grid_does_not_repeat_points_that_are_running(tmp_path: Path, sampler: dict[str, Any]) -> None:
+    _, trials = a_study(tmp_path, GAMMA, sampler=sampler, n_trials=50)
+    taken = [trial.params["agent.gamma"] for trial in (trials.next(), trials.next()) if trial]
+    assert sorted(taken) == [0.9, 0.99]
     assert trials.next() is None
 
 
-def test_grid_does_not_repeat_points_that_are_running(tmp_path: Path) -> None:
-    sampler = {"_target_": "optuna.samplers.GridSampler", "seed": None}
-    _, trials = a_study(tmp_path, GAMMA, sampler=sampler, n_trials=50)
-    assert [trial and trial.params for trial in (trials.next(), trials.next(), trials.next())] == [
-        {"agent.gamma": 0.9},
-        {"agent.gamma": 0.99},
-        None,
-    ]
+@pytest.mark.parametrize(
+    "before", [RANDOM, {**GRID, "seed": 1}, {**GRID, "seed": 7}], ids=["random", "seed 1", "seed 7"]
+)
+@pytest.mark.parametrize("points", ["agent.gamma=choice(0.9,0.95,0.99)", "agent.gamma=range(0.1,0.9,0.1)"])
+def test_grid_completes_the_trials_of_another_sampler(
+    tmp_path: Path, before: dict[str, Any], points: str
+) -> None:
+    earlier = proposals(a_study(tmp_path, points, sampler=before, n_trials=3)[1], 3)
+    study, trials = a_study(tmp_path, points, sampler={**GRID, "seed": 3}, n_trials=50)
+    left = expected_trials(study, 50) - 3
+    later = proposals(trials, left)
+    assert trials.next() is None
+    every = [f"agent.gamma={value}" for value in trials._space.grid()["agent.gamma"]]
+    assert sorted(later + [list(p) for p in {tuple(p) for p in earlier}]) == [[point] for point in every]
+
+
+def test_grid_has_the_order_of_optuna(tmp_path: Path) -> None:
+    _, trials = a_study(tmp_path, "agent.n_step=range(1,8)", sampler=GRID, n_trials=8)
+    theirs = optuna.create_study(sampler=GridSampler({"agent.n_step": list(range(1, 9))}, seed=5))
+    theirs.optimize(lambda trial: trial.suggest_int("agent.n_step", 1, 8), n_trials=8)
+    expected = [[f"agent.n_step={trial.params['agent.n_step']}"] for trial in theirs.trials]
+    assert proposals(trials, 8) == expected
+
+
+def test_grid_gives_a_trial_that_was_killed_between_two_values_a_whole_point(tmp_path: Path) -> None:
+    points = ("agent.gamma=choice(0.9,0.99)", "agent.n_step=choice(1,3)")
+    study, trials = a_study(tmp_path, *points, sampler=GRID, n_trials=50)
+    proposals(trials, 1)
+    killed = study.ask()
+    value = trials._space.parameters[0].suggest(killed)
+    requeue(study, killed)
+    found = [value in overrides[0] for overrides in proposals(trials, 3)]
+    assert found[0]
+    assert len({tuple(TrialRecord(trial).overrides) for trial in study.trials}) == 4
+
+
+def test_brute_force_rejects_a_continuous_parameter(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"agent\.learning_rate is continuous"):
+        a_study(tmp_path, LEARNING_RATE, sampler=BRUTE_FORCE)
 
 
 def test_requeued_trial_runs_in_the_directory_of_this_sweep_whatever_the_study_says(tmp_path: Path) -> None:

@@ -67,21 +67,29 @@ class SearchSpace:
         """The values of each parameter, for GridSampler; raises UserError if one has no list of values."""
         if self.custom is not None:
             raise UserError(f"a grid cannot contain the parameters of {CUSTOM}={self.custom}")
+        self.check_finite()
         grid: dict[str, list[Scalar]] = {}
         for parameter in self.parameters:
-            values = parameter.values()
-            if values is None:
-                raise UserError(
-                    f"a grid needs a list of values, but {parameter.name} is continuous; give it "
-                    "choice(...) or range(start, end, step)"
-                )
             if parameter.when:
                 raise UserError(
                     f"a grid does not support conditions, but {parameter.name} depends on "
                     f"{', '.join(parameter.when)}; fix one of them or choose another hydra/sweeper/sampler"
                 )
-            grid[parameter.name] = list(values)
+            grid[parameter.name] = list(parameter.values() or ())
         return grid
+
+    def check_finite(self) -> None:
+        """Raise UserError if a parameter is continuous, so that not every value of it can be tried."""
+        for parameter in self.parameters:
+            if parameter.values() is None:
+                raise UserError(
+                    f"a grid needs a list of values, but {parameter.name} is continuous; give it "
+                    "choice(...) or range(start, end, step)"
+                )
+
+    def texts(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """The values that `params` has of the parameters, each as the text of an override."""
+        return tuple(f"{p.name}={p.text(params[p.name])}" for p in self.parameters if p.name in params)
 
     def definition(self) -> dict[str, Any]:
         """The search space as plain JSON values; a study has only one."""
