@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler
@@ -25,7 +25,7 @@ class UntriedPoints(BaseSampler):
     def __init__(self, grid: GridSampler, space: SearchSpace) -> None:
         """`grid` has every combination of the parameters of `space`."""
         names = grid._param_names  # pyright: ignore[reportPrivateUsage]
-        every: list[tuple[Any, ...]] = grid._all_grids  # pyright: ignore[reportPrivateUsage]
+        every = cast("list[tuple[Any, ...]]", grid._all_grids)  # pyright: ignore[reportPrivateUsage]
         self._points: list[Point] = [dict(zip(names, values, strict=True)) for values in every]
         self._space = space
         self._point: Point = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -528,6 +529,9 @@ def test_runs_of_a_study_have_its_name_as_logger_group(
         ({"objective": ["return", "seconds"]}, "directions"),
         ({"objective": "retrun"}, "did you mean return"),
         ({"constraints": {"params": 3}}, "did you mean parameters"),
+        ({"constraints": {"parameters": math.nan}}, "the bound of parameters must be a number, got nan"),
+        ({"storage": ""}, "storage is empty"),
+        ({"study_name": ""}, "study_name is empty"),
         (
             {"objective": ["return", "seconds"], "direction": ["maximize", "minimize"], "pruner": MEDIAN},
             "set hydra.sweeper.pruner=none",
@@ -542,9 +546,17 @@ def test_invalid_settings_of_a_sweep_are_rejected(changes: dict[str, Any], messa
 
 def test_pruner_with_several_seeds_needs_a_budget() -> None:
     settings = SweepConfig(sampler=TPE, pruner=MEDIAN, seeds=2, aggregate=Aggregate.iqm)
-    settings.check_budget(100)
+    settings.check_budget(100, {"agent.gamma"})
     with pytest.raises(UserError, match=r"set trainer\.max_steps"):
-        settings.check_budget(None)
+        settings.check_budget(None, set())
+
+
+@pytest.mark.parametrize("key", ["trainer.max_steps", "trainer.eval_frequency", "trainer"])
+def test_pruner_with_several_seeds_needs_the_same_evaluations_in_all_trials(key: str) -> None:
+    SweepConfig(sampler=TPE, pruner=MEDIAN).check_budget(100, {key})
+    SweepConfig(sampler=TPE, pruner=NO_PRUNER, seeds=2).check_budget(100, {key})
+    with pytest.raises(UserError, match=f"but {key} is searched"):
+        SweepConfig(sampler=TPE, pruner=MEDIAN, seeds=2).check_budget(100, {key, "agent.gamma"})
 
 
 def test_requeued_trial_is_the_next_of_the_study(tmp_path: Path) -> None:

@@ -228,6 +228,16 @@ def error(outcome: Outcome) -> str:
         (("hydra.sweeper.search_space.x=1",), "search spaces are in hydra.sweeper.params"),
         (("+hydra.sweeper.search_space.x=1",), "search spaces are in hydra.sweeper.params"),
         ((LEARNING_RATE, "+hydra.sweeper.n_trial=1"), "did you mean 'hydra.sweeper.n_trials'"),
+        ((LEARNING_RATE, "hydra.sweeper.storage=${oc.env:NO_STUDY_URL,''}"), "storage is empty"),
+        (
+            (
+                LEARNING_RATE,
+                "trainer.max_episodes=5,9",
+                "hydra.sweeper.seeds=2",
+                "hydra.sweeper.pruner=median",
+            ),
+            "trainer.max_episodes is searched",
+        ),
     ],
 )
 def test_invalid_sweep_is_rejected_before_it_starts(
