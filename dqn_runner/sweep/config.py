@@ -109,8 +109,8 @@ class SweepConfig:
         for name in ("storage", "study_name"):
             if getattr(self, name) == "":
                 raise UserError(
-                    f"hydra.sweeper.{name} is empty; give it a value, set the variable that it names, or leave "
-                    "it out"
+                    f"hydra.sweeper.{name} is empty; give it a value, set the variable that it names, or "
+                    "leave it out"
                 )
         for name, bound in self.constraints.items():
             if math.isnan(bound):
@@ -163,8 +163,8 @@ class SweepConfig:
             )
         if varied := [key for key in NUMBERING if key in searched]:
             raise UserError(
-                f"with hydra.sweeper.seeds={self.seeds} a pruner needs as many evaluations in each trial, but "
-                f"{', '.join(varied)} is searched; fix it, or choose hydra.sweeper.pruner=none or wilcoxon"
+                f"with hydra.sweeper.seeds={self.seeds} a pruner needs as many evaluations in each trial, "
+                f"but {', '.join(varied)} is searched; fix it, or choose hydra.sweeper.pruner=none"
             )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from dqn_runner.core.exceptions import RunFailedError, UserError
+from dqn_runner.core.exceptions import RunFailedError
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.curves import CurveDrawer, LivePage, WritePage, no_page
 from dqn_runner.sweep.grid import expected_trials, untried_points
@@ -17,18 +17,20 @@ from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
 from dqn_runner.sweep.live_table import LiveTable
 from dqn_runner.sweep.objectives import aggregate
+from dqn_runner.sweep.optuna_parts import make_part
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results import summary
 from dqn_runner.sweep.results.ranking import completed, ranked
 from dqn_runner.sweep.run_executor import RunExecutor
 from dqn_runner.sweep.slots import Slots
-from dqn_runner.sweep.study import create_study, set_sampler_and_pruner, study_names
+from dqn_runner.sweep.study import create_study, make_sampler
 from dqn_runner.sweep.trial_queue import TrialQueue
 from dqn_runner.sweep.trial_record import (
     RunOutcome,
     RunState,
     TrialRecord,
     store_metrics,
+    store_pruner,
     store_reason,
     store_session,
 )
@@ -48,9 +50,11 @@ class SweepRunner:
         self.plan = plan
         settings = plan.settings
         plan.directory.mkdir(parents=True, exist_ok=True)
-        self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition())
-        _reject_other_studies(plan, self.study)
-        set_sampler_and_pruner(self.study, settings, plan.space, plan.seed)
+        sampler = make_sampler(settings, plan.space, plan.seed)
+        pruner = make_part("pruner", settings.pruner)
+        self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition(), plan.directory)
+        self.study.sampler, self.study.pruner = sampler, pruner
+        store_pruner(self.study, settings.pruner)
         store_session(self.study, plan.session())
         self._jobs = Jobs(settings.job_timeout, here=plan.command.launcher == "basic")
         self._waiting = False
@@ -217,21 +221,6 @@ class SweepRunner:
                     raise RunFailedError(f"the validation of trial {best[0].number} failed: {run.reason}")
 
         slots.run(work, signals)
-
-
-def _reject_other_studies(plan: Plan, study: Study) -> None:
-    """Raise UserError if the directory holds trials of another study; jobs would resume their runs."""
-    present = {int(path.name) for path in plan.directory.iterdir() if path.is_dir() and path.name.isdecimal()}
-    trials = study.get_trials(deepcopy=False)
-    known = {trial.number for trial in trials if TrialRecord(trial).directory is not None}
-    if present <= known:
-        return
-    others = [name for name in study_names(study) if name != plan.name]
-    hint = f", or continue it with hydra.sweeper.study_name={' or '.join(others)}" if others else ""
-    raise UserError(
-        f"{plan.directory} holds runs that are not in the study {plan.name}, such as "
-        f"{min(present - known)}; choose another hydra.sweep.dir{hint}"
-    )
 
 
 def _failure_reasons(trials: Sequence[FrozenTrial]) -> list[str]:

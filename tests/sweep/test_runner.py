@@ -32,6 +32,7 @@ from dqn_runner.sweep.runner import SweepRunner
 from dqn_runner.sweep.search_space.space import search_space
 from dqn_runner.sweep.slots import Slots
 from dqn_runner.sweep.storages.journal import Journal
+from dqn_runner.sweep.study import read_study
 from dqn_runner.sweep.trial_queue import TrialQueue
 from dqn_runner.sweep.trial_record import RunState, TrialRecord, validation_of
 from tests.conftest import BUDGET
@@ -162,6 +163,14 @@ def test_sweep_directory_with_runs_of_another_study_is_rejected(tmp_path: Path) 
     SweepRunner(a_plan(tmp_path))
     with pytest.raises(UserError, match=r"not in the study b, such as 0; .*study_name=it$"):
         SweepRunner(a_plan(tmp_path, name="b"))
+    assert read_study(tmp_path).study_name == "it"  # the rejected command created none
+
+
+def test_rejected_sampler_creates_no_study(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no_such"):
+        SweepRunner(a_plan(tmp_path, sampler={**RANDOM, "no_such": 1}))
+    other = replace(a_plan(tmp_path), space=search_space(("agent.gamma=choice(0.9,0.99)",), {}, None))
+    SweepRunner(other)
 
 
 def test_validation_added_to_a_finished_sweep_moves_no_run(tmp_path: Path, jobs: SimulatedJobs) -> None:

@@ -28,10 +28,11 @@ from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.grid import expected_trials
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.objectives import Aggregate
+from dqn_runner.sweep.optuna_parts import make_part
 from dqn_runner.sweep.reporter import JobLink, Reporter
 from dqn_runner.sweep.results.ranking import counts
 from dqn_runner.sweep.search_space.space import search_space
-from dqn_runner.sweep.study import create_study, load_study, requeue, set_sampler_and_pruner
+from dqn_runner.sweep.study import create_study, load_study, make_sampler, requeue
 from dqn_runner.sweep.trial_queue import TrialQueue
 from dqn_runner.sweep.trial_record import (
     RunState,
@@ -60,8 +61,10 @@ def a_study(path: Path, *arguments: str, **changes: Any) -> tuple[Study, TrialQu
     options = {"sampler": TPE, "pruner": NO_PRUNER, "n_trials": 4, **changes}
     settings = SweepConfig(**options)
     space = search_space(arguments or (LEARNING_RATE, GAMMA), {}, None)
-    study = create_study(str(path / "study.journal"), "it", settings, DEFINITION)
-    set_sampler_and_pruner(study, settings, space, seed=5)
+    study = create_study(str(path / "study.journal"), "it", settings, DEFINITION, path)
+    study.sampler = make_sampler(settings, space, seed=5)
+    study.pruner = make_part("pruner", settings.pruner)
+    store_pruner(study, settings.pruner)
     return study, TrialQueue(study, space, OmegaConf.create({}), settings.n_trials, Heartbeat(study), path)
 
 
@@ -232,6 +235,17 @@ def test_grid_gives_a_trial_that_was_killed_between_two_values_a_whole_point(tmp
     assert len({tuple(TrialRecord(trial).overrides) for trial in study.trials}) == 4
 
 
+def test_choice_with_an_interpolation_is_a_point_of_a_grid_as_it_is_written(tmp_path: Path) -> None:
+    _, trials = a_study(tmp_path, "env.id='${oc.env:X}','a${b}'", sampler=GRID)
+    assert sorted(proposals(trials, 2)) == [["env.id='${oc.env:X}'"], ["env.id='a${b}'"]]
+
+
+@pytest.mark.parametrize("part", ["sampler", "pruner"])
+def test_class_of_another_kind_is_no_sampler_or_pruner(tmp_path: Path, part: str) -> None:
+    with pytest.raises(UserError, match=f"hydra.sweeper.{part}: collections.OrderedDict makes no Base"):
+        a_study(tmp_path, **{part: {"_target_": "collections.OrderedDict"}})
+
+
 def test_brute_force_rejects_a_continuous_parameter(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"agent\.learning_rate is continuous"):
         a_study(tmp_path, LEARNING_RATE, sampler=BRUTE_FORCE)
@@ -278,10 +292,11 @@ def test_pruner_of_a_study_that_is_not_one_of_optuna_is_loaded_only_if_the_comma
 ) -> None:
     study, _ = a_study(tmp_path)
     storage = str(tmp_path / "study.journal")
-    store_pruner(study, {"_target_": "pathlib.Path"})
-    with pytest.raises(UserError, match=r"asks for the pruner pathlib\.Path"):
+    mine = "optuna.pruners._nop.NopPruner"
+    store_pruner(study, {"_target_": mine})
+    with pytest.raises(UserError, match=f"asks for the pruner {mine}"):
         load_study(storage, "it")
-    assert load_study(storage, "it", ["pathlib.Path"]).pruner == Path()
+    assert isinstance(load_study(storage, "it", [mine]).pruner, optuna.pruners.NopPruner)
     patient = {"_target_": "optuna.pruners.PatientPruner", "patience": 1}
     store_pruner(study, {**patient, "wrapped_pruner": NO_PRUNER})
     assert isinstance(load_study(storage, "it").pruner, optuna.pruners.PatientPruner)
@@ -293,8 +308,8 @@ def test_pruner_of_a_study_that_is_not_one_of_optuna_is_loaded_only_if_the_comma
 def test_study_with_another_definition_is_rejected(tmp_path: Path) -> None:
     a_study(tmp_path)
     settings = SweepConfig(sampler=TPE, pruner=NO_PRUNER)
-    with pytest.raises(UserError, match=r"created with another seeds \(seeds: 2 -> 3\)"):
-        create_study(str(tmp_path / "study.journal"), "it", settings, {**DEFINITION, "seeds": 3})
+    with pytest.raises(UserError, match=r"created with other seeds \(seeds: 2 -> 3\)"):
+        create_study(str(tmp_path / "study.journal"), "it", settings, {**DEFINITION, "seeds": 3}, tmp_path)
 
 
 def test_changed_setting_of_a_config_file_is_rejected_and_a_new_one_is_not(tmp_path: Path) -> None:
@@ -303,10 +318,10 @@ def test_changed_setting_of_a_config_file_is_rejected_and_a_new_one_is_not(tmp_p
         {**DEFINITION, "configuration": {"trainer.max_steps": steps, **more}}
         for steps, more in ((100, {}), (200, {}), (100, {"agent.new": 1}))
     )
-    create_study(str(tmp_path / "study.journal"), "it", settings, original)
-    create_study(str(tmp_path / "study.journal"), "it", settings, upgraded)
-    with pytest.raises(UserError, match=r"another trainer.max_steps \(trainer.max_steps: 100 -> 200\)"):
-        create_study(str(tmp_path / "study.journal"), "it", settings, edited)
+    create_study(str(tmp_path / "study.journal"), "it", settings, original, tmp_path)
+    create_study(str(tmp_path / "study.journal"), "it", settings, upgraded, tmp_path)
+    with pytest.raises(UserError, match=r"other trainer.max_steps \(trainer.max_steps: 100 -> 200\)"):
+        create_study(str(tmp_path / "study.journal"), "it", settings, edited, tmp_path)
 
 
 def test_constraints_are_passed_to_the_sampler_or_rejected(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from dqn_runner.config.schema import CONF
+from dqn_runner.sweep.runner import SweepRunner
 from dqn_runner.sweep.storages.factory import open_storage
 from dqn_runner.sweep.trial_record import RunState, TrialRecord
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli
@@ -262,12 +263,13 @@ def test_job_does_not_resume_a_run_of_another_trial(
 
 
 def test_changed_experiment_file_is_rejected_when_the_sweep_is_repeated(
-    program: Callable[..., Outcome], tmp_path: Path
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SweepRunner, "run", lambda _: None)
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     for steps in (150, 200):
         file = tmp_path / "conf" / "experiment" / "mine.yaml"
         file.write_text(f"# @package _global_\nagent:\n  batch_size: {steps}\n")
         command = ("--config-dir=conf", *SWEEP, LEARNING_RATE, "experiment=mine", "agent.learning_starts=1")
-        done = program(*command, "hydra.sweeper.sampler.no_such=1")  # the study is created before its sampler
-    assert "another agent.batch_size (agent.batch_size: 150 -> 200)" in done.error
+        done = program(*command)
+    assert "other agent.batch_size (agent.batch_size: 150 -> 200)" in done.error
