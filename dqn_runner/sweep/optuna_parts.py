@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
+from dqn_runner.config.hydra_internals import locate
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import TARGET
 
@@ -63,10 +64,9 @@ def make_part(part: str, config: Mapping[str, Any], **extra: Any) -> Any:
 
 def _is_subclass(part: str, config: Mapping[str, Any], kinds: tuple[str, ...]) -> bool:
     import optuna  # late: the settings of a sweep are part of the help
-    from hydra.utils import get_method
 
     try:
-        named: object = get_method(str(config[TARGET]))
+        named: object = locate(str(config[TARGET]))
     except Exception as error:  # importing the user's module can raise anything
         raise UserError(f"hydra.sweeper.{part} cannot be built: {error}") from error
     module = getattr(optuna, f"{part}s")
