@@ -89,6 +89,10 @@ def make_plan(
     if chosen:
         without = loader.load_configuration(hydra.job.config_name, [*space.fixed, *proposal], RunMode.RUN)
         _reject_settings_of_search(chosen[0], job, without)
+    if job.mode.name != "train":
+        raise UserError(
+            f"the jobs of this sweep train; mode={job.mode.name} needs -m without hydra/sweeper=optuna"
+        )
     fit_defaults(job)
     trainer = job.trainer
     searched = [*(p.name for p in space.parameters), *(text.partition("=")[0] for text in proposal)]

@@ -125,6 +125,7 @@ def make_sampler(settings: SweepConfig, space: SearchSpace, seed: int) -> BaseSa
     config = dict(settings.sampler)
     if config.get("seed") is None and "seed" in config:
         config["seed"] = seed
+    _check_seed(config.get("seed", 0))
     extra: dict[str, Any] = {"search_space": space.grid()} if is_sampler(config, "GridSampler") else {}
     if is_sampler(config, "BruteForceSampler"):
         space.check_finite()
@@ -161,6 +162,11 @@ def running_trial(study: Study, number: int) -> Trial:
 def default_storage(sweep_dir: Path) -> str:
     """The journal in the sweep directory."""
     return str(sweep_dir.absolute() / JOURNAL)
+
+
+def _check_seed(seed: object) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"hydra.sweeper.sampler.seed must be an integer from 0 on, got {seed!r}")
 
 
 def _reject_runs_of_others(storage: BaseStorage, name: str, directory: Path) -> None:

@@ -229,6 +229,15 @@ def error(outcome: Outcome) -> str:
         (("hydra.sweeper.search_space.x=1",), "search spaces are in hydra.sweeper.params"),
         (("+hydra.sweeper.search_space.x=1",), "search spaces are in hydra.sweeper.params"),
         ((LEARNING_RATE, "+hydra.sweeper.n_trial=1"), "did you mean 'hydra.sweeper.n_trials'"),
+        ((LEARNING_RATE, "hydra.sweeper.pruner=null"), "choose one, such as hydra.sweeper.pruner=none"),
+        (
+            (LEARNING_RATE, "hydra.sweeper.sampler.seed=-1"),
+            "sampler.seed must be an integer from 0 on, got -1",
+        ),
+        ((LEARNING_RATE, "hydra.sweeper.sampler.seed=abc"), "must be an integer from 0 on, got 'abc'"),
+        ((LEARNING_RATE, "hydra.sweeper.objective=[[return]]"), "unknown objective"),
+        ((LEARNING_RATE, "mode=eval"), "the jobs of this sweep train"),
+        ((LEARNING_RATE, "hydra.sweeper.pruner._target_=no_pkg.Pruner"), "No module named 'no_pkg'"),
         ((LEARNING_RATE, "hydra.sweeper.storage=${oc.env:NO_STUDY_URL,''}"), "storage is empty"),
         (
             (
@@ -244,8 +253,14 @@ def error(outcome: Outcome) -> str:
 def test_invalid_sweep_is_rejected_before_it_starts(
     program: Callable[..., Outcome], tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    assert message in error(program(*SWEEP, *arguments))
+    rejected = program(*SWEEP, *arguments)
+    assert message in error(rejected)
+    assert rejected.err.count("\n") == 1
     assert not list(tmp_path.glob("sweep/[0-9]*"))
+
+
+def test_basic_sweep_with_an_interval_names_the_sweeper(program: Callable[..., Outcome]) -> None:
+    assert "add hydra/sweeper=optuna" in error(program("-m", LEARNING_RATE))
 
 
 def test_sweep_with_config_path_is_rejected(program: Callable[..., Outcome], tmp_path: Path) -> None:

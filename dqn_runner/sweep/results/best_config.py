@@ -32,8 +32,9 @@ def write_best_config(
     """Write `directory`/experiment/best_config.yaml: the configuration of `command` and `overrides`.
 
     The comment lines `header` identify the trial; a file that has them, and is as it was written, is not
-    written again. Options from the --config-dir or hydra.searchpath of the command are copied into `directory`, so that
-    `--config-dir DIRECTORY experiment=best_config` composes on any installation. Call it within a Hydra run.
+    written again. Options from the --config-dir or hydra.searchpath of the command are copied into
+    `directory`, so that `--config-dir DIRECTORY experiment=best_config` composes on any installation. Call it
+    within a Hydra run.
 
     Returns the differences between the trial and the file, as `key: trial -> file`. There are none, unless
     the sweep removed settings, or added settings that a YAML file cannot add.
