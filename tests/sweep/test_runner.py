@@ -348,6 +348,19 @@ def test_storage_of_the_jobs_has_an_absolute_path() -> None:
 
 
 @pytest.mark.usefixtures("jobs")
+def test_sweep_whose_journal_was_damaged_continues_without_the_lost_trial(tmp_path: Path) -> None:
+    SweepRunner(a_plan(tmp_path)).run()
+    journal = tmp_path / "study.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if b"param_name" in line)
+    lines[first] = lines[first].replace(b"gamma", b"gamme")
+    journal.write_bytes(b"".join(lines))
+    sweep = SweepRunner(a_plan(tmp_path, n_trials=3))
+    sweep.run()
+    assert [trial.state.name for trial in sweep.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.usefixtures("jobs")
 def test_sweep_over_a_grid_says_how_many_trials_it_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
