@@ -34,7 +34,7 @@ from dqn_runner.sweep.slots import Slots
 from dqn_runner.sweep.storages.journal import Journal
 from dqn_runner.sweep.study import read_study
 from dqn_runner.sweep.trial_queue import TrialQueue
-from dqn_runner.sweep.trial_record import RunState, TrialRecord, validation_of
+from dqn_runner.sweep.trial_record import RunState, TrialRecord, session_of, validation_of
 from tests.conftest import BUDGET
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": None}
@@ -372,6 +372,9 @@ def test_sweep_over_a_grid_says_how_many_trials_it_needs(
         printed = capsys.readouterr().out
         assert all(line in printed for line in lines)
         assert ("leaves out" in printed) == (n_trials == 2)
+        session = session_of(read_study(tmp_path))
+        assert session is not None
+        assert session["n_trials"] == min(n_trials, 3)
 
 
 def test_trial_runs_no_more_seeds_after_one_fails_or_diverges(tmp_path: Path, jobs: SimulatedJobs) -> None:
