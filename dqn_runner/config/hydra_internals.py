@@ -12,7 +12,11 @@ from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import _locate, create_config_search_path, get_args_parser
+from hydra._internal.utils import (
+    _locate,  # pyright: ignore[reportPrivateUsage]
+    create_config_search_path,
+    get_args_parser,
+)
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict

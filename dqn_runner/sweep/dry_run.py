@@ -102,18 +102,21 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
                 if len(progress) >= RECORDS:
                     break
                 time.sleep(0.2)
+            status, elapsed = process.poll(), time.monotonic() - start
         finally:  # also after Ctrl-C
             process.terminate()
             process.wait()
     progress = _progress(directory, plan.job.agent.learning_starts)
-    if len(progress) < 2:
-        printed = output.read_text(encoding="utf-8", errors="replace").strip()
-        raise UserError(
-            f"the calibration run logged too little in {CALIBRATION_SECONDS:g} s to measure its speed; "
-            f"choose a smaller trainer.log_frequency. Its output: {printed[-500:]}"
-        )
-    (early, first), (late, last) = progress[0], progress[-1]
-    return Calibration(startup + (late - early) / (last - first), resident)
+    if len(progress) >= 2:
+        (early, first), (late, last) = progress[0], progress[-1]
+        return Calibration(startup + (late - early) / (last - first), resident)
+    if status == 0:
+        return Calibration(elapsed, resident)
+    why = f"logged too little in {CALIBRATION_SECONDS:g} s; choose a smaller trainer.log_frequency"
+    if status is not None:
+        why = f"ended with status {status}"
+    printed = output.read_text(encoding="utf-8", errors="replace").strip()
+    raise UserError(f"the calibration run {why}. Its output: {printed[-500:]}")
 
 
 def _resident(pid: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -27,15 +28,23 @@ class UntriedPoints(BaseSampler):
         names = grid._param_names  # pyright: ignore[reportPrivateUsage]
         every = cast("list[tuple[Any, ...]]", grid._all_grids)  # pyright: ignore[reportPrivateUsage]
         self._points: list[Point] = [dict(zip(names, values, strict=True)) for values in every]
+        self._texts = [space.texts(point) for point in self._points]
         self._space = space
         self._point: Point = {}
 
     def untried(self, study: Study, start: int = 0) -> list[Point]:
         """The points that no trial has tried, finished or running, in their order from `start` on."""
         trials = study.get_trials(deepcopy=False)
-        tried = {self._space.texts(trial.params) for trial in trials}
-        ordered = self._points[start:] + self._points[:start]
-        return [point for point in ordered if self._space.texts(point) not in tried]
+        tried = {self._texts_of(trial) for trial in trials}
+        left = [index for index, texts in enumerate(self._texts) if texts not in tried]
+        first = bisect_left(left, start)
+        return [self._points[index] for index in left[first:] + left[:first]]
+
+    def _texts_of(self, trial: FrozenTrial) -> tuple[str, ...]:
+        try:
+            return self._space.texts(trial.params)
+        except ValueError:  # no value of this search space; the queue rejects the trial
+            return ()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Choose the point; the trial may have some of its values, if a process died while it got them.
@@ -89,4 +98,7 @@ def _is_exhausted(sampler: BruteForceSampler, study: Study) -> bool:
     states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     trials: Sequence[FrozenTrial] = study.get_trials(deepcopy=False, states=states)
     latest = next((trial for trial in reversed(trials) if trial.params), None)
-    return latest is not None and asks_to_stop(sampler, study, latest, TrialState.FAIL, None)
+    try:
+        return latest is not None and asks_to_stop(sampler, study, latest, TrialState.FAIL, None)
+    except ValueError:  # a trial of another search space; the sampler does not propose more points then
+        return False

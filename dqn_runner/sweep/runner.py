@@ -55,7 +55,8 @@ class SweepRunner:
         self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition(), plan.directory)
         self.study.sampler, self.study.pruner = sampler, pruner
         store_pruner(self.study, settings.pruner)
-        store_session(self.study, plan.session())
+        n_trials = expected_trials(self.study, settings.n_trials)
+        store_session(self.study, {**plan.session(), "n_trials": n_trials})
         self._jobs = Jobs(settings.job_timeout, here=plan.command.launcher == "basic")
         self._waiting = False
         self._heartbeat = Heartbeat(self.study)

@@ -176,7 +176,7 @@ def _reject_runs_of_others(storage: BaseStorage, name: str, directory: Path) -> 
     trials = (
         storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False) if name in names else []
     )
-    known = {trial.number for trial in trials if TrialRecord(trial).directory is not None}
+    known = {t.number for t in trials if t.state.is_finished() or TrialRecord(t).directory is not None}
     if runs <= known:
         return
     others = [other for other in _names_with_trials(storage) if other != name]

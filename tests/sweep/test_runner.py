@@ -34,7 +34,7 @@ from dqn_runner.sweep.slots import Slots
 from dqn_runner.sweep.storages.journal import Journal
 from dqn_runner.sweep.study import read_study
 from dqn_runner.sweep.trial_queue import TrialQueue
-from dqn_runner.sweep.trial_record import RunState, TrialRecord, validation_of
+from dqn_runner.sweep.trial_record import RunState, TrialRecord, session_of, validation_of
 from tests.conftest import BUDGET
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": None}
@@ -348,6 +348,19 @@ def test_storage_of_the_jobs_has_an_absolute_path() -> None:
 
 
 @pytest.mark.usefixtures("jobs")
+def test_sweep_whose_journal_was_damaged_continues_without_the_lost_trial(tmp_path: Path) -> None:
+    SweepRunner(a_plan(tmp_path)).run()
+    journal = tmp_path / "study.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if b"param_name" in line)
+    lines[first] = lines[first].replace(b"gamma", b"gamme")
+    journal.write_bytes(b"".join(lines))
+    sweep = SweepRunner(a_plan(tmp_path, n_trials=3))
+    sweep.run()
+    assert [trial.state.name for trial in sweep.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.usefixtures("jobs")
 def test_sweep_over_a_grid_says_how_many_trials_it_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -359,6 +372,9 @@ def test_sweep_over_a_grid_says_how_many_trials_it_needs(
         printed = capsys.readouterr().out
         assert all(line in printed for line in lines)
         assert ("leaves out" in printed) == (n_trials == 2)
+        session = session_of(read_study(tmp_path))
+        assert session is not None
+        assert session["n_trials"] == min(n_trials, 3)
 
 
 def test_trial_runs_no_more_seeds_after_one_fails_or_diverges(tmp_path: Path, jobs: SimulatedJobs) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 import pytest
 from omegaconf import OmegaConf
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.samplers import GridSampler
 from optuna.study import Study
 from optuna.trial import TrialState, create_trial
@@ -244,6 +244,22 @@ def test_choice_with_an_interpolation_is_a_point_of_a_grid_as_it_is_written(tmp_
 def test_class_of_another_kind_is_no_sampler_or_pruner(tmp_path: Path, part: str) -> None:
     with pytest.raises(UserError, match=f"hydra.sweeper.{part}: collections.OrderedDict makes no Base"):
         a_study(tmp_path, **{part: {"_target_": "collections.OrderedDict"}})
+
+
+@EVERY_POINT
+def test_grid_with_a_trial_of_another_search_space_is_an_error_of_one_line(
+    tmp_path: Path, sampler: dict[str, Any]
+) -> None:
+    study, trials = a_study(tmp_path, GAMMA, sampler=sampler, n_trials=50)
+    proposals(trials, 1)
+    other = CategoricalDistribution([0.5, 0.6])
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING, params={"agent.gamma": 0.5}, distributions={"agent.gamma": other}
+        )
+    )
+    with pytest.raises(UserError, match="trial 1 of the study is not one of this sweep"):
+        trials.next()
 
 
 def test_brute_force_rejects_a_continuous_parameter(tmp_path: Path) -> None:

@@ -214,6 +214,13 @@ def test_dry_run_prints_an_estimate_and_starts_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "sweep").exists()
 
 
+def test_dry_run_measures_a_run_that_ends_before_it_logs_its_progress(tmp_path: Path) -> None:
+    settings = ("trainer.log_frequency=1000000", "hydra.sweeper.dry_run=true")
+    done = run_cli(*SWEEP, LEARNING_RATE, *settings, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "for a run that uses up its budget" in done.out
+
+
 def error(outcome: Outcome) -> str:
     return outcome.error
 

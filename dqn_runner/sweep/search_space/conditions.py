@@ -49,7 +49,7 @@ def _possible(
     parameter: Parameter, other: Parameter, allowed: tuple[str, ...], narrowed: bool
 ) -> tuple[str, ...]:
     """The values in `allowed` that `other` can have, as the texts that `other` has for them."""
-    if other.values() is None:
+    if other.is_continuous:
         raise UserError(
             f"{parameter.name} depends on {other.name}, which is continuous; conditions can only be on "
             "choices and ranges"

@@ -73,6 +73,11 @@ class Parameter:
             case _:
                 return format_value(value)
 
+    @property
+    def is_continuous(self) -> bool:
+        """Whether there is a value between any two values."""
+        return isinstance(self.distribution, FloatDistribution) and self.distribution.step is None
+
     def values(self) -> Sequence[Scalar] | None:
         """All values of the distribution; None if it is continuous."""
         match self.distribution:

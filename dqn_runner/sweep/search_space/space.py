@@ -82,7 +82,7 @@ class SearchSpace:
     def check_finite(self) -> None:
         """Raise UserError if a parameter is continuous, so that not every value of it can be tried."""
         for parameter in self.parameters:
-            if parameter.values() is None:
+            if parameter.is_continuous:
                 raise UserError(
                     f"a grid needs a list of values, but {parameter.name} is continuous; give it "
                     "choice(...) or range(start, end, step)"
