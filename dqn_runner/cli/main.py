@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,9 +24,10 @@ from dqn_runner.cli.job import make_job
 from dqn_runner.config.chosen_files import check_best_config, only_checked_files
 from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.error_messages import explain
-from dqn_runner.config.hydra_internals import checking_files, composing_once
+from dqn_runner.config.hydra_internals import checking_files, checking_names, composing_once, parse_arguments
 from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.config.secret_arguments import move_secrets
+from dqn_runner.config.yaml_files import check_file
 from dqn_runner.core import exit_codes
 from dqn_runner.core.exceptions import (
     DirectoryLostError,
@@ -49,7 +51,6 @@ def main() -> None:
     """Run the command line. Errors are one readable line, and the exit status is one of exit_codes."""
     ignore_output_errors()
     _print_any_text()
-    sys.path.insert(0, str(Path.cwd()))  # a user's env package, as `python -m` finds it
     for number in HANDLED:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
             signal.signal(number, _exit_for_signal)
@@ -57,11 +58,13 @@ def main() -> None:
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here instead of being printed by Hydra
     try:
+        sys.path.insert(0, _working_directory())  # a user's env package, as `python -m` finds it
         register_sweeper(write_sweep_page)
         command = long_form(move_secrets(sys.argv[1:]))
-        sys.argv[1:] = expand_arguments(command)
-        check_best_config(command)
-        compose_and_run(command)
+        with checking_files(partial(check_file, primary=parse_arguments(command).config_name)):
+            sys.argv[1:] = expand_arguments(command)
+            check_best_config(command)
+            compose_and_run(command)
     except KeyboardInterrupt:
         sys.exit(exit_codes.SIGNAL_BASE + signal.SIGINT)
     except Exception as error:
@@ -73,6 +76,13 @@ def main() -> None:
         text = " ".join([*getattr(error, "__notes__", []), message or f"{type(error).__name__}: {error}"])
         print(f"{prefix}{redact(' '.join(text.split()))}", file=sys.stderr)
         sys.exit(status)
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise UserError("the working directory does not exist any more; change to another one") from error
 
 
 def write_sweep_page(study: Any, directory: Path) -> None:
@@ -105,7 +115,7 @@ def compose_and_run(command: Sequence[str]) -> None:
             failure = error  # raised below: Hydra would print an announcement before it
             return math.nan
 
-    with composing_once(sys.argv[1:]), checking_files(only_checked_files(sys.argv[1:])):
+    with composing_once(sys.argv[1:]), checking_names(only_checked_files(sys.argv[1:])):
         job()
     if failure is not None:
         raise failure

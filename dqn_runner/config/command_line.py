@@ -12,8 +12,7 @@ from hydra.errors import HydraException
 from dqn_runner.config import mistakes, resume
 from dqn_runner.config.hydra_internals import flags_first, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, path_of, quote, quote_path, unquote
-from dqn_runner.config.schema import CONF, Mode
-from dqn_runner.config.yaml_files import check_chosen_files
+from dqn_runner.config.schema import Mode
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
 from dqn_runner.io.lock import reject_if_locked
@@ -40,8 +39,6 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
         return expanded
     overrides = parse_overrides(arguments.overrides)
     _reject_interpolations_in_directories(overrides)
-    directories = [CONF] if arguments.config_dir is None else [Path(arguments.config_dir), CONF]
-    check_chosen_files(overrides, directories)
     if not (only_shows or arguments.multirun):
         values = {o.key_or_group: o.value() for o in overrides}
         run_dir = values.get("hydra.run.dir")
@@ -69,20 +66,20 @@ def _expand(argv: Sequence[str]) -> list[str]:
     if _shows_completion(argv):
         return [*argv]
     arguments = parse_arguments(argv)
+    mistakes.check_commands(arguments)
     overrides = parse_overrides(arguments.overrides)
+    mistakes.check_deletions(overrides)
     _check_values(overrides)
     if not (arguments.multirun or arguments.cfg or arguments.info or arguments.help):
         mistakes.check_needs_multirun(overrides)
-    if any(o.key_or_group == "resume" and o.value() == resume.NEVER for o in overrides):
+    last = {o.key_or_group: o for o in overrides}  # of an override that is repeated, the last counts
+    if "resume" in last and last["resume"].value() == resume.NEVER:
         argv = [_with_fresh_directory(token) for token in argv]
-    naming = next((o for o in overrides if resume.names_a_run(o)), None)
-    if naming is not None and naming.key_or_group == resume.CHECKPOINT and _reports(overrides):
+    naming = next((o for o in last.values() if resume.names_a_run(o)), None)
+    reports = "mode" in last and last["mode"].value() == Mode.report.value
+    if naming is not None and naming.key_or_group == resume.CHECKPOINT and reports:
         return [*argv]  # a report reads a directory, which may be that of a sweep, and restores nothing
     return [*argv] if naming is None else resume.expand(argv, arguments, naming, overrides)
-
-
-def _reports(overrides: Sequence[Override]) -> bool:
-    return any(o.key_or_group == "mode" and o.value() == Mode.report.value for o in overrides)
 
 
 def _reject_interpolations_in_directories(overrides: Sequence[Override]) -> None:
@@ -148,7 +145,7 @@ def _check_values(overrides: Sequence[Override]) -> None:
     """Reject an empty path, and a group that is not given the name of an option, as in `agent=null`."""
     groups = {group for group, _ in options().values()}
     for override in overrides:
-        if override.key_or_group in ("resume", resume.CHECKPOINT) and override.value() == "":
+        if override.key_or_group in PATHS and override.value() == "":
             raise UserError(f"{override.input_line} has an empty value; was a variable of the shell empty?")
         if override.key_or_group not in groups or override.is_delete() or override.is_sweep_override():
             continue

@@ -125,6 +125,8 @@ def _wrong_value(error: OmegaConfBaseException) -> str:
         if not key:
             return "a list stands in the place of a section, or a section in the place of a list"
         return f"{key} must be a list in brackets, as in {key}=[...]"
+    if reason.endswith("does not support deletion"):
+        return f"{key} cannot be deleted; leave ~{key} out, or write {key}=VALUE"
     if re.search(r"Value '(none|None|nan|NaN)' of type", reason):
         reason += "; write null for none"
     return f"{key}: {reason}" if key else reason
@@ -182,6 +184,8 @@ def _options_with(parent: str, name: str) -> list[str]:
 
 def _dotted(node: DictConfig, prefix: str = "") -> Iterable[str]:
     for key in node:
+        if key == "defaults":  # of a dataclass, and no setting
+            continue
         name = f"{prefix}{key}"
         yield name
         child = node._get_node(key)  # pyright: ignore[reportPrivateUsage, reportArgumentType]

@@ -17,10 +17,14 @@ from hydra._internal.utils import (
     create_config_search_path,
     get_args_parser,
 )
+from hydra.core import utils
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.core.exceptions import UserError
 
@@ -91,16 +95,46 @@ _create_interpolation_map = defaults_list._create_interpolation_map  # pyright: 
 defaults_list._create_interpolation_map = _map_of_interpolations  # pyright: ignore
 
 
-class _UncheckedRepository(ConfigRepository):
-    """Files that this program loads itself, to check or to write them; see `checking_files`."""
+def _expand_once(*, root: Any, is_root_config: bool, **context: Any) -> Any:
+    """Hydra's expansion of a defaults list; a file that chooses itself would be expanded for ever."""
+    if not is_root_config:
+        names = [root.node.get_config_path()]
+        above = root.parent
+        while above is not None and not above.node.is_virtual():
+            names.insert(0, above.node.get_config_path())
+            above = above.parent
+        if names[-1] in names[:-1]:
+            cycle = " -> ".join(names[names.index(names[-1]) :])
+            raise UserError(f"the defaults lists of YAML files choose each other without end: {cycle}")
+    return _create_tree(root=root, is_root_config=is_root_config, **context)
 
-    load_config = ConfigRepository.load_config
+
+_create_tree = defaults_list._create_defaults_tree_impl  # pyright: ignore[reportPrivateUsage]
+defaults_list._create_defaults_tree_impl = _expand_once  # pyright: ignore
+
+
+def _save_for_new_run(cfg: DictConfig, filename: str, output_dir: Path) -> None:
+    """Write a file of `.hydra/` unless its directory holds a run, of which it tells the first command.
+
+    Hydra writes it before the program can reject the command. It is replaced for all processes that import
+    the program: a launcher may run a job in another one.
+    """
+    if not has_checkpoints(Path(HydraConfig.get().runtime.output_dir)):
+        _save_config(cfg, filename, output_dir)
+
+
+_save_config = utils._save_config  # pyright: ignore[reportPrivateUsage]
+utils._save_config = _save_for_new_run  # pyright: ignore
+
+
+class _OwnRepository(ConfigRepository):
+    """Files that this program loads itself, to check or to write them; see `checking_names`."""
 
 
 def make_config_loader(search_path: Any) -> Any:
     """A loader that composes from another search path than the one of this process."""
     loader = ConfigLoaderImpl(search_path)
-    loader.repository = _UncheckedRepository(search_path)
+    loader.repository = _OwnRepository(search_path)
     return loader
 
 
@@ -119,7 +153,22 @@ def compose_command(arguments: Namespace, conf: Path, default_name: str) -> Dict
 
 
 @contextmanager
-def checking_files(check: Callable[[str], None]) -> Generator[None]:
+def checking_files(check: Callable[[Path, str], None]) -> Generator[None]:
+    """Call `check` with the path and the name of each YAML file before Hydra or the program loads it."""
+    load = ConfigRepository.load_config
+
+    def load_config(self: ConfigRepository, config_path: str) -> Any:
+        source = self._find_object_source(config_path, ObjectType.CONFIG)  # pyright: ignore[reportPrivateUsage]
+        if source is not None and source.scheme() == "file":
+            check(Path(source.path, source._normalize_file_name(config_path)), config_path)  # pyright: ignore[reportPrivateUsage]
+        return load(self, config_path)
+
+    with _loading_by(load_config):
+        yield
+
+
+@contextmanager
+def checking_names(check: Callable[[str], None]) -> Generator[None]:
     """Call `check` with the name of each file before Hydra loads it, such as `experiment/my_run`.
 
     What `make_config_loader` loads is left out.
@@ -127,10 +176,19 @@ def checking_files(check: Callable[[str], None]) -> Generator[None]:
     load = ConfigRepository.load_config
 
     def load_config(self: ConfigRepository, config_path: str) -> Any:
-        check(config_path)
+        if not isinstance(self, _OwnRepository):
+            check(config_path)
         return load(self, config_path)
 
-    ConfigRepository.load_config = load_config
+    with _loading_by(load_config):
+        yield
+
+
+@contextmanager
+def _loading_by(load_config: Callable[[ConfigRepository, str], Any]) -> Generator[None]:
+    """Load files by another function."""
+    load = ConfigRepository.load_config
+    ConfigRepository.load_config = load_config  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:

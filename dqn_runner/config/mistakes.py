@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,6 +57,28 @@ def check_tokens(tokens: Sequence[str]) -> None:
             _reject_blank_in_list(tokens[index:])
         if not equals and not token.startswith("~"):
             _reject_word(token, tokens[index - 1] if index else "", tokens[index + 1 : index + 2])
+
+
+def check_commands(arguments: Namespace) -> None:
+    """Reject flags of Hydra that do not go together."""
+    if arguments.help or arguments.hydra_help:
+        return
+    if arguments.resolve and not arguments.cfg:
+        raise UserError("--resolve belongs to --cfg; write --cfg job --resolve")
+    given = [flag for flag in ("--run", "--multirun", "--cfg", "--info") if getattr(arguments, flag[2:])]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} do not go together; give one of them")
+
+
+def check_deletions(overrides: Sequence[Override]) -> None:
+    """Reject the deletion of what every configuration has, as in `~mode`."""
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_delete() and key in {field.name for field in dataclasses.fields(RunConfig)}:
+            value = "[]" if key in ("logging", "callbacks") else "VALUE"
+            raise UserError(
+                f"{override.input_line}: {key} cannot be deleted; leave this out, or write {key}={value}"
+            )
 
 
 def check_needs_multirun(overrides: Sequence[Override]) -> None:

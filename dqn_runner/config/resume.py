@@ -136,7 +136,7 @@ def expand(argv: Sequence[str], arguments: Namespace, naming: Override, new: Seq
     kept = [text for text in stored.overrides if parse_overrides([text])[0].key_or_group not in replaced]
     stored_flags = _stored_flags(stored, arguments, key)
     _check_requests(stored, kept, stored_flags, trust.Command(argv), f"{key}={naming.value()}")
-    ours = [o.input_line for o in new if o is not naming and o.input_line is not None]
+    ours = [o.input_line for o in new if o.key_or_group != naming.key_or_group and o.input_line is not None]
     flags = [token for token in argv if token not in arguments.overrides]
     extra = [f"{naming.key_or_group}={quote_path(stored.path)}"]
     if key == "resume":

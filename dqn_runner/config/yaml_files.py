@@ -1,4 +1,4 @@
-"""Checks of the YAML files that a command line chooses: each mistake is named with its file and line."""
+"""Checks of the YAML files that Hydra loads for a command: each mistake is named with its file and line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+from dqn_runner.config.schema import CONF, DEFAULT_CONFIG
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
 
@@ -26,36 +26,44 @@ _HINTS = {
 }
 
 
-def check_chosen_files(overrides: Sequence[Override], directories: Sequence[Path]) -> None:
-    """Raise UserError for the first mistake in a file that the overrides choose from `directories`."""
-    for override in overrides:
-        if override.is_delete() or override.is_sweep_override():
-            continue
-        value = override.value()
-        for name in value if isinstance(value, list) else [value]:
-            _check_option(override.key_or_group, str(name), directories)
+def check_file(path: Path, name: str, primary: str | None) -> None:
+    """Raise UserError for the first mistake in a YAML file, which Hydra knows by its `name` (`env/my_env`).
 
-
-def _check_option(group: str, name: str, directories: Sequence[Path]) -> None:
-    """Check the file of an option and those in its defaults list."""
-    file = Path(group) / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    path = next((found for each in directories if (found := each / file).is_file()), None)
-    if path is None:
+    `primary` is the name that the command gives with --config-name. Files of the program have no mistakes.
+    """
+    if path.is_relative_to(CONF):
         return
-    text = _text_of(path)
-    tree = _mapping_of(path, text)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    text = _text_of(shown)
+    tree = _mapping_of(shown, text)
+    group, _, option = name.rpartition("/")
     package = re.match(r"\s*#\s*@package\s+(\S+)", text)  # Hydra finds it only at the start
-    if group in _GLOBAL and package is None:
+    if group.partition("/")[0] in _GLOBAL and package is None:
         raise UserError(
-            f"{path} needs the first line '# @package _global_'; without it, its settings would be those of "
+            f"{shown} needs the first line '# @package _global_'; without it, its settings would be those of "
             f"'{group}'"
         )
-    is_global = package is not None and package[1] == "_global_"
+    is_global = package[1] == "_global_" if package else not group
     defaults = tree.pop("defaults", [])
-    for chosen_group, chosen in _choices(path, defaults, is_global):
-        if chosen_group != group or chosen != name:
-            _check_option(chosen_group, chosen, directories)
-    _check_keys(path, text, tree, is_global)
+    if not isinstance(defaults, list):
+        raise UserError(f"{shown}: defaults must be a list; write '- ' before each entry")
+    entries = cast("list[Any]", defaults)
+    if name == primary:
+        _check_primary(shown, group, option, entries)
+    for entry in entries:
+        if not isinstance(entry, str):
+            _check_choice(shown, name, entry, is_global and (bool(group) or DEFAULT_CONFIG in entries))
+    _check_keys(shown, text, tree, is_global)
+
+
+def _check_primary(path: Path, group: str, option: str, defaults: Sequence[Any]) -> None:
+    """Reject a file that --config-name names, and that is an option or holds its own settings alone."""
+    if group.partition("/")[0] in {*_GLOBAL, *_groups()}:
+        raise UserError(f"{path} is an option and no whole configuration; choose it by {group}={option}")
+    if all(entry == "_self_" for entry in defaults):
+        raise UserError(
+            f"{path} has only some settings; begin it with 'defaults: [{DEFAULT_CONFIG}, _self_]'"
+        )
 
 
 def _text_of(path: Path) -> str:
@@ -86,7 +94,9 @@ def _mapping_of(path: Path, text: str) -> dict[str, Any]:
         hint = next((f"; {hint}" for word, hint in _HINTS.items() if word in problem), "")
         where = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{where}: {problem}{hint}") from error
-    except (YAMLError, OmegaConfBaseException) as error:
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply, or an anchor in it contains itself") from error
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     is_text = isinstance(tree, dict) and bool(_code(text).split()) and not re.search(r":(\s|$)", _code(text))
     if not isinstance(tree, dict) or is_text or not tree:
@@ -100,32 +110,45 @@ def _code(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
 
 
-def _choices(path: Path, defaults: Any, is_global: bool) -> Iterator[tuple[str, str]]:
-    """The options that a defaults list chooses, as (group, name); raises UserError for a malformed list."""
-    if not isinstance(defaults, list):
-        raise UserError(f"{path}: defaults must be a list; write '- ' before each entry")
-    groups = {group for group, _ in options().values()}
-    for entry in cast("list[Any]", defaults):
-        if not isinstance(entry, Mapping):
-            continue
-        for key, name in cast("Mapping[Any, Any]", entry).items():
-            group = re.sub(r"^(override|optional)\s+", "", str(key)).partition("@")[0]
-            if is_global and group.strip("/") in groups and not str(key).startswith("override /"):
-                raise UserError(
-                    f"{path}: write '- override /{group.strip('/')}: {name}' instead of '- {key}: {name}'"
-                )
-            if isinstance(name, str):
-                yield group.strip("/"), name
+def _check_choice(path: Path, name: str, entry: Any, only_overrides: bool) -> None:
+    """Check an entry of the defaults list that chooses an option, as in `- override /agent: c51`."""
+    pairs = [*cast("Mapping[Any, Any]", entry).items()] if isinstance(entry, Mapping) else []
+    if len(pairs) != 1 or not _names_options(pairs[0][1]):
+        raise UserError(f"{path}: '- {entry}' in defaults is no choice; write one a line, as in '- env: gym'")
+    key, option = str(pairs[0][0]), pairs[0][1]
+    group = re.sub(r"^((override|optional)\s+)*", "", key).partition("@")[0].strip("/")
+    if (
+        only_overrides
+        and group in _groups()
+        and not re.match(r"override\s+/" if "/" in name else "override", key)
+    ):
+        raise UserError(f"{path}: write '- override /{group}: {option}' instead of '- {key}: {option}'")
+    if key.startswith("override") and name.startswith(f"{group}/"):
+        raise UserError(
+            f"{path}: '- {key}: {option}' cannot replace this file; write '- {option}' to add its settings"
+        )
+
+
+def _names_options(value: Any) -> bool:
+    names = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return value is None or all(isinstance(name, str) for name in names)
+
+
+def _groups() -> set[str]:
+    return {group for group, _ in options().values()}
 
 
 def _check_keys(path: Path, text: str, tree: Mapping[str, Any], is_global: bool) -> None:
     """Reject keys that say in one line what YAML says by indentation or in the defaults list."""
-    groups = {group for group, _ in options().values()}
+    groups = _groups()
+    places = {group.partition("/")[0] for group in groups}
     for key, value in _keys(tree):
         line = next((n for n, row in enumerate(text.splitlines(), 1) if row.strip().startswith(key)), None)
         where = f"{path}, line {line}" if line else f"{path}"
         chosen = isinstance(value, str) and "/" not in value
-        if "/" in key or (is_global and key in groups and key in tree and chosen):
+        if ("/" in key and key.partition("/")[0] in places) or (
+            is_global and key in groups and key in tree and chosen
+        ):
             raise UserError(
                 f"{where}: '{key}: {value}' chooses a part; write '- override /{key}: {value}' under "
                 "'defaults:'"

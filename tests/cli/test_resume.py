@@ -212,6 +212,45 @@ def test_resume_never_starts_over_in_a_fresh_directory(
     assert records(run_copy) == before
 
 
+def test_of_a_repeated_resume_the_last_one_counts(
+    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    shutil.copytree(run_copy, tmp_path / "other")
+    before = records(run_copy)
+    assert "other" in program("resume=run", "resume=other", "trainer.max_steps=1300").out
+    assert "fresh" in program("resume=run", "resume=never", *BUDGET, "hydra.run.dir=fresh").out
+    assert records(run_copy) == before
+    assert "run" in program("resume=never", "resume=run", "trainer.max_steps=1300").out
+    assert len(records(run_copy)) > len(before)
+
+
+def test_of_a_repeated_checkpoint_the_last_one_counts(
+    run_copy: Path, program: Callable[..., Outcome]
+) -> None:
+    files = [f"checkpoint={run_copy}/checkpoints/{name}.pt" for name in ("missing", "best")]
+    done = program("mode=eval", *files, "evaluator.episodes=1", "hydra.run.dir=out")
+    assert done.status == 0, done.err
+    assert "best.pt" in done.out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("env=acrobot",),
+        ("trainer.max_steps=1300",),
+        ("mode=eval", "checkpoint=run", "evaluator.episodes=1"),
+        ("env=acrobot", "hydra.run.dir=${hydra:job.name}"),
+    ],
+)
+def test_the_configuration_that_began_a_run_is_never_overwritten(
+    run_copy: Path, program: Callable[..., Outcome], command: tuple[str, ...]
+) -> None:
+    (run_copy.parent / "dqn_runner").symlink_to(run_copy)
+    before = contents(run_copy / ".hydra")
+    assert program("hydra.run.dir=run", *command).status in (0, 2)
+    assert contents(run_copy / ".hydra") == before
+
+
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_run(
     my_env: str, program: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -226,6 +265,10 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_run(
     whole, parts = (load_checkpoint(path)["state"]["agent"] for path in latest)
     assert whole["learner"]["online"].equal(parts["learner"]["online"])
     assert whole["learner"]["target"].equal(parts["learner"]["target"])
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def files_in(directory: Path) -> set[str]:

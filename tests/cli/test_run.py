@@ -140,3 +140,12 @@ def test_the_same_seed_gives_the_same_records_and_another_seed_others(
     assert program(*BUDGET, "hydra.run.dir=other", "seed=1").status == 0
     assert records(tmp_path / "same") == records(finished_run)
     assert records(tmp_path / "other") != records(finished_run)
+
+
+def test_a_working_directory_that_was_removed_is_named(
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert program("--help").error.startswith("the working directory does not exist any more; change to")

@@ -148,6 +148,32 @@ def test_a_value_in_the_place_of_a_part_or_a_deleted_part_is_named(
     assert wrong.strip("~").partition("=")[0] in program(wrong).error
 
 
+@pytest.mark.parametrize(
+    "key", ["mode", "resume", "trust", "study", "checkpoint", "seed", "env", "agent.gamma", "hydra.run.dir"]
+)
+def test_what_every_configuration_has_cannot_be_deleted(program: Callable[..., Outcome], key: str) -> None:
+    assert f"{key} cannot be deleted; leave " in program(f"~{key}", "hydra.run.dir=run").error
+
+
+def test_the_list_of_loggers_is_emptied_and_not_deleted(program: Callable[..., Outcome]) -> None:
+    assert program("~logging").error.endswith("or write logging=[]")
+    assert program("~logging.console", "--cfg=job").status == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--resolve",), "--resolve belongs to --cfg; write --cfg job --resolve"),
+        (("--cfg=job", "-m"), "--multirun and --cfg do not go together; give one of them"),
+        (("--cfg=job", "--info"), "--cfg and --info do not go together"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_named(
+    program: Callable[..., Outcome], flags: tuple[str, ...], message: str
+) -> None:
+    assert message in program(*flags).error
+
+
 def test_a_part_that_cannot_be_imported_is_named_with_its_module(program: Callable[..., Outcome]) -> None:
     message = program("agent.network._target_=no_pkg.Net").error
     assert "agent.network" in message

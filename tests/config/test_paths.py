@@ -149,3 +149,9 @@ def test_hydra_cannot_run_in_a_directory_that_it_would_resolve(
 def test_a_path_that_does_not_exist_is_named(program: Callable[..., Outcome]) -> None:
     assert "lr=0.1/checkpoints/best.pt" in program("resume=lr=0.1/checkpoints/best.pt").error
     assert "a,b/best.pt" in program("mode=eval", "checkpoint=a,b/best.pt").error
+
+
+@pytest.mark.parametrize("key", ["resume", "checkpoint", "hydra.run.dir", "hydra.sweep.dir"])
+def test_an_empty_path_is_rejected(program: Callable[..., Outcome], tmp_path: Path, key: str) -> None:
+    assert "has an empty value; was a variable of the shell empty?" in program(f"{key}=").error
+    assert not [*tmp_path.iterdir()]

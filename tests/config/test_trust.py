@@ -62,7 +62,7 @@ def forge(tmp_path: Path) -> Forge:
         stored = {"config": config, "overrides": list(overrides), "config_name": "config", "config_dir": None}
         checkpoints = tmp_path / "forged" / "checkpoints"
         checkpoints.mkdir(parents=True, exist_ok=True)
-        document = {"step": 1, "names": [], "source": {**stored, **source}, "state": {}}
+        document = {"step": 1, "names": [], "source": {**stored, **source}, "state": {"finished": None}}
         (checkpoints / "latest.pt").write_bytes(encode(document))
         return "forged"
 

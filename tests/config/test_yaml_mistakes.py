@@ -60,6 +60,17 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
         GLOBAL + "agent:\ngamma: 0.9\n",
         ", line 2: 'agent:' has no settings; indent those below it",
     ),
+    "anchor of itself": (GLOBAL + "env: &env\n  kwargs: *env\n", "an anchor in it contains itself"),
+    "3000 brackets": (GLOBAL + "seed: " + 3000 * "[", "is nested too deeply"),
+    "5000 digits": (GLOBAL + "seed: " + 5000 * "9", "is not valid YAML: Exceeds the limit"),
+    "value in the defaults": (
+        GLOBAL + "defaults:\n  - seed: 3\n",
+        "'- {'seed': 3}' in defaults is no choice; write one a line, as in '- env: gym'",
+    ),
+    "two choices in one entry": (
+        GLOBAL + "defaults:\n  - override /env: gym\n    override /agent: c51\n",
+        "in defaults is no choice",
+    ),
     "null byte": (GLOBAL + "seed: 3\0\n", "is not valid YAML"),
     "a file that it chooses": (GLOBAL + "defaults:\n  - override /env: bad\n", "env/bad.yaml is a list"),
 }
@@ -138,3 +149,100 @@ def test_a_correct_file_is_accepted(program: Callable[..., Outcome], tmp_path: P
 
 def test_a_config_dir_that_does_not_exist_is_named(program: Callable[..., Outcome]) -> None:
     assert "nowhere' not found" in program("--config-dir=nowhere").error
+
+
+PRIMARY = "defaults:\n  - config\n  - _self_\n"
+PRIMARIES: dict[str, tuple[str | bytes, str]] = {
+    "no defaults": ("seed: 3\n", "has only some settings; begin it with 'defaults: [config, _self_]'"),
+    "only itself": ("defaults: [_self_]\nseed: 3\n", "has only some settings"),
+    "empty": ("", "is empty; it must contain settings"),
+    "latin-1": ((PRIMARY + "# caf\xe9\n").encode("latin-1"), ", line 4: a character is not in UTF-8"),
+    "UTF-16": (PRIMARY.encode("utf-16"), "is in UTF-16"),
+    "defaults as a text": ("defaults: config\nseed: 3\n", "defaults must be a list"),
+    "dotted key": (PRIMARY + "agent.gamma: 0.9\n", ", line 4: the key 'agent.gamma' has dots"),
+    "part as a value": (PRIMARY + "agent: c51\n", "write '- override /agent: c51' under 'defaults:'"),
+    "second choice": ("defaults:\n  - config\n  - agent: c51\n", "write '- override /agent: c51' instead of"),
+}
+
+
+@pytest.mark.parametrize("mistake", PRIMARIES)
+def test_a_mistake_in_a_whole_configuration_is_named_with_the_file(
+    program: Callable[..., Outcome], tmp_path: Path, mistake: str
+) -> None:
+    content, message = PRIMARIES[mistake]
+    write(tmp_path / "mine" / "lab.yaml", content)
+    error = program("--config-dir=mine", "--config-name=lab", "trainer.max_steps=20").error
+    assert error.startswith("mine/lab.yaml")
+    assert message in error
+
+
+@pytest.mark.parametrize("choice", ["- override agent: c51", "- override /agent: c51"])
+def test_a_whole_configuration_overrides_a_part_with_or_without_a_slash(
+    program: Callable[..., Outcome], tmp_path: Path, choice: str
+) -> None:
+    write(tmp_path / "mine" / "lab.yaml", f"defaults:\n  - config\n  {choice}\n  - _self_\nseed: 7\n")
+    done = program("--config-dir=mine", "--config-name=lab", "--cfg=job")
+    assert "num_atoms" in done.out
+    assert "seed: 7" in done.out
+
+
+def test_an_option_is_no_whole_configuration(program: Callable[..., Outcome], tmp_path: Path) -> None:
+    write(tmp_path / "mine" / "experiment" / "my.yaml", GLOBAL + "seed: 3\n")
+    error = program("--config-dir=mine", "--config-name=experiment/my").error
+    assert error.endswith("is an option and no whole configuration; choose it by experiment=my")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-m", "--config-dir=mine", "experiment=good,bad", "trainer.max_steps=20"),
+        ("hydra.searchpath=[file://mine]", "experiment=bad"),
+        ("--config-dir=mine", "experiment=by_name"),
+        ("--config-dir=mine", "agent=by_part"),
+    ],
+)
+def test_a_file_is_checked_however_it_is_chosen(
+    program: Callable[..., Outcome], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    bad = "foo.bar: 3\n"
+    write(tmp_path / "mine" / "experiment" / "good.yaml", GLOBAL + "seed: 3\n")
+    write(tmp_path / "mine" / "experiment" / "bad.yaml", GLOBAL + bad)
+    write(tmp_path / "mine" / "experiment" / "by_name.yaml", GLOBAL + "defaults:\n  - bad\n  - _self_\n")
+    part = "defaults:\n  - dqn\n  - override loss: bad\n  - _self_\n"
+    write(tmp_path / "mine" / "agent" / "by_part.yaml", part)
+    write(tmp_path / "mine" / "agent" / "loss" / "bad.yaml", bad)
+    assert "bad.yaml, line" in program(*command).error
+    assert not [*tmp_path.rglob("checkpoints")]
+
+
+def test_files_that_choose_each_other_are_named(program: Callable[..., Outcome], tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        write(tmp_path / "mine" / "env" / f"{name}.yaml", f"defaults:\n  - {other}\n  - _self_\nseed: 3\n")
+    assert program("--config-dir=mine", "env=a").error.endswith("without end: env/a -> env/b -> env/a")
+    write(tmp_path / "mine" / "lab.yaml", "defaults:\n  - lab\n  - _self_\n")
+    assert program("--config-dir=mine", "--config-name=lab").error.endswith("without end: lab -> lab")
+
+
+def test_an_experiment_adds_another_but_cannot_replace_itself(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    write(tmp_path / "mine" / "experiment" / "other.yaml", GLOBAL + "seed: 3\n")
+    write(tmp_path / "mine" / "experiment" / "my.yaml", GLOBAL + "defaults: [override /experiment: other]\n")
+    assert program("--config-dir=mine", "experiment=my").error.endswith("write '- other' to add its settings")
+    write(tmp_path / "mine" / "experiment" / "my.yaml", GLOBAL + "defaults: [other]\n")
+    assert "\nseed: 3\n" in program("--config-dir=mine", "experiment=my", "--cfg=job").out
+
+
+def test_a_key_of_a_callback_may_have_a_slash(program: Callable[..., Outcome], tmp_path: Path) -> None:
+    content = "mine:\n  _target_: my_pkg.My\n  limits: {eval/return_mean: 3}\n"
+    write(tmp_path / "mine" / "callbacks" / "my.yaml", content)
+    assert program("--config-dir=mine", "callbacks=[my]", "--cfg=job").status == 0
+
+
+def test_a_defaults_list_is_never_suggested_as_a_setting(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    write(tmp_path / "mine" / "agent" / "loss" / "my.yaml", "defaults: [q_learning]\ndefault: 3\n")
+    error = program("--config-dir=mine", "agent/loss=my").error
+    assert error.startswith("unknown key 'agent.loss.default'")
+    assert "defaults'" not in error
