@@ -101,12 +101,14 @@ class Checkpointer:
         except OSError as error:
             self.failed = True
             self._unwritten_best = checkpoint if BEST in checkpoint.names else self._unwritten_best
+            kept = "the last valid one is kept, " if is_file(self.directory / LATEST) else ""
             log.warning(
-                "the checkpoint of step %d could not be written to %s (%s); training continues, the last "
-                "valid one is kept, and writing is tried again with the next one",
+                "the checkpoint of step %d could not be written to %s (%s); training continues, %sand "
+                "writing is tried again with the next one",
                 checkpoint.document["step"],
                 self.directory,
                 error,
+                kept,
             )
         else:
             self.failed = False

@@ -200,23 +200,30 @@ def _parts(cfg: DictConfig) -> Iterator[tuple[str, type]]:
     for key in pending:
         node: Any = OmegaConf.select(cfg, key)
         if not isinstance(node, DictConfig) or TARGET not in node:
-            raise UserError(_not_a_part(key, isinstance(node, DictConfig)))
+            raise UserError(_not_a_part(key, node))
         cls = class_of(node[TARGET])
         if cls is not None:
             yield key, cls
             pending += [f"{key}.{name}" for name in slots(cls)]
 
 
-def _not_a_part(key: str, has_settings: bool) -> str:
-    if key.startswith("callbacks."):
-        return f"{key} is not a callback; name its class, as in {key}.{TARGET}=my_pkg.MyCallback"
+def _not_a_part(key: str, node: Any) -> str:
+    collection, _, name = key.partition(".")
+    if name and collection in ("logging", "callbacks"):
+        kind = collection.removesuffix("s").replace("logging", "logger")
+        return f"{key} is not a {kind}; name its class, as in {key}.{TARGET}=my_pkg.My{kind.capitalize()}"
     group = key.replace(".", "/")
-    names = [name for place, name in options().values() if place == group]
-    if not has_settings or not names:
+    parts = {name: cls for cls, (place, name) in options().items() if place == group}
+    if not isinstance(node, DictConfig) or not parts:
         return f"{key} must be a part, chosen as in {group}=NAME"
+    fits = {
+        name: len(node.keys() & {field.name for field in dataclasses.fields(cls)})  # pyright: ignore[reportArgumentType]
+        for name, cls in parts.items()
+    }
+    meant = [name for name, count in fits.items() if count == max(fits.values())]
     return (
         f"{key} has settings, but does not say of which part; begin its YAML file with 'defaults: "
-        f"[{names[0]}, _self_]' (known: {', '.join(sorted(names))})"
+        f"[{meant[0] if len(meant) == 1 else 'NAME'}, _self_]' (known: {', '.join(sorted(parts))})"
     )
 
 

@@ -234,6 +234,8 @@ class RunDirectory:
             json_io.write_json(location / json_io.METRICS, document)
             if self.draws_curves:
                 plots.draw_training_curves(location)
+        except OSError as error:
+            log.warning("metrics.json or training_curves.png could not be written (%s)", error)
         except Exception:
             log.exception("metrics.json or training_curves.png could not be written")
 

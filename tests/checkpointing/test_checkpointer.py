@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from dqn_runner.checkpointing.checkpointer import Checkpointer
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.checkpointing.names import BEST, LATEST, best_name, numbered_name
+from dqn_runner.io import files
 from tests.support.checkpoints import PAYLOAD, names, save
 
 
@@ -29,6 +31,21 @@ class TestSaving:
             (tmp_path / f"{name}.tmp").write_bytes(b"half of a checkpoint, written before SIGKILL")
         save(Checkpointer(tmp_path, keep_last=3), PAYLOAD, 10, [numbered_name(10), LATEST])
         assert names(tmp_path) == {numbered_name(10), LATEST}
+
+    def test_a_write_that_fails_says_that_a_checkpoint_is_kept_only_if_there_is_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+    ):
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        checkpointer = Checkpointer(tmp_path, keep_last=3)
+        for step in (10, 20):
+            with monkeypatch.context() as patch:
+                patch.setattr(files, "write_atomically", fail)
+                save(checkpointer, PAYLOAD, step, [LATEST])
+            save(checkpointer, PAYLOAD, step + 1, [LATEST])
+        assert [("the last valid one is kept" in message) for message in warnings] == [False, True]
+        assert "training continues, and writing is tried again" in warnings[0]
 
 
 class TestRetention:

@@ -14,6 +14,7 @@ import pytest
 from dqn_runner.core import exit_codes
 from dqn_runner.io import json_io
 from dqn_runner.loggers.files import JsonLines
+from dqn_runner.run import plots
 from tests.conftest import BUDGET, Outcome
 from tests.support.fragile import Fragile
 
@@ -48,6 +49,16 @@ def test_full_disk_has_its_own_status(
     assert last.startswith("error: ")
     assert os.strerror(code) in last
     assert "free disk space, and repeat the command to continue" in last
+
+
+def test_curves_that_have_no_room_are_a_warning(
+    program: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plots, "draw_training_curves", full(errno.ENOSPC))
+    done = program(*BUDGET, "hydra.run.dir=run", "logging=[console,file]")
+    assert done.status == 0
+    assert "training_curves.png could not be written ([Errno 28] No space left on device)" in done.err
+    assert "Traceback" not in done.err + (tmp_path / "run" / "logs" / "training.log").read_text()
 
 
 def test_failing_job_of_a_multirun_is_named(program: Callable[..., Outcome], tmp_path: Path) -> None:

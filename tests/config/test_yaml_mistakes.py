@@ -97,7 +97,15 @@ def test_a_mistake_in_a_file_is_named_with_the_file(
 COMPOSED: dict[str, tuple[str, str]] = {
     "an env without its part": (
         GLOBAL + "defaults:\n  - override /env: bare\n",
-        "env has settings, but does not say of which part; begin its YAML file with 'defaults: [",
+        "has settings, but does not say of which part; begin its YAML file with 'defaults: [gym, _self_]'",
+    ),
+    "settings that all envs have": (
+        GLOBAL + "defaults:\n  - override /env: common\n",
+        "begin its YAML file with 'defaults: [NAME, _self_]' (known: atari, gym, minatar)",
+    ),
+    "a logger without a class": (
+        GLOBAL + "logging:\n  mine: {level: 3}\n",
+        "logging.mine is not a logger; name its class, as in logging.mine._target_=my_pkg.MyLogger",
     ),
     "value of checkpoint": (
         GLOBAL + "mode: eval\ncheckpoint: a.pt\n",
@@ -119,6 +127,7 @@ def test_a_mistake_that_shows_in_the_composition_says_what_to_write(
     content, message = COMPOSED[mistake]
     write(tmp_path / "mine" / "experiment" / "my.yaml", content)
     write(tmp_path / "mine" / "env" / "bare.yaml", "id: CartPole-v1\n")
+    write(tmp_path / "mine" / "env" / "common.yaml", "num_envs: 2\n")
     assert message in program("--config-dir=mine", "experiment=my", "hydra.run.dir=run").error
     assert not (tmp_path / "run" / "checkpoints").exists()
 
