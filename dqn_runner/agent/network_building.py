@@ -73,4 +73,6 @@ def _describe_observations(spec: EnvSpec) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, RuntimeError) and "allocate memory" in str(error):
+        return "its parameters do not fit into memory"
     return f"{type(error).__name__}: {error}"

@@ -64,6 +64,11 @@ def explain(error: BaseException) -> str | None:
             return _instantiation(link)
         if isinstance(link, HydraException):
             return _hydra(link)
+        if isinstance(link, ValueError) and str(link).startswith("Config group override must be a string"):
+            return (  # Hydra's answer, which does not name the group
+                "the option of a group cannot be null; choose one, such as hydra.sweeper.pruner=none or "
+                "hydra.sweeper.sampler=tpe"
+            )
         if isinstance(link, AssertionError) and str(link).startswith("Unexpected type for root"):
             return (  # OmegaConf's answer, which does not name the key
                 "an override sets a key below a setting that holds no keys, such as null; "
@@ -191,6 +196,11 @@ def _dotted(node: DictConfig, prefix: str = "") -> Iterable[str]:
 def _hydra(error: HydraException) -> str:
     """Hydra's own message; for an unknown option, the most similar one and all available ones."""
     text = grammar_error(str(error))
+    if "BasicSweeper does not support sweep type" in text:
+        return (
+            "interval(...) and tag(...) are for sweeps that sample values; add hydra/sweeper=optuna, or list "
+            "the values, as in agent.learning_rate=1e-4,1e-3"
+        )
     found = re.search(r"Could not (?:find|load) '([^']+/[^']+)'", text)
     if found is None:
         return text

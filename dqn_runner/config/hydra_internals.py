@@ -12,7 +12,11 @@ from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra._internal.utils import (
+    _locate,  # pyright: ignore[reportPrivateUsage]
+    create_config_search_path,
+    get_args_parser,
+)
 from hydra.core import utils
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +27,14 @@ from omegaconf import DictConfig, open_dict
 from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.core.exceptions import UserError
+
+
+def locate(path: str) -> Callable[..., Any]:
+    """The callable at a dotted path, as `_target_` finds it; Hydra's `get_method` logs each error too."""
+    found = _locate(path)
+    if not callable(found):
+        raise ValueError(f"{path} is no class and no function")
+    return found
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:

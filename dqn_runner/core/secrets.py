@@ -12,7 +12,8 @@ _hidden: dict[str, str] = {}
 one list for the process."""
 _arguments: dict[str, str] = {}
 """What is shown in the place of an argument of the command line."""
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)(?!PASSWORD@)[^/\s@]+@")
+"""Not the placeholder of a help text."""
 _QUERY_PASSWORD = re.compile(
     r"(://\S*?[?&;]\w*(?:password|passwd|pwd|secret|token|api_?key)=)[^&;#\s'\"]+", re.I
 )

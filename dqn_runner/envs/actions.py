@@ -70,17 +70,19 @@ def action_space(space: Any, env: str) -> ActionSpace:
         raise UserError(f"DQN needs a Discrete, MultiDiscrete or MultiBinary action space; {env} has {space}")
     dtype = str(np.dtype(space.dtype))
     if kind == "Discrete":
-        return ActionSpace((int(space.n),), (int(space.start),), (), dtype)
-    if kind == "MultiBinary":
+        found = ActionSpace((int(space.n),), (int(space.start),), (), dtype)
+    elif kind == "MultiBinary":
         size = math.prod(space.shape)
         found = ActionSpace((2,) * size, (0,) * size, tuple(space.shape), dtype)
     else:
         start = np.broadcast_to(getattr(space, "start", 0), space.nvec.shape)
         found = ActionSpace(_numbers(space.nvec), _numbers(start), tuple(space.shape), dtype)
+    if not found.sizes:
+        raise UserError(f"the action space {_one_line(space)} of {env} has no choices")
     if found.num_actions > MAX_JOINT_ACTIONS:
         raise UserError(
-            f"the action space {_one_line(space)} of {env} has {found.num_actions} combinations, and each "
-            f"would be an action; at most {MAX_JOINT_ACTIONS} are supported. Wrap it so that it offers fewer"
+            f"the action space {_one_line(space)} of {env} has {found.num_actions} actions, counting every "
+            f"combination; at most {MAX_JOINT_ACTIONS} are supported. Wrap it so that it offers fewer"
         )
     return found
 

@@ -118,7 +118,12 @@ def spec_of(env: Env) -> EnvSpec:
 
 def _space(env: Env, which: str, name: str) -> Any:
     """The space `which` of `env`; raises UserError if it has none, or one of the old gym."""
-    space = getattr(env, which, None)
+    try:
+        space = getattr(env, which, None)
+    except Exception as error:
+        raise UserError(
+            f"{name}: its {which} raised {type(error).__name__}: {error}; set self.{which} in __init__"
+        ) from error
     if type(space).__module__.partition(".")[0] == "gym":
         raise UserError(f"{name} is an environment of the old gym, not of gymnasium; wrap it: {OLD_GYM}")
     if space is None:
@@ -128,5 +133,5 @@ def _space(env: Env, which: str, name: str) -> Any:
 
 def env_name(env: Env) -> str:
     """Return the id of an environment, or its class name if it has none, for messages."""
-    spec = getattr(env, "spec", None)
-    return spec.id if spec is not None else type(getattr(env, "unwrapped", env)).__name__
+    name = getattr(getattr(env, "spec", None), "id", None)
+    return name if isinstance(name, str) else type(getattr(env, "unwrapped", env)).__name__

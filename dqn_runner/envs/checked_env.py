@@ -32,6 +32,7 @@ _NO_ARGUMENT = re.compile(r"unexpected keyword argument '(seed|options)'")
 
 CheckedStep = tuple[Array, float, bool, bool, bool]
 """Observation, reward, terminated, truncated, and whether a life was lost."""
+_MOST_REWARD = float(np.finfo(np.float32).max)
 
 
 class CheckedEnv:
@@ -91,7 +92,7 @@ class CheckedEnv:
         if result.__class__ is not tuple or len(result) != 5:
             result = self._five(result)
         obs, reward, terminated, truncated, info = result
-        if type(reward) is not float or not math.isfinite(reward):
+        if type(reward) is not float or not -_MOST_REWARD <= reward <= _MOST_REWARD:
             reward = self._reward(reward)
         if type(terminated) is not bool:
             terminated = self._flag("terminated", terminated)
@@ -101,7 +102,9 @@ class CheckedEnv:
             raise self._error(f"step() returned {_describe(info)} as info, not a dictionary", STEP)
         if self._mask is not None:
             self.mask = self._mask.all_allowed if terminated else self._mask.check(cast("Any", info), "step")
-        life_lost = bool(cast("Any", info).get("life_lost"))
+        life_lost = cast("Any", info).get("life_lost", False)
+        if type(life_lost) is not bool:
+            life_lost = life_lost is not None and self._flag('info["life_lost"]', life_lost)
         if "metrics" in info or self.metrics.keys:
             self.metrics.add(cast("Any", info))
         return self._observation(obs, "step"), reward, terminated, truncated, life_lost
@@ -128,10 +131,11 @@ class CheckedEnv:
 
     def _reward(self, reward: Any) -> float:
         """A finite number, also from an array of one number."""
+        found = f"step() returned {_describe(reward)} as reward"
         if (number := _one_number(reward)) is None:
-            raise self._error(
-                f"step() returned {_describe(reward)} as reward", "it must be one finite number"
-            )
+            raise self._error(found, "it must be one finite number")
+        if abs(number) > _MOST_REWARD:
+            raise self._error(found, "it must be a number that float32 can hold")
         return number
 
     def _flag(self, which: str, value: Any) -> bool:

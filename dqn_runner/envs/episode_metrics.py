@@ -72,7 +72,9 @@ class InfoMetrics:
         if type(value) is not float or not math.isfinite(value):
             number = _number(value)
             if number is None:
-                self._problems[str(key)[:_LONGEST]] = f"{' '.join(repr(value).split()):.60} is not one number"
+                self._problems[" ".join(str(key).split())[:_LONGEST]] = (
+                    f"{' '.join(repr(value).split()):.60} is not one number"
+                )
                 return
             value = number
         sums = self._sums.get(key)

@@ -85,9 +85,24 @@ class GymEnv(EnvConfig):
             raise UserError(f"env.id={self.id} does not accept env.kwargs={kwargs}: {error}") from error
         except (SystemExit, GeneratorExit) as raised:
             raise UserError(f"env.id={self.id} cannot be created: {as_error(raised)}") from raised
+        self._require_env(env)
         if type(env.unwrapped).__module__ == "minatar.gym":
             clear_last_action_on_reset(env.unwrapped)
         return self._with_observation_wrappers(self._with_wrappers(env))
+
+    def _require_env(self, made: Any) -> None:
+        """Raise UserError if `id` did not make an environment."""
+        kind = type(made).__name__
+        if isinstance(made, gymnasium.vector.VectorEnv):
+            raise UserError(
+                f"env.id={self.id} makes a vector environment ({kind}); let it make a single one, and set "
+                "env.num_envs"
+            )
+        if not hasattr(made, "unwrapped"):
+            what = "None" if made is None else f"a {kind}"
+            raise UserError(
+                f"env.id={self.id} makes {what}, not an environment; its class must be a gymnasium.Env"
+            )
 
     def _with_wrappers(self, env: Env) -> Env:
         """Apply `wrappers`, and take the action mask out of the observation if it is there."""

@@ -110,14 +110,16 @@ def _stored(entry: Entry, obs: Any, lead: tuple[int, ...]) -> Array:
 def _find(entry: Entry, obs: Any) -> Any:
     """The value of an entry; raises ValueError if there is none."""
     for depth, key in enumerate(entry.path):
-        if isinstance(key, int):
+        name = _name(entry.path[: depth + 1])
+        if isinstance(obs, Mapping):
+            if key not in obs:
+                raise ValueError(f"without the key {name!r}")
+        elif isinstance(key, int):
             if not isinstance(obs, (tuple, list)) or key >= len(cast("list[Any]", obs)):
-                raise ValueError(f"without the element {_name(entry.path[: depth + 1])!r}")
-        elif not isinstance(obs, Mapping):
+                raise ValueError(f"without the element {name!r}")
+        else:
             where = f" in {_name(entry.path[:depth])!r}" if depth else ""
             raise ValueError(f"that is not a dictionary{where}: {type(obs).__name__}")
-        elif key not in obs:
-            raise ValueError(f"without the key {_name(entry.path[: depth + 1])!r}")
         obs = cast("Any", obs)[key]
     return obs
 

@@ -52,7 +52,10 @@ class ObservationCheck:
         except Exception:  # such as a list of arrays of different shapes
             raise self._error(method, f"a {type(obs).__name__}") from None
         if array.dtype.kind not in "fiub":
-            raise self._error(method, "None" if obs is None else f"a {type(obs).__name__}")
+            kind = (
+                f"an array of dtype {obs.dtype}" if isinstance(obs, np.ndarray) else f"a {type(obs).__name__}"
+            )
+            raise self._error(method, "None" if obs is None else kind)
         if array.shape != self._shape:
             raise self._error(method, f"an observation of shape {array.shape}")
         with np.errstate(all="ignore"):

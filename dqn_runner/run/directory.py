@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.state import State
 from dqn_runner.io import json_io
-from dqn_runner.io.entries import require_directory, require_file
+from dqn_runner.io.entries import is_file, require_directory, require_file
 from dqn_runner.io.held_directory import HeldDirectory
 from dqn_runner.io.lock import RunLock
 from dqn_runner.loggers.base import LoggerPart
@@ -122,12 +123,24 @@ class RunDirectory:
     def has_resumable_run(self) -> bool:
         """Whether the directory contains a run that this object has not resumed yet.
 
-        Raises UserError if it is another run, or if none of its checkpoints is valid.
+        Raises UserError, and unlocks the directory, if it is another run, if none of its checkpoints is
+        valid, or if it has finished and they are gone: a new run would replace what is left of it.
         """
-        if self.resumed or not has_checkpoints(self.path):
+        if self.resumed:
             return False
-        load_newest_valid(find_checkpoint(self.path), self._reject_another_run, lambda _: None)
-        return True
+        try:
+            if has_checkpoints(self.path):
+                load_newest_valid(find_checkpoint(self.path), self._reject_another_run, lambda _: None)
+                return True
+            if _is_finished(self.path):
+                raise UserError(
+                    f"{self.path} holds the results of a finished run, whose checkpoints are gone; move them "
+                    "away to start a new run, or choose another directory"
+                )
+        except UserError:
+            self.unlock()
+            raise
+        return False
 
     def resume(self, path: Path, accept: Callable[[State], None]) -> Path:
         """Lock the directory, and call `accept` with the state of a checkpoint.
@@ -262,3 +275,11 @@ def _check_loggers(document: State) -> None:
     for progress in [document["state"]["progress"], *([finished["before"]] if finished else [])]:
         if missing := sorted(names - set(progress["loggers"])):
             raise ValueError(f"state.progress.loggers lacks {missing[0]}")
+
+
+def _is_finished(run_dir: Path) -> bool:
+    """Whether the metrics of a run say that it has finished."""
+    path = run_dir / json_io.METRICS
+    with suppress(UserError, AttributeError):  # it is damaged, or not a file of this program
+        return is_file(path) and json_io.read_json(path).get("finished") is not None
+    return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -14,6 +16,16 @@ from dqn_runner.training.config import MOST_SECONDS
 
 EVALUATED = ("return", "final_return", "mean_return")
 """The objectives that come from the evaluations of a run, which pruners compare."""
+
+NUMBERING = (
+    "trainer.max_steps",
+    "trainer.max_episodes",
+    "trainer.eval_frequency",
+    "trainer.frequency_unit",
+    "trainer",
+    "experiment",
+)
+"""Settings that decide how many evaluations a run has."""
 
 
 class Session(TypedDict):
@@ -94,6 +106,15 @@ class SweepConfig:
             raise UserError(
                 f"hydra.sweeper.max_failure_rate must be between 0 and 1, got {self.max_failure_rate}"
             )
+        for name in ("storage", "study_name"):
+            if getattr(self, name) == "":
+                raise UserError(
+                    f"hydra.sweeper.{name} is empty; give it a value, set the variable that it names, or "
+                    "leave it out"
+                )
+        for name, bound in self.constraints.items():
+            if math.isnan(bound):
+                raise UserError(f"hydra.sweeper.constraints: the bound of {name} must be a number, got nan")
         check_objectives(self.objectives, self.directions)
         check_objectives(list(self.constraints), ["minimize"] * len(self.constraints))
         if len(self.objectives) > 1 and (self.prunes or self.validate):
@@ -127,12 +148,23 @@ class SweepConfig:
         """Whether the pruner compares trials seed by seed, instead of evaluation by evaluation."""
         return is_pruner(self.pruner, "WilcoxonPruner")
 
-    def check_budget(self, budget: int | None) -> None:
-        """Raise UserError if a pruner needs the budget of a run to number the evaluations of its seeds."""
-        if self.seeds > 1 and self.prunes and not self.prunes_between_seeds and budget is None:
+    def check_budget(self, budget: int | None, searched: Collection[str]) -> None:
+        """Raise UserError if a pruner cannot compare the evaluations of several seeds.
+
+        That needs a `budget` and the same number of evaluations in all trials; `searched` are the keys that
+        differ between them.
+        """
+        if self.seeds == 1 or not self.prunes or self.prunes_between_seeds:
+            return
+        if budget is None:
             raise UserError(
                 "a pruner compares the evaluations of several seeds at equal points of their budgets; set "
                 "trainer.max_steps (or trainer.max_episodes with trainer.frequency_unit=episodes)"
+            )
+        if varied := [key for key in NUMBERING if key in searched]:
+            raise UserError(
+                f"with hydra.sweeper.seeds={self.seeds} a pruner needs as many evaluations in each trial, "
+                f"but {', '.join(varied)} is searched; fix it, or choose hydra.sweeper.pruner=none"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from dqn_runner.config.build import build_trainer
 from dqn_runner.config.schema import to_typed_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.jobs import Command
+from dqn_runner.sweep.optuna_parts import is_sampler
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.training.resources import ResourceEstimate, estimate_resources, format_bytes
 
@@ -39,13 +41,14 @@ class Calibration(NamedTuple):
 def estimate(plan: Plan) -> str:
     """The estimate as a text, after a short run of the example trial of `plan`."""
     settings = plan.settings
-    runs = settings.n_trials * settings.seeds + settings.validate
+    n_trials = _number_of_trials(plan)
+    runs = n_trials * settings.seeds + settings.validate
     with tempfile.TemporaryDirectory() as folder:
         size = _estimate_size(plan.job, Path(folder) / "size")
         one = _calibrate(plan, Path(folder) / "run")
     at_once = min(settings.n_jobs, runs)
     time_each, memory, disk = _duration(one.seconds), one.resident + size.memory, size.disk
-    trials = f"{settings.n_trials} trials of {settings.seeds} seed(s)"
+    trials = f"{n_trials} trials of {settings.seeds} seed(s)"
     validation = f" and {settings.validate} to validate the best" if settings.validate else ""
     less = "; less with pruning" if settings.prunes else ""
     return "\n".join(
@@ -59,6 +62,13 @@ def estimate(plan: Plan) -> str:
             "dry run: nothing was started",
         ]
     )
+
+
+def _number_of_trials(plan: Plan) -> int:
+    """`n_trials`, or the number of points of a grid that has fewer."""
+    if not is_sampler(plan.settings.sampler, "GridSampler"):
+        return plan.settings.n_trials
+    return min(plan.settings.n_trials, math.prod(map(len, plan.space.grid().values())))
 
 
 def _estimate_size(job: DictConfig, directory: Path) -> ResourceEstimate:
@@ -92,18 +102,21 @@ def _calibrate(plan: Plan, directory: Path) -> Calibration:
                 if len(progress) >= RECORDS:
                     break
                 time.sleep(0.2)
+            status, elapsed = process.poll(), time.monotonic() - start
         finally:  # also after Ctrl-C
             process.terminate()
             process.wait()
     progress = _progress(directory, plan.job.agent.learning_starts)
-    if len(progress) < 2:
-        printed = output.read_text(encoding="utf-8", errors="replace").strip()
-        raise UserError(
-            f"the calibration run logged too little in {CALIBRATION_SECONDS:g} s to measure its speed; "
-            f"choose a smaller trainer.log_frequency. Its output: {printed[-500:]}"
-        )
-    (early, first), (late, last) = progress[0], progress[-1]
-    return Calibration(startup + (late - early) / (last - first), resident)
+    if len(progress) >= 2:
+        (early, first), (late, last) = progress[0], progress[-1]
+        return Calibration(startup + (late - early) / (last - first), resident)
+    if status == 0:
+        return Calibration(elapsed, resident)
+    why = f"logged too little in {CALIBRATION_SECONDS:g} s; choose a smaller trainer.log_frequency"
+    if status is not None:
+        why = f"ended with status {status}"
+    printed = output.read_text(encoding="utf-8", errors="replace").strip()
+    raise UserError(f"the calibration run {why}. Its output: {printed[-500:]}")
 
 
 def _resident(pid: int) -> int:

@@ -23,6 +23,7 @@ from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.core.log import log
 from dqn_runner.io.terminal import can_redraw, printable, terminal
 from dqn_runner.run.last_records import LastRecords, read_last_records
+from dqn_runner.sweep.grid import expected_trials
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results.ranking import counts, ranked, validation_runs
 from dqn_runner.sweep.trial_record import TrialRecord
@@ -67,6 +68,8 @@ class LiveTable:
         self._live: Live | None = None
         self._handlers: list[tuple[logging.StreamHandler[Any], Any]] = []
         self._changed = True
+        self._total = 0
+        """Trials that the study will have."""
         self._counts: Mapping[str, int] = {}
         self._best: Sequence[BestView] = ()
         self._left = 0.0
@@ -175,7 +178,7 @@ class LiveTable:
         etas = [view.eta for view in views if view.eta is not None]
         view = SweepView(
             self._plan.name,
-            self._plan.settings.n_trials,
+            self._total,
             self._counts,
             views,
             self._best,
@@ -191,6 +194,7 @@ class LiveTable:
         from dqn_runner.sweep.live_view import MOST_BEST, BestView
 
         settings = self._plan.settings
+        self._total = expected_trials(self._study, settings.n_trials)
         self._counts = counts(self._study, settings.n_trials)
         best = ranked(self._study, settings)
         self._best = [
@@ -203,7 +207,7 @@ class LiveTable:
         ]
         over = sum(count for state, count in self._counts.items() if state not in ("running", "waiting"))
         validated = len(validation_runs(self._study, best[0], settings)) if best and settings.validate else 0
-        self._left = max(0, settings.n_trials - over) * settings.seeds + max(0, settings.validate - validated)
+        self._left = max(0, self._total - over) * settings.seeds + max(0, settings.validate - validated)
 
 
 def _view(run: _ActiveRun, last: LastRecords, plan: Plan) -> RunView:

@@ -55,9 +55,9 @@ def aggregate(values: Sequence[float], how: Aggregate) -> float:
 
 def check_objectives(names: Sequence[str], directions: Sequence[str]) -> None:
     """Raise UserError for an unknown objective or direction, or if their numbers differ."""
-    for name in names:
+    for name in map(str, names):
         if name not in OBJECTIVES:
-            hint = nearest(str(name), OBJECTIVES)
+            hint = nearest(name, OBJECTIVES)
             guess = f"; did you mean {hint}?" if hint else ""
             raise UserError(f"unknown objective '{name}'{guess} (available: {', '.join(OBJECTIVES)})")
         if list(names).count(name) > 1:

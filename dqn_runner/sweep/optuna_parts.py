@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
+from dqn_runner.config.hydra_internals import locate
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import TARGET
 
@@ -40,23 +41,32 @@ def pruner_imports(config: Any) -> list[str]:
 
 
 def make_part(part: str, config: Mapping[str, Any], **extra: Any) -> Any:
-    """Instantiate a sampler or a pruner; `part` is which of them. Raises UserError if that fails."""
+    """Instantiate a sampler or a pruner; `part` is which of them. Raises UserError if that fails.
+
+    `extra` are further arguments, which Hydra does not read: a choice may contain `${`.
+    """
+    import optuna
     from hydra.utils import instantiate
 
+    base = optuna.samplers.BaseSampler if part == "sampler" else optuna.pruners.BasePruner
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # Optuna 4 knows constraints only as a function
-            return instantiate(dict(config), **extra)
+            made = instantiate(dict(config), _partial_=True)(**extra)
     except Exception as error:
         raise UserError(f"hydra.sweeper.{part} cannot be built: {error.__cause__ or error}") from error
+    if not isinstance(made, base):
+        raise UserError(
+            f"hydra.sweeper.{part}: {config[TARGET]} makes no {base.__name__} of Optuna; name another"
+        )
+    return made
 
 
 def _is_subclass(part: str, config: Mapping[str, Any], kinds: tuple[str, ...]) -> bool:
     import optuna  # late: the settings of a sweep are part of the help
-    from hydra.utils import get_method
 
     try:
-        named: object = get_method(str(config[TARGET]))
+        named: object = locate(str(config[TARGET]))
     except Exception as error:  # importing the user's module can raise anything
         raise UserError(f"hydra.sweeper.{part} cannot be built: {error}") from error
     module = getattr(optuna, f"{part}s")

@@ -11,7 +11,7 @@ import optuna
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.config.overrides import written_overrides
+from dqn_runner.config.overrides import bare_key, written_overrides
 from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, fit_defaults, to_plain_config
 from dqn_runner.config.secret_arguments import STORAGE, move_to_environment
 from dqn_runner.core.exceptions import UserError
@@ -89,10 +89,16 @@ def make_plan(
     if chosen:
         without = loader.load_configuration(hydra.job.config_name, [*space.fixed, *proposal], RunMode.RUN)
         _reject_settings_of_search(chosen[0], job, without)
+    if job.mode.name != "train":
+        raise UserError(
+            f"the jobs of this sweep train; mode={job.mode.name} needs -m without hydra/sweeper=optuna"
+        )
     fit_defaults(job)
     trainer = job.trainer
+    searched = [*(p.name for p in space.parameters), *(text.partition("=")[0] for text in proposal)]
     settings.check_budget(
-        trainer.max_steps if trainer.frequency_unit.name == "steps" else trainer.max_episodes
+        trainer.max_steps if trainer.frequency_unit.name == "steps" else trainer.max_episodes,
+        set(map(bare_key, searched)),
     )
     directory = Path(hydra.sweep.dir)
     raw: dict[str, Any] = OmegaConf.to_container(hydra.sweeper, resolve=False)  # pyright: ignore[reportAssignmentType]
@@ -110,9 +116,9 @@ def make_plan(
         proposal=tuple(proposal),
         job=job,
         directory=directory,
-        storage=settings.storage or journal,
-        storage_for_jobs=storage_of_jobs(raw["storage"] or journal),
-        name=settings.study_name or directory.absolute().name,
+        storage=journal if settings.storage is None else settings.storage,
+        storage_for_jobs=storage_of_jobs(journal if settings.storage is None else raw["storage"]),
+        name=directory.absolute().name if settings.study_name is None else settings.study_name,
         seed=int(job.seed),
     )
 

@@ -9,25 +9,28 @@ from collections.abc import Sequence
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from dqn_runner.core.exceptions import RunFailedError, UserError
+from dqn_runner.core.exceptions import RunFailedError
 from dqn_runner.io.signals import StopSignals
 from dqn_runner.sweep.curves import CurveDrawer, LivePage, WritePage, no_page
+from dqn_runner.sweep.grid import expected_trials, untried_points
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
 from dqn_runner.sweep.live_table import LiveTable
 from dqn_runner.sweep.objectives import aggregate
+from dqn_runner.sweep.optuna_parts import make_part
 from dqn_runner.sweep.plan import Plan
 from dqn_runner.sweep.results import summary
 from dqn_runner.sweep.results.ranking import completed, ranked
 from dqn_runner.sweep.run_executor import RunExecutor
 from dqn_runner.sweep.slots import Slots
-from dqn_runner.sweep.study import create_study, set_sampler_and_pruner, study_names
+from dqn_runner.sweep.study import create_study, make_sampler
 from dqn_runner.sweep.trial_queue import TrialQueue
 from dqn_runner.sweep.trial_record import (
     RunOutcome,
     RunState,
     TrialRecord,
     store_metrics,
+    store_pruner,
     store_reason,
     store_session,
 )
@@ -47,10 +50,13 @@ class SweepRunner:
         self.plan = plan
         settings = plan.settings
         plan.directory.mkdir(parents=True, exist_ok=True)
-        self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition())
-        _reject_other_studies(plan, self.study)
-        set_sampler_and_pruner(self.study, settings, plan.space, plan.seed)
-        store_session(self.study, plan.session())
+        sampler = make_sampler(settings, plan.space, plan.seed)
+        pruner = make_part("pruner", settings.pruner)
+        self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition(), plan.directory)
+        self.study.sampler, self.study.pruner = sampler, pruner
+        store_pruner(self.study, settings.pruner)
+        n_trials = expected_trials(self.study, settings.n_trials)
+        store_session(self.study, {**plan.session(), "n_trials": n_trials})
         self._jobs = Jobs(settings.job_timeout, here=plan.command.launcher == "basic")
         self._waiting = False
         self._heartbeat = Heartbeat(self.study)
@@ -69,6 +75,7 @@ class SweepRunner:
         SIGINT, SIGTERM and SIGHUP let the jobs save their state and end; the same command resumes the sweep.
         Raises NoRoomError if something cannot be stored, and RunFailedError if no trial has completed.
         """
+        self._print_left_out()
         slots = Slots(self.plan.settings.n_jobs, self._jobs, self._poll)
         with StopSignals() as signals:
             try:
@@ -87,6 +94,16 @@ class SweepRunner:
             signals.pass_on()
         if not completed(self.study):
             raise RunFailedError(f"no trial has completed: {summary.states(self.study, self.plan)}")
+
+    def _print_left_out(self) -> None:
+        """Say if there will be fewer trials than a grid needs."""
+        n_trials, untried = self.plan.settings.n_trials, untried_points(self.study)
+        needed = len(self._trials.all()) + (untried or 0)
+        if untried and needed > n_trials:
+            print_status(
+                f"hydra.sweeper.n_trials={n_trials} leaves out {needed - n_trials} point(s) of the grid; "
+                f"with {needed} every point is tried"
+            )
 
     def _print_results(self) -> None:
         print_status(summary.table(self.study, self.plan))
@@ -165,7 +182,7 @@ class SweepRunner:
         finished = [trial for trial in trials if trial.state.is_finished()]
         label = "complete" if state is RunState.FINISHED else state.value
         ending = text if state is RunState.PRUNED else f"{label}: {text}"
-        progress = f"{len(finished)} of {self.plan.settings.n_trials} finished"
+        progress = f"{len(finished)} of {expected_trials(self.study, self.plan.settings.n_trials)} finished"
         print_status(f"trial {number} {ending} | {progress}")
         self._write_results()
         if state is RunState.FAILED:
@@ -205,21 +222,6 @@ class SweepRunner:
                     raise RunFailedError(f"the validation of trial {best[0].number} failed: {run.reason}")
 
         slots.run(work, signals)
-
-
-def _reject_other_studies(plan: Plan, study: Study) -> None:
-    """Raise UserError if the directory holds trials of another study; jobs would resume their runs."""
-    present = {int(path.name) for path in plan.directory.iterdir() if path.is_dir() and path.name.isdecimal()}
-    trials = study.get_trials(deepcopy=False)
-    known = {trial.number for trial in trials if TrialRecord(trial).directory is not None}
-    if present <= known:
-        return
-    others = [name for name in study_names(study) if name != plan.name]
-    hint = f", or continue it with hydra.sweeper.study_name={' or '.join(others)}" if others else ""
-    raise UserError(
-        f"{plan.directory} holds runs that are not in the study {plan.name}, such as "
-        f"{min(present - known)}; choose another hydra.sweep.dir{hint}"
-    )
 
 
 def _failure_reasons(trials: Sequence[FrozenTrial]) -> list[str]:

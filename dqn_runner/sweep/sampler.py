@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GridSampler
+from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -55,15 +56,20 @@ class PerTrialSampler(BaseSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Forwarded, but not to a GridSampler, which would stop `Study.optimize`; it does not run here."""
-        if not isinstance(self._sampler, GridSampler):
-            self._sampler.after_trial(study, trial, state, values)
+        """Forwarded; what stops `Study.optimize` has no effect, because that does not run here."""
+        asks_to_stop(self._sampler, study, trial, state, values)
 
 
-def grid_is_exhausted(study: Study) -> bool:
-    """Whether every point of a grid has a trial, finished or running; Optuna would propose it again."""
-    sampler = study.sampler
-    grid = sampler.current if isinstance(sampler, PerTrialSampler) else sampler
-    if not isinstance(grid, GridSampler):
-        return False
-    return len(study.get_trials(deepcopy=False)) >= grid._n_min_trials  # pyright: ignore[reportPrivateUsage]
+def asks_to_stop(
+    sampler: BaseSampler,
+    study: Study,
+    trial: FrozenTrial,
+    state: TrialState,
+    values: Sequence[float] | None,
+) -> bool:
+    """Tell a sampler that a trial ends; whether it would stop `Study.optimize`."""
+    asked: list[bool] = []
+    watched = copy.copy(study)
+    watched.stop = lambda: asked.append(True)
+    sampler.after_trial(watched, trial, state, values)
+    return bool(asked)

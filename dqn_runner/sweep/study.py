@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GridSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
 from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.grid import UntriedPoints
 from dqn_runner.sweep.names import JOURNAL
 from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
 from dqn_runner.sweep.sampler import PerTrialSampler
@@ -28,7 +30,6 @@ from dqn_runner.sweep.trial_record import (
     definition_of,
     pruner_of,
     store_definition,
-    store_pruner,
 )
 
 CONFIGURATION = "configuration"
@@ -41,23 +42,25 @@ UNCONSTRAINED = ("RandomSampler", "GridSampler", "CmaEsSampler", "QMCSampler")
 """Samplers that do not support constraints."""
 
 
-def create_study(storage: str, name: str, settings: SweepConfig, definition: Mapping[str, Any]) -> Study:
-    """Create the study, or load it if it exists.
+def create_study(
+    storage: str, name: str, settings: SweepConfig, definition: Mapping[str, Any], directory: Path
+) -> Study:
+    """Create the study of the sweep in `directory`, or load it if it exists.
 
-    Raises UserError if the study was created with another definition (see `Plan.definition`).
+    Raises UserError if the directory has runs of another study, or if the study was created with another
+    definition (see `Plan.definition`).
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    opened = open_storage(storage)
+    _reject_runs_of_others(opened, name, directory)
     directions = [StudyDirection[direction.upper()] for direction in settings.directions]
-    study = optuna.create_study(
-        storage=open_storage(storage), study_name=name, directions=directions, load_if_exists=True
-    )
+    study = optuna.create_study(storage=opened, study_name=name, directions=directions, load_if_exists=True)
     stored = definition_of(study)
     if stored is None:
         store_definition(study, definition)
     elif changed := _changes(stored, definition):
         raise UserError(
-            f"the study {name} in {without_password(storage)} was created with another "
+            f"the study {name} in {without_password(storage)} was created with other "
             f"{' and '.join(changed)} "
             f"({'; '.join(f'{key}: {change}' for key, change in changed.items())}); repeat the "
             "old command to continue it, or choose another hydra.sweep.dir or hydra.sweeper.study_name"
@@ -88,32 +91,44 @@ def load_study(storage: str, name: str, imports: Sequence[str] = ()) -> Study:
 def read_study(sweep_dir: Path) -> Study:
     """The study of the sweep in a directory, to be read only: nothing is written, locked or repaired.
 
-    Raises UserError if the study is in a database, or if its journal has no study.
+    Raises UserError if the study is in another storage, or if its journal has no study or several.
     """
     journal = sweep_dir / JOURNAL
     if not is_file(journal):
         raise UserError(
-            f"{sweep_dir} has no {JOURNAL}: its study is in a database. The sweep itself writes the report; "
-            "repeat its command"
+            f"{sweep_dir} has no {JOURNAL}: its study is in a database or in another journal. The sweep "
+            "itself writes the report; repeat its command"
         )
     try:
         storage = optuna.storages.JournalStorage(JournalReader(journal))
-        (name,) = optuna.get_all_study_names(storage)
+        names = _names_with_trials(storage)
+        if len(names) != 1:
+            found = f"several studies with trials: {', '.join(names)}" if names else "no study"
+            raise UserError(f"{journal} has {found}; a report needs a directory with one sweep")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        return optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
+        return optuna.load_study(
+            study_name=names[0], storage=storage, sampler=optuna.samplers.RandomSampler()
+        )
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise UserError(f"{journal} is not the journal of one sweep, or is damaged ({error})") from error
 
 
-def set_sampler_and_pruner(study: Study, settings: SweepConfig, space: SearchSpace, seed: int) -> None:
-    """Give the study its sampler and its pruner, and store the pruner for the jobs.
+def _names_with_trials(storage: BaseStorage) -> list[str]:
+    """The studies in a storage, without those that have no trial if another one has."""
+    names = optuna.get_all_study_names(storage)
+    return [name for name in names if storage.get_n_trials(storage.get_study_id_from_name(name))] or names
 
-    `seed` is the seed of a sampler that has a seed but sets none.
-    """
+
+def make_sampler(settings: SweepConfig, space: SearchSpace, seed: int) -> BaseSampler:
+    """The sampler of a sweep; `seed` is the seed of one that has a seed but sets none."""
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     config = dict(settings.sampler)
     if config.get("seed") is None and "seed" in config:
         config["seed"] = seed
+    _check_seed(config.get("seed", 0))
     extra: dict[str, Any] = {"search_space": space.grid()} if is_sampler(config, "GridSampler") else {}
+    if is_sampler(config, "BruteForceSampler"):
+        space.check_finite()
     if settings.constraints:
         if is_sampler(config, *UNCONSTRAINED):
             kind = str(config[TARGET]).rpartition(".")[2]
@@ -129,14 +144,8 @@ def set_sampler_and_pruner(study: Study, settings: SweepConfig, space: SearchSpa
             arguments["seed"] = int(np.random.SeedSequence([config["seed"], number]).generate_state(1)[0])
         return make_part("sampler", arguments, **extra)
 
-    study.sampler = PerTrialSampler(make)
-    study.pruner = make_part("pruner", settings.pruner)
-    store_pruner(study, settings.pruner)
-
-
-def study_names(study: Study) -> list[str]:
-    """The names of all studies in the storage of this one."""
-    return optuna.get_all_study_names(study._storage)  # pyright: ignore[reportPrivateUsage]
+    sampler = make(0)
+    return UntriedPoints(sampler, space) if isinstance(sampler, GridSampler) else PerTrialSampler(make)
 
 
 def requeue(study: Study, trial: FrozenTrial | Trial) -> None:
@@ -153,6 +162,29 @@ def running_trial(study: Study, number: int) -> Trial:
 def default_storage(sweep_dir: Path) -> str:
     """The journal in the sweep directory."""
     return str(sweep_dir.absolute() / JOURNAL)
+
+
+def _check_seed(seed: object) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"hydra.sweeper.sampler.seed must be an integer from 0 on, got {seed!r}")
+
+
+def _reject_runs_of_others(storage: BaseStorage, name: str, directory: Path) -> None:
+    """Raise UserError if the directory holds trials of another study; jobs would resume their runs."""
+    runs = {int(path.name) for path in directory.iterdir() if path.is_dir() and path.name.isdecimal()}
+    names = optuna.get_all_study_names(storage)
+    trials = (
+        storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False) if name in names else []
+    )
+    known = {t.number for t in trials if t.state.is_finished() or TrialRecord(t).directory is not None}
+    if runs <= known:
+        return
+    others = [other for other in _names_with_trials(storage) if other != name]
+    hint = f", or continue it with hydra.sweeper.study_name={' or '.join(others)}" if others else ""
+    raise UserError(
+        f"{directory} holds runs that are not in the study {name}, such as "
+        f"{min(runs - known)}; choose another hydra.sweep.dir{hint}"
+    )
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.lock import LockUnsupportedError, exclusive_lock
+from dqn_runner.sweep.grid import untried_points
 from dqn_runner.sweep.heartbeat import Heartbeat
-from dqn_runner.sweep.sampler import grid_is_exhausted
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.study import requeue
 from dqn_runner.sweep.trial_record import (
@@ -63,7 +63,7 @@ class TrialQueue:
             self._requeue_orphans()
             trials = self.all()
             waiting = any(t.state is TrialState.WAITING and t.number < self._n_trials for t in trials)
-            if not waiting and (len(trials) >= self._n_trials or grid_is_exhausted(self._study)):
+            if not waiting and (len(trials) >= self._n_trials or untried_points(self._study) == 0):
                 return None
             trial = self._study.ask()
             if trial.number >= self._n_trials:

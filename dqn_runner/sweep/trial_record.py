@@ -110,8 +110,8 @@ class TrialRecord:
 
     @property
     def has_overrides(self) -> bool:
-        """Whether the trial has got its overrides."""
-        return _OVERRIDES in self._attributes
+        """Whether the trial has got its overrides; one whose record was damaged has none."""
+        return bool(self._attributes.get(_OVERRIDES))
 
     @property
     def overrides(self) -> list[str]:

@@ -189,6 +189,18 @@ def test_repeating_a_command_resumes_its_run_and_rejects_an_incompatible_change(
     assert records(run_copy)[: len(before)] == before
 
 
+def test_results_of_a_finished_run_without_checkpoints_are_not_replaced(
+    run_copy: Path, program: Callable[..., Outcome]
+) -> None:
+    shutil.rmtree(run_copy / "checkpoints")
+    before = {path.name: path.read_bytes() for path in run_copy.glob("metrics.*")}
+    command = (*BUDGET, "logging=[console,file,jsonl]", "hydra.run.dir=run")
+    assert "holds the results of a finished run, whose checkpoints are gone; move" in program(*command).error
+    assert {path.name: path.read_bytes() for path in run_copy.glob("metrics.*")} == before
+    (run_copy / "metrics.json").unlink()
+    assert program(*command).status == 0, "a run that ended before its first checkpoint starts again"
+
+
 def test_resume_never_starts_over_in_a_fresh_directory(
     run_copy: Path, program: Callable[..., Outcome], tmp_path: Path
 ) -> None:

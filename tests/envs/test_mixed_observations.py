@@ -107,13 +107,23 @@ def test_answers_that_do_not_fit_are_rejected_in_one_line(answer: Any, message: 
     [
         ({"x": (np.zeros(2),)}, "without the element 'x.1'"),
         ({"x": (np.zeros(2), 0, 0)}, "with 3 elements in 'x'"),
-        ({"x": {"0": 1}}, "without the element 'x.0'"),
+        ({"x": {"0": 1}}, "without the key 'x.0'"),
     ],
 )
 def test_tuples_of_another_length_are_rejected(answer: Any, message: str) -> None:
     space = spaces.Dict({"x": spaces.Tuple([BOX, spaces.Discrete(2)])})
     with pytest.raises(UserError, match=message):
         CheckedEnv(Answers(space, answer)).reset(0)
+
+
+def test_keys_of_a_dict_may_be_numbers() -> None:
+    space = spaces.Dict({1: BOX, 2: spaces.Discrete(3)})  # pyright: ignore[reportArgumentType]
+    good = {1: np.ones(2, np.float32), 2: 2}
+    env = CheckedEnv(Answers(space, good))
+    assert set(entries(space)) == {"1", "2"}
+    assert env.reset(0).tolist() == pack(layout_of(space, "Env"), good).tolist()
+    with pytest.raises(UserError, match="without the key '2'"):
+        CheckedEnv(Answers(space, {1: good[1]})).reset(0)
 
 
 def test_the_order_of_keys_makes_no_difference() -> None:

@@ -93,9 +93,9 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "dictionary": ({"obs": {"a": np.zeros(3)}}, "returned a dict"),
     "tuple of arrays": ({"obs": (np.zeros(3), np.zeros(2))}, "returned a tuple"),
     "text": ({"obs": "left"}, "returned a str"),
-    "texts": ({"obs": np.array(["a", "b", "c"])}, "returned a ndarray"),
-    "complex numbers": ({"obs": np.zeros(3, complex)}, "returned a ndarray"),
-    "objects": ({"obs": np.array([None, 1, 2])}, "returned a ndarray"),
+    "texts": ({"obs": np.array(["a", "b", "c"])}, "returned an array of dtype <U1"),
+    "complex numbers": ({"obs": np.zeros(3, complex)}, "returned an array of dtype complex128"),
+    "objects": ({"obs": np.array([None, 1, 2])}, "returned an array of dtype object"),
     "another shape": ({"obs": np.zeros(4, F32)}, "shape .4,., but its .* of shape .3,"),
     "one number that would be broadcast": ({"later": np.zeros(1, F32)}, r"observation of shape \(1,\)"),
     "0-d array": ({"obs": np.array(1.0)}, r"observation of shape \(\)"),
@@ -116,6 +116,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "reward None": ({"answer": lambda obs: (obs, None, False, False, {})}, "None as reward; it must be"),
     "reward nan": ({"reward": math.nan}, "returned nan as reward"),
     "reward inf": ({"reward": np.float32("inf")}, "as reward"),
+    "reward beyond float32": ({"reward": 1e300}, r"1e\+300 as reward; .* number that float32 can hold"),
+    "reward of numpy beyond float32": ({"reward": np.float64(-1e39)}, "number that float32 can hold"),
+    "life lost of several": ({"info": {"life_lost": np.zeros(3)}}, "life_lost.*it must be True or False"),
+    "life lost text": ({"info": {"life_lost": "no"}}, "returned 'no' as info"),
     "reward text": ({"reward": "1.5"}, "returned '1.5' as reward"),
     "reward of several": ({"reward": np.zeros(2)}, r"returned an array of shape \(2,\) as reward"),
     "reward dictionary": ({"reward": {"a": 1.0}}, "as reward"),
@@ -146,6 +150,48 @@ def test_broken_env_is_rejected_in_one_line_in_training_and_evaluation(case: str
         Evaluator(Odd(**kwargs), lambda _: 0, 2).run(lambda obs: np.zeros(len(obs), np.int64), 1)
 
 
+class Raising(Odd):
+    """Its observation space cannot be asked for, and its spec is none."""
+
+    spec: Any = "abc"
+
+    @property
+    def observation_space(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise RuntimeError("not yet")
+
+    @observation_space.setter
+    def observation_space(self, space: Any) -> None: ...
+
+
+def test_a_space_that_raises_is_reported_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^Raising: its observation_space raised RuntimeError: not yet; set"):
+        VectorEnv([LocalWorker(Raising(), 0)], seeds, 9)
+
+
+def no_env() -> None: ...
+
+
+def two_envs() -> Any:
+    return gymnasium.make_vec("CartPole-v1", num_envs=2)
+
+
+def not_an_env() -> Any:
+    return types.SimpleNamespace(observation_space=MASK)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (no_env, "makes None, not an environment; its class must be a gymnasium.Env$"),
+        (not_an_env, "makes a SimpleNamespace, not an environment"),
+        (two_envs, "makes a vector environment .*; let it make a single one, and set env.num_envs$"),
+    ],
+)
+def test_what_a_function_makes_must_be_an_environment(make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        GymEnv(id=f"{__name__}:{make.__name__}").make()
+
+
 ACCEPTED: dict[str, dict[str, Any]] = {
     "outside of a float space": {"obs": np.array([5, -5, 1e30])},
     "python floats": {"obs": [0.5, 0.25, 1]},
@@ -160,6 +206,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "reward of an array of one": {"reward": np.array([1.0])},
     "reward of a numpy scalar": {"reward": np.float32(1.0)},
     "reward int": {"reward": 1},
+    "life not lost": {"info": {"life_lost": None}},
+    "life lost of numpy": {"info": {"life_lost": np.bool_(True)}},
     "reward bool": {"reward": True},
     "numpy flags": {"flags": (np.bool_(False), np.array([False]))},
     "flags of integers": {"flags": (0, np.int64(0))},
@@ -367,10 +415,16 @@ class TestActions:
         convert(3)[:] = 0
         assert convert(3).tolist() == [1, 1]
 
-    @pytest.mark.parametrize("space", [spaces.MultiBinary(13), spaces.MultiDiscrete([100, 100])], ids=str)
+    def test_a_space_without_choices_is_rejected(self):
+        with pytest.raises(UserError, match=r"^the action space MultiDiscrete\(\[\]\) of Odd has no choices"):
+            spec_of(Odd(action_space=spaces.MultiDiscrete([])))
+
+    @pytest.mark.parametrize(
+        "space", [spaces.MultiBinary(13), spaces.MultiDiscrete([100, 100]), spaces.Discrete(10**9)], ids=str
+    )
     def test_too_many_combinations_are_rejected_in_one_line(self, space: Any):
         with pytest.raises(
-            UserError, match=rf"of Odd has \d+ combinations.*at most {MAX_JOINT_ACTIONS}"
+            UserError, match=rf"of Odd has \d+ actions, .*at most {MAX_JOINT_ACTIONS}"
         ) as caught:
             spec_of(Odd(action_space=space))
         assert "\n" not in str(caught.value)

@@ -255,7 +255,18 @@ def test_a_damaged_journal_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is damaged|is not the journal"):
         read_study(tmp_path)
     (tmp_path / JOURNAL).unlink()
-    with pytest.raises(UserError, match="its study is in a database"):
+    with pytest.raises(UserError, match="its study is in a database or in another journal"):
+        read_study(tmp_path)
+
+
+def test_a_journal_with_several_studies_has_the_report_of_the_one_with_trials(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / JOURNAL))
+    for name in ("empty", "full", "full too"):
+        optuna.create_study(storage=storage, study_name=name)
+    optuna.load_study(storage=storage, study_name="full").ask()
+    assert read_study(tmp_path).study_name == "full"
+    optuna.load_study(storage=storage, study_name="full too").ask()
+    with pytest.raises(UserError, match="several studies with trials: full, full too; "):
         read_study(tmp_path)
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from dqn_runner.sweep.dry_run import _progress  # pyright: ignore[reportPrivateUsage]
+import pytest
+
+from dqn_runner.sweep.dry_run import _number_of_trials, _progress  # pyright: ignore[reportPrivateUsage]
+from dqn_runner.sweep.search_space.space import search_space
+from tests.sweep.test_runner import a_plan
 
 
 def test_records_that_do_not_know_the_time_left_are_passed_over(tmp_path: Path) -> None:
@@ -19,3 +24,12 @@ def test_records_that_do_not_know_the_time_left_are_passed_over(tmp_path: Path) 
     (tmp_path / "metrics.jsonl").write_text(lines + '{"step": 300, "time/el')
     assert _progress(tmp_path, learning_starts=50) == [(2.0, 0.25)]
     assert _progress(tmp_path, learning_starts=201) == []
+
+
+@pytest.mark.parametrize(("sampler", "expected"), [("GridSampler", 6), ("RandomSampler", 20)])
+def test_grid_with_fewer_points_than_n_trials_is_not_overestimated(
+    tmp_path: Path, sampler: str, expected: int
+) -> None:
+    space = search_space(("agent.gamma=choice(0.9,0.99)", "agent.n_step=range(1,3)"), {}, None)
+    plan = a_plan(tmp_path, sampler={"_target_": f"optuna.samplers.{sampler}", "seed": None}, n_trials=20)
+    assert _number_of_trials(replace(plan, space=space)) == expected

@@ -230,6 +230,14 @@ class TestResultsFile:
         assert written["note"] == "no completed trial satisfies hydra.sweeper.constraints"
         assert written["best_value"] is None
 
+    def test_best_config_is_removed_if_no_trial_satisfies_new_constraints(
+        self, study: optuna.Study, tmp_path: Path
+    ):
+        summary(study, a_plan(tmp_path))
+        assert (tmp_path / "experiment" / "best_config.yaml").exists()
+        summary(study, a_plan(tmp_path, constraints={"parameters": 1}))
+        assert not (tmp_path / "experiment" / "best_config.yaml").exists()
+
     def test_error_while_writing_results_is_logged_and_not_raised(
         self,
         study: optuna.Study,
@@ -454,12 +462,22 @@ class TestBestConfig:
         with hydra_run():
             write_best_config(command, ["seed=1"], tmp_path, ["Trial 1", "a\nb"])
             assert file.read_text().startswith("# @package _global_\n# Trial 1\n# a b\n")
-            with file.open("a") as written:
-                written.write("# mine\n")
+            before = file.stat().st_ino
             write_best_config(command, ["seed=1"], tmp_path, ["Trial 1", "a\nb"])
-            assert "# mine" in file.read_text()
+            assert file.stat().st_ino == before
             write_best_config(command, ["seed=1"], tmp_path, ["Trial 2", "a\nb"])
-            assert "# mine" not in file.read_text()
+            assert file.read_text().startswith("# @package _global_\n# Trial 2\n")
+
+    @pytest.mark.parametrize("damage", [b"\xff\xfe{", b"", b"# @package _global_\n# Trial 1\nseed: 9\n"])
+    def test_damaged_best_config_is_written_again(self, tmp_path: Path, damage: bytes):
+        command, file = Command((), (), (), "basic"), tmp_path / "experiment/best_config.yaml"
+        with hydra_run():
+            write_best_config(command, ["seed=1"], tmp_path, ["Trial 1"])
+            content = file.read_bytes()
+            for damaged in (damage, content + damage, content.replace(b"seed: 1", b"seed: 2")):
+                file.write_bytes(damaged)
+                write_best_config(command, ["seed=1"], tmp_path, ["Trial 1"])
+                assert file.read_bytes() == content
 
     def test_command_of_the_best_config_repeats_the_run_exactly(
         self, program: Callable[..., Outcome], tmp_path: Path

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from dqn_runner.sweep.runner import SweepRunner
 from dqn_runner.sweep.search_space.space import search_space
 from dqn_runner.sweep.slots import Slots
 from dqn_runner.sweep.storages.journal import Journal
+from dqn_runner.sweep.study import read_study
 from dqn_runner.sweep.trial_queue import TrialQueue
-from dqn_runner.sweep.trial_record import RunState, TrialRecord, validation_of
+from dqn_runner.sweep.trial_record import RunState, TrialRecord, session_of, validation_of
 from tests.conftest import BUDGET
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": None}
@@ -161,6 +163,14 @@ def test_sweep_directory_with_runs_of_another_study_is_rejected(tmp_path: Path) 
     SweepRunner(a_plan(tmp_path))
     with pytest.raises(UserError, match=r"not in the study b, such as 0; .*study_name=it$"):
         SweepRunner(a_plan(tmp_path, name="b"))
+    assert read_study(tmp_path).study_name == "it"  # the rejected command created none
+
+
+def test_rejected_sampler_creates_no_study(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no_such"):
+        SweepRunner(a_plan(tmp_path, sampler={**RANDOM, "no_such": 1}))
+    other = replace(a_plan(tmp_path), space=search_space(("agent.gamma=choice(0.9,0.99)",), {}, None))
+    SweepRunner(other)
 
 
 def test_validation_added_to_a_finished_sweep_moves_no_run(tmp_path: Path, jobs: SimulatedJobs) -> None:
@@ -335,6 +345,36 @@ def test_storage_of_the_jobs_has_an_absolute_path() -> None:
     assert storage_of_jobs("sqlite:///mine.db") == f"sqlite:///{here}/mine.db"
     for unchanged in ("/a/b", "sqlite:////a/b.db", "journal:///a/b", "mysql://me@host/db", "${oc.env:URL}"):
         assert storage_of_jobs(unchanged) == unchanged
+
+
+@pytest.mark.usefixtures("jobs")
+def test_sweep_whose_journal_was_damaged_continues_without_the_lost_trial(tmp_path: Path) -> None:
+    SweepRunner(a_plan(tmp_path)).run()
+    journal = tmp_path / "study.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if b"param_name" in line)
+    lines[first] = lines[first].replace(b"gamma", b"gamme")
+    journal.write_bytes(b"".join(lines))
+    sweep = SweepRunner(a_plan(tmp_path, n_trials=3))
+    sweep.run()
+    assert [trial.state.name for trial in sweep.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.usefixtures("jobs")
+def test_sweep_over_a_grid_says_how_many_trials_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = search_space(("agent.gamma=choice(0.9,0.95,0.99)",), {}, None)
+    grid = {"_target_": "optuna.samplers.GridSampler", "seed": None}
+    left_out = "hydra.sweeper.n_trials=2 leaves out 1 point(s) of the grid; with 3 every point is tried"
+    for n_trials, lines in ((2, [left_out, "2 of 2 finished"]), (9, ["3 of 3 finished"])):
+        SweepRunner(replace(a_plan(tmp_path, sampler=grid, n_trials=n_trials), space=space)).run()
+        printed = capsys.readouterr().out
+        assert all(line in printed for line in lines)
+        assert ("leaves out" in printed) == (n_trials == 2)
+        session = session_of(read_study(tmp_path))
+        assert session is not None
+        assert session["n_trials"] == min(n_trials, 3)
 
 
 def test_trial_runs_no_more_seeds_after_one_fails_or_diverges(tmp_path: Path, jobs: SimulatedJobs) -> None:

@@ -211,6 +211,14 @@ class TestSampledValues:
         drawn = {values["x"] for values in suggestions(space("x=range(1,8,3)"), 60)}
         assert drawn == {1, 4, 7}
 
+    @pytest.mark.parametrize("text", ["range(0,0.7,0.1)", "range(6,9,0.3)", "range(1e-5,9e-5,1e-5)"])
+    def test_steps_of_floats_are_written_as_decimal_numbers(self, text: str):
+        (parameter,) = space(f"x={text}").parameters
+        expected = {format_value(value) for value in parameter.values() or ()}
+        drawn = {space(f"x={text}").suggest(study(seed).ask(), NO_CONFIG)[0] for seed in range(60)}
+        assert {override.removeprefix("x=") for override in drawn} == expected
+        assert max(map(len, expected)) <= len("1.1e-05")
+
     @pytest.mark.parametrize(
         ("written", "read_as"),
         [
@@ -305,6 +313,19 @@ class TestConditions:
             assert ("a" in values) == (values["n"] == 2)
             assert ("b" in values) == (values["hidden"] == [64])
 
+    def test_condition_on_steps_of_floats_holds_for_the_decimal_numbers(self):
+        params = {"a": "range(0,0.7,0.1)", "b": {"space": "1,2", "when": {"a": [0.3, 0.6, 0.7]}}}
+        for values in suggestions(search_space([], params, None), 60):
+            assert ("b" in values) == (values["a"] in (0.3, 0.6, 0.7))
+
+    @pytest.mark.parametrize(("given", "when"), [("c=1.0", 1), ("c=1", 1.0), ("c=1e1", 10)])
+    def test_condition_compares_numbers_as_numbers(self, given: str, when: float):
+        params = {"x": {"space": "1,2", "when": {"c": when}}}
+        assert [p.name for p in search_space([given], params, None).parameters] == ["x"]
+        searched = search_space([f"{given},5"], params, None)
+        for values in suggestions(searched):
+            assert ("x" in values) == (values["c"] == when)
+
 
 class TestPrecedence:
     def test_command_line_replaces_parameters_of_yaml(self):
@@ -397,6 +418,22 @@ def suggest(cfg, trial):
     trial.suggest_categorical("hidden", ["[64,64]", "null", "a b"])
 
 
+def of_one_argument(trial):
+    pass
+
+
+def raises(cfg, trial):
+    raise RuntimeError("it broke")
+
+
+def wrong_bounds(cfg, trial):
+    trial.suggest_float("x", 1, 0)
+
+
+def nothing(cfg, trial):
+    pass
+
+
 def breaks(cfg, trial):
     trial.suggest_int("seed", 0, 3)
 '''
@@ -434,10 +471,26 @@ class TestCustomFunction:
         with pytest.raises(UserError, match=answer):
             space(*arguments, custom=custom).suggest(study().ask(), OmegaConf.create({"widest": 5}))
 
+    @pytest.mark.parametrize(
+        ("custom", "answer"),
+        [
+            ("my_space.of_one_argument", "raised TypeError: of_one_argument.. takes 1 positional argument"),
+            ("my_space.raises", "raised RuntimeError: it broke"),
+            ("my_space.wrong_bounds", "raised ValueError: `low <= high`"),
+            ("my_space.nothing", "suggests nothing"),
+        ],
+    )
+    def test_mistake_in_a_custom_function_names_the_setting(self, custom: str, answer: str):
+        with pytest.raises(UserError, match=f"hydra.sweeper.custom_search_space={custom} {answer}"):
+            space(custom=custom).suggest(study().ask(), NO_CONFIG)
+
     @pytest.mark.parametrize("path", ["no_pkg.suggest", "my_space.no_such", "my_space"])
-    def test_custom_function_that_cannot_be_imported_is_named(self, path: str):
+    def test_custom_function_that_cannot_be_imported_is_named(
+        self, path: str, caplog: pytest.LogCaptureFixture
+    ):
         with pytest.raises(UserError, match=f"custom_search_space={path} cannot be imported"):
             space("x=1,2", custom=path)
+        assert not caplog.records
 
 
 MISTAKES = [
@@ -455,6 +508,28 @@ MISTAKES = [
     (["x=tag(log,int(interval(0.5,8)))"], {}, "x: `low >= 1`"),
     (["x=tag(log,range(1,9,2))"], {}, "x: .*step"),
     (["x=range(1,5,0)"], {}, "x: the step must be positive"),
+    (["x=range(1,5,nan)"], {}, "x: the step must be positive and finite, got nan"),
+    (["x=range(1,5,inf)"], {}, "x: the step must be positive and finite, got inf"),
+    (["x=range(0,1e30)"], {}, "x: a range has at most 1e[+]15 steps"),
+    (["x=range(1e-5,1e-2)"], {}, "x: from 1e-05 to 0.01 a step of 1 has the single value 1e-05; .*smaller"),
+    (["x=int(interval(1e-5,1e-2))"], {}, "has the single value 0; write x=0"),
+    ([], {"x": {"type": "int", "low": 1, "high": 4, "step": 5}}, "a step of 5 has the single value 1"),
+    ([], {"x": {"type": "categorical", "choices": 5}}, "x: choices must be a list, got 5"),
+    ([], {"x": {"type": "categorical", "choices": "abc"}}, "x: choices must be a list, got 'abc'"),
+    ([], {"x": {"type": "categorical", "choices": {"a": 1}}}, "x: choices must be a list"),
+    (
+        [],
+        {"x": {"type": "categorical", "choices": [1], "low": 1}},
+        "type categorical does not use low; .*choices",
+    ),
+    ([], {"x": {"type": "int", "low": 1, "high": 4, "choices": [1]}}, "x: type int does not use choices"),
+    (
+        [],
+        {"x": {"type": "float", "low": 1, "high": 4, "log": "false"}},
+        "x: log must be true or false, got 'false'",
+    ),
+    ([], {"b": "1,2", "x": {"space": "1,2", "when": {"b": []}}}, "x: `when` lists no value of b"),
+    ([], {"x": "1,2", "+x": 3}, "x and [+]x are the same setting"),
     (["x=range(5,1,-1)"], {}, "x: the step must be positive"),
     (["x=interval(0,inf)"], {}, "x: the bounds must be finite"),
     ([], {"x": {"type": "int", "low": 0, "high": float("inf")}}, "x: high must be finite, got inf"),

@@ -20,6 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.secrets import redact
 from dqn_runner.sweep.storages import factory, rdb
 from dqn_runner.sweep.storages.factory import open_storage, without_password
 from tests.support.fork_server import forked_python
@@ -349,6 +350,7 @@ INVALID = {
     "sqlite:////nowhere/study.db": "the directory /nowhere is missing for the file",
     "/nowhere/study.journal": "No such file or directory",
     "postgresql://me:secret@host:port/name": "is not a URL",
+    "postgresql://me:pass@secret@host/name": "is not a URL.*%40 for @",
     "postgresql://me:secret@127.0.0.1:1/name": "[Cc]onnection refused",
     "mysql://me:secret@127.0.0.1:1/name": "Can't connect",
 }
@@ -360,6 +362,30 @@ def test_error_of_a_storage_that_cannot_be_opened_hides_the_password(url: str) -
         open_storage(url, retry_seconds=0.0)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_form_of_a_url_is_shown_with_its_placeholders() -> None:
+    with pytest.raises(UserError) as caught:
+        open_storage("redis://host/0")
+    assert "postgresql://USER:PASSWORD@HOST/NAME" in redact(str(caught.value))
+
+
+def test_file_that_is_no_database_is_an_error_of_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "study.db"
+    file.write_text("notes " * 1000)
+    with pytest.raises(
+        UserError, match=r"study\.db: the database of the sweep cannot be read: file is not a"
+    ):
+        open_storage(f"sqlite:///{file}")
+
+
+def test_database_that_is_damaged_later_is_an_error_of_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "study.db"
+    study = new_study(f"sqlite:///{file}")
+    study._storage.remove_session()
+    file.write_text("notes " * 1000)
+    with pytest.raises(UserError, match="the database of the sweep cannot be read"):
+        study.ask()
 
 
 @pytest.mark.parametrize(("server", "module"), [("postgresql", "psycopg"), ("mysql", "pymysql")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -14,7 +15,8 @@ from typing import Any
 import optuna
 import pytest
 from omegaconf import OmegaConf
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.samplers import GridSampler
 from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 
@@ -23,13 +25,14 @@ from dqn_runner.core.records import RunInfo
 from dqn_runner.loggers.logger_group import LoggerGroup
 from dqn_runner.sweep import heartbeat
 from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.grid import expected_trials
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.objectives import Aggregate
+from dqn_runner.sweep.optuna_parts import make_part
 from dqn_runner.sweep.reporter import JobLink, Reporter
 from dqn_runner.sweep.results.ranking import counts
-from dqn_runner.sweep.sampler import grid_is_exhausted
 from dqn_runner.sweep.search_space.space import search_space
-from dqn_runner.sweep.study import create_study, load_study, requeue, set_sampler_and_pruner
+from dqn_runner.sweep.study import create_study, load_study, make_sampler, requeue
 from dqn_runner.sweep.trial_queue import TrialQueue
 from dqn_runner.sweep.trial_record import (
     RunState,
@@ -58,8 +61,10 @@ def a_study(path: Path, *arguments: str, **changes: Any) -> tuple[Study, TrialQu
     options = {"sampler": TPE, "pruner": NO_PRUNER, "n_trials": 4, **changes}
     settings = SweepConfig(**options)
     space = search_space(arguments or (LEARNING_RATE, GAMMA), {}, None)
-    study = create_study(str(path / "study.journal"), "it", settings, DEFINITION)
-    set_sampler_and_pruner(study, settings, space, seed=5)
+    study = create_study(str(path / "study.journal"), "it", settings, DEFINITION, path)
+    study.sampler = make_sampler(settings, space, seed=5)
+    study.pruner = make_part("pruner", settings.pruner)
+    store_pruner(study, settings.pruner)
     return study, TrialQueue(study, space, OmegaConf.create({}), settings.n_trials, Heartbeat(study), path)
 
 
@@ -170,23 +175,96 @@ def test_trial_finished_by_another_process_is_not_changed(tmp_path: Path) -> Non
     assert study.trials[0].value == 1.0
 
 
-def test_grid_ends_after_every_point(tmp_path: Path) -> None:
-    sampler = {"_target_": "optuna.samplers.GridSampler", "seed": None}
+GRID = {"_target_": "optuna.samplers.GridSampler", "seed": None}
+RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": None}
+BRUTE_FORCE = {"_target_": "optuna.samplers.BruteForceSampler", "seed": None}
+EVERY_POINT = pytest.mark.parametrize("sampler", [GRID, BRUTE_FORCE], ids=["grid", "brute force"])
+
+
+@EVERY_POINT
+def test_grid_ends_after_every_point(tmp_path: Path, sampler: dict[str, Any]) -> None:
     points = (GAMMA, "agent.n_step=choice(1,3)")
     study, trials = a_study(tmp_path, *points, sampler=sampler, n_trials=50)
     assert len({tuple(p) for p in proposals(trials, 4)}) == 4
-    assert grid_is_exhausted(study)
+    assert expected_trials(study, 50) == 4
+    assert trials.next() is None
+    assert a_study(tmp_path, *points, sampler=sampler, n_trials=50)[1].next() is None
+
+
+@EVERY_POINT
+def test_grid_does_not_repeat_points_that_are_running(tmp_path: Path, sampler: dict[str, Any]) -> None:
+    _, trials = a_study(tmp_path, GAMMA, sampler=sampler, n_trials=50)
+    taken = [trial.params["agent.gamma"] for trial in (trials.next(), trials.next()) if trial]
+    assert sorted(taken) == [0.9, 0.99]
     assert trials.next() is None
 
 
-def test_grid_does_not_repeat_points_that_are_running(tmp_path: Path) -> None:
-    sampler = {"_target_": "optuna.samplers.GridSampler", "seed": None}
-    _, trials = a_study(tmp_path, GAMMA, sampler=sampler, n_trials=50)
-    assert [trial and trial.params for trial in (trials.next(), trials.next(), trials.next())] == [
-        {"agent.gamma": 0.9},
-        {"agent.gamma": 0.99},
-        None,
-    ]
+@pytest.mark.parametrize(
+    "before", [RANDOM, {**GRID, "seed": 1}, {**GRID, "seed": 7}], ids=["random", "seed 1", "seed 7"]
+)
+@pytest.mark.parametrize("points", ["agent.gamma=choice(0.9,0.95,0.99)", "agent.gamma=range(0.1,0.9,0.1)"])
+def test_grid_completes_the_trials_of_another_sampler(
+    tmp_path: Path, before: dict[str, Any], points: str
+) -> None:
+    earlier = proposals(a_study(tmp_path, points, sampler=before, n_trials=3)[1], 3)
+    study, trials = a_study(tmp_path, points, sampler={**GRID, "seed": 3}, n_trials=50)
+    left = expected_trials(study, 50) - 3
+    later = proposals(trials, left)
+    assert trials.next() is None
+    every = [f"agent.gamma={value}" for value in trials._space.grid()["agent.gamma"]]
+    assert sorted(later + [list(p) for p in {tuple(p) for p in earlier}]) == [[point] for point in every]
+
+
+def test_grid_has_the_order_of_optuna(tmp_path: Path) -> None:
+    _, trials = a_study(tmp_path, "agent.n_step=range(1,8)", sampler=GRID, n_trials=8)
+    theirs = optuna.create_study(sampler=GridSampler({"agent.n_step": list(range(1, 9))}, seed=5))
+    theirs.optimize(lambda trial: trial.suggest_int("agent.n_step", 1, 8), n_trials=8)
+    expected = [[f"agent.n_step={trial.params['agent.n_step']}"] for trial in theirs.trials]
+    assert proposals(trials, 8) == expected
+
+
+def test_grid_gives_a_trial_that_was_killed_between_two_values_a_whole_point(tmp_path: Path) -> None:
+    points = ("agent.gamma=choice(0.9,0.99)", "agent.n_step=choice(1,3)")
+    study, trials = a_study(tmp_path, *points, sampler=GRID, n_trials=50)
+    proposals(trials, 1)
+    killed = study.ask()
+    value = trials._space.parameters[0].suggest(killed)
+    requeue(study, killed)
+    found = [value in overrides[0] for overrides in proposals(trials, 3)]
+    assert found[0]
+    assert len({tuple(TrialRecord(trial).overrides) for trial in study.trials}) == 4
+
+
+def test_choice_with_an_interpolation_is_a_point_of_a_grid_as_it_is_written(tmp_path: Path) -> None:
+    _, trials = a_study(tmp_path, "env.id='${oc.env:X}','a${b}'", sampler=GRID)
+    assert sorted(proposals(trials, 2)) == [["env.id='${oc.env:X}'"], ["env.id='a${b}'"]]
+
+
+@pytest.mark.parametrize("part", ["sampler", "pruner"])
+def test_class_of_another_kind_is_no_sampler_or_pruner(tmp_path: Path, part: str) -> None:
+    with pytest.raises(UserError, match=f"hydra.sweeper.{part}: collections.OrderedDict makes no Base"):
+        a_study(tmp_path, **{part: {"_target_": "collections.OrderedDict"}})
+
+
+@EVERY_POINT
+def test_grid_with_a_trial_of_another_search_space_is_an_error_of_one_line(
+    tmp_path: Path, sampler: dict[str, Any]
+) -> None:
+    study, trials = a_study(tmp_path, GAMMA, sampler=sampler, n_trials=50)
+    proposals(trials, 1)
+    other = CategoricalDistribution([0.5, 0.6])
+    study.add_trial(
+        create_trial(
+            state=TrialState.WAITING, params={"agent.gamma": 0.5}, distributions={"agent.gamma": other}
+        )
+    )
+    with pytest.raises(UserError, match="trial 1 of the study is not one of this sweep"):
+        trials.next()
+
+
+def test_brute_force_rejects_a_continuous_parameter(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"agent\.learning_rate is continuous"):
+        a_study(tmp_path, LEARNING_RATE, sampler=BRUTE_FORCE)
 
 
 def test_requeued_trial_runs_in_the_directory_of_this_sweep_whatever_the_study_says(tmp_path: Path) -> None:
@@ -230,10 +308,11 @@ def test_pruner_of_a_study_that_is_not_one_of_optuna_is_loaded_only_if_the_comma
 ) -> None:
     study, _ = a_study(tmp_path)
     storage = str(tmp_path / "study.journal")
-    store_pruner(study, {"_target_": "pathlib.Path"})
-    with pytest.raises(UserError, match=r"asks for the pruner pathlib\.Path"):
+    mine = "optuna.pruners._nop.NopPruner"
+    store_pruner(study, {"_target_": mine})
+    with pytest.raises(UserError, match=f"asks for the pruner {mine}"):
         load_study(storage, "it")
-    assert load_study(storage, "it", ["pathlib.Path"]).pruner == Path()
+    assert isinstance(load_study(storage, "it", [mine]).pruner, optuna.pruners.NopPruner)
     patient = {"_target_": "optuna.pruners.PatientPruner", "patience": 1}
     store_pruner(study, {**patient, "wrapped_pruner": NO_PRUNER})
     assert isinstance(load_study(storage, "it").pruner, optuna.pruners.PatientPruner)
@@ -245,8 +324,8 @@ def test_pruner_of_a_study_that_is_not_one_of_optuna_is_loaded_only_if_the_comma
 def test_study_with_another_definition_is_rejected(tmp_path: Path) -> None:
     a_study(tmp_path)
     settings = SweepConfig(sampler=TPE, pruner=NO_PRUNER)
-    with pytest.raises(UserError, match=r"created with another seeds \(seeds: 2 -> 3\)"):
-        create_study(str(tmp_path / "study.journal"), "it", settings, {**DEFINITION, "seeds": 3})
+    with pytest.raises(UserError, match=r"created with other seeds \(seeds: 2 -> 3\)"):
+        create_study(str(tmp_path / "study.journal"), "it", settings, {**DEFINITION, "seeds": 3}, tmp_path)
 
 
 def test_changed_setting_of_a_config_file_is_rejected_and_a_new_one_is_not(tmp_path: Path) -> None:
@@ -255,10 +334,10 @@ def test_changed_setting_of_a_config_file_is_rejected_and_a_new_one_is_not(tmp_p
         {**DEFINITION, "configuration": {"trainer.max_steps": steps, **more}}
         for steps, more in ((100, {}), (200, {}), (100, {"agent.new": 1}))
     )
-    create_study(str(tmp_path / "study.journal"), "it", settings, original)
-    create_study(str(tmp_path / "study.journal"), "it", settings, upgraded)
-    with pytest.raises(UserError, match=r"another trainer.max_steps \(trainer.max_steps: 100 -> 200\)"):
-        create_study(str(tmp_path / "study.journal"), "it", settings, edited)
+    create_study(str(tmp_path / "study.journal"), "it", settings, original, tmp_path)
+    create_study(str(tmp_path / "study.journal"), "it", settings, upgraded, tmp_path)
+    with pytest.raises(UserError, match=r"other trainer.max_steps \(trainer.max_steps: 100 -> 200\)"):
+        create_study(str(tmp_path / "study.journal"), "it", settings, edited, tmp_path)
 
 
 def test_constraints_are_passed_to_the_sampler_or_rejected(tmp_path: Path) -> None:
@@ -481,6 +560,9 @@ def test_runs_of_a_study_have_its_name_as_logger_group(
         ({"objective": ["return", "seconds"]}, "directions"),
         ({"objective": "retrun"}, "did you mean return"),
         ({"constraints": {"params": 3}}, "did you mean parameters"),
+        ({"constraints": {"parameters": math.nan}}, "the bound of parameters must be a number, got nan"),
+        ({"storage": ""}, "storage is empty"),
+        ({"study_name": ""}, "study_name is empty"),
         (
             {"objective": ["return", "seconds"], "direction": ["maximize", "minimize"], "pruner": MEDIAN},
             "set hydra.sweeper.pruner=none",
@@ -495,9 +577,17 @@ def test_invalid_settings_of_a_sweep_are_rejected(changes: dict[str, Any], messa
 
 def test_pruner_with_several_seeds_needs_a_budget() -> None:
     settings = SweepConfig(sampler=TPE, pruner=MEDIAN, seeds=2, aggregate=Aggregate.iqm)
-    settings.check_budget(100)
+    settings.check_budget(100, {"agent.gamma"})
     with pytest.raises(UserError, match=r"set trainer\.max_steps"):
-        settings.check_budget(None)
+        settings.check_budget(None, set())
+
+
+@pytest.mark.parametrize("key", ["trainer.max_steps", "trainer.eval_frequency", "trainer"])
+def test_pruner_with_several_seeds_needs_the_same_evaluations_in_all_trials(key: str) -> None:
+    SweepConfig(sampler=TPE, pruner=MEDIAN).check_budget(100, {key})
+    SweepConfig(sampler=TPE, pruner=NO_PRUNER, seeds=2).check_budget(100, {key})
+    with pytest.raises(UserError, match=f"but {key} is searched"):
+        SweepConfig(sampler=TPE, pruner=MEDIAN, seeds=2).check_budget(100, {key, "agent.gamma"})
 
 
 def test_requeued_trial_is_the_next_of_the_study(tmp_path: Path) -> None:

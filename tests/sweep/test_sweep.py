@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from dqn_runner.config.schema import CONF
+from dqn_runner.sweep.runner import SweepRunner
 from dqn_runner.sweep.storages.factory import open_storage
 from dqn_runner.sweep.trial_record import RunState, TrialRecord
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli
@@ -213,6 +214,13 @@ def test_dry_run_prints_an_estimate_and_starts_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "sweep").exists()
 
 
+def test_dry_run_measures_a_run_that_ends_before_it_logs_its_progress(tmp_path: Path) -> None:
+    settings = ("trainer.log_frequency=1000000", "hydra.sweeper.dry_run=true")
+    done = run_cli(*SWEEP, LEARNING_RATE, *settings, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "for a run that uses up its budget" in done.out
+
+
 def error(outcome: Outcome) -> str:
     return outcome.error
 
@@ -228,13 +236,38 @@ def error(outcome: Outcome) -> str:
         (("hydra.sweeper.search_space.x=1",), "search spaces are in hydra.sweeper.params"),
         (("+hydra.sweeper.search_space.x=1",), "search spaces are in hydra.sweeper.params"),
         ((LEARNING_RATE, "+hydra.sweeper.n_trial=1"), "did you mean 'hydra.sweeper.n_trials'"),
+        ((LEARNING_RATE, "hydra.sweeper.pruner=null"), "choose one, such as hydra.sweeper.pruner=none"),
+        (
+            (LEARNING_RATE, "hydra.sweeper.sampler.seed=-1"),
+            "sampler.seed must be an integer from 0 on, got -1",
+        ),
+        ((LEARNING_RATE, "hydra.sweeper.sampler.seed=abc"), "must be an integer from 0 on, got 'abc'"),
+        ((LEARNING_RATE, "hydra.sweeper.objective=[[return]]"), "unknown objective"),
+        ((LEARNING_RATE, "mode=eval"), "the jobs of this sweep train"),
+        ((LEARNING_RATE, "hydra.sweeper.pruner._target_=no_pkg.Pruner"), "No module named 'no_pkg'"),
+        ((LEARNING_RATE, "hydra.sweeper.storage=${oc.env:NO_STUDY_URL,''}"), "storage is empty"),
+        (
+            (
+                LEARNING_RATE,
+                "trainer.max_episodes=5,9",
+                "hydra.sweeper.seeds=2",
+                "hydra.sweeper.pruner=median",
+            ),
+            "trainer.max_episodes is searched",
+        ),
     ],
 )
 def test_invalid_sweep_is_rejected_before_it_starts(
     program: Callable[..., Outcome], tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    assert message in error(program(*SWEEP, *arguments))
+    rejected = program(*SWEEP, *arguments)
+    assert message in error(rejected)
+    assert rejected.err.count("\n") == 1
     assert not list(tmp_path.glob("sweep/[0-9]*"))
+
+
+def test_basic_sweep_with_an_interval_names_the_sweeper(program: Callable[..., Outcome]) -> None:
+    assert "add hydra/sweeper=optuna" in error(program("-m", LEARNING_RATE))
 
 
 def test_sweep_with_config_path_is_rejected(program: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -252,12 +285,13 @@ def test_job_does_not_resume_a_run_of_another_trial(
 
 
 def test_changed_experiment_file_is_rejected_when_the_sweep_is_repeated(
-    program: Callable[..., Outcome], tmp_path: Path
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SweepRunner, "run", lambda _: None)
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     for steps in (150, 200):
         file = tmp_path / "conf" / "experiment" / "mine.yaml"
         file.write_text(f"# @package _global_\nagent:\n  batch_size: {steps}\n")
         command = ("--config-dir=conf", *SWEEP, LEARNING_RATE, "experiment=mine", "agent.learning_starts=1")
-        done = program(*command, "hydra.sweeper.sampler.no_such=1")  # the study is created before its sampler
-    assert "another agent.batch_size (agent.batch_size: 150 -> 200)" in done.error
+        done = program(*command)
+    assert "other agent.batch_size (agent.batch_size: 150 -> 200)" in done.error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,17 @@ def write_best_config(
 ) -> list[str]:
     """Write `directory`/experiment/best_config.yaml: the configuration of `command` and `overrides`.
 
-    The comment lines `header` identify the trial; a file that has them already is not written again. Options
-    from the --config-dir or hydra.searchpath of the command are copied into `directory`, so that
-    `--config-dir DIRECTORY experiment=best_config` composes on any installation. Call it within a Hydra run.
+    The comment lines `header` identify the trial; a file that has them, and is as it was written, is not
+    written again. Options from the --config-dir or hydra.searchpath of the command are copied into
+    `directory`, so that `--config-dir DIRECTORY experiment=best_config` composes on any installation. Call it
+    within a Hydra run.
 
     Returns the differences between the trial and the file, as `key: trial -> file`. There are none, unless
     the sweep removed settings, or added settings that a YAML file cannot add.
     """
     file = directory / "experiment" / f"{BEST_CONFIG}.yaml"
     head = "".join(f"# {' '.join(line.split())}\n" for line in ("@package _global_", *header))
-    if file.exists() and file.read_text(encoding="utf-8").startswith(head):
+    if _is_written(file, head):
         return []
     ours = GlobalHydra.instance().config_loader()
     arguments = parse_arguments(list(command.flags))
@@ -54,11 +56,24 @@ def write_best_config(
     for option in base.options:
         _copy_option(option, cfg, directory)
     parts: list[dict[str, Any]] = [{"defaults": [*entries, "_self_"]}, *([values] if values else [])]
-    text = "\n".join([head.rstrip(), *(OmegaConf.to_yaml(OmegaConf.create(part)) for part in parts)])
+    text = "\n".join(OmegaConf.to_yaml(OmegaConf.create(part)) for part in parts)
     make_directory(file.parent)
-    write_atomically(file, text.encode())
+    write_atomically(file, _with_checksum(head, text.encode()))
     written = _Composition(_loader(ours, directory), DEFAULT_CONFIG, [f"experiment={BEST_CONFIG}"]).compose()
     return changes(leaves(_values(cfg)), leaves(_values(written)))
+
+
+def _is_written(file: Path, head: str) -> bool:
+    """Whether the file has this beginning and is not damaged."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return False
+    return content == _with_checksum(head, content[len(_with_checksum(head, b"")) :])
+
+
+def _with_checksum(head: str, body: bytes) -> bytes:
+    return f"{head}# sha256 of the following lines: {hashlib.sha256(body).hexdigest()}\n".encode() + body
 
 
 def is_session_override(override: str) -> bool:

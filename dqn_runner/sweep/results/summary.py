@@ -6,6 +6,7 @@ import shlex
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -102,6 +103,8 @@ def _write(study: Study, plan: Plan) -> None:
     best = ranked(study, plan.settings)
     content = OmegaConf.to_yaml(OmegaConf.create(_summary(study, best, plan)))
     write_atomically(plan.directory / RESULTS, content.encode())
+    if not best:
+        _best_config(plan).unlink(missing_ok=True)  # of a trial that was within the former constraints
     if not best or len(plan.settings.objectives) > 1:
         return
     trial = best[0]
@@ -183,11 +186,15 @@ def _entry(trial: FrozenTrial, plan: Plan) -> str:
 def _result(study: Study, best: FrozenTrial, plan: Plan) -> str:
     """The result of the validation, or why it is missing, and the command of the best configuration."""
     experiment = ["--config-dir", str(plan.directory.absolute()), f"experiment={BEST_CONFIG}"]
-    if (plan.directory / "experiment" / f"{BEST_CONFIG}.yaml").exists() and asks_for_trust(experiment):
+    if _best_config(plan).exists() and asks_for_trust(experiment):
         experiment.append("trust=true")  # the user's own environment, for example
     command = shlex.join(["python", "-m", "dqn_runner", *experiment])
     result = _wrapped(f"RESULT: {_validated(study, best, plan.settings)}")
     return f"{result}\nThe best configuration:\n  {command}"
+
+
+def _best_config(plan: Plan) -> Path:
+    return plan.directory / "experiment" / f"{BEST_CONFIG}.yaml"
 
 
 def _validated(study: Study, best: FrozenTrial, settings: SweepConfig) -> str:

@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from dqn_runner.config.overrides import bare_key
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.sweep.search_space.parameters import Parameter
+from dqn_runner.sweep.search_space.parameters import Parameter, same_value
 
 
 def resolve_conditions(
@@ -29,7 +29,7 @@ def resolve_conditions(
         used = True
         for key, allowed in parameter.when.items():
             if key in fixed:
-                used &= fixed[key] in allowed
+                used &= any(same_value(fixed[key], text) for text in allowed)
             elif key in earlier:
                 possible = _possible(parameter, earlier[key], allowed, key in narrowed)
                 used &= bool(possible)
@@ -48,19 +48,20 @@ def resolve_conditions(
 def _possible(
     parameter: Parameter, other: Parameter, allowed: tuple[str, ...], narrowed: bool
 ) -> tuple[str, ...]:
-    """The values in `allowed` that `other` can have."""
-    if other.values() is None:
+    """The values in `allowed` that `other` can have, as the texts that `other` has for them."""
+    if other.is_continuous:
         raise UserError(
             f"{parameter.name} depends on {other.name}, which is continuous; conditions can only be on "
             "choices and ranges"
         )
-    possible = tuple(text for text in allowed if other.contains(text))
-    if not narrowed and possible != allowed:
-        never = ", ".join(text for text in allowed if text not in possible)
+    found = {text: other.find(text) for text in allowed}
+    never = [text for text, known in found.items() if known is None]
+    if never and not narrowed:
         raise UserError(
-            f"{parameter.name} depends on {other.name} being {never}, which it cannot be; correct one of them"
+            f"{parameter.name} depends on {other.name} being {', '.join(never)}, which it cannot be; correct "
+            "one of them"
         )
-    return possible
+    return tuple(known for known in found.values() if known is not None)
 
 
 def _unknown(parameter: Parameter, key: str, later: Sequence[Parameter]) -> str:

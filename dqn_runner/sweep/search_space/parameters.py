@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -27,8 +27,13 @@ Conditions = Mapping[str, tuple[str, ...]]
 """For each setting that a parameter depends on, the values (as texts of overrides) for which it is used."""
 
 TYPES = ("categorical", "float", "int")
-EXPLICIT = ("type", "choices", "low", "high", "log", "step")
+CHOICE_FIELDS = ("type", "choices")
+NUMBER_FIELDS = ("type", "low", "high", "log", "step")
+EXPLICIT = (*CHOICE_FIELDS, *NUMBER_FIELDS[1:])
 """The fields of a distribution given as a mapping, as in hydra-optuna-sweeper."""
+
+MOST_STEPS = 10**15
+"""More steps cannot be told apart as floats."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,30 @@ class Parameter:
         """The value for this trial, as the text of an override."""
         match self.distribution:
             case CategoricalDistribution() as d:
-                chosen = trial.suggest_categorical(self.name, d.choices)
-                return self.texts[int(d.to_internal_repr(chosen))]
+                return self.text(trial.suggest_categorical(self.name, d.choices))
             case FloatDistribution() as d:
-                return format_value(trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log))
+                return self.text(trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log))
             case IntDistribution() as d:
-                return format_value(trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log))
+                return self.text(trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log))
+
+    def text(self, value: Any) -> str:
+        """A value of the distribution as the text of an override.
+
+        Samplers compute steps of floats with rounding errors; the text is the decimal number that is meant.
+        """
+        match self.distribution:
+            case CategoricalDistribution() as d:
+                return self.texts[int(d.to_internal_repr(value))]
+            case FloatDistribution(low=low, step=float() as step):
+                start, stride = Decimal(str(low)), Decimal(str(step))
+                return format_value(float(start + round((Decimal(float(value)) - start) / stride) * stride))
+            case _:
+                return format_value(value)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether there is a value between any two values."""
+        return isinstance(self.distribution, FloatDistribution) and self.distribution.step is None
 
     def values(self) -> Sequence[Scalar] | None:
         """All values of the distribution; None if it is continuous."""
@@ -68,14 +91,23 @@ class Parameter:
                 low, high, step = (Decimal(str(number)) for number in (d.low, d.high, d.step))
                 return [float(low + i * step) for i in range(int((high - low) / step) + 1)]
 
-    def contains(self, text: str) -> bool:
-        """Whether one of the values has this text."""
-        return text in (self.texts or map(format_value, self.values() or ()))
+    def find(self, text: str) -> str | None:
+        """The text of the value that `text` means; None if it is not one of the values."""
+        texts = self.texts or map(format_value, self.values() or ())
+        return next((known for known in texts if same_value(known, text)), None)
 
     def definition(self) -> dict[str, Any]:
         """Plain JSON values, which are equal if the parameters are."""
         when = {key: list(texts) for key, texts in self.when.items()}
         return {**json.loads(distribution_to_json(self.distribution)), "when": when}
+
+
+def same_value(one: str, other: str) -> bool:
+    """Whether two texts of overrides mean the same value; 1 and 1.0 do."""
+    try:
+        return one == other or float(one) == float(other)
+    except ValueError:
+        return False
 
 
 def from_override(override: Override, when: Conditions) -> Parameter | None:
@@ -105,6 +137,10 @@ def from_override(override: Override, when: Conditions) -> Parameter | None:
             _reject_tags(name, sweep.tags, ("log",))
             assert sweep.start is not None
             assert sweep.end is not None
+            if isinstance(sweep.start, int) and sweep.start == sweep.end:  # as int(interval(1e-5,1e-2))
+                raise UserError(
+                    f"{override.input_line} has the single value {sweep.start}; write {name}={sweep.start}"
+                )
             return _numbers(name, sweep.start, sweep.end, None, "log" in sweep.tags, when)
         case _:
             raise UserError(f"{override.input_line}: a search does not support glob; list the options")
@@ -120,13 +156,22 @@ def from_fields(name: str, fields: Mapping[str, Any], when: Conditions) -> Param
     kind = fields.get("type")
     if kind not in TYPES:
         raise UserError(f"{name}: type must be one of {', '.join(TYPES)}, got {kind!r}")
+    own = CHOICE_FIELDS if kind == "categorical" else NUMBER_FIELDS
+    if others := [key for key in fields if key in EXPLICIT and key not in own]:
+        raise UserError(f"{name}: type {kind} does not use {', '.join(others)}; it has {', '.join(own[1:])}")
     if kind == "categorical":
-        choices: list[Any] = unquote(fields.get("choices") or [])
-        return _choice(name, [(choice, normalize_value(choice)) for choice in choices], when)
+        choices = unquote(fields.get("choices"))
+        if not isinstance(choices, list):
+            raise UserError(f"{name}: choices must be a list, got {choices!r}")
+        listed = cast("list[Any]", choices)
+        return _choice(name, [(choice, normalize_value(choice)) for choice in listed], when)
     number = int if kind == "int" else float
     bounds = {key: _number(name, key, fields.get(key), number) for key in ("low", "high")}
     step = None if fields.get("step") is None else _number(name, "step", fields["step"], number)
-    return _numbers(name, bounds["low"], bounds["high"], step, bool(fields.get("log")), when)
+    log = fields.get("log", False)
+    if not isinstance(log, bool):
+        raise UserError(f"{name}: log must be true or false, got {log!r}")
+    return _numbers(name, bounds["low"], bounds["high"], step, log, when)
 
 
 def _choice(name: str, choices: Sequence[tuple[Any, str]], when: Conditions) -> Parameter:
@@ -153,8 +198,17 @@ def _numbers(
     low, high = kind(low), kind(high)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{name}: the bounds must be finite, got {low} and {high}")
-    if step is not None and step <= 0:
-        raise UserError(f"{name}: the step must be positive, got {step}")
+    if step is not None and not 0 < step < math.inf:
+        raise UserError(f"{name}: the step must be positive and finite, got {step}")
+    if step is not None and 0 < high - low < step:
+        raise UserError(
+            f"{name}: from {low} to {high} a step of {step} has the single value {low}; give a smaller step, "
+            "as in range(start, end, step), or an interval"
+        )
+    if step is not None and high - low > MOST_STEPS * step:
+        raise UserError(
+            f"{name}: a range has at most {MOST_STEPS:g} steps; choose a larger step, or interval"
+        )
     if step is not None and low <= high:  # the last step; Optuna would warn
         start, stride = Decimal(str(low)), Decimal(str(step))
         high = kind(start + (Decimal(str(high)) - start) // stride * stride)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import optuna
 from hydra.core.override_parser.types import Override
-from hydra.utils import get_method
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial
 
+from dqn_runner.config.hydra_internals import locate
 from dqn_runner.config.overrides import bare_key, format_value, normalize_value, parse_override, unquote
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.search_space.conditions import resolve_conditions
@@ -58,30 +58,39 @@ class SearchSpace:
             if all(texts.get(name) in allowed for name, allowed in parameter.when.items()):
                 texts[parameter.name] = parameter.suggest(cast("optuna.Trial", trial))
         if self.custom is not None:
-            recorded = _RecordedTrial(trial)
-            _function(self.custom)(config, recorded)
-            texts |= self._custom_suggestions({name: trial.params[name] for name in recorded.suggested})
+            suggested = _suggested(self.custom, trial, config)
+            texts |= self._custom_suggestions({name: trial.params[name] for name in suggested})
+        if not texts:
+            raise UserError(f"{CUSTOM}={self.custom} suggests nothing; let it call trial.suggest_...")
         return [f"{name}={text}" for name, text in texts.items()]
 
     def grid(self) -> dict[str, list[Scalar]]:
         """The values of each parameter, for GridSampler; raises UserError if one has no list of values."""
         if self.custom is not None:
             raise UserError(f"a grid cannot contain the parameters of {CUSTOM}={self.custom}")
+        self.check_finite()
         grid: dict[str, list[Scalar]] = {}
         for parameter in self.parameters:
-            values = parameter.values()
-            if values is None:
-                raise UserError(
-                    f"a grid needs a list of values, but {parameter.name} is continuous; give it "
-                    "choice(...) or range(start, end, step)"
-                )
             if parameter.when:
                 raise UserError(
                     f"a grid does not support conditions, but {parameter.name} depends on "
                     f"{', '.join(parameter.when)}; fix one of them or choose another hydra/sweeper/sampler"
                 )
-            grid[parameter.name] = list(values)
+            grid[parameter.name] = list(parameter.values() or ())
         return grid
+
+    def check_finite(self) -> None:
+        """Raise UserError if a parameter is continuous, so that not every value of it can be tried."""
+        for parameter in self.parameters:
+            if parameter.is_continuous:
+                raise UserError(
+                    f"a grid needs a list of values, but {parameter.name} is continuous; give it "
+                    "choice(...) or range(start, end, step)"
+                )
+
+    def texts(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """The values that `params` has of the parameters, each as the text of an override."""
+        return tuple(f"{p.name}={p.text(params[p.name])}" for p in self.parameters if p.name in params)
 
     def definition(self) -> dict[str, Any]:
         """The search space as plain JSON values; a study has only one."""
@@ -135,6 +144,7 @@ def search_space(arguments: Sequence[str], params: Mapping[str, Any], custom: st
         if parameter is not None and times[_key(override)] > 1:
             raise UserError(f"{parameter.name} is given more than once on the command line")
     settings = dict(_leaves(params))  # the last one counts if a key is given both nested and with dots
+    _reject_two_spellings(settings)
     yaml = [_from_yaml(name, value) for name, value in settings.items() if bare_key(name) not in times]
     if custom is not None:
         _function(custom)
@@ -206,6 +216,8 @@ def _from_mapping(name: str, fields: Mapping[str, Any]) -> Entry:
     if not isinstance(conditions, dict):
         raise UserError(f"{name}: `{WHEN}` must be a mapping of settings to values, as in {{agent: c51}}")
     when = {key: _allowed(value) for key, value in cast("dict[str, Any]", conditions).items()}
+    if empty := [key for key, allowed in when.items() if not allowed]:
+        raise UserError(f"{name}: `{WHEN}` lists no value of {', '.join(empty)}, so that it can never hold")
     if SPACE in fields:
         return _entry(name, fields[SPACE], when)
     return parse_override(f"{name}="), from_fields(name, fields, when)
@@ -235,12 +247,34 @@ def _reject_reserved(name: str) -> None:
         )
 
 
+def _reject_two_spellings(names: Iterable[str]) -> None:
+    """Raise UserError if a key is given with and without a plus sign."""
+    spelled: dict[str, str] = {}
+    for name in names:
+        if (other := spelled.setdefault(bare_key(name), name)) != name:
+            raise UserError(f"{PARAMS}: {other} and {name} are the same setting; remove one of them")
+
+
 def _key(override: Override) -> str:
     return bare_key(override.get_key_element())
 
 
+def _suggested(path: str, trial: optuna.Trial | FrozenTrial, config: DictConfig) -> set[str]:
+    """The names that a custom function suggests for a trial."""
+    recorded = _RecordedTrial(trial)
+    try:
+        _function(path)(config, recorded)
+    except UserError:
+        raise
+    except Exception as error:  # the user's function can raise anything
+        if isinstance(trial, FrozenTrial) and isinstance(error, ValueError):
+            raise  # the trial lacks a value
+        raise UserError(f"{CUSTOM}={path} raised {type(error).__name__}: {error}") from error
+    return recorded.suggested
+
+
 def _function(path: str) -> Callable[[DictConfig, Any], object]:
     try:
-        return get_method(path)
+        return locate(path)
     except Exception as error:  # importing the user's module can raise anything
         raise UserError(f"{CUSTOM}={path} cannot be imported: {error}") from error

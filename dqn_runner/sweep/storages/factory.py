@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,15 @@ def _open_journal(path: Path) -> BaseStorage:
 
 
 def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError):  # their messages may contain the password
+    parsed: URL | None = None
+    with suppress(ArgumentError, ValueError):  # their messages may contain the password
+        parsed = make_url(url)
+    if parsed is None or "@" in (parsed.host or ""):  # the end of a password that has an @
         raise UserError(
             "hydra.sweeper.storage is not a URL (special characters of a password are percent-encoded: "
             f"{'%40'} for @); {FORMS}"
-        ) from None
+        )
+    return parsed
 
 
 def _open_database(url: URL, retry_seconds: float) -> BaseStorage:

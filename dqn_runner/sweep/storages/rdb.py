@@ -13,6 +13,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import (
+    DatabaseError,
     IntegrityError,
     InterfaceError,
     OperationalError,
@@ -98,8 +99,8 @@ def retry(
 ) -> _T:
     """The result of `call`, which is repeated while it raises one of `errors`.
 
-    Raises UserError if it still does so `seconds` after the first error, and NoRoomError at once if the disk
-    of the database is full.
+    Raises UserError if it still does so `seconds` after the first error, or at once if the database is no
+    database, or is damaged; NoRoomError at once if its disk is full.
     """
     end: float | None = None
     pause = 0.25
@@ -108,9 +109,14 @@ def retry(
             result = call()
         except (SQLAlchemyError, StorageInternalError) as error:
             cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
+            message = str(getattr(cause, "orig", cause)).strip().partition("\n")[0]
+            if type(cause) is DatabaseError:  # SQLite has no class of its own for a damaged file
+                raise UserError(
+                    f"the database of the sweep cannot be read: {message}; restore a copy of it, or choose "
+                    "another hydra.sweeper.storage"
+                ) from error
             if not isinstance(cause, errors):
                 raise
-            message = str(getattr(cause, "orig", cause)).strip().partition("\n")[0]
             if _disk_is_full(getattr(cause, "orig", None)):
                 raise NoRoomError(
                     f"the database of the sweep cannot be written: {message}; free disk space, and repeat "
