@@ -27,6 +27,7 @@ from omegaconf import DictConfig, open_dict
 from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.run.directory import is_finished
 
 
 def locate(path: str) -> Callable[..., Any]:
@@ -119,7 +120,8 @@ def _save_for_new_run(cfg: DictConfig, filename: str, output_dir: Path) -> None:
     Hydra writes it before the program can reject the command. It is replaced for all processes that import
     the program: a launcher may run a job in another one.
     """
-    if not has_checkpoints(Path(HydraConfig.get().runtime.output_dir)):
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if not has_checkpoints(run_dir) and not is_finished(run_dir):
         _save_config(cfg, filename, output_dir)
 
 

@@ -132,7 +132,7 @@ class RunDirectory:
             if has_checkpoints(self.path):
                 load_newest_valid(find_checkpoint(self.path), self._reject_another_run, lambda _: None)
                 return True
-            if _is_finished(self.path):
+            if is_finished(self.path):
                 raise UserError(
                     f"{self.path} holds the results of a finished run, whose checkpoints are gone; move them "
                     "away to start a new run, or choose another directory"
@@ -277,7 +277,7 @@ def _check_loggers(document: State) -> None:
             raise ValueError(f"state.progress.loggers lacks {missing[0]}")
 
 
-def _is_finished(run_dir: Path) -> bool:
+def is_finished(run_dir: Path) -> bool:
     """Whether the metrics of a run say that it has finished."""
     path = run_dir / json_io.METRICS
     with suppress(UserError, AttributeError):  # it is damaged, or not a file of this program

@@ -16,7 +16,7 @@ SAVE = "+hydra.callbacks.save._target_=hydra.experimental.callbacks.PickleJobInf
 RERUN = ("--experimental-rerun", "run/.hydra/config.pickle")
 
 
-def test_rerun_of_a_finished_run_has_nothing_to_do_and_without_checkpoints_trains_again(
+def test_rerun_of_a_finished_run_has_nothing_to_do_and_without_its_results_trains_again(
     run_cli_here: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     done = run_cli_here(*BUDGET, "logging=[console,jsonl]", SAVE, "hydra.run.dir=run")
@@ -30,6 +30,7 @@ def test_rerun_of_a_finished_run_has_nothing_to_do_and_without_checkpoints_train
     assert records(tmp_path / "run") == before
 
     shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "metrics.json").unlink()
     done = run_cli_here(*RERUN)
     assert done.status == 0, done.err
     assert done.out.startswith("best evaluation ")

@@ -251,6 +251,15 @@ def test_the_configuration_that_began_a_run_is_never_overwritten(
     assert contents(run_copy / ".hydra") == before
 
 
+def test_the_configuration_of_a_finished_run_without_checkpoints_is_not_overwritten_either(
+    run_copy: Path, program: Callable[..., Outcome]
+) -> None:
+    shutil.rmtree(run_copy / "checkpoints")
+    before = contents(run_copy / ".hydra")
+    assert "whose checkpoints are gone" in program("env=acrobot", "hydra.run.dir=run").error
+    assert contents(run_copy / ".hydra") == before
+
+
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_run(
     my_env: str, program: Callable[..., Outcome], tmp_path: Path
 ) -> None:
