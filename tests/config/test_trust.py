@@ -464,8 +464,7 @@ def test_every_import_by_a_setting_is_listed_in_trust() -> None:
         "sweep/requirements.py",  # fixed names
         "config/schema.py",  # _target_
         "inference/load.py",  # _target_, with trust=True only
-        "sweep/optuna_parts.py",
-        "sweep/search_space/space.py",  # settings of Hydra, which nothing stored decides
+        "sweep/optuna_parts.py",  # settings of Hydra, which nothing stored decides
         "core/imports.py",
         "core/lazy_imports.py",
         "core/registry.py",

@@ -120,7 +120,7 @@ def make_ours(record: Record, settings: Settings, directory: Path) -> Trainer:
     )
     training = TrainingConfig(max_steps=settings.steps, max_steps_per_episode=10**6)
     agent, playback = DQNAgent(config), Playback(record)
-    return Trainer(agent, playback, training, output_dir=directory, eval_env=playback)
+    return Trainer(agent, playback, training, output_dir=directory, eval_env=Playback(record))
 
 
 class Follower:

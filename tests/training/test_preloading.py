@@ -227,6 +227,7 @@ def test_changed_data_is_noticed_and_missing_data_is_not_needed(
     assert "agent.replay.preload from recorded.npz to other.npz: the stored replay began with" in done.error
     for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
         path.unlink()
+    (tmp_path / "run" / "metrics.json").unlink()  # as of a session that was killed early
     record(["env=cartpole"], tmp_path / FILE, episodes=6)
     assert program(*RUN, *PRELOAD).status == 0
     assert "has changed since the session before, which left no checkpoint" in log.read_text()
