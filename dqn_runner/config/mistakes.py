@@ -60,7 +60,9 @@ def check_tokens(tokens: Sequence[str]) -> None:
 
 
 def check_commands(arguments: Namespace) -> None:
-    """Reject flags of Hydra that do not go together."""
+    """Reject flags of Hydra that do not go together, and an empty directory."""
+    if arguments.config_dir == "":
+        raise UserError("--config-dir has an empty value; was a variable of the shell empty?")
     if arguments.help or arguments.hydra_help:
         return
     if arguments.resolve and not arguments.cfg:

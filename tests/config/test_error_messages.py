@@ -175,6 +175,7 @@ def test_the_list_of_loggers_is_emptied_and_not_deleted(program: Callable[..., O
     ("flags", "message"),
     [
         (("--resolve",), "--resolve belongs to --cfg; write --cfg job --resolve"),
+        (("--config-dir=",), "--config-dir has an empty value; was a variable of the shell empty?"),
         (("--cfg=job", "-m"), "--multirun and --cfg do not go together; give one of them"),
         (("--cfg=job", "--info"), "--cfg and --info do not go together"),
     ],
