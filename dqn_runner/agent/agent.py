@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dqn_runner.agent.config import DQNConfig
@@ -19,7 +17,7 @@ from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.log import log
 from dqn_runner.core.rng import stream
 from dqn_runner.core.state import State
-from dqn_runner.core.types import Array, Batch, BoolArray, FloatArray, IntArray, Transition
+from dqn_runner.core.types import Array, Batch, BoolArray, FloatArray, Forward, IntArray, Transition
 
 
 class DQNAgent:
@@ -267,7 +265,3 @@ class DQNAgent:
                 return self.network(params, torch.from_numpy(obs).to(device), noise_tensor).cpu().numpy()
 
         return forward
-
-
-Forward = Callable[[Array, FloatArray | None], FloatArray]
-"""From observations [n, *obs_shape] and noise to outputs [n, actions * outputs_per_action]."""

@@ -32,15 +32,7 @@ def evaluate(job: Job) -> float:
         raise UserError("mode=eval needs checkpoint=PATH, a checkpoint or a run directory")
     for change in job.changes:
         print(f"changed for this evaluation: {change}")
-    try:
-        return evaluate_checkpoint(job.run, job.stored.path, job.run_dir).mean
-    except DamagedError as error:
-        if not job.changes:
-            raise
-        raise UserError(
-            f"the agent of {job.stored.path} does not fit the settings that this command changes "
-            f"({'; '.join(job.changes)}); drop them ({error})"
-        ) from error
+    return evaluate_checkpoint(job.run, job.stored.path, job.run_dir).mean
 
 
 def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation:
@@ -94,12 +86,23 @@ def score_checkpoint(run: RunConfig, path: Path) -> tuple[DQNAgent, Evaluation, 
 
 
 def stored_agent(run: RunConfig, path: Path, document: State) -> DQNAgent:
-    """The agent of a run with the weights of its checkpoint `path`, which holds `document`."""
+    """The agent of a run with the weights of its checkpoint `path`, which holds `document`.
+
+    Raises UserError if the command changed settings so that they do not fit.
+    """
     agent = build_agent(replace(run.agent, device="cpu"), run.env)
-    with nonsense_is_damage(path):
-        stored = document["state"]["agent"]
-        check_structure(stored, agent.state_dict(), "state.agent")
-        agent.load_state_dict(stored)
+    try:
+        with nonsense_is_damage(path):
+            stored = document["state"]["agent"]
+            check_structure(stored, agent.state_dict(), "state.agent")
+            agent.load_state_dict(stored)
+    except DamagedError:
+        raise
+    except UserError as error:
+        raise UserError(
+            f"the agent of {path} does not fit the settings of this command; leave those of the agent and "
+            f"the environment as they were in the run ({error})"
+        ) from error
     return agent
 
 

@@ -66,7 +66,7 @@ def _expand(argv: Sequence[str]) -> list[str]:
     if _shows_completion(argv):
         return [*argv]
     arguments = parse_arguments(argv)
-    mistakes.check_commands(arguments)
+    mistakes.check_arguments(arguments)
     overrides = parse_overrides(arguments.overrides)
     mistakes.check_deletions(overrides)
     _check_values(overrides)

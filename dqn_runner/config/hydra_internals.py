@@ -34,7 +34,7 @@ def locate(path: str) -> Callable[..., Any]:
     """The callable at a dotted path, as `_target_` finds it; Hydra's `get_method` logs each error too."""
     found = _locate(path)
     if not callable(found):
-        raise ValueError(f"{path} is no class and no function")
+        raise ValueError(f"{path} is neither a class nor a function")
     return found
 
 

@@ -59,7 +59,7 @@ def check_tokens(tokens: Sequence[str]) -> None:
             _reject_word(token, tokens[index - 1] if index else "", tokens[index + 1 : index + 2])
 
 
-def check_commands(arguments: Namespace) -> None:
+def check_arguments(arguments: Namespace) -> None:
     """Reject flags of Hydra that do not go together, and an empty directory."""
     if arguments.config_dir == "":
         raise UserError("--config-dir has an empty value; was a variable of the shell empty?")

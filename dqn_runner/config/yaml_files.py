@@ -114,7 +114,9 @@ def _check_choice(path: Path, name: str, entry: Any, only_overrides: bool) -> No
     """Check an entry of the defaults list that chooses an option, as in `- override /agent: c51`."""
     pairs = [*cast("Mapping[Any, Any]", entry).items()] if isinstance(entry, Mapping) else []
     if len(pairs) != 1 or not _names_options(pairs[0][1]):
-        raise UserError(f"{path}: '- {entry}' in defaults is no choice; write one a line, as in '- env: gym'")
+        raise UserError(
+            f"{path}: '- {entry}' in defaults is not a choice; write one a line, as in '- env: gym'"
+        )
     key, option = str(pairs[0][0]), pairs[0][1]
     group = re.sub(r"^((override|optional)\s+)*", "", key).partition("@")[0].strip("/")
     if (

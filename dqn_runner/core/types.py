@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -17,6 +18,8 @@ Array = NDArray[Any]
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+Forward = Callable[[Array, FloatArray | None], FloatArray]
+"""From observations [n, *obs_shape] and noise [noise_size] to outputs [n, actions * outputs_per_action]."""
 
 
 @dataclass(frozen=True)

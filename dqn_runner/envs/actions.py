@@ -78,7 +78,7 @@ def action_space(space: Any, env: str) -> ActionSpace:
         start = np.broadcast_to(getattr(space, "start", 0), space.nvec.shape)
         found = ActionSpace(_numbers(space.nvec), _numbers(start), tuple(space.shape), dtype)
     if not found.sizes:
-        raise UserError(f"the action space {_one_line(space)} of {env} has no choices")
+        raise UserError(f"the action space {_one_line(space)} of {env} has no choices; give it at least one")
     if found.num_actions > MAX_JOINT_ACTIONS:
         raise UserError(
             f"the action space {_one_line(space)} of {env} has {found.num_actions} actions, counting every "

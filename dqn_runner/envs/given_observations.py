@@ -63,7 +63,7 @@ def as_masks(num_actions: int, given: Any, n: int, is_single: bool) -> BoolArray
             f"action_mask must have the shape {shape} for this observation, and a 0 or 1 for each action"
         )
     if not (mask != 0).any(-1).all():
-        raise UserError("action_mask allows no action")
+        raise UserError("action_mask allows no action; it must allow at least one at each observation")
     return (mask != 0).reshape(n, num_actions)
 
 

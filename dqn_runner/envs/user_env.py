@@ -69,9 +69,9 @@ def as_part(env: Env | EnvPart, eval_env: Env | None) -> EnvPart:
     if isinstance(env, (gymnasium.Env, gymnasium.vector.VectorEnv)):
         return UserEnv(env=env, eval_env=eval_env)
     if isinstance(env, (str, type)) or not callable(getattr(env, "make", None)):
-        what = repr(env) if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
-        how = f"gymnasium.make({env!r})" if isinstance(env, str) else f"{what}()"
-        raise UserError(f"Trainer takes the object of an environment, such as {how}, not {what}")
+        what = getattr(env, "__name__", repr(env))
+        how = f"{what}()" if isinstance(env, type) else "gymnasium.make('CartPole-v1')"
+        raise UserError(f"Trainer takes the object of an environment, such as {how}, not {what:.60}")
     return env
 
 

@@ -17,7 +17,7 @@ from dqn_runner.inference.export import description, export_agent
 from dqn_runner.inference.load import imports_of
 from dqn_runner.inference.trained_agent import TrainedAgent
 from dqn_runner.io import json_io
-from dqn_runner.run.provenance import env_name
+from dqn_runner.run.provenance import env_of
 
 CARD, CONFIG, SCORE, CURVES = "README.md", "config.json", "eval.json", "training_curves.png"
 WEIGHTS = "agent.safetensors"
@@ -88,7 +88,7 @@ def model_card(
     agent: TrainedAgent, config: Mapping[str, Any], score: Mapping[str, Any], has_curves: bool
 ) -> str:
     """The model card as Markdown, with the metadata that hubs read."""
-    about, env = agent.provenance, env_name(config) or "its environment"
+    about, env = agent.provenance, env_of(config) or "its environment"
     interval = ""
     if ends := score["return_ci95"]:
         interval = f", 95 % confidence interval [{ends[0]:.2f}, {ends[1]:.2f}]"

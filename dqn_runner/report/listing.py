@@ -15,7 +15,7 @@ from dqn_runner.io.entries import is_file
 from dqn_runner.report.found_runs import run_directories, sweep_directories
 from dqn_runner.report.stored_run import state_of, texts
 from dqn_runner.run.last_records import RECORDS, read_last_records
-from dqn_runner.run.provenance import RUN, env_name
+from dqn_runner.run.provenance import RUN, env_of
 from dqn_runner.run.timeline import TIMELINE, read_timeline
 from dqn_runner.sweep.names import JOURNAL, RESULTS
 
@@ -105,7 +105,7 @@ def _provenance(directory: Path) -> tuple[str, str]:
     with suppress(msgspec.DecodeError, KeyError, TypeError, IndexError, AttributeError, OSError):
         document = msgspec.json.decode((directory / RUN).read_bytes())
         overrides = " ".join(texts(document["sessions"][-1].get("overrides")))
-        return env_name(document["config"]) or "", overrides
+        return env_of(document["config"]) or "", overrides
     return "", ""
 
 

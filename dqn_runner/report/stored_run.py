@@ -20,7 +20,7 @@ from dqn_runner.io.lock import LockHeldError, reject_if_locked
 from dqn_runner.report.history import History, read_history
 from dqn_runner.run.compatibility import leaves
 from dqn_runner.run.last_records import RECORDS
-from dqn_runner.run.provenance import RUN, env_name, read_provenance
+from dqn_runner.run.provenance import RUN, env_of, read_provenance
 from dqn_runner.run.timeline import FAILED, TIMELINE, Happening, read_timeline
 
 LOG = Path("logs") / "training.log"
@@ -86,7 +86,7 @@ class StoredRun:
     @property
     def env(self) -> str:
         """The environment."""
-        return env_name(self.config) or "unknown environment"
+        return env_of(self.config) or "unknown environment"
 
     @cached_property
     def state(self) -> str:
@@ -101,7 +101,7 @@ class StoredRun:
             return None
         try:
             document = json_io.read_json(path)
-            if not _is_below(Path(document["checkpoint"]), self.directory):
+            if _is_of_another_run(Path(document["checkpoint"]), self.directory):
                 return None
             numbers = [document["step"], document["return_mean"], *(document["return_ci95"] or ())]
             return document if len([float(number) for number in numbers]) in (2, 4) else None
@@ -139,11 +139,15 @@ def is_run(directory: Path) -> bool:
     return any(os.path.lexists(directory / mark) for mark in MARKS)
 
 
-def _is_below(checkpoint: Path, directory: Path) -> bool:
-    """Whether a checkpoint is one of the run in `directory`, which may have been moved since."""
-    if checkpoint.exists():
-        return checkpoint.resolve().is_relative_to(directory.resolve())
-    return checkpoint.absolute().parent.parent.name == directory.resolve().name
+def _is_of_another_run(checkpoint: Path, directory: Path) -> bool:
+    """Whether a checkpoint is of another run than that in `directory`.
+
+    Where it does not exist any more, the run was moved; one that was copied has the same run.json.
+    """
+    if not checkpoint.exists() or checkpoint.resolve().is_relative_to(directory.resolve()):
+        return False
+    files = (checkpoint.parent.parent / RUN, directory / RUN)
+    return not all(map(is_file, files)) or len({file.read_bytes() for file in files}) > 1
 
 
 def read_run(directory: Path, reader: Callable[[Path], History] = read_history) -> StoredRun:
@@ -166,7 +170,7 @@ def state_of(directory: Path, timeline: Sequence[Happening], finished: str | Non
     except LockHeldError:
         return RUNNING
     except (UserError, OSError):
-        pass  # nobody can tell here, as in a directory of someone else's
+        pass  # its lock cannot be checked, as in a directory of another user
     if finished is not None:
         return FINISHED
     return FAILED_RUN if timeline and timeline[-1].event == FAILED else STOPPED

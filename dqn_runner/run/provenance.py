@@ -40,7 +40,7 @@ class _Content(TypedDict):
     sessions: list[dict[str, Any]]
 
 
-def env_name(config: Mapping[str, Any]) -> str | None:
+def env_of(config: Mapping[str, Any]) -> str | None:
     """The environment in the plain configuration of a run: its id, or its family and game."""
     env: Mapping[str, Any] = config.get("env") or {}
     target = env.get(TARGET)

@@ -249,7 +249,7 @@ def named(callbacks: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, Any]
     if isinstance(callbacks, Mapping):
         return dict(callbacks)
     if not isinstance(callbacks, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UserError(f"callbacks must be a list of callbacks, got a {type(callbacks).__name__}")
+        raise UserError(f"callbacks must be a list, as in callbacks=[...]; got a {type(callbacks).__name__}")
     found: dict[str, Any] = {}
     for callback in callbacks:
         name = kind = type(callback).__name__

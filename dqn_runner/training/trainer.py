@@ -113,8 +113,7 @@ class Trainer:
 
         Resumes a run that the output directory already holds. SIGINT, SIGTERM, SIGHUP and SIGUSR1/2 take
         effect after the current iteration, once the state is saved. Raises UserError if the directory holds
-        another run, NoRoomError if the last checkpoint could not be written, DirectoryLostError, and
-        DivergedError.
+        another run, NoRoomError if the last checkpoint was not written, DirectoryLostError and DivergedError.
         """
         watchdog = assembly.make_watchdog(self.directory, self.config)
         with StopSignals() as self._signals, watchdog, self._generators:
@@ -154,8 +153,9 @@ class Trainer:
             self.directory.notices += self.preload.changed()
         else:
             self.preload.fill()
-            spec, beside = self.collector.envs.spec, self.preload.demonstrations
-            assembly.check_settings(self.agent, self.config, spec, self.output_dir, beside)
+            if beside := self.preload.demonstrations:
+                spec = self.collector.envs.spec
+                assembly.check_settings(self.agent, self.config, spec, self.output_dir, beside)
         self._prepared = True
 
     def resume(self, path: str | Path) -> None:

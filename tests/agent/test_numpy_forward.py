@@ -18,8 +18,7 @@ from dqn_runner.agent.losses.quantile import Quantile
 from dqn_runner.agent.networks.architectures import ImpalaCnn, MinatarCnn, Mlp, NatureCnn
 from dqn_runner.agent.networks.base import Network
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
-from dqn_runner.agent.networks.modules.numpy_forward import Forward
-from dqn_runner.core.types import EnvSpec
+from dqn_runner.core.types import EnvSpec, Forward
 from tests.support.networks import flat, observations, outputs_of
 
 CART = EnvSpec((4,), 3)

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("stable_baselines3")
-
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 

@@ -77,6 +77,14 @@ def test_evaluation_of_a_run_directory_uses_its_latest_checkpoint_and_changes_no
     assert list(tmp_path.glob("outputs/*/*/eval.json"))
 
 
+def test_settings_that_the_agent_does_not_fit_are_named(
+    finished_run: Path, program: Callable[..., Outcome]
+) -> None:
+    done = program("mode=eval", f"checkpoint={finished_run}", "env=acrobot", "evaluator.episodes=1")
+    assert "changed for this evaluation: env.id: CartPole-v1 -> Acrobot-v1\n" in done.out
+    assert "latest.pt does not fit the settings of this command; leave those of the agent and" in done.error
+
+
 def test_evaluation_of_a_user_env_makes_it_with_the_stored_arguments(
     my_env: str, program: Callable[..., Outcome], tmp_path: Path
 ) -> None:

@@ -65,11 +65,11 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
     "5000 digits": (GLOBAL + "seed: " + 5000 * "9", "is not valid YAML: Exceeds the limit"),
     "value in the defaults": (
         GLOBAL + "defaults:\n  - seed: 3\n",
-        "'- {'seed': 3}' in defaults is no choice; write one a line, as in '- env: gym'",
+        "'- {'seed': 3}' in defaults is not a choice; write one a line, as in '- env: gym'",
     ),
     "two choices in one entry": (
         GLOBAL + "defaults:\n  - override /env: gym\n    override /agent: c51\n",
-        "in defaults is no choice",
+        "in defaults is not a choice",
     ),
     "null byte": (GLOBAL + "seed: 3\0\n", "is not valid YAML"),
     "a file that it chooses": (GLOBAL + "defaults:\n  - override /env: bad\n", "env/bad.yaml is a list"),
@@ -195,7 +195,7 @@ def test_a_whole_configuration_overrides_a_part_with_or_without_a_slash(
     assert "seed: 7" in done.out
 
 
-def test_an_option_is_no_whole_configuration(program: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_an_option_is_not_a_whole_configuration(program: Callable[..., Outcome], tmp_path: Path) -> None:
     write(tmp_path / "mine" / "experiment" / "my.yaml", GLOBAL + "seed: 3\n")
     error = program("--config-dir=mine", "--config-name=experiment/my").error
     assert error.endswith("is an option and no whole configuration; choose it by experiment=my")

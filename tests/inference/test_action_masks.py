@@ -53,7 +53,7 @@ def test_the_best_allowed_action_is_predicted(agent: TrainedAgent) -> None:
         ([np.nan] * 6, "a 0 or 1 for each action"),
         ("111111", r"the shape \(6,\)"),
         ([[1], [1, 0]], r"the shape \(6,\)"),
-        ([0] * 6, "^action_mask allows no action$"),
+        ([0] * 6, "^action_mask allows no action; it must allow at least one at each observation$"),
     ],
 )
 def test_what_is_no_mask_of_the_observation_is_rejected(agent: TrainedAgent, mask: Any, message: str) -> None:

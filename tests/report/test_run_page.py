@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.io import json_io
 from dqn_runner.io.lock import RunLock
-from dqn_runner.report import pages
+from dqn_runner.report import pages, stored_run
 from dqn_runner.report.__main__ import main
 from dqn_runner.report.charts import MAX_POINTS
 from dqn_runner.report.configuration import continue_command, settings_of
@@ -67,15 +68,36 @@ def test_a_score_of_a_single_episode_has_no_interval(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_of_another_run_is_not_the_score(tmp_path: Path) -> None:
-    run, other = store_run(tmp_path / "run"), store_run(tmp_path / "other")
+    run, other = store_run(tmp_path / "run"), store_run(tmp_path / "other", agent__gamma=0.5)
     checkpoint = other / "checkpoints" / "latest.pt"
-    evaluated(run, checkpoint=str(checkpoint))
-    assert read_run(run).evaluation is None
     checkpoint.parent.mkdir()
     checkpoint.touch()
+    evaluated(run, checkpoint=str(checkpoint))
     assert read_run(run).evaluation is None
-    evaluated(run, checkpoint="where/it/was/run/checkpoints/best.pt")
-    assert read_run(run).evaluation is not None, "the run was moved"
+    (other / "run.json").unlink()
+    assert read_run(run).evaluation is None
+
+
+def test_a_run_that_was_moved_or_copied_keeps_its_score(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "run")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "latest.pt").touch()
+    evaluated(run)
+    shutil.copytree(run, tmp_path / "copy")
+    assert read_run(tmp_path / "copy").evaluation is not None
+    shutil.rmtree(run)
+    assert read_run(tmp_path / "copy").evaluation is not None, "as one that was moved"
+
+
+def test_a_run_whose_lock_cannot_be_checked_is_not_called_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    run = store_run(tmp_path / "run")
+    monkeypatch.setattr(stored_run, "reject_if_locked", unreadable)
+    assert read_run(run).state == "finished"
 
 
 @pytest.mark.parametrize(

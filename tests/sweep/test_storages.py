@@ -370,7 +370,7 @@ def test_form_of_a_url_is_shown_with_its_placeholders() -> None:
     assert "postgresql://USER:PASSWORD@HOST/NAME" in redact(str(caught.value))
 
 
-def test_file_that_is_no_database_is_an_error_of_one_line(tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_is_an_error_of_one_line(tmp_path: Path) -> None:
     file = tmp_path / "study.db"
     file.write_text("notes " * 1000)
     with pytest.raises(

@@ -241,7 +241,7 @@ def test_choice_with_an_interpolation_is_a_point_of_a_grid_as_it_is_written(tmp_
 
 
 @pytest.mark.parametrize("part", ["sampler", "pruner"])
-def test_class_of_another_kind_is_no_sampler_or_pruner(tmp_path: Path, part: str) -> None:
+def test_class_of_another_kind_is_not_a_sampler_or_pruner(tmp_path: Path, part: str) -> None:
     with pytest.raises(UserError, match=f"hydra.sweeper.{part}: collections.OrderedDict makes no Base"):
         a_study(tmp_path, **{part: {"_target_": "collections.OrderedDict"}})
 

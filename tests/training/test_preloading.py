@@ -21,6 +21,7 @@ from dqn_runner.config.build import build_trainer
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.replay.demonstrations import ReplayWithDemonstrations
 from dqn_runner.replay.uniform import UniformReplay
+from dqn_runner.training import assembly
 from dqn_runner.training.trainer import Trainer
 from tests.conftest import Outcome
 from tests.support.probes import compose_run
@@ -231,6 +232,17 @@ def test_changed_data_is_noticed_and_missing_data_is_not_needed(
     record(["env=cartpole"], tmp_path / FILE, episodes=6)
     assert program(*RUN, *PRELOAD).status == 0
     assert "has changed since the session before, which left no checkpoint" in log.read_text()
+
+
+def test_memory_and_disk_are_checked_again_with_the_demonstrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(tmp_path, "env=cartpole", SHARE)
+    counts: list[Any] = []
+    monkeypatch.setattr(assembly, "check_disk", lambda *arguments: counts.append(arguments[-1]))
+    trainer.prepare()
+    assert trainer.preload.demonstrations > 0
+    assert counts == [trainer.preload.demonstrations]
 
 
 def test_a_bad_recording_writes_no_run(tmp_path: Path) -> None:

@@ -114,10 +114,10 @@ def test_runs_of_scripts_record_their_settings_and_sessions(tmp_path: Path) -> N
     [
         ({"env": "CartPole-v1"}, r"such as gymnasium\.make\('CartPole-v1'\), not 'CartPole-v1'$"),
         ({"env": CartPoleEnv}, r"such as CartPoleEnv\(\), not CartPoleEnv$"),
-        ({"env": 3}, "takes the object of an environment"),
+        ({"env": 3}, r"such as gymnasium\.make\(.CartPole-v1.\), not 3$"),
         ({"agent": DQNConfig(state_dim=4, action_dim=2)}, r"not a DQNConfig; use DQNAgent\(config\)$"),
         ({"config": {"max_episodes": 3}}, r"not a dict; use TrainingConfig\(\*\*settings\)$"),
-        ({"callbacks": object()}, "callbacks must be a list of callbacks, got a object$"),
+        ({"callbacks": object()}, r"must be a list, as in callbacks=\[...\]; got a object$"),
         ({"eval_env": gymnasium.make("Acrobot-v1")}, r"observations \(6,\) float32 and 3 actions, the train"),
     ],
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dqn_runner.inference.publish import model_card
 from dqn_runner.io import video
 from dqn_runner.io.video import Video, as_frame, as_gif
 from tests.conftest import BUDGET, Outcome, records
@@ -148,6 +150,27 @@ def test_play_reports_an_environment_that_does_not_render(
     assert program(*BUDGET, "env=gym", f"env.id={my_env}", "hydra.run.dir=run").status == 0
     assert "cannot be rendered" in program("mode=play", "checkpoint=run", "trust=true").error
     assert "needs checkpoint=PATH" in program("mode=play").error
+
+
+def test_the_model_card_shows_masks_imports_and_entries() -> None:
+    layout = SimpleNamespace(entry_shapes={"a": (2, 3), "b": ()}, entry_dtypes={"a": "uint8", "b": "int64"})
+    about = dict.fromkeys(("dqn_runner", "run", "checkpoint", "config_hash", "best_return_mean", "best_step"))
+    agent: Any = SimpleNamespace(
+        provenance=about,
+        has_action_mask=True,
+        layout=layout,
+        step=9,
+        num_actions=2,
+        obs_shape=(),
+        obs_dtype="",
+    )
+    score = dict.fromkeys(("return_mean", "return_std", "return_min", "return_max", "episodes"), 1.0)
+    config = {"env": {"id": "Nim"}, "agent": {"network": {"_target_": "my_pkg:MyNet"}}}
+    card = model_card(agent, config, {**score, "return_ci95": None, "metrics": {}}, False)
+    assert 'load_agent("PATH_OF_THIS_FOLDER", trust=True)' in card
+    assert "`trust=True` allows to import my_pkg:MyNet." in card
+    assert "agent.predict(observation, action_mask=action_mask)" in card
+    assert "| observations | `a`: uint8 [2, 3], `b`: int64 [] |" in card
 
 
 @pytest.mark.slow

@@ -11,9 +11,10 @@ from torch import nn
 
 from dqn_runner.agent.networks.modules.heads import ImplicitQuantileHead
 from dqn_runner.agent.networks.modules.layers import Linear, NoisyLinear
-from dqn_runner.agent.networks.modules.numpy_forward import Forward, Parameters, numpy_forward
+from dqn_runner.agent.networks.modules.numpy_forward import Parameters, numpy_forward
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.observation_layout import ObservationLayout
+from dqn_runner.core.types import Forward
 
 
 class FlatNetwork:

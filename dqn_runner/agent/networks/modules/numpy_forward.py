@@ -12,13 +12,11 @@ from torch import nn
 
 from dqn_runner.agent.networks.modules.heads import Dueling
 from dqn_runner.agent.networks.modules.layers import ChannelsFirst, Linear, NoisyLinear
-from dqn_runner.core.types import Array, FloatArray, IntArray
+from dqn_runner.core.types import Array, FloatArray, Forward, IntArray
 
 Operation = Callable[[FloatArray, FloatArray | None], FloatArray]
 """From the flat input of a layer and the scaled noise of the network to a flat output; changes neither."""
 Shape = tuple[int, ...]
-Forward = Callable[[Array, FloatArray | None], FloatArray]
-"""From an observation [1, *obs_shape] and noise [noise_size] to outputs [1, actions * outputs_per_action]."""
 
 _ZERO = np.zeros((), np.float32)
 
@@ -41,7 +39,7 @@ class Parameters:
 
 
 class UnsupportedError(Exception):
-    """There is no operation of numpy for a layer."""
+    """A layer is not one that numpy can compute here."""
 
 
 def numpy_forward(module: nn.Module, parameters: Parameters, obs_shape: Shape) -> Forward | None:
