@@ -223,16 +223,21 @@ def test_grid_has_the_order_of_optuna(tmp_path: Path) -> None:
     assert proposals(trials, 8) == expected
 
 
-def test_grid_gives_a_trial_that_was_killed_between_two_values_a_whole_point(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_grid_gives_a_trial_that_was_killed_between_two_values_a_whole_point(
+    tmp_path: Path, seed: int
+) -> None:
+    """The order of the points is another one in the next session, if the seed of the sampler is."""
     points = ("agent.gamma=choice(0.9,0.99)", "agent.n_step=choice(1,3)")
     study, trials = a_study(tmp_path, *points, sampler=GRID, n_trials=50)
     proposals(trials, 1)
     killed = study.ask()
     value = trials._space.parameters[0].suggest(killed)
     requeue(study, killed)
+    again, trials = a_study(tmp_path, *points, sampler={**GRID, "seed": seed}, n_trials=50)
     found = [value in overrides[0] for overrides in proposals(trials, 3)]
     assert found[0]
-    assert len({tuple(TrialRecord(trial).overrides) for trial in study.trials}) == 4
+    assert len({tuple(TrialRecord(trial).overrides) for trial in again.trials}) == 4
 
 
 def test_choice_with_an_interpolation_is_a_point_of_a_grid_as_it_is_written(tmp_path: Path) -> None:
