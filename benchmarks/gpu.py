@@ -4,8 +4,8 @@
 
 Needs about five minutes and a GPU; `--device cpu` tries the script without one. First the update alone: each
 network with batches of 32 and 512, from the same state on the CPU, on the device operation by operation, and
-as a CUDA graph, with the largest difference to the parameters of the CPU after one update, and how often an
-update waits for the device. Then env steps per second of training, as in speed.py: of one environment beside
+as a CUDA graph, with the largest difference to the parameters of the CPU (of the same precision) after one
+update, and how often an update waits for the device. Then env steps per second of training, as in speed.py: of one environment beside
 stable-baselines3, and of 64 environments in separate processes.
 """
 
@@ -33,7 +33,7 @@ from dqn_runner.agent.device import choose_device, describe
 from dqn_runner.core.types import Batch, Transition
 from dqn_runner.envs.base import spec_of
 
-UPDATES = ("W2", "W4", "W5")
+UPDATES = ("W2", "W4", "W4-bfloat16", "W5")
 BATCH_SIZES = (32, 512)
 MANY_ENVS = 64
 

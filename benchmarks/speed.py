@@ -28,7 +28,7 @@ from typing import Any
 from machine import machine
 from speed_runs import TRAINERS, run_here
 from speed_tables import COMPILED, HEADER, LIBRARIES, Run, footer, row, summarise
-from speed_workloads import WORKLOADS
+from speed_workloads import WORKLOADS, feasible
 
 PACKAGES = ("dqn_runner", "stable_baselines3", "torch", "numpy", "gymnasium")
 INSTALL = "stable-baselines3 is not installed: pip install -c constraints.txt -e '.[all,benchmark]'"
@@ -90,7 +90,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=["W1"])
-    chosen.add_argument("--all", dest="workloads", action="store_const", const=list(WORKLOADS))
+    chosen.add_argument("--all", dest="workloads", action="store_const", const=feasible())
     parser.add_argument("--repeats", type=int, default=5, help="runs of each library on each workload")
     parser.add_argument("--json", type=Path, help="write settings, versions and every run to this file")
     parser.add_argument("--at-once", type=int, help="only compare this many processes at once with one")

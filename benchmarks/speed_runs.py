@@ -139,6 +139,7 @@ def our_config(workload: Workload, seed: int, env: Any, compiled: bool) -> Any:
         gradient_steps=workload.gradient_steps,
         target_update_every=workload.target_update_every,
         max_grad_norm=workload.max_grad_norm,
+        precision=workload.precision,
         network=networks[workload.network](),
         exploration=EpsilonGreedy(schedule=schedule),
         replay=UniformReplay(capacity=workload.capacity),

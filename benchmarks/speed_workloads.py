@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from dqn_runner.agent.precision import BFLOAT16_FEATURES
+from dqn_runner.core import processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,8 @@ class Workload:
     learning_rate: float = 2.5e-4
     gamma: float = 0.99
     max_grad_norm: float = 10.0
+    precision: str = "float32"
+    """Of dqn_runner's updates; those of stable-baselines3 have float32."""
     target_update_every: int = 500
     learning_starts: int = 1_000
     epsilon_end: float = 0.05
@@ -97,6 +102,13 @@ WORKLOADS = {
         log_every=500,
     ),
 }
+WORKLOADS["W4-bfloat16"] = replace(WORKLOADS["W4"], precision="bfloat16")
+
+
+def feasible() -> list[str]:
+    """The workloads for which this processor has the instructions."""
+    has_bfloat16 = bool(BFLOAT16_FEATURES & processor.features())
+    return [name for name, each in WORKLOADS.items() if has_bfloat16 or each.precision == "float32"]
 
 
 def make_env(workload: Workload) -> Any:

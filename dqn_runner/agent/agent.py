@@ -11,6 +11,7 @@ from dqn_runner.agent.exploration import Greedy, masked_values, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
 from dqn_runner.agent.network_building import build_network, check_output_shape, zero_transition
 from dqn_runner.agent.observation_normalizer import make_normalizer
+from dqn_runner.agent.precision import check_hardware, network_of_updates
 from dqn_runner.agent.update_noise import count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
@@ -42,7 +43,8 @@ class DQNAgent:
             check_output_shape(self.network, self.spec, config.loss.outputs_per_action, self.device)
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
-        update = make_update(self.network, config.loss, config.optimizer)
+        learning = network_of_updates(self.network, config.precision)
+        update = make_update(learning, config.loss, config.optimizer)
         self._update: Update = update if self.device.type == "cpu" else eager_update(update, self.device)
         self._compiled: bool | None = None
         """Whether the run was begun with compiled updates; None until `choose_update` decided it."""
@@ -137,6 +139,7 @@ class DQNAgent:
         has none; `has_action_mask` is whether transitions have action masks. To be called before the first
         update of a process.
         """
+        check_hardware(self.config.precision, self.device)
         if self._previous_device != self.device.type:
             message = "this run was on the device %s, and is on %s now; from here on it differs in rounding"
             log.warning(message, self._previous_device, self.device)

@@ -11,6 +11,7 @@ from dqn_runner.agent.exploration import EpsilonGreedy
 from dqn_runner.agent.losses.q_learning import QLearning
 from dqn_runner.agent.networks.architectures import Auto
 from dqn_runner.agent.optimizers import Adam
+from dqn_runner.agent.precision import check_precision
 from dqn_runner.agent.schedules import Fixed
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.observation_layout import ObservationLayout
@@ -61,11 +62,16 @@ class DQNConfig:
     """Gradients with a larger norm are scaled down to it; null disables clipping."""
     compile: bool | str = "auto"
     """Compile the update into a library that all runs with these settings share: `on`, `off`, or `auto`,
-    which does so if the run has at least 40,000 updates of a network with at most 500,000 parameters.
-    Compiled updates differ from others in rounding; a resumed run keeps to what it was begun with."""
+    which does so if the run has at least 40,000 updates of a network with at most 500,000 parameters, or
+    with the precision bfloat16. Compiled updates differ from others in rounding; a resumed run keeps to what
+    it was begun with."""
     device: str = "auto"
     """Where the network is evaluated and learns: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto`, which takes CUDA
     for networks with convolutions and for large batches if it is there. Devices differ in rounding."""
+    precision: str = "float32"
+    """Arithmetic of the convolutions in updates, `float32` or `bfloat16`. `bfloat16` is faster with large
+    images, on a GPU or a processor that has instructions for it (AVX512-BF16, AMX). All other numbers,
+    the parameters and values of actions among them, have float32 either way."""
     network: Any = slot(Auto)
     loss: Any = slot(QLearning)
     exploration: Any = slot(EpsilonGreedy)
@@ -83,6 +89,7 @@ class DQNConfig:
         if self.compile not in (True, False, "auto"):
             raise UserError(f"agent.compile must be auto, on or off, got {self.compile!r}")
         check_device_name(self.device)
+        check_precision(self.precision)
 
     @property
     def warmup_steps(self) -> int:

@@ -117,6 +117,7 @@ _MEANINGS: dict[str, tuple[str, ...]] = {
     ),
     "resume=PATH": ("load", "load_path", "restore", "continue", "trained_agent"),
     "-m seed=0,1,2": ("seeds", "n_seeds", "num_seeds"),
+    "agent.precision=bfloat16": ("amp", "bf16", "fp16", "autocast", "mixed_precision", "half"),
     "device=cuda": ("gpu", "gpus", "cuda", "use_cuda"),
     "threads=N": ("num_threads", "n_threads", "torch_threads", "cpus", "num_workers"),
     "hydra.sweeper.n_trials=N, with search=dqn": ("n_trials", "trials", "optimize"),

@@ -19,6 +19,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, TypedDict
 
+from dqn_runner.core import processor
 from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.log import log
@@ -193,7 +194,7 @@ def _hardware() -> dict[str, Any]:
         "pid": os.getpid(),
         "platform": _recorded(platform.platform),
         "python": platform.python_version(),
-        "processor": _recorded(_processor),
+        "processor": _recorded(processor.model),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "gpus": _recorded(_gpus),
@@ -202,16 +203,6 @@ def _hardware() -> dict[str, Any]:
 
 def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-
-
-def _processor() -> str:
-    """Model name of the processor, which neither psutil nor, on Linux, `platform` provides."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _recorded(find: Callable[[], Any]) -> Any:

@@ -102,6 +102,8 @@ class TestChoice:
         with pytest.raises(UserError, match=r"not tests.agent.test_compiled.OwnLoss; set agent.compile=off"):
             choose_update(OWN, True, 100, WORTH_UPDATES, None)
         assert builds == []
+        bfloat16 = replace(PROGRAM, config=replace(CONFIG, precision="bfloat16"))
+        assert choose_update(bfloat16, "auto", LARGE_PARAMETERS + 1, WORTH_UPDATES, None) is not None
 
     def test_without_a_compiler_a_new_run_is_not_compiled_and_an_old_one_says_why_it_cannot_resume(
         self, monkeypatch: pytest.MonkeyPatch, warnings: list[str]

@@ -11,6 +11,7 @@ import torch
 from dqn_runner import DQNAgent
 from dqn_runner.agent.functional_update import UpdateInputs, make_functional_update
 from dqn_runner.agent.learner import HyperParameters
+from dqn_runner.agent.precision import network_of_updates
 from dqn_runner.agent.update_noise import draw_noise
 from dqn_runner.core.types import Transition
 from tests.support.probes import agent_options, compose_run
@@ -22,6 +23,7 @@ VARIANTS: dict[str, list[str]] = {
     "plain rmsprop": ["agent=dqn", "agent/optimizer=rmsprop", "agent.optimizer.centered=false"],
     "squared error": ["agent=double_dqn", "agent.loss.error=squared", "agent.max_grad_norm=0.01"],
     "images": ["agent=dqn", "env=minatar", "agent/network=minatar_cnn"],
+    "bfloat16": ["agent=dqn", "env=minatar", "agent/network=minatar_cnn", "agent.precision=bfloat16"],
     "bytes": ["agent=rainbow", "env=gym", "env.id=tests.support.catch:Catch", "env.frame_stack=3"],
     "layer norm": ["agent=dueling_dqn", "agent.network.layer_norm=true"],
 }
@@ -58,8 +60,9 @@ def test_both_updates_agree_from_the_same_state(variant: str) -> None:
     agent, dtype = make(variant)
     config, learner, rng = agent.config, agent.learner, np.random.default_rng(0)
     learner.target.add_(torch.from_numpy(rng.normal(size=learner.target.shape).astype("float32")), alpha=0.01)
+    network = network_of_updates(agent.network, config.precision)
     functional = make_functional_update(
-        agent.network, agent.network.views, config.loss, config.optimizer, config.max_grad_norm
+        network, network.views, config.loss, config.optimizer, config.max_grad_norm
     )
     for number in range(1, UPDATES + 1):
         transition, weight, noise = batches(agent, dtype, rng)

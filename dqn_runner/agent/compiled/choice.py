@@ -16,7 +16,7 @@ WORTH_UPDATES = 40_000
 """The smallest number of updates for which `auto` compiles: compiling takes 24 s of CPU time, once for all
 runs that share the library, and saves 0.7 ms per update of a small MLP."""
 LARGE_PARAMETERS = 500_000
-"""Networks with more parameters spend their time in matrix products, which compiling does not shorten."""
+"""Networks with more parameters spend their time in products of float32, which compiling does not shorten."""
 
 
 def choose_update(
@@ -43,7 +43,7 @@ def choose_update(
     if setting is not True and not begun:
         if begun is not None:
             return None
-        if reason := _not_worth(own, parameters, updates):
+        if reason := _not_worth(program, own, parameters, updates):
             log.info("the update is not compiled: %s", reason)
             return None
     try:
@@ -64,7 +64,7 @@ def choose_update(
     return update
 
 
-def _not_worth(own: str | None, parameters: int, updates: int | None) -> str | None:
+def _not_worth(program: UpdateProgram, own: str | None, parameters: int, updates: int | None) -> str | None:
     """Why `agent.compile=auto` does not compile; None if it does."""
     if own is not None:
         return f"{own} is not a part of dqn_runner"
@@ -72,6 +72,6 @@ def _not_worth(own: str | None, parameters: int, updates: int | None) -> str | N
         return "trainer.max_steps is not set, so the number of updates is unknown"
     if updates < WORTH_UPDATES:
         return f"{updates:,} updates do not pay for it, {WORTH_UPDATES:,} do; compile=on does it anyway"
-    if parameters > LARGE_PARAMETERS:
+    if parameters > LARGE_PARAMETERS and program.config.precision == "float32":
         return f"it would not make a network of {parameters:,} parameters faster"
     return None

@@ -16,7 +16,9 @@ from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.functional_update import UpdateInputs, make_functional_update
 from dqn_runner.agent.learner import LearnerState
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
+from dqn_runner.agent.precision import network_of_updates
 from dqn_runner.agent.update_noise import NoiseRequirements, UpdateNoise
+from dqn_runner.core import processor
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import class_of, import_path, slots
 from dqn_runner.core.types import Transition
@@ -48,6 +50,7 @@ class UpdateProgram:
             "shapes": [repr(config.state_dim), config.action_dim, config.batch_size, self.obs_dtype],
             "masks": self.has_action_mask,
             "clipping": config.max_grad_norm,
+            "precision": config.precision,
             "noise": list(self.noise),
             "threads": self.threads,
             "sources": _digest_of_sources(),
@@ -106,7 +109,11 @@ def flat_update(
     """
     config = program.config
     update = make_functional_update(
-        network, network.views, config.loss, config.optimizer, config.max_grad_norm
+        network_of_updates(network, config.precision),
+        network.views,
+        config.loss,
+        config.optimizer,
+        config.max_grad_norm,
     )
     names = list(state.moments)
     count = 7 if program.has_action_mask else 5
@@ -159,9 +166,5 @@ def _digest_of_sources() -> str:
 
 def _processor_features() -> str:
     """The features that a compiler may use."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-        return " ".join(sorted(flags.partition(":")[2].split()))
-    return f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
+    found = " ".join(sorted(processor.features()))
+    return found or f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"

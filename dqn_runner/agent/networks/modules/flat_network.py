@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy, deepcopy
 from itertools import accumulate, pairwise
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from dqn_runner.agent.networks.modules.numpy_forward import Parameters, numpy_fo
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.types import Forward
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class FlatNetwork:
@@ -58,8 +61,17 @@ class FlatNetwork:
     @property
     def has_convolutions(self) -> bool:
         """Whether a layer is a convolution."""
-        convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-        return any(isinstance(part, convolutions) for part in self.module.modules())
+        return any(isinstance(part, _CONVOLUTIONS) for part in self.module.modules())
+
+    def with_bfloat16_convolutions(self) -> FlatNetwork:
+        """The same function, whose convolutions multiply bfloat16 numbers and return float32."""
+        other = copy(self)
+        parts = (self.module, self._assignments, self._noisy)
+        other.module, other._assignments, other._noisy = deepcopy(parts)
+        for part in other.module.modules():
+            if isinstance(part, _CONVOLUTIONS):
+                part.forward = _in_bfloat16(part.forward)  # pyright: ignore[reportAttributeAccessIssue]
+        return other
 
     def to(self, device: torch.device) -> None:
         """Move the initial parameters, and the buffers of the module, to `device`."""
@@ -123,6 +135,16 @@ class FlatNetwork:
             for layer, size, end in zip(self._noisy, sizes, ends, strict=True)
         }
         return numpy_forward(self.module, Parameters(arrays, noise), obs_shape)
+
+
+def _in_bfloat16(layer: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The layer with inputs and parameters rounded to bfloat16, and its outputs as float32."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
+            return layer(x).float()
+
+    return forward
 
 
 def _run_mlp(operations: list[str], params: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
