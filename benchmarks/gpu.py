@@ -5,8 +5,8 @@
 Needs about five minutes and a GPU; `--device cpu` tries the script without one. First the update alone: each
 network with batches of 32 and 512, from the same state on the CPU, on the device operation by operation, and
 as a CUDA graph, with the largest difference to the parameters of the CPU (of the same precision) after one
-update, and how often an update waits for the device. Then env steps per second of training, as in speed.py: of
-one environment beside stable-baselines3, and of 64 environments in separate processes.
+update, and how often an update waits for the device. Then env steps per second of training, as in speed.py:
+of one environment beside stable-baselines3, and of 64 environments in separate processes.
 """
 
 from __future__ import annotations
