@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dqn_runner.agent.config import DQNConfig
@@ -51,7 +53,7 @@ class DQNAgent:
         self._previous_device = self.device.type
         """That of the session before, in a resumed run."""
         self._noise_requirements = count_noise(
-            self.network,
+            learning,
             self.learner.target_params,
             config.loss,
             move(zero_transition(self.spec), self.device),
@@ -198,12 +200,14 @@ class DQNAgent:
 
     def state_dict(self) -> State:
         """Learner state, random generator of the updates, and statistics of the observations."""
+        buffers = self.network.buffers()
         return {
             "learner": self.learner.state_dict(),
             "rng": self._rng.bit_generator.state,
             "normalizer": None if self._normalizer is None else self._normalizer.state_dict(),
             "compiled": self._compiled,
             "device": self.device.type,
+            **({"buffers": buffers} if buffers else {}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -225,9 +229,14 @@ class DQNAgent:
         self._compiled = state["compiled"]
         self._previous_device = state["device"]
         self.learner.load_state_dict(state["learner"])
+        self.network.load_buffers(state.get("buffers", {}))
         self._rng.bit_generator.state = state["rng"]
         if self._normalizer is not None:
             self._normalizer.load_state_dict(normalizer)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle settings and state, so that an agent can be sent to another process or copied."""
+        return _restored, (self.config, self.state_dict())
 
     def _normalized(self, transition: Transition) -> Transition:
         """The transition with normalised observations, if the agent normalises them."""
@@ -268,3 +277,9 @@ class DQNAgent:
                 return self.network(params, torch.from_numpy(obs).to(device), noise_tensor).cpu().numpy()
 
         return forward
+
+
+def _restored(config: DQNConfig, state: State) -> DQNAgent:
+    agent = DQNAgent(config)
+    agent.load_state_dict(state)
+    return agent

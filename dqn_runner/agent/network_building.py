@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
@@ -24,6 +24,7 @@ def build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:
     try:
         with torch_seeded(seed_for(config.seed, "init")):
             module = config.network.build(spec, config.loss.outputs_per_action)
+            _initialize_lazy_layers(module, spec)
     except UserError:
         raise
     except Exception as error:
@@ -31,7 +32,7 @@ def build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:
     if not isinstance(module, torch.nn.Module):
         kind = module.__name__ if isinstance(module, type) else f"a {type(module).__name__}"
         raise UserError(f"agent.network must make a torch.nn.Module, but made {kind}")
-    if next(module.parameters(), None) is None:
+    if not any(parameter.requires_grad for parameter in module.parameters()):
         raise UserError(f"agent.network made a {type(module).__name__} without parameters to learn")
     return module
 
@@ -39,17 +40,24 @@ def build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:
 def check_output_shape(
     network: FlatNetwork, spec: EnvSpec, outputs_per_action: int, device: torch.device
 ) -> None:
-    """Evaluate the network once on `device`, to reject one that does not fit before training starts."""
+    """Evaluate the network on `device`, to reject one that does not fit before training starts."""
     expected = (1, spec.num_actions * outputs_per_action)
-    obs = zero_transition(spec).obs.to(device)
+    obs, params = zero_transition(spec).obs.to(device), network.views(network.initial)
     with torch.no_grad():
         try:
-            outputs = network(network.views(network.initial), obs)
+            outputs = network(params, obs)  # a module may create buffers in its first call
+            before = _versions(network)
+            network(params, obs)
         except UserError:
             raise
         except Exception as error:
             given = _describe_observations(spec)
             raise UserError(f"agent.network cannot take observations of {given}: {_reason(error)}") from error
+    if changed := [key for key, version in _versions(network).items() if before.get(key) != version]:
+        raise UserError(
+            f"agent.network changes its buffer '{changed[0]}' whenever it is evaluated, so that its values "
+            "would depend on all calls before; make it a parameter, or a function of the observation"
+        )
     if not isinstance(outputs, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UserError(f"agent.network returns a {type(outputs).__name__}; it must return a tensor")
     shape = tuple(outputs.shape)
@@ -65,6 +73,21 @@ def zero_transition(spec: EnvSpec) -> Transition:
     dtype = torch.float32 if spec.layout is None else torch.uint8
     obs, number = torch.zeros(1, *spec.obs_shape, dtype=dtype), torch.zeros(1)
     return Transition(obs, torch.zeros(1, dtype=torch.int64), number, number, obs)
+
+
+def _initialize_lazy_layers(module: Any, spec: EnvSpec) -> None:
+    """Evaluate a module that takes the sizes of layers from its first input (torch.nn.LazyLinear)."""
+    if not isinstance(module, torch.nn.Module):
+        return
+    if any(isinstance(parameter, torch.nn.UninitializedParameter) for parameter in module.parameters()):
+        obs, layout = zero_transition(spec).obs, spec.layout
+        with torch.no_grad():
+            module(obs if layout is None else layout.inputs(layout.unpack(obs)))
+
+
+def _versions(network: FlatNetwork) -> dict[str, tuple[int, int]]:
+    """By buffer, what is different after each change of it."""
+    return {name: (id(buffer), buffer._version) for name, buffer in network.module.named_buffers()}
 
 
 def _describe_observations(spec: EnvSpec) -> str:

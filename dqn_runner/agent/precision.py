@@ -9,6 +9,7 @@ from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.processor import features
 
 if TYPE_CHECKING:
+    from dqn_runner.agent.networks.base import NetworkFunction
     from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
 
 PRECISIONS = ("float32", "bfloat16")
@@ -22,7 +23,7 @@ def check_precision(name: str) -> None:
         raise UserError(f"agent.precision must be {' or '.join(PRECISIONS)}, got {name!r}")
 
 
-def network_of_updates(network: FlatNetwork, precision: str) -> FlatNetwork:
+def network_of_updates(network: FlatNetwork, precision: str) -> NetworkFunction:
     """The network as updates evaluate it.
 
     With `bfloat16`, its convolutions multiply bfloat16 numbers. Everything else keeps float32, above all the
@@ -36,7 +37,9 @@ def network_of_updates(network: FlatNetwork, precision: str) -> FlatNetwork:
             "agent.precision=bfloat16 is for the convolutions of a network, and this one has none; set "
             "agent.precision=float32"
         )
-    return network.with_bfloat16_convolutions()
+    from dqn_runner.agent.networks.modules.bfloat16 import with_bfloat16_convolutions
+
+    return with_bfloat16_convolutions(network)
 
 
 def check_hardware(precision: str, device: torch.device) -> None:

@@ -27,6 +27,10 @@ SNAPSHOT = "row snapshot"
 """Key that marks a stored RowSnapshot: a dictionary with the names of its segments and the other rows."""
 
 _PLAIN = frozenset((int, float, bool, str, type(None)))
+_DTYPES = (
+    *("bool", "uint8", "int8", "int16", "int32", "int64"),
+    *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+)
 _ALTERNATIVES = "; available in "
 
 PackSnapshot = Callable[[RowSnapshot, str], State]
@@ -42,12 +46,18 @@ def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "") -> Any:
     if type(value) in _PLAIN:
         return value
     if isinstance(value, dict):
-        return {str(key): pack(item, pack_snapshot, f"{where}.{key}") for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        items = cast("dict[Any, Any]", value).items()
+        if unknown := [key for key, _ in items if type(key) is not str]:
+            raise TypeError(f"state{where} has the key {unknown[0]!r}; keys must be texts")
+        return {key: pack(item, pack_snapshot, f"{where}.{key}") for key, item in items}
     if isinstance(value, (list, tuple)):
         return [pack(item, _reject_snapshot, f"{where}[{i}]") for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.array(cast("Array", value), order="C"))
+        array = cast("Array", value)
+        _check_dtype(array.dtype.name, where)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
     if isinstance(value, torch.Tensor):
+        _check_dtype(str(value.dtype).removeprefix("torch."), where)
         return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
     if isinstance(value, np.generic):
         return cast("Any", value).item()
@@ -56,6 +66,12 @@ def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "") -> Any:
     raise TypeError(
         f"state{where} is a {type(value).__name__}; checkpoints hold only plain values and tensors"
     )
+
+
+def _check_dtype(name: str, where: str) -> None:
+    """Raise TypeError unless `archive` reads tensors of this dtype."""
+    if name not in _DTYPES:
+        raise TypeError(f"state{where} is an array of {name}; checkpoints hold {', '.join(_DTYPES)}")
 
 
 def _reject_snapshot(_: RowSnapshot, where: str) -> State:

@@ -13,6 +13,7 @@ from dqn_runner.config.build import build_trainer
 from dqn_runner.config.resume import AUTO, check_compatible
 from dqn_runner.core.exceptions import (
     CallbackError,
+    DirectoryLostError,
     DivergedError,
     NoRoomError,
     PrunedError,
@@ -48,7 +49,7 @@ def train(job: Job) -> float:
         trainer = build_trainer(job.run, job.run_dir, job.source, job.group, reporter)
     trainer.directory.draws_curves = reporter is None
     _start_session(trainer, job)
-    with _reported(reporter, job):
+    with _reported(reporter, job, trainer):
         stats = trainer.train()
     print(f"best evaluation {stats.best_mean:g} at step {stats.best_step}; everything is in {job.run_dir}")
     if reporter:
@@ -102,7 +103,7 @@ def _data_changes(trainer: Trainer, job: Job) -> Iterator[str]:
 
 
 @contextmanager
-def _reported(reporter: Reporter | None, job: Job) -> Generator[None]:
+def _reported(reporter: Reporter | None, job: Job, trainer: Trainer) -> Generator[None]:
     """Report a failure to the study, and raise RunFailedError for one that is not the user's."""
     try:
         yield
@@ -110,7 +111,11 @@ def _reported(reporter: Reporter | None, job: Job) -> Generator[None]:
         if reporter:
             reporter.finish(RunState.DIVERGED, redact(str(error)), job.run.seed, {}, job.run_dir)
         raise
-    except UserError:
+    except (NoRoomError, DirectoryLostError):
+        raise
+    except UserError as error:
+        if trainer.failed:  # not a mistake in the command: the environment returned nonsense, for example
+            raise RunFailedError(str(error)) from error
         raise
     except Exception as error:
         if full := no_room_error(error):

@@ -114,15 +114,20 @@ def fitted_defaults(cls: type, max_steps: int | None) -> dict[str, int]:
     }
 
 
-def fit_to_budget(part: T, max_steps: int | None) -> T:
-    """The part with numbers in the place of the settings, also of its own parts, that follow the budget."""
+def fit_to_budget(part: T, max_steps: int | None, stored: Mapping[str, Any] | None = None) -> T:
+    """The part with numbers in the place of the settings, also of its own parts, that follow the budget.
+
+    `stored` are the settings of the run that it continues, which keeps those of its first budget.
+    """
     if not dataclasses.is_dataclass(part) or isinstance(part, type):
         return part
     defaults = fitted_defaults(type(part), max_steps)
+    kept: Mapping[str, Any] = stored if isinstance(stored, Mapping) else {}
+    defaults |= {key: kept[key] for key in defaults if type(kept.get(key)) is int}
     fitted: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(part, k) is None}
     for name in slots(type(part)):
         before = getattr(part, name)
-        after = fit_to_budget(before, max_steps)
+        after = fit_to_budget(before, max_steps, kept.get(name))
         fitted |= {} if after is before else {name: after}
     return dataclasses.replace(part, **fitted) if fitted else part
 

@@ -14,6 +14,8 @@ MOST_KEYS = 100
 _KEY = re.compile(r"[\w.:-][\w.: -]*(/[\w.:-][\w.: -]*)*")
 """Names that every logger accepts."""
 _LONGEST = 100
+_LARGEST = 1e100
+"""Absolute values above it are left out: sums over all steps of a run stay finite numbers."""
 
 
 class EpisodeMetrics(NamedTuple):
@@ -31,8 +33,8 @@ NO_METRICS = EpisodeMetrics({}, {})
 class InfoMetrics:
     """Collects the metrics of the open episode: `info["metrics"]`, and the keys of `info` that are named.
 
-    A value that is not one finite number is left out, and the episode tells why. A replayed episode reports
-    the same again, so a resume needs no state of it.
+    A value that is not one number of at most 1e100 is left out, and the episode tells why. A replayed episode
+    reports the same again, so a resume needs no state of it.
     """
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
@@ -69,11 +71,11 @@ class InfoMetrics:
         return EpisodeMetrics(means, dict(self._problems))
 
     def _add(self, key: Any, value: Any) -> None:
-        if type(value) is not float or not math.isfinite(value):
+        if type(value) is not float or not -_LARGEST <= value <= _LARGEST:
             number = _number(value)
             if number is None:
                 self._problems[" ".join(str(key).split())[:_LONGEST]] = (
-                    f"{' '.join(repr(value).split()):.60} is not one number"
+                    f"{' '.join(repr(value).split()):.60} is not one number up to {_LARGEST:g}"
                 )
                 return
             value = number
@@ -112,7 +114,7 @@ def mean_of_episodes(episodes: Sequence[EpisodeMetrics]) -> EpisodeMetrics:
 
 
 def _number(value: Any) -> float | None:
-    """The finite number that `value` is, or holds as its only element; None if it is none."""
+    """The number that `value` is, or holds as its only element; None if it is none that can be summed."""
     if isinstance(value, (str, bytes, Mapping)):
         return None
     try:
@@ -121,4 +123,4 @@ def _number(value: Any) -> float | None:
         number = float(array.reshape(()).item()) if fits else math.nan
     except Exception:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= _LARGEST else None

@@ -69,7 +69,8 @@ def as_masks(num_actions: int, given: Any, n: int, is_single: bool) -> BoolArray
 
 def _kind_of(obs: Any) -> str:
     """The type of an observation, with what is wrong with it where that is known."""
-    kind = type(obs).__name__
+    dtype = getattr(obs, "dtype", None)
+    kind = type(obs).__name__ if dtype is None else f"{type(obs).__name__} of dtype {dtype}"
     return f"a {kind} that requires a gradient; detach it" if getattr(obs, "requires_grad", False) else kind
 
 

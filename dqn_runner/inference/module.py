@@ -87,6 +87,7 @@ def make_module(agent: DQNAgent, obs_dtype: str) -> QNetwork | MultiInputQNetwor
         views = agent.network.views(agent.learner.online)
         for parameter, view in zip(parameters.values(), views, strict=True):
             parameter.copy_(view)
+        network.load_state_dict(agent.network.buffers(), strict=False)
     if (layout := agent.spec.layout) is not None:
         return MultiInputQNetwork(network, agent.config.loss, layout, agent.normalization()).eval()
     divisor = 255.0 if obs_dtype == "uint8" else 1.0
@@ -94,9 +95,11 @@ def make_module(agent: DQNAgent, obs_dtype: str) -> QNetwork | MultiInputQNetwor
 
 
 def _in_order(network: nn.Module) -> Any:
-    """The parameters in the order of `FlatNetwork.views`."""
+    """The parameters that are learned, in the order of `FlatNetwork.views`."""
     for part in network.modules():
-        yield from part.named_parameters(recurse=False)
+        for name, parameter in part.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                yield name, parameter
 
 
 def _register_normalization(module: nn.Module, normalization: Any) -> bool:

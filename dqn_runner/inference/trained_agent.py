@@ -53,6 +53,10 @@ class TrainedAgent:
         self._to_env = spaces.actions.converter()
         self._rng = stream(seed, "predict")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the agent with its random generator, so that another process can use it."""
+        return TrainedAgent, (self._agent, self._spaces, self.provenance), {"_rng": self._rng}
+
     def predict(self, obs: Any, *, deterministic: bool = True, action_mask: Any = None) -> Any:
         """The action for an observation, as the environment takes it; an array of actions for a batch.
 

@@ -42,7 +42,7 @@ class Row:
     lowest: float
     highest: float
     training: Estimate
-    """Interquartile mean over runs of the mean over all evaluations, which rewards learning fast."""
+    """Interquartile mean over runs of the mean return during training (`mean_until`)."""
     reached: int
     """Runs with an evaluation of at least the target."""
     steps_to_target: float
@@ -118,8 +118,12 @@ def compare_on(env: str, number: int, groups: Sequence[Group], scores: Mapping[s
     }
     labels = [group.label for group in groups if group.label in scores]
     colors = {group.label: index for index, group in enumerate(groups)}
-    target, is_known = _target([run for label in labels for run in members[label]], scores)
-    rows = [_row(label, colors[label], members[label], scores[label], target, is_known) for label in labels]
+    every = [run for label in labels for run in members[label]]
+    target, is_known = _target(every, scores)
+    last = max((_steps(run)[-1] for run in every), default=0.0)
+    rows = [
+        _row(label, colors[label], members[label], scores[label], target, is_known, last) for label in labels
+    ]
     charts = [
         curve_chart(env, number, labels, colors, members),
         score_chart(env, number, {row.label: row.score for row in rows}, scores),
@@ -156,11 +160,17 @@ def _target(runs: Sequence[StoredRun], scores: Mapping[str, Values]) -> tuple[fl
 
 
 def _row(
-    label: str, color: int, runs: Sequence[StoredRun], scores: Values, target: float, is_known: bool
+    label: str,
+    color: int,
+    runs: Sequence[StoredRun],
+    scores: Values,
+    target: float,
+    is_known: bool,
+    last: float,
 ) -> Row:
-    curves = [(run.history.tables[EVAL]["step"], run.history.column(EVAL, "return_mean")) for run in runs]
+    curves = [(_steps(run), run.history.column(EVAL, "return_mean")) for run in runs]
     reached = [float(x[np.argmax(y >= target)]) for x, y in curves if (y >= target).any()]
-    during = np.array([float(np.nanmean(y)) for _, y in curves if np.isfinite(y).any()])
+    during = np.array([mean_until(last, x, y) for x, y in curves if np.isfinite(y).any()])
     return Row(
         label=label,
         color=color,
@@ -179,6 +189,21 @@ def _row(
         seconds=float(np.median([run.history.seconds for run in runs])) if runs else np.nan,
         env_steps=float(np.median([run.history.env_steps for run in runs])) if runs else np.nan,
     )
+
+
+def mean_until(last: float, steps: Values, returns: Values) -> float:
+    """The mean return of a run up to env step `last` of the longest run, which rewards learning fast.
+
+    An evaluation counts for the steps since the one before. A run that ended early keeps its last return.
+    """
+    there = np.isfinite(returns)
+    ends = np.append(steps[there][:-1], max(last, steps[there][-1]))
+    return float(np.average(returns[there], weights=np.diff(ends, prepend=0.0)))
+
+
+def _steps(run: StoredRun) -> Values:
+    """The env steps of the evaluations of a run."""
+    return run.history.tables[EVAL]["step"]
 
 
 def _pairs(labels: Sequence[str], scores: Mapping[str, Any]) -> list[tuple[str, list[Estimate | None]]]:

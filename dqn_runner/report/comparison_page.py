@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.report.comparison import compare_on, improvement_over_tasks, scores_of
-from dqn_runner.report.found_runs import is_sweep, runs_to_compare
-from dqn_runner.report.grouping import Group, grouped
+from dqn_runner.report.found_runs import runs_to_compare
+from dqn_runner.report.grouping import Group, grouped, repeated_seeds
 from dqn_runner.report.pages import render
 from dqn_runner.report.stored_run import StoredRun
 from dqn_runner.report.tables import csv_table, latex_table
@@ -30,7 +30,7 @@ def comparison_of(paths: Sequence[Path], by: str | None = None, live: bool = Fal
     Raises UserError for a path without runs, and if no run has been evaluated.
     """
     found = runs_to_compare(paths)
-    groups = grouped(found, by)
+    groups = grouped(found.runs, by)
     scores = scores_of(groups)
     if not scores.by_task:
         raise UserError("none of the runs has been evaluated yet, so there is nothing to compare")
@@ -49,7 +49,9 @@ def comparison_of(paths: Sequence[Path], by: str | None = None, live: bool = Fal
         kind=scores.kind,
         without=scores.without,
         by=by,
-        sweeps=[str(path) for path in paths if is_sweep(path)],
+        sweeps=[str(path) for path in found.sweeps],
+        left_out=found.left_out,
+        repeated=[text for group in groups for text in repeated_seeds(group)],
         members=[(group.label, _members(group)) for group in groups],
         csv=csv,
         latex=latex,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +55,47 @@ def _below(directory: Path) -> list[str]:
         return []
 
 
-def runs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, StoredRun]]:
-    """The runs that `paths` name, each with its path; of a sweep, those of its best configuration.
+@dataclass(frozen=True)
+class Compared:
+    """What several paths name."""
+
+    runs: list[tuple[Path, StoredRun]]
+    """Each with the path, or the sweep below it, that it belongs to."""
+    sweeps: list[Path]
+    """The sweeps of which only the best configuration is compared."""
+    left_out: list[str]
+    """Sweeps below a path of which nothing can be compared, with the reason."""
+
+
+def runs_to_compare(paths: Sequence[Path]) -> Compared:
+    """The runs that `paths` name; of a sweep at or below a path, those of its best configuration.
 
     Raises UserError for a path without runs.
     """
     found: list[tuple[Path, Path]] = []
+    sweeps: list[Path] = []
+    left_out: list[str] = []
     for path in paths:
         if not path.is_dir():
             raise UserError(f"{path} is not a directory; give the directory of a run or of a sweep")
-        directories = best_runs(path) if is_sweep(path) else list(run_directories(path))
-        if not directories:
-            raise UserError(f"{path} contains no runs")
-        found += [(path, directory) for directory in directories]
+        below = list(sweep_directories(path))
+        directories = [run for run in run_directories(path) if not any(map(run.is_relative_to, below))]
+        of_path = [(path, directory) for directory in directories]
+        for sweep in below:
+            try:
+                of_path += [(sweep, directory) for directory in best_runs(sweep)]
+                sweeps.append(sweep)
+            except UserError as error:
+                if sweep == path:
+                    raise
+                left_out.append(str(error))
+        if not of_path:
+            raise UserError(left_out[0] if left_out else f"{path} contains no runs")
+        found += of_path
     once: dict[Path, tuple[Path, Path]] = {}  # a run that several paths name is one run
     for path, directory in found:
         once.setdefault(directory.resolve(), (path, directory))
-    return [(path, read_run(directory)) for path, directory in once.values()]
+    return Compared([(path, read_run(directory)) for path, directory in once.values()], sweeps, left_out)
 
 
 def best_runs(sweep: Path) -> list[Path]:
@@ -85,14 +110,17 @@ def best_runs(sweep: Path) -> list[Path]:
     try:
         document: Any = yaml.safe_load((sweep / RESULTS).read_text(encoding="utf-8"))
         trial, validation = document.get("best_trial"), document.get("validation")
-        seeds = list(validation["seeds"]) if validation else []
+        fresh = list(validation["seeds"]) if validation else []
+        selecting = list(document.get("seeds", []))
     except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{sweep / RESULTS} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(trial, int):
         raise UserError(f"the sweep {sweep} has no best trial to compare: give the directories of its trials")
     directory = sweep / str(trial)
-    fresh = [directory / f"seed_{seed}" for seed in seeds]
-    return [path for path in fresh if is_run(path)] or list(run_directories(directory))
+    validated = [path for seed in fresh if is_run(path := directory / f"seed_{seed}")]
+    if validated or is_run(directory):  # a trial with one seed is a run itself
+        return validated or [directory]
+    return [path for seed in selecting if is_run(path := directory / f"seed_{seed}")]
 
 
 def _natural(name: str) -> tuple[bool, int, str]:

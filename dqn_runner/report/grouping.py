@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,15 @@ def _path_names(paths: Sequence[Path]) -> list[str]:
     names = {path: path.resolve().name for path in paths}
     short = len(set(names.values())) == len(names)
     return [names[path] if short else str(path) for path in paths]
+
+
+def repeated_seeds(group: Group) -> Iterator[str]:
+    """The runs of a group that have the same settings, seed included: they are one sample."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for run in group.runs:
+        settings = {key: value for key, value in run.settings.items() if not key.startswith("hydra")}
+        same[repr(sorted((key, repr(value)) for key, value in settings.items()))].append(str(run.directory))
+    return (", ".join(directories) for directories in same.values() if len(directories) > 1)
 
 
 def _collect(runs: Sequence[StoredRun], labels: Sequence[str]) -> list[Group]:

@@ -83,6 +83,8 @@ class HistoryReader:
         report = self._newest_report()
         if is_file(self._records_file):
             tables = self._records.tables()
+            if report is not None and _is_longer(report, tables):
+                tables = _tables_of_report(report)
         elif report is not None:
             tables = _tables_of_report(report)
         else:
@@ -121,7 +123,7 @@ class Histories:
 
 
 def _history(tables: Mapping[str, Columns], report: Mapping[str, Any]) -> History:
-    steps = max((int(t["step"][-1]) for t in tables.values() if len(t["step"])), default=0)
+    steps = _last_step(tables)
     elapsed = tables[TRAIN].get("time/elapsed", np.zeros(0))
     current = report.get("env_steps", -1) >= steps  # or it is of an earlier session
     evaluations = report.get("evaluations", {})
@@ -134,6 +136,17 @@ def _history(tables: Mapping[str, Columns], report: Mapping[str, Any]) -> Histor
         finished=report.get("finished") if current else None,
         eval_returns=returns,
     )
+
+
+def _is_longer(report: Mapping[str, Any], tables: Mapping[str, Columns]) -> bool:
+    """Whether metrics.json is as new as metrics.jsonl and has more: a run may begin without the latter."""
+    kinds = ((EPISODE, "episodes"), (TRAIN, "train"), (EVAL, "evaluations"))
+    is_current = report["env_steps"] >= _last_step(tables)
+    return is_current and any(len(report[key]["step"]) > len(tables[kind]["step"]) for kind, key in kinds)
+
+
+def _last_step(tables: Mapping[str, Columns]) -> int:
+    return max((int(table["step"][-1]) for table in tables.values() if len(table["step"])), default=0)
 
 
 def _read_report(path: Path) -> dict[str, Any]:

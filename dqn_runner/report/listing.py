@@ -80,16 +80,16 @@ class Listing:
 def _read(directory: Path, path: str, changed: float) -> Entry:
     head = _head(directory / json_io.METRICS, HEAD)
     finished, best, steps = _FINISHED.search(head), _BEST.search(head), _STEPS.search(head)
-    last = read_last_records(directory)
+    last, timeline = read_last_records(directory), read_timeline(directory)
     env, overrides = _provenance(directory)
     reason = finished[1].decode(errors="replace").strip('"') if finished else None
     if steps is None or int(steps[1]) < last.step:
         reason = None  # or it is that of an earlier session, which had a smaller budget
     return Entry(
         path=path,
-        state=state_of(directory, read_timeline(directory), reason),
+        state=state_of(directory, timeline, reason),
         env=env,
-        step=last.step,
+        step=max(last.step, int(steps[1]) if steps else 0, *(happening.step or 0 for happening in timeline)),
         score=last.score,
         best=_number(best[1]) if best else None,
         eta=last.eta,

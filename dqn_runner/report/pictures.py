@@ -6,6 +6,7 @@ from __future__ import annotations
 # (matplotlib's methods take untyped keyword arguments)
 import base64
 import io
+import math
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ ENGINEERING = 1_000
 PICTURE_POINTS = 400
 SIZE, WIDE = (5.4, 3.0), (11.2, 3.2)
 """Inches, at 100 pixels each: text of 9 points has 12.5 pixels."""
+LEGEND_ROW = 0.18
+"""Inches of height that a row of the legend takes."""
 MOST_NAMED = 14
 """The most lines that have names."""
 MARKERS = {"points": "o", "star": "*", "cross": "X"}
@@ -48,13 +51,16 @@ def picture(chart: Chart) -> str:
         figure = Figure(figsize=WIDE if chart.wide else SIZE, dpi=100, layout="constrained")
         FigureCanvasSVG(figure)
         panel = figure.subplots()
-        _draw(panel, chart.thinned(PICTURE_POINTS))
+        rows = _draw(panel, chart.thinned(PICTURE_POINTS))
+        width, height = WIDE if chart.wide else SIZE
+        figure.set_size_inches(width, height + LEGEND_ROW * max(0, rows - 1))
         content = io.BytesIO()
         figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     return data_url(content.getvalue(), "image/svg+xml")
 
 
-def _draw(panel: Axes, chart: Chart) -> None:
+def _draw(panel: Axes, chart: Chart) -> int:
+    """Draw a chart; returns the number of rows of its legend."""
     for band in chart.bands:
         style: dict[str, Any] = {"color": COLORS[band.color % len(COLORS)], "linewidth": 0}
         alpha = 0.28 if band.strong else 0.13
@@ -70,12 +76,15 @@ def _draw(panel: Axes, chart: Chart) -> None:
     _draw_x_axis(panel, chart)
     handles, labels = panel.get_legend_handles_labels()
     if handles and len(handles) <= MOST_NAMED:
-        columns = 1 if max(map(len, labels)) > 30 else 3
+        room = 15 * (WIDE if chart.wide else SIZE)[0]  # in characters, of which a line needs about 7
+        columns = int(min(3, max(1, room // (max(map(len, labels)) + 7))))
         legend = panel.legend(
             loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, fontsize=9
         )
         for text in legend.get_texts():
             text.set_parse_math(False)
+        return math.ceil(len(handles) / columns)
+    return 0
 
 
 def _draw_line(panel: Axes, chart: Chart, line: Line) -> None:

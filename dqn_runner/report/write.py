@@ -13,6 +13,9 @@ from dqn_runner.report.run_page import run_page
 from dqn_runner.report.stored_run import is_run, read_run
 from dqn_runner.sweep.names import REPORT
 
+COMPARISON = "comparison.html"
+"""The page of `--by` in the directory of a sweep, which writes its own report."""
+
 
 def write_report(paths: Sequence[Path], output: Path | None, by: str | None) -> list[Path]:
     """Write a page about a run, a sweep, or a comparison of several; return the files that were written.
@@ -20,14 +23,16 @@ def write_report(paths: Sequence[Path], output: Path | None, by: str | None) -> 
     A comparison also has its table as a CSV and a LaTeX file beside the page. Raises UserError if a path has
     no run, and if `by` names no setting.
     """
-    page = output or (paths[0] / REPORT if len(paths) == 1 else Path(REPORT))
+    is_one_sweep = len(paths) == 1 and is_sweep(paths[0])
+    name = COMPARISON if is_one_sweep and by is not None else REPORT
+    page = output or (paths[0] / name if len(paths) == 1 else Path(name))
     if page.is_dir():
         raise UserError(f"{page} is a directory; give -o the name of a file")
     if len(paths) == 1 and is_run(paths[0]):
         if by is not None:
             raise UserError("--by groups the runs of a comparison, but one run was given")
         return [_write(page, run_page(read_run(paths[0])))]
-    if len(paths) == 1 and is_sweep(paths[0]) and by is None:
+    if is_one_sweep and by is None:
         from dqn_runner.report.sweep_page import sweep_page  # late: it imports Optuna
         from dqn_runner.sweep.study import read_study
 

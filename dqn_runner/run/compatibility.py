@@ -73,13 +73,14 @@ def mismatch(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
     if "config" in ours and "config" in theirs:
         change = next(incompatible_changes(theirs["config"], ours["config"]), None)
         return f"resuming from it would change {change[0]}" if change else None
-    before, after = (leaves({"agent": with_defaults(_agent(source))}) for source in (theirs, ours))
+    before, after = (leaves({"agent": with_defaults(agent_of(source))}) for source in (theirs, ours))
     allowed = tuple(f"agent.{key}: " for key in MACHINE)
     found = [line for line in changes(before, after) if not line.startswith(allowed)]
     return f"its agent differs: {'; '.join(found)}" if found else None
 
 
-def _agent(source: Mapping[str, Any]) -> Any:
+def agent_of(source: Mapping[str, Any]) -> Any:
+    """The settings of the agent in the source of a run (`mismatch`)."""
     return source.get("config", source).get("agent")
 
 

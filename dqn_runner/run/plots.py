@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.io import json_io
 from dqn_runner.io.files import write_atomically
 from dqn_runner.run.thinning import Values, thin
@@ -220,8 +221,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="directory that contains metrics.json")
     run_dir: Path = parser.parse_args(arguments).run_dir
     if not (run_dir / json_io.METRICS).is_file():
-        parser.error(f"{run_dir / json_io.METRICS} does not exist; give the directory of a run")
-    draw_training_curves(run_dir)
+        parser.error(
+            f"{run_dir / json_io.METRICS} does not exist; give the directory of a run, which writes it when "
+            "it ends. python -m dqn_runner.report shows a run that goes on or was killed"
+        )
+    try:
+        draw_training_curves(run_dir)
+    except (UserError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")
     print(run_dir / CURVES)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
+from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.registry import to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
+from dqn_runner.core.settings import fit_to_budget
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import Env, EnvPart, env_name, spec_of
 from dqn_runner.envs.checked_env import make_env
@@ -27,7 +30,7 @@ from dqn_runner.loggers.logger_group import default_loggers
 from dqn_runner.loggers.wandb import Wandb
 from dqn_runner.replay.buffer import Replay
 from dqn_runner.replay.demonstrations import ReplayWithDemonstrations
-from dqn_runner.run.compatibility import SESSION_KEYS
+from dqn_runner.run.compatibility import SESSION_KEYS, agent_of
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training.checks import check
 from dqn_runner.training.collector import Collector
@@ -51,6 +54,20 @@ def check_types(agent: DQNAgent, config: TrainingConfig) -> None:
     if not isinstance(config, TrainingConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
         hint = "; use TrainingConfig(**settings)" if isinstance(config, Mapping) else ""
         raise UserError(f"Trainer takes a TrainingConfig, not a {type(config).__name__}{hint}")
+
+
+def fitted_config(config: DQNConfig, max_steps: int | None, output_dir: Path) -> DQNConfig:
+    """The settings with numbers in the place of those that follow the budget.
+
+    A run that `output_dir` already holds keeps the numbers of its first budget.
+    """
+    fitted = fit_to_budget(config, max_steps)
+    if fitted is config or not has_checkpoints(output_dir):
+        return fitted
+    found: list[Any] = []
+    with suppress(UserError):  # what is wrong is reported when the run is resumed
+        load_newest_valid(find_checkpoint(output_dir), found.append, lambda _: None)
+    return fit_to_budget(config, max_steps, agent_of(found[-1]["source"])) if found else fitted
 
 
 def check_settings(

@@ -88,7 +88,7 @@ class Callbacks:
                 except TypeError as error:
                     raise UserError(
                         f"callbacks.{name}: its state_dict() must consist of numbers, texts, lists, "
-                        f"dictionaries and arrays: {error}"
+                        f"dictionaries with texts as keys, and arrays: {error}"
                     ) from error
         return {
             "stop": None if self.request is None else list(self.request),

@@ -25,8 +25,11 @@ class Stopwatch:
         return self._before + time.perf_counter() - self._started
 
     def eta(self, done: float) -> float:
-        """Seconds left at the average speed of the run when the fraction `done` is complete; NaN at 0."""
-        return self.elapsed * (1 - done) / done if done > 0 else math.nan
+        """Seconds left at the average speed of the run when the fraction `done` is complete; NaN at 0.
+
+        A run that goes on with a smaller budget than it has used has none left.
+        """
+        return self.elapsed * max(0.0, 1 - done) / done if done > 0 else math.nan
 
     def lap(self, step: int) -> float:
         """Env steps per second since the last call; NaN if there were none."""

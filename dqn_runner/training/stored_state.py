@@ -15,7 +15,7 @@ from dqn_runner.training.state_values import inconsistencies
 
 _OPTIONAL = ("actions", "finished", "normalizer", "generators")
 """Keys whose value may be missing (None) at some times of a run and not at others."""
-_FREE = ("loggers", "moments", "limits", "user", "callbacks", "attributes")
+_FREE = ("loggers", "moments", "limits", "user", "callbacks", "attributes", "buffers")
 """Keys of dictionaries whose keys may differ from those of this run; their owner checks them."""
 
 

@@ -13,7 +13,6 @@ from dqn_runner.checkpointing.names import best_name
 from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.rng import seed_for
-from dqn_runner.core.settings import fit_to_budget
 from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.generators import OwnGenerators
@@ -63,9 +62,9 @@ class Trainer:
         settings that do not fit each other or the env.
         """
         assembly.check_types(agent, config)
-        agent.config = fit_to_budget(agent.config, config.max_steps)
-        self.agent, self.config = agent, config
         self.output_dir = Path(output_dir)
+        agent.config = assembly.fitted_config(agent.config, config.max_steps, self.output_dir)
+        self.agent, self.config = agent, config
         self._generators = OwnGenerators(seed_for(agent.config.seed, "global generators"))
         with self._generators, assembly.make_first_watchdog(config):
             part = as_part(env, eval_env)
@@ -90,6 +89,8 @@ class Trainer:
         self._state = RunState(self, self._schedule, self._generators)
         self._saver = StateSaver(self.directory, agent, self.state_dict, self.run)
         self._group = group
+        self.failed = False
+        """Whether an error ended the training of this session."""
         self._prepared = False
         self._signals = StopSignals()
 
@@ -141,6 +142,8 @@ class Trainer:
                 finally:
                     self.directory.close(failed)
         self.directory.check_saved()
+        if self._signals.is_received():  # while the run ended; no other run of a sweep may start
+            self._signals.pass_on()
         return self.recorder.stats(self.step, self.stopping.early_stopping, reason, self._state.pruned)
 
     def prepare(self, checkpoint: Path | None = None) -> None:
@@ -190,7 +193,7 @@ class Trainer:
             raise
         except BaseException as raised:
             error = as_error(raised)
-            trace = not isinstance(error, UserError)
+            self.failed, trace = True, not isinstance(error, UserError)
             log.error("training failed at step %d, episode %d", self.step, self.episode, exc_info=trace)
             if self.loop.is_learning or self.callbacks.is_running:
                 log.info("no state is saved in the middle of an iteration; the last checkpoint stays")

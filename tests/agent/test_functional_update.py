@@ -62,7 +62,7 @@ def test_both_updates_agree_from_the_same_state(variant: str) -> None:
     learner.target.add_(torch.from_numpy(rng.normal(size=learner.target.shape).astype("float32")), alpha=0.01)
     network = network_of_updates(agent.network, config.precision)
     functional = make_functional_update(
-        network, network.views, config.loss, config.optimizer, config.max_grad_norm
+        network, agent.network.views, config.loss, config.optimizer, config.max_grad_norm
     )
     for number in range(1, UPDATES + 1):
         transition, weight, noise = batches(agent, dtype, rng)

@@ -16,7 +16,7 @@ from dqn_runner.agent.compiled.program import update_program
 from dqn_runner.agent.learner import HyperParameters, LearnerState, make_update
 from dqn_runner.agent.losses.q_learning import QLearning
 from dqn_runner.agent.losses.targets import DoubleTarget
-from dqn_runner.agent.networks.architectures import MinatarCnn, Mlp
+from dqn_runner.agent.networks.architectures import Custom, MinatarCnn, Mlp
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
 from dqn_runner.agent.precision import check_hardware, network_of_updates
 from dqn_runner.agent.update_noise import NoiseRequirements
@@ -97,8 +97,8 @@ def test_an_update_follows_the_gradient_of_float32() -> None:
 @pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout contract")
 def test_the_runs_axis_gives_each_run_its_update() -> None:
     agent = DQNAgent(config(loss=QLearning(target=DoubleTarget())))
-    network, optimizer = network_of_updates(agent.network, "bfloat16"), agent.config.optimizer
-    update = make_update(network, agent.config.loss, optimizer)
+    network, optimizer = agent.network, agent.config.optimizer
+    update = make_update(network_of_updates(network, "bfloat16"), agent.config.loss, optimizer)
     stacked = [torch.stack(column) for column in zip(*(batch(i)[0].columns() for i in range(2)), strict=True)]
 
     def state(params: torch.Tensor) -> LearnerState:
@@ -131,6 +131,18 @@ def test_compiled_updates_of_the_precisions_are_not_shared() -> None:
         for name in precision.PRECISIONS
     ]
     assert len({program.key("g++") for program in programs}) == 2
+
+
+@pytest.mark.parametrize("name", ["Attached", "Double"])
+def test_modules_of_a_user_work_as_with_float32(name: str) -> None:
+    """Hooks see the module that learns; convolutions take any arguments, and float64 stays float64."""
+    network = Custom(target=f"tests.support.own_networks:{name}")
+    plain, agent = (DQNAgent(config(network=network, precision=p)) for p in precision.PRECISIONS)
+    for each in (plain, agent):
+        each.learn(batch(0), 0)
+    similarity = torch.cosine_similarity(plain.learner.grad, agent.learner.grad, dim=0)
+    assert similarity > 0.99
+    assert torch.equal(plain.learner.grad, agent.learner.grad) == (name == "Double")
 
 
 def test_what_has_no_convolutions_and_what_is_no_precision_is_rejected() -> None:

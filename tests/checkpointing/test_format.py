@@ -39,6 +39,27 @@ class TestContent:
             assert loaded.dtype == np.asarray(value).dtype
             assert loaded.tolist() == value.tolist()
 
+    @pytest.mark.parametrize("code", np.typecodes["All"])
+    def test_what_can_be_saved_can_be_loaded(self, code: str, tmp_path: Path):
+        """Every dtype of numpy, also in another byte order; or an error before anything is written."""
+        dtype = np.dtype(code)
+        for value in (np.zeros(3, dtype), np.zeros((2, 1), dtype.newbyteorder(">"))):
+            document = {"state": {"x": value}, "source": {}}
+            if dtype.kind in "OSUVMm" or dtype.itemsize * 8 not in (8, 16, 32, 64, 128) or code in "HILQPNgG":
+                with pytest.raises(TypeError, match=r"state\.x is an array of \w+; checkpoints hold bool, "):
+                    save(Checkpointer(tmp_path, keep_last=0), document, 1, [LATEST])
+                assert not (tmp_path / LATEST).exists()
+            else:
+                save(Checkpointer(tmp_path, keep_last=0), document, 1, [LATEST])
+                loaded = np.asarray(load_checkpoint(tmp_path / LATEST)["state"]["x"])
+                assert loaded.tolist() == value.tolist()
+                assert loaded.dtype == dtype
+
+    @pytest.mark.parametrize("key", [1, None, ("a", 1)])
+    def test_keys_that_are_not_texts_are_rejected(self, key: Any, tmp_path: Path):
+        with pytest.raises(TypeError, match=r"state\.a has the key .*; keys must be texts"):
+            save(Checkpointer(tmp_path, keep_last=0), {"state": {"a": {key: 1}}, "source": {}}, 1, [LATEST])
+
     def test_plain_torch_loads_a_checkpoint_without_pickle(self, tmp_path: Path):
         save(Checkpointer(tmp_path, keep_last=0), PAYLOAD, 42, [LATEST])
         document = torch.load(tmp_path / LATEST, weights_only=True)

@@ -178,6 +178,12 @@ def test_minari_that_is_not_installed_names_the_extra(monkeypatch: pytest.Monkey
         read_minari("a/b-v0", "preload", None)
 
 
+@pytest.mark.parametrize("name", ["/etc", "a/../../b-v0", ".."])
+def test_a_path_in_the_place_of_a_dataset_is_rejected(name: str) -> None:
+    with pytest.raises(UserError, match=r"preload: write the name of a dataset, .*, not a path"):
+        read_minari(name, "preload", None)
+
+
 def with_value(array: Any, index: Any, value: Any) -> Any:
     changed = array.copy()
     changed[index] = value
@@ -185,6 +191,14 @@ def with_value(array: Any, index: Any, value: Any) -> Any:
 
 
 BAD: dict[str, tuple[Any, str]] = {
+    "not finite at an end": (
+        lambda a: {"final_observations": with_value(a["final_observations"], (0, 1), np.nan)},
+        r"the observation after step \d+ has nan",
+    ),
+    "both kinds of following observations": (
+        lambda a: {"next_observations": a["observations"]},
+        "both next_observations and final_observations; keep one of them",
+    ),
     "another shape": (
         lambda a: {
             "observations": a["observations"][:, :3],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.report.__main__ import main
-from dqn_runner.report.comparison import scores_of
+from dqn_runner.report.comparison import mean_until, scores_of
 from dqn_runner.report.comparison_charts import evaluation_matrix
 from dqn_runner.report.comparison_page import comparison_of
 from dqn_runner.report.found_runs import best_runs, run_directories, runs_to_compare
 from dqn_runner.report.grouping import grouped
 from dqn_runner.report.stored_run import read_run
+from dqn_runner.report.write import write_report
 from dqn_runner.statistics.aggregates import iqm
 from dqn_runner.statistics.bootstrap import estimate, probability_of_improvement
 from tests.support.stored_runs import HOSTILE, charts_of, store_run, tags_of, text_of
@@ -35,7 +37,7 @@ def agents(directory: Path, **finals: list[float]) -> Path:
 
 
 def labels(paths: list[Path], by: str | None = None) -> dict[str, int]:
-    return {group.label: len(group.runs) for group in grouped(runs_to_compare(paths), by)}
+    return {group.label: len(group.runs) for group in grouped(runs_to_compare(paths).runs, by)}
 
 
 def test_runs_are_grouped_by_the_overrides_that_differ_and_not_by_seeds(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_games_are_different_environments(tmp_path: Path) -> None:
             store_run(tmp_path / family / game, env=env)
     names = {read_run(path).env for path in tmp_path.glob("*/*")}
     assert names == {"MinAtar breakout", "MinAtar asterix", "Atari breakout", "Atari asterix"}
-    assert set(scores_of(grouped(runs_to_compare([tmp_path]), None)).by_task) == names
+    assert set(scores_of(grouped(runs_to_compare([tmp_path]).runs, None)).by_task) == names
 
 
 def test_runs_without_overrides_are_grouped_by_their_settings(tmp_path: Path) -> None:
@@ -132,10 +134,10 @@ def test_the_score_is_that_of_mode_eval_only_if_every_run_has_one(tmp_path: Path
         evaluated = f'{{{checkpoint}, "step": 1{name}, "return_mean": 7.0, "return_ci95": [6.0, 8.0]}}'
         (tmp_path / name / "eval").write_text(evaluated)
     (tmp_path / "0" / "eval").rename(tmp_path / "0" / "eval.json")
-    groups = grouped(runs_to_compare([tmp_path]), None)
+    groups = grouped(runs_to_compare([tmp_path]).runs, None)
     assert scores_of(groups).by_task["CartPole-v1"]["all runs"].tolist() == [1, 2]
     (tmp_path / "1" / "eval").rename(tmp_path / "1" / "eval.json")
-    groups = grouped(runs_to_compare([tmp_path]), None)
+    groups = grouped(runs_to_compare([tmp_path]).runs, None)
     assert scores_of(groups).by_task["CartPole-v1"]["all runs"].tolist() == [7, 7]
     assert scores_of(groups).kind == "mean return of mode=eval, checkpoints of env step 10 to 11"
 
@@ -144,7 +146,7 @@ def test_a_run_that_several_paths_name_counts_once(tmp_path: Path) -> None:
     store_run(tmp_path / "a")
     store_run(tmp_path / "b")
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    found = runs_to_compare([tmp_path / "a", tmp_path, tmp_path / "link", tmp_path / "a"])
+    found = runs_to_compare([tmp_path / "a", tmp_path, tmp_path / "link", tmp_path / "a"]).runs
     assert [(path, run.name) for path, run in found] == [(tmp_path / "a", "a"), (tmp_path, "b")]
 
 
@@ -172,6 +174,76 @@ def test_a_sweep_is_compared_by_the_fresh_seeds_of_its_best_trial(tmp_path: Path
         "best_trial: 3\nvalidation:\n  seeds: [2, 3]\n  values: [1.0, 2.0]\n"
     )
     assert [path.name for path in best_runs(tmp_path / "sweep")] == ["seed_2", "seed_3"]
+
+
+@pytest.mark.parametrize(("seeds", "names"), [([5, 6], ["seed_5", "seed_6"]), ([5], ["3"])])
+def test_without_a_whole_validation_only_the_runs_that_selected_the_trial_are_compared(
+    seeds: list[int], names: list[str], tmp_path: Path
+) -> None:
+    """A sweep that was stopped in its validation has some of those runs, but no result of it."""
+    if len(seeds) == 1:
+        store_run(tmp_path / "sweep" / "3")
+    for seed in (5, 6, 7):
+        store_run(tmp_path / "sweep" / "3" / f"seed_{seed}")
+    (tmp_path / "sweep" / "optimization_results.yaml").write_text(f"best_trial: 3\nseeds: {seeds}\n")
+    assert [path.name for path in best_runs(tmp_path / "sweep")] == names
+
+
+def test_of_sweeps_below_a_path_the_best_trials_are_compared(tmp_path: Path) -> None:
+    for name, best in (("a", 1), ("b", 0)):
+        for trial in range(2):
+            store_run(tmp_path / name / str(trial), seed=trial)
+        (tmp_path / name / "optimization_results.yaml").write_text(f"best_trial: {best}\nseeds: [0]\n")
+    store_run(tmp_path / "plain")
+    store_run(tmp_path / "open" / "0")
+    (tmp_path / "open" / "study.journal").write_text("")
+    found = runs_to_compare([tmp_path])
+    assert [(path.name, str(run.directory.relative_to(tmp_path))) for path, run in found.runs] == [
+        (tmp_path.name, "plain"),
+        ("a", "a/1"),
+        ("b", "b/0"),
+    ]
+    assert [path.name for path in found.sweeps] == ["a", "b"]
+    assert found.left_out == [f"no trial of the sweep {tmp_path / 'open'} has finished yet"]
+    page = text_of(comparison_of([tmp_path]).html)
+    assert "which favours the sweep" in page
+    assert "Left out: no trial of the sweep" in page
+
+
+def test_the_mean_over_training_counts_the_steps_after_a_run_has_reached_its_target() -> None:
+    """A run that ends at once with 500 is better than one that needs ten times as long."""
+    every = 1_000.0 * np.arange(1, 21)
+    slow = mean_until(20_000, every, np.array([20.0] + [400.0] * 18 + [500.0]))
+    fast = mean_until(20_000, every[:2], np.array([20.0, 500.0]))
+    assert slow == pytest.approx((20 + 18 * 400 + 500) / 20)
+    assert fast == pytest.approx((20 + 19 * 500) / 20)
+    assert mean_until(4_000, every[:4], np.array([1.0, 2.0, np.nan, 6.0])) == (1 + 2 + 2 * 6) / 4
+
+
+def test_equal_runs_in_a_group_are_named(tmp_path: Path) -> None:
+    agents(tmp_path, dqn=[1.0, 2.0], c51=[3.0])
+    assert "more than once" not in text_of(comparison_of([tmp_path]).html)
+    shutil.copytree(tmp_path / "0", tmp_path / "again")
+    page = text_of(comparison_of([tmp_path]).html)
+    assert f"are too narrow: {tmp_path / '0'}, {tmp_path / 'again'}. Runs with the same settings" in page
+
+
+@pytest.mark.parametrize("length", [9, 18, 27, 36, 63, 99])
+def test_pictures_have_room_for_long_names(length: int, tmp_path: Path) -> None:
+    """Warnings are errors here: matplotlib warns if a legend leaves no room for the curves."""
+    for number in range(13):
+        name = f"{number} {'schedule ' * (length // 9)}"
+        overrides = [f"agent.kind={name}"]
+        store_run(tmp_path / str(number), [5.0, 8.0, 9.0], overrides=overrides, agent__kind=name)
+    assert len(charts_of(comparison_of([tmp_path]).html)) == 3
+
+
+def test_a_comparison_of_one_sweep_leaves_its_own_report(tmp_path: Path) -> None:
+    store_run(tmp_path / "0")
+    (tmp_path / "optimization_results.yaml").write_text("best_trial: 0\nseeds: [0]\n")
+    (tmp_path / "report.html").write_text("of the sweep")
+    assert write_report([tmp_path], None, "agent")[0] == tmp_path / "comparison.html"
+    assert (tmp_path / "report.html").read_text() == "of the sweep"
 
 
 def test_runs_are_found_below_and_not_behind_links(tmp_path: Path) -> None:

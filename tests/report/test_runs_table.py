@@ -12,6 +12,7 @@ from rich.console import Console
 from dqn_runner import runs
 from dqn_runner.report.listing import Entry, Listing
 from dqn_runner.report.terminal import table, with_what_differs
+from dqn_runner.run.timeline import SAVED, Timeline
 from tests.support.stored_runs import store_run
 
 
@@ -43,6 +44,15 @@ def test_a_finished_run_that_continues_with_a_larger_budget_is_not_finished(tmp_
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
     assert [found.state for found in Listing(tmp_path).entries()] == ["stopped"]
+
+
+def test_steps_are_known_without_metrics_jsonl(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "run", [10.0, 20.0])
+    (run / "metrics.jsonl").unlink()
+    assert [found.step for found in Listing(tmp_path).entries()] == [200]
+    (run / "metrics.json").unlink()
+    Timeline(run).add(SAVED, 170)
+    assert [found.step for found in Listing(tmp_path).entries()] == [170]
 
 
 def test_jobs_of_a_sweep_show_what_differs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import subprocess
 import sys
 import threading
@@ -312,6 +313,18 @@ def test_the_plots_command_draws_the_picture_again(
     plots.main([str(tmp_path)])
     assert capsys.readouterr().out == f"{tmp_path / plots.CURVES}\n"
     assert (tmp_path / plots.CURVES).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_plots_command_reports_a_damaged_file_in_one_line(
+    tmp_path: Path, full: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    json_io.write_json(tmp_path / json_io.METRICS, full)
+    content = (tmp_path / json_io.METRICS).read_text()
+    (tmp_path / json_io.METRICS).write_text(content[: len(content) // 2])
+    with pytest.raises(SystemExit) as ended:
+        plots.main([str(tmp_path)])
+    assert ended.value.code == 2
+    assert re.fullmatch(r"error: .*metrics.json is damaged: .*\n", capsys.readouterr().err)
 
 
 def test_the_plots_command_reports_a_missing_metrics_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -75,6 +75,7 @@ def a_plan(directory: Path, command: Command | None = None, **changes: Any) -> P
         "command": command or Command(("--config-name=config",), ("env=acrobot",), (), "basic"),
         "directory": directory,
         "name": "my_study",
+        "seed": 5,
     }
     return Plan(**{**{field.name: None for field in fields(Plan)}, **given})
 
@@ -187,6 +188,7 @@ class TestResultsFile:
             "study": "my_study",
             "objective": ["return"],
             "direction": ["maximize"],
+            "seeds": [5, 6, 7],
             "trials": {"complete": 4, "pruned": 1, "diverged": 1, "failed": 2, "running": 0, "waiting": 0},
             "env_steps": 13_000,
         }

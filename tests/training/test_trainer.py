@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,8 @@ from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.io.json_io import read_json
+from dqn_runner.io.signals import SignalExit
+from dqn_runner.replay.prioritized import PrioritizedReplay
 from dqn_runner.run import plots
 from dqn_runner.training.evaluator import Evaluation
 from dqn_runner.training.stopping import EarlyStopping
@@ -276,6 +280,37 @@ def test_running_a_script_again_resumes_its_run_and_rejects_another_agent(tmp_pa
     assert make_trainer(tmp_path, tape, max_steps=16).train().steps == 16
     assert tape.events[0].startswith("open ")
     assert tape.events[1] == "episode 16/4"
+
+
+def test_running_a_script_again_with_a_larger_budget_keeps_what_followed_the_first(tmp_path: Path) -> None:
+    def budgeted(max_steps: int) -> Trainer:
+        replay = PrioritizedReplay(capacity=50)
+        agent = make_agent(learning_starts=None, exploration=EpsilonGreedy(), replay=replay)
+        return make_trainer(tmp_path, Tape(), agent, max_steps=max_steps)
+
+    budgeted(40).train()
+    again = budgeted(100)
+    config = again.agent.config
+    assert (config.learning_starts, config.exploration.schedule.steps) == (4, 20)
+    assert config.replay.beta_steps == 40
+    assert again.train().steps == 100
+    fresh = make_agent(learning_starts=None, exploration=EpsilonGreedy())
+    other = Trainer(fresh, Counter(), TrainingConfig(max_steps=100), tmp_path / "other", loggers={})
+    assert other.agent.config.exploration.schedule.steps == 50
+
+
+def test_a_signal_that_arrives_while_a_run_ends_takes_effect_after_it(tmp_path: Path) -> None:
+    """Otherwise the next run of a plain multirun, or of a script, would start."""
+
+    class Late(Tape):
+        def close(self, failed: bool) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SignalExit) as ended:
+        make_trainer(tmp_path, Late()).train()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert read_json(tmp_path / "run" / "metrics.json")["finished"] == "trainer.max_steps=12 reached"
+    assert make_trainer(tmp_path, Tape()).train().reason == "trainer.max_steps=12 reached"
 
 
 class UserNetwork:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from dqn_runner.envs.episode_metrics import MOST_KEYS, EpisodeMetrics
+from dqn_runner.envs.episode_metrics import MOST_KEYS, EpisodeMetrics, InfoMetrics
 from dqn_runner.training.user_metrics import UserMetrics, inconsistencies
 from tests.conftest import BUDGET, Outcome, records
 
@@ -87,6 +88,17 @@ def test_metrics_of_a_resumed_run_are_those_of_an_uninterrupted_one(
     assert program(*command, "hydra.run.dir=parts", "trainer.max_steps=643").status == 0
     assert program("resume=parts", "trust=true", "trainer.max_steps=1200").status == 0
     assert records(tmp_path / "whole") == records(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("value", [1.7e308, -1.7e308, np.float64(2e100), 10**400, np.inf, np.nan])
+def test_numbers_whose_sum_is_not_finite_are_left_out(value: Any) -> None:
+    metrics = InfoMetrics()
+    metrics.begin_episode()
+    for _ in range(3):
+        metrics.add({"metrics": {"big": value, "largest": 1e100}})
+    ended = metrics.end_episode()
+    assert ended.means == {"largest": pytest.approx(1e100)}
+    assert ended.problems["big"].endswith("is not one number up to 1e+100")
 
 
 def test_metrics_beyond_the_most_are_reported_and_left_out(warnings: list[str]) -> None:

@@ -43,6 +43,11 @@ def read_minari(dataset: str, source: str, mask_source: str | None) -> tuple[Raw
     """
     if not dataset:
         raise UserError(f"{source}: write the name of a dataset after {PREFIX}")
+    if Path(dataset).is_absolute() or ".." in Path(dataset).parts:
+        raise UserError(
+            f"{source}: write the name of a dataset, such as {PREFIX}cartpole/expert-v0, not a path; "
+            "MINARI_DATASETS_PATH names another directory of datasets"
+        )
     minari: Any = import_module("minari", source, extra="minari")
     directory = files_of(dataset)
     if not directory.is_dir():

@@ -160,6 +160,8 @@ def _following(arrays: _Arrays, steps: int, terminations: Array, truncations: Ar
             f"there is neither {NEXT}{OBSERVATIONS}, one for each step, nor {FINAL}{OBSERVATIONS}, one for "
             "each end of an episode"
         )
+    if len(given) > 1:
+        raise ValueError(f"there are both {NEXT}{OBSERVATIONS} and {FINAL}{OBSERVATIONS}; keep one of them")
     if given[0] == NEXT:
         return NEXT, steps + np.arange(steps)
     ends = flags(terminations, "terminations", steps) | flags(truncations, "truncations", steps)

@@ -108,7 +108,7 @@ def _checked(raw: RawSteps, spec: EnvSpec, actions: ActionSpace) -> Recording:
         numbers = actions.numbers(raw.actions)
     except ValueError as error:
         raise ValueError(f"the actions {error}") from None
-    observations = _observations(raw.observations, spec)
+    observations = _observations(raw, spec)
     if len(observations) != (expected := int(raw.next_at.max()) + 1):
         raise ValueError(f"there are {len(observations)} observations, not {expected}")
     return Recording(
@@ -123,7 +123,8 @@ def _checked(raw: RawSteps, spec: EnvSpec, actions: ActionSpace) -> Recording:
     )
 
 
-def _observations(given: Any, spec: EnvSpec) -> Array:
+def _observations(raw: RawSteps, spec: EnvSpec) -> Array:
+    given = raw.observations
     if isinstance(given, (Mapping, tuple)) and not given:
         raise ValueError("the observations have no entries")
     if spec.layout is not None:
@@ -154,8 +155,16 @@ def _observations(given: Any, spec: EnvSpec) -> Array:
         fits = np.isfinite(kept[index]) if kept.dtype.kind == "f" else kept[index] == array[index]
         if not fits.all():
             wrong = array[index][~fits].flat[0]
-            raise ValueError(f"observation {index} has {wrong}, which is not a finite {spec.obs_dtype}")
+            where = _place(raw, index)
+            raise ValueError(f"{where} has {wrong}, which is not a finite {spec.obs_dtype}")
     return kept
+
+
+def _place(raw: RawSteps, index: int) -> str:
+    """Which of the recorded observations has this index in all of them."""
+    if index in raw.at:
+        return f"observation {index}"
+    return f"the observation after step {int(np.flatnonzero(raw.next_at == index)[0])}"
 
 
 def _length(given: Any) -> int:

@@ -143,7 +143,9 @@ def _summary(study: Study, best: Sequence[FrozenTrial], plan: Plan) -> dict[str,
             found["validation"] = {"seeds": list(by_seed), "values": per_seed, **summary}
     if not best:
         found["note"] = _why_none(study)
+    seeds = [plan.seed + index for index in range(settings.seeds)]
     about = {"study": plan.name, "objective": settings.objectives, "direction": settings.directions}
+    about |= {"seeds": seeds}
     return {**found, **about, "trials": counts(study, settings.n_trials), "env_steps": env_steps(study)}
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from copy import copy, deepcopy
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.types import Forward
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class FlatNetwork:
@@ -31,12 +30,15 @@ class FlatNetwork:
     def __init__(self, module: nn.Module, layout: ObservationLayout | None = None) -> None:
         """Remove the parameters from `module`; their values become `self.initial` [parameters].
 
-        `layout` is that of packed observations, of which `module` takes the entries. Raises a UserError if a
-        layer keeps running statistics.
+        Parameters that need no gradient become buffers, so that no update changes them. `layout` is that of
+        packed observations, of which `module` takes the entries. Raises a UserError if a layer keeps running
+        statistics.
         """
         self.module = module.eval()
         self._layout = layout
-        self._mlp = _mlp_operations(module) if layout is None else None
+        self._is_plain = layout is None and all(value.requires_grad for value in module.parameters())
+        """Whether it is a function of arrays and of the parameters alone."""
+        self._mlp = _mlp_operations(module) if self._is_plain else None
         self._assignments: list[tuple[nn.Module, str, int]] = []
         """For each parameter its layer, its name, and its index in `views`."""
         values: dict[int, torch.Tensor] = {}
@@ -48,6 +50,9 @@ class FlatNetwork:
                 )
             for key, parameter in list(part.named_parameters(recurse=False)):
                 delattr(part, key)
+                if not parameter.requires_grad:
+                    part.register_buffer(key, parameter.detach())
+                    continue
                 values.setdefault(id(parameter), parameter)  # a shared parameter is kept once
                 self._assignments.append((part, key, list(values).index(id(parameter))))
         self._noisy = [part for part in module.modules() if isinstance(part, NoisyLinear)]
@@ -61,22 +66,27 @@ class FlatNetwork:
     @property
     def has_convolutions(self) -> bool:
         """Whether a layer is a convolution."""
-        return any(isinstance(part, _CONVOLUTIONS) for part in self.module.modules())
-
-    def with_bfloat16_convolutions(self) -> FlatNetwork:
-        """The same function, whose convolutions multiply bfloat16 numbers and return float32."""
-        other = copy(self)
-        parts = (self.module, self._assignments, self._noisy)
-        other.module, other._assignments, other._noisy = deepcopy(parts)
-        for part in other.module.modules():
-            if isinstance(part, _CONVOLUTIONS):
-                part.forward = _in_bfloat16(part.forward)  # pyright: ignore[reportAttributeAccessIssue]
-        return other
+        return any(isinstance(part, CONVOLUTIONS) for part in self.module.modules())
 
     def to(self, device: torch.device) -> None:
         """Move the initial parameters, and the buffers of the module, to `device`."""
         self.module.to(device)
         self.initial = self.initial.to(device)
+
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """What the module has besides its parameters and stores with them, by name; nothing is copied."""
+        return {key: value for key, value in self.module.state_dict().items() if torch.is_tensor(value)}
+
+    def load_buffers(self, stored: Mapping[str, torch.Tensor]) -> None:
+        """Copy the values of buffers; raises a UserError for those of another network."""
+        own = self.buffers()
+        if _shapes(own) != _shapes(stored):
+            raise UserError(
+                f"the checkpoint holds another network: it has the buffers {_shapes(stored)}, this run has "
+                f"{_shapes(own)}"
+            )
+        for name, value in own.items():
+            value.copy_(stored[name])
 
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """The parameters as views of a vector [*runs, parameters], each [*runs, *shape]."""
@@ -124,7 +134,7 @@ class FlatNetwork:
 
         Its parameters are views of `flat` [parameters], so that it follows their changes.
         """
-        if self._layout is not None:
+        if not self._is_plain:
             return None
         views = [view.numpy() for view in self.views(flat)]
         arrays = {(id(layer), name): views[index] for layer, name, index in self._assignments}
@@ -137,14 +147,8 @@ class FlatNetwork:
         return numpy_forward(self.module, Parameters(arrays, noise), obs_shape)
 
 
-def _in_bfloat16(layer: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The layer with inputs and parameters rounded to bfloat16, and its outputs as float32."""
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-            return layer(x).float()
-
-    return forward
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _run_mlp(operations: list[str], params: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,102 @@
+"""What networks of a user have besides parameters: it is stored with the run, and no update changes it."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dqn_runner import DQNAgent, DQNConfig, UserError, load_agent
+from dqn_runner.agent.networks.architectures import Custom, Mlp
+from dqn_runner.core.types import Batch, Transition
+from tests.inference.test_load_agent import a_run
+
+MODULE = "tests.support.own_networks"
+OWN = "agent/network=custom", "agent.network.target"
+
+
+def agent_with(name: str) -> DQNAgent:
+    network = Custom(target=f"{MODULE}:{name}")
+    return DQNAgent(DQNConfig(state_dim=4, action_dim=2, batch_size=8, network=network))
+
+
+def batch() -> Batch:
+    rng = np.random.default_rng(0)
+    obs, next_obs = (torch.from_numpy(rng.normal(size=(8, 4)).astype("float32")) for _ in range(2))
+    numbers = torch.ones(8)
+    transition = Transition(obs, torch.zeros(8, dtype=torch.int64), numbers, numbers, next_obs)
+    return Batch(transition, np.arange(8), numbers / 8)
+
+
+def test_frozen_parameters_and_buffers_do_not_learn() -> None:
+    agent = agent_with("Projected")
+    before = {name: value.clone() for name, value in agent.network.buffers().items()}
+    assert set(before) == {"projection", "frozen.weight", "frozen.bias"}
+    assert agent.num_parameters() == 8 * 2 + 2
+    head = agent.learner.online.clone()
+    for _ in range(3):
+        agent.learn(batch(), 0)
+    assert not torch.equal(agent.learner.online, head)
+    assert all(torch.equal(value, before[name]) for name, value in agent.network.buffers().items())
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_loaded_agent_and_its_module_have_the_buffers_of_the_run(tmp_path: Path) -> None:
+    trainer = a_run(tmp_path / "run", OWN[0], f"{OWN[1]}={MODULE}:Projected")
+    obs = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    expected = trainer.agent.q_values(obs)
+    loaded = load_agent(tmp_path / "run" / "checkpoints" / "latest.pt", trust=True)
+    np.testing.assert_array_equal(loaded.q_values(obs), expected)
+    with torch.no_grad():
+        values = loaded.to_module()(torch.from_numpy(obs)).numpy()
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_buffers_of_another_shape_are_rejected() -> None:
+    agent = agent_with("Projected")
+    state = agent.state_dict()
+    state["buffers"] = {**state["buffers"], "projection": torch.zeros(2, 8)}
+    with pytest.raises(UserError, match=r"another network: it has the buffers \{'projection': \(2, 8\)"):
+        agent.load_state_dict(state)
+
+
+def test_networks_of_the_program_store_no_buffers() -> None:
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, network=Mlp(hidden=[8])))
+    assert "buffers" not in agent.state_dict()
+
+
+def test_a_network_that_changes_when_it_is_evaluated_is_rejected() -> None:
+    with pytest.raises(UserError, match=r"agent.network changes its buffer 'calls' whenever it is evaluated"):
+        agent_with("Counting")
+
+
+def test_sizes_of_lazy_layers_follow_from_the_observations() -> None:
+    first, second = agent_with("Lazy"), agent_with("Lazy")
+    assert first.num_parameters() == 4 * 8 + 8 + 8 * 2 + 2
+    assert torch.equal(first.learner.online, second.learner.online), "the seed decides their values"
+
+
+def test_an_agent_can_be_pickled() -> None:
+    agent = agent_with("Projected")
+    agent.learn(batch(), 0)
+    copied = pickle.loads(pickle.dumps(agent))
+    for each in (agent, copied):
+        each.learn(batch(), 0)
+    assert torch.equal(agent.learner.online, copied.learner.online)
+    obs = np.ones((1, 4), np.float32)
+    np.testing.assert_array_equal(agent.q_values(obs), copied.q_values(obs))
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_loaded_agent_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    a_run(tmp_path / "run", "env=cartpole")
+    agent = load_agent(tmp_path / "run", seed=3)
+    copied = pickle.loads(pickle.dumps(agent))
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    for deterministic in (True, False):
+        expected = agent.predict(obs, deterministic=deterministic)
+        np.testing.assert_array_equal(copied.predict(obs, deterministic=deterministic), expected)
+    assert copied.provenance == agent.provenance

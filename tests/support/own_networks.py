@@ -1,0 +1,85 @@
+"""Networks of a user with more than parameters: buffers, frozen and lazy layers, hooks."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class Projected(nn.Module):
+    """A random projection that no seed of the program decides, and a frozen layer behind it."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        projection = np.random.default_rng().normal(size=(shape[0], 8)).astype(np.float32)
+        self.register_buffer("projection", torch.from_numpy(projection))
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.head = nn.Linear(8, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.frozen(x @ self.projection)))
+
+
+class Counting(nn.Module):
+    """Its values depend on how often it was evaluated."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(shape[0], outputs)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.head(x) + self.calls
+
+
+class Lazy(nn.Module):
+    """Its sizes follow from the first observation."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class Gated(nn.Conv2d):
+    """A convolution with a second argument, which is scaled by it."""
+
+    def forward(self, input: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        return super().forward(input) * scale
+
+
+class Attached(nn.Module):
+    """Convolutions called in unusual ways, with a hook that knows the module, and a lock."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+        self.first = Gated(shape[0], 4, 3)
+        self.second = nn.Conv2d(4, 4, 3)
+        self.head = nn.LazyLinear(outputs)
+        self.features: Any = None
+        self.second.register_forward_hook(lambda _, __, output: setattr(self, "features", output))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with self.lock:
+            self.second(input=torch.relu(self.first(x, 0.5)))
+            return self.head(torch.relu(self.features).flatten(1))
+
+
+class Double(nn.Module):
+    """Computes with float64 inside."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(shape[0], 4, 3).double()
+        self.head = nn.Linear(4 * 8 * 8, outputs).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.convolution(x.double())).flatten(1)).float()
