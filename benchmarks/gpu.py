@@ -26,7 +26,7 @@ import speed_runs
 import torch
 from machine import machine
 from speed import versions
-from speed_workloads import WORKLOADS, Workload, make_env
+from speed_workloads import WORKLOADS, Workload, feasible, make_env
 
 from dqn_runner import DQNAgent
 from dqn_runner.agent.device import choose_device, describe
@@ -166,7 +166,7 @@ def main() -> None:
     result: dict[str, Any] = {"device": device, "machine": machine(), "versions": versions()}
     print(device, machine(), versions())
     result["updates"] = []
-    for name in UPDATES:
+    for name in (name for name in UPDATES if name in feasible()):
         for size in BATCH_SIZES:
             result["updates"].append(measure_update(name, arguments.device, size))
             print(result["updates"][-1], flush=True)

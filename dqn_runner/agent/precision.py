@@ -44,8 +44,10 @@ def network_of_updates(network: FlatNetwork, precision: str) -> NetworkFunction:
 
 def check_hardware(precision: str, device: torch.device) -> None:
     """Raise UserError if updates with this precision would be far slower on the device than with float32."""
-    if precision == "float32" or device.type == "mps":
+    if precision == "float32":
         return
+    if device.type == "mps":
+        raise UserError(f"agent.precision=bfloat16 is for the CPU and CUDA, not for device=mps; {_INSTEAD}")
     if device.type == "cuda":
         if not torch.cuda.is_bf16_supported(including_emulation=False):
             raise UserError(f"agent.precision=bfloat16: the GPU has no instructions for it; {_INSTEAD}")

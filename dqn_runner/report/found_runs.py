@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dqn_runner.checkpointing.names import CHECKPOINTS
 from dqn_runner.core.exceptions import UserError
@@ -111,7 +111,7 @@ def best_runs(sweep: Path) -> list[Path]:
         document: Any = yaml.safe_load((sweep / RESULTS).read_text(encoding="utf-8"))
         trial, validation = document.get("best_trial"), document.get("validation")
         fresh = list(validation["seeds"]) if validation else []
-        selecting = list(document.get("seeds", []))
+        selecting = document.get("seeds")
     except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{sweep / RESULTS} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(trial, int):
@@ -120,7 +120,12 @@ def best_runs(sweep: Path) -> list[Path]:
     validated = [path for seed in fresh if is_run(path := directory / f"seed_{seed}")]
     if validated or is_run(directory):  # a trial with one seed is a run itself
         return validated or [directory]
-    return [path for seed in selecting if is_run(path := directory / f"seed_{seed}")]
+    if not isinstance(selecting, list):
+        raise UserError(
+            f"{sweep / RESULTS} does not say with which seeds the trials were run; repeat the command of the "
+            "sweep, which writes it again"
+        )
+    return [path for seed in cast("list[Any]", selecting) if is_run(path := directory / f"seed_{seed}")]
 
 
 def _natural(name: str) -> tuple[bool, int, str]:

@@ -22,6 +22,7 @@ NOT_COMPARED = (
     *(f"agent.{key}" for key in _OF_RUN_AND_AGENT),
 )
 """Settings by which runs of one group may differ."""
+SEEDS = ("seed", "agent.seed")
 NOT_COMPARED_BELOW = ("logging.", "evaluator.", "checkpoint.", "study.", "export")
 MOST_KEYS = 4
 """Settings in the name of a group."""
@@ -144,10 +145,15 @@ def _path_names(paths: Sequence[Path]) -> list[str]:
 
 def repeated_seeds(group: Group) -> Iterator[str]:
     """The runs of a group that have the same settings, seed included: they are one sample."""
-    same: dict[str, list[str]] = defaultdict(list)
+    ignored = {*NOT_COMPARED} - {*SEEDS}
+    same: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for run in group.runs:
-        settings = {key: value for key, value in run.settings.items() if not key.startswith("hydra")}
-        same[repr(sorted((key, repr(value)) for key, value in settings.items()))].append(str(run.directory))
+        settings = (
+            f"{key}={value!r}"
+            for key, value in sorted(run.settings.items())
+            if key not in ignored and not key.startswith(NOT_COMPARED_BELOW)
+        )
+        same[tuple(settings)].append(str(run.directory))
     return (", ".join(directories) for directories in same.values() if len(directories) > 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class HistoryReader:
         report = self._newest_report()
         if is_file(self._records_file):
             tables = self._records.tables()
-            if report is not None and _is_longer(report, tables):
+            if report is not None and _begins_earlier(report, tables):
                 tables = _tables_of_report(report)
         elif report is not None:
             tables = _tables_of_report(report)
@@ -138,11 +139,15 @@ def _history(tables: Mapping[str, Columns], report: Mapping[str, Any]) -> Histor
     )
 
 
-def _is_longer(report: Mapping[str, Any], tables: Mapping[str, Columns]) -> bool:
-    """Whether metrics.json is as new as metrics.jsonl and has more: a run may begin without the latter."""
-    kinds = ((EPISODE, "episodes"), (TRAIN, "train"), (EVAL, "evaluations"))
-    is_current = report["env_steps"] >= _last_step(tables)
-    return is_current and any(len(report[key]["step"]) > len(tables[kind]["step"]) for kind, key in kinds)
+def _begins_earlier(report: Mapping[str, Any], tables: Mapping[str, Columns]) -> bool:
+    """Whether metrics.json is as new as metrics.jsonl and begins earlier: a run may begin without the latter.
+
+    Its length says nothing: a run that was resumed from an older checkpoint has fewer records again.
+    """
+    steps = (report[key]["step"] for key in ("episodes", "train", "evaluations"))
+    first = min((column[0] for column in steps if len(column)), default=math.inf)
+    ours = min((table["step"][0] for table in tables.values() if len(table["step"])), default=math.inf)
+    return report["env_steps"] >= _last_step(tables) and first < ours
 
 
 def _last_step(tables: Mapping[str, Columns]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from dqn_runner.report.found_runs import run_directories, sweep_directories
 from dqn_runner.report.stored_run import state_of, texts
 from dqn_runner.run.last_records import RECORDS, read_last_records
 from dqn_runner.run.provenance import RUN, env_of
-from dqn_runner.run.timeline import TIMELINE, read_timeline
+from dqn_runner.run.timeline import TIMELINE, Happening, read_timeline
 from dqn_runner.sweep.names import JOURNAL, RESULTS
 
 HEAD = 2_000
@@ -89,13 +90,19 @@ def _read(directory: Path, path: str, changed: float) -> Entry:
         path=path,
         state=state_of(directory, timeline, reason),
         env=env,
-        step=max(last.step, int(steps[1]) if steps else 0, *(happening.step or 0 for happening in timeline)),
+        step=last.step if is_file(directory / RECORDS) else _newest_step(timeline, steps),
         score=last.score,
         best=_number(best[1]) if best else None,
         eta=last.eta,
         changed=changed,
         overrides=overrides,
     )
+
+
+def _newest_step(timeline: Sequence[Happening], in_report: re.Match[bytes] | None) -> int:
+    """The env step of a run without metrics.jsonl, by its latest event, or else by metrics.json."""
+    known = [happening.step for happening in timeline if happening.step is not None]
+    return known[-1] if known else int(in_report[1]) if in_report else 0
 
 
 def _provenance(directory: Path) -> tuple[str, str]:

@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not (run_dir / json_io.METRICS).is_file():
         parser.error(
             f"{run_dir / json_io.METRICS} does not exist; give the directory of a run, which writes it when "
-            "it ends. python -m dqn_runner.report shows a run that goes on or was killed"
+            "it ends. python -m dqn_runner.report shows a run that is running or was killed"
         )
     try:
         draw_training_curves(run_dir)

@@ -27,7 +27,7 @@ class Stopwatch:
     def eta(self, done: float) -> float:
         """Seconds left at the average speed of the run when the fraction `done` is complete; NaN at 0.
 
-        A run that goes on with a smaller budget than it has used has none left.
+        A run that continues with a smaller budget than it has used has none left.
         """
         return self.elapsed * max(0.0, 1 - done) / done if done > 0 else math.nan
 

@@ -20,6 +20,7 @@ from dqn_runner.replay.offline.npz_file import read_npz
 from dqn_runner.replay.offline.recorder import EpisodeRecorder
 from dqn_runner.replay.offline.recording import Recording, checked
 from dqn_runner.training.evaluator import Evaluator
+from tests.support.counter import Counter
 from tests.support.probes import compose_run
 from tests.support.recordings import arrays, next_observations, record, write_minari
 
@@ -77,24 +78,16 @@ def test_next_and_final_observations_are_the_same_recording(cartpole: Path, tmp_
         assert all(np.array_equal(a, b) for a, b in zip(one.step(index), two.step(index), strict=True))
 
 
-class Lives(gymnasium.Env[Any, Any]):
-    """Episodes of 6 steps, in which a life is lost in step 2."""
-
-    observation_space = gymnasium.spaces.Box(0, 9, (1,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        super().reset(seed=seed)
-        self.t = 0
-        return np.zeros(1, np.float32), {}
+class Lives(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A life is lost in step 2."""
 
     def step(self, action: Any) -> Any:
-        self.t += 1
-        return np.full(1, self.t, np.float32), 1.0, self.t == 6, False, {"life_lost": self.t == 2}
+        *result, _ = super().step(action)
+        return *result, {"life_lost": result[0][0] == 2}
 
 
 def test_a_lost_life_is_recorded_as_a_termination_within_its_episode(tmp_path: Path) -> None:
-    env = Lives()
+    env = Lives(Counter(6))
     recorder = EpisodeRecorder(env)
     Evaluator(env, lambda _: 0, None).run(lambda obs: np.zeros(len(obs), np.int64), 1, witness=recorder)
     recorder.write(tmp_path / "lives.npz", {})

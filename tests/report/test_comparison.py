@@ -16,7 +16,7 @@ from dqn_runner.report.comparison import mean_until, scores_of
 from dqn_runner.report.comparison_charts import evaluation_matrix
 from dqn_runner.report.comparison_page import comparison_of
 from dqn_runner.report.found_runs import best_runs, run_directories, runs_to_compare
-from dqn_runner.report.grouping import grouped
+from dqn_runner.report.grouping import grouped, repeated_seeds
 from dqn_runner.report.stored_run import read_run
 from dqn_runner.report.write import write_report
 from dqn_runner.statistics.aggregates import iqm
@@ -189,6 +189,13 @@ def test_without_a_whole_validation_only_the_runs_that_selected_the_trial_are_co
     assert [path.name for path in best_runs(tmp_path / "sweep")] == names
 
 
+def test_results_without_the_seeds_of_their_trials_say_what_to_do(tmp_path: Path) -> None:
+    store_run(tmp_path / "3" / "seed_5")
+    (tmp_path / "optimization_results.yaml").write_text("best_trial: 3\n")
+    with pytest.raises(UserError, match=r"does not say with which seeds .*; repeat the command of the sweep"):
+        best_runs(tmp_path)
+
+
 def test_of_sweeps_below_a_path_the_best_trials_are_compared(tmp_path: Path) -> None:
     for name, best in (("a", 1), ("b", 0)):
         for trial in range(2):
@@ -236,6 +243,17 @@ def test_pictures_have_room_for_long_names(length: int, tmp_path: Path) -> None:
         overrides = [f"agent.kind={name}"]
         store_run(tmp_path / str(number), [5.0, 8.0, 9.0], overrides=overrides, agent__kind=name)
     assert len(charts_of(comparison_of([tmp_path]).html)) == 3
+
+
+def test_equal_runs_are_named_also_if_settings_differ_that_do_not_matter(tmp_path: Path) -> None:
+    for name, changes in {
+        "a": {"compile": "on", "agent__compile": "on"},
+        "b": {"evaluator__episodes": 7},
+    }.items():
+        store_run(tmp_path / name, seed=1, agent__seed=1, **changes)
+    store_run(tmp_path / "c", seed=2, agent__seed=2)
+    (group,) = grouped(runs_to_compare([tmp_path]).runs, None)
+    assert [*repeated_seeds(group)] == [f"{tmp_path / 'a'}, {tmp_path / 'b'}"]
 
 
 def test_a_comparison_of_one_sweep_leaves_its_own_report(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from dqn_runner import runs
+from dqn_runner.report.history import read_history
 from dqn_runner.report.listing import Entry, Listing
+from dqn_runner.report.records import EVAL
 from dqn_runner.report.terminal import table, with_what_differs
 from dqn_runner.run.timeline import SAVED, Timeline
 from tests.support.stored_runs import store_run
@@ -51,8 +53,25 @@ def test_steps_are_known_without_metrics_jsonl(tmp_path: Path) -> None:
     (run / "metrics.jsonl").unlink()
     assert [found.step for found in Listing(tmp_path).entries()] == [200]
     (run / "metrics.json").unlink()
-    Timeline(run).add(SAVED, 170)
-    assert [found.step for found in Listing(tmp_path).entries()] == [170]
+    for step in (170, 190, 180):  # the last event counts: the run was resumed from an older checkpoint
+        Timeline(run).add(SAVED, step)
+    assert [found.step for found in Listing(tmp_path).entries()] == [180]
+
+
+def test_a_run_that_was_resumed_from_an_older_checkpoint_has_its_steps_again(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "run", [10.0, 20.0, 30.0])
+    Timeline(run).add(SAVED, 300)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= 200))
+    assert [found.step for found in Listing(tmp_path).entries()] == [200]
+    assert read_history(run).column(EVAL, "return_mean").tolist() == [10, 20]
+
+
+def test_a_run_that_began_without_metrics_jsonl_has_all_its_evaluations(tmp_path: Path) -> None:
+    run = store_run(tmp_path / "run", [10.0, 20.0, 30.0])
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] > 200))
+    assert read_history(run).column(EVAL, "return_mean").tolist() == [10, 20, 30]
 
 
 def test_jobs_of_a_sweep_show_what_differs() -> None:

@@ -26,6 +26,7 @@ from dqn_runner.replay.prioritized import PrioritizedReplay
 from dqn_runner.run import plots
 from dqn_runner.training.evaluator import Evaluation
 from dqn_runner.training.stopping import EarlyStopping
+from tests.support.counter import Counter
 
 
 @pytest.fixture(autouse=True)
@@ -33,26 +34,6 @@ def without_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Curves take most of the time of a short run, so only one test draws them."""
     if "documented" not in request.node.name:
         monkeypatch.setattr(plots, "draw_training_curves", lambda _: None)
-
-
-class Counter(gymnasium.Env[Any, Any]):
-    """Episodes of `length` steps with reward 1; the observation is the step of the episode."""
-
-    observation_space = gymnasium.spaces.Box(-1, 100, (1,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def __init__(self, length: int = 4) -> None:
-        self.length = length
-        self.t = 0
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        super().reset(seed=seed)
-        self.t = 0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action: Any) -> Any:
-        self.t += 1
-        return np.full(1, self.t, np.float32), 1.0, self.t == self.length, False, {}
 
 
 class Tape:
