@@ -171,6 +171,12 @@ class TestHardware:
                 agent.choose_update("float32", 1_000)
         check_hardware("float32", CPU)
 
+    def test_an_apple_gpu_is_rejected(self) -> None:
+        with pytest.raises(
+            UserError, match=r"for the CPU and CUDA, not for device=mps; set agent"
+        ):
+            check_hardware("bfloat16", torch.device("mps"))
+
     @pytest.mark.parametrize("supported", [True, False])
     def test_a_gpu_is_asked(self, supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)

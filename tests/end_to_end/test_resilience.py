@@ -41,7 +41,25 @@ STEPS = [
     "trainer.log_frequency=170",
     "trainer.target_return=null",
 ]
+NONSENSE = """
+import gymnasium, math, numpy
 
+class Nonsense(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), numpy.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, after):
+        self.left = after
+
+    def reset(self, seed=None, options=None):
+        return numpy.zeros(1, numpy.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        reward = math.nan if self.left < 0 else 1.0
+        return numpy.zeros(1, numpy.float32), reward, self.left % 10 == 0, False, {}
+"""
+"""Its rewards are not numbers after some steps."""
 TRUNCATED = re.compile(r"did not repeat its open episode .*; the episode is truncated there")
 
 
@@ -286,6 +304,17 @@ class TestDivergence:
     ):
         with pytest.raises(UserError, match=rf"Drifting: step\(\) {found}"):
             trainer(tmp_path, Part(**part), steps=400).train()
+
+    @pytest.mark.parametrize("after", [0, 70])
+    def test_nonsense_of_the_env_is_a_failed_run_and_not_a_wrong_command(
+        self, program: Callable[..., Outcome], tmp_path: Path, after: int
+    ):
+        (tmp_path / "nonsense.py").write_text(NONSENSE)
+        done = program(
+            *BUDGET, "env=gym", "env.id=nonsense:Nonsense", f"env.kwargs.after={after}", "agent/network=mlp"
+        )
+        assert done.status == 1
+        assert re.search(r"error: Nonsense: step\(\) returned nan as reward", done.err.splitlines()[-1])
 
     def test_evaluation_of_nan_is_never_the_best(self):
         best = EarlyStopping()

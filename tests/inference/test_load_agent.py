@@ -173,6 +173,8 @@ def test_observations_that_do_not_fit_are_rejected(tmp_path: Path) -> None:
         ),
         "an array of numbers, got str": "left",
         "an array of numbers, got NoneType": None,
+        "an array of numbers, got ndarray of dtype object": np.full(shape, None),
+        "an array of numbers, got Tensor of dtype torch.bfloat16": torch.zeros(shape, dtype=torch.bfloat16),
         "the batch of observations is empty": np.zeros((0, *shape)),
         "of dtype uint8; got other numbers": np.full(shape, 0.5),
     }

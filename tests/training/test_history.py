@@ -14,6 +14,7 @@ from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.training.collector import Episode
 from dqn_runner.training.history import History, problem_with
 from dqn_runner.training.metrics import Metrics
+from dqn_runner.training.stopwatch import Stopwatch
 
 EPISODES = 70_000
 """More than two segments of 32,768 rows."""
@@ -49,6 +50,14 @@ def test_a_checkpoint_does_not_grow_with_the_episodes_done(tmp_path: Path) -> No
     assert resumed.history() == metrics.history()
     add_episodes(resumed, EPISODES + 1, EPISODES + 3)
     assert resumed.episodes.lists()["return"] == [float(number) for number in range(EPISODES + 3)]
+
+
+@pytest.mark.parametrize(("done", "sign"), [(0.5, 1), (1.0, 0), (1.4, 0)])
+def test_the_time_left_is_never_negative(done: float, sign: int) -> None:
+    """Also in a run that continues with a smaller budget than it has used."""
+    stopwatch = Stopwatch()
+    stopwatch.start(10.0, 100)
+    assert np.sign(stopwatch.eta(done)) == sign
 
 
 def test_rows_of_another_table_are_rejected() -> None:
