@@ -172,9 +172,7 @@ class TestHardware:
         check_hardware("float32", CPU)
 
     def test_an_apple_gpu_is_rejected(self) -> None:
-        with pytest.raises(
-            UserError, match=r"for the CPU and CUDA, not for device=mps; set agent"
-        ):
+        with pytest.raises(UserError, match=r"for the CPU and CUDA, not for device=mps; set agent"):
             check_hardware("bfloat16", torch.device("mps"))
 
     @pytest.mark.parametrize("supported", [True, False])
