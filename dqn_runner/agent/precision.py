@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "bfloat16")
 BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}
 """Instructions of processors that multiply bfloat16; without one of them a product takes 60 times as long."""
+_INSTEAD = "set agent.precision=float32"
 
 
 def check_precision(name: str) -> None:
@@ -57,6 +58,3 @@ def check_hardware(precision: str, device: torch.device) -> None:
             f"agent.precision=bfloat16: this processor has no instructions for it ({known}), and updates "
             f"would be many times slower; {_INSTEAD}"
         )
-
-
-_INSTEAD = "set agent.precision=float32"
