@@ -1,4 +1,4 @@
-"""Writes docs/results.md, its figure and the summary in README.md from benchmarks/results/runs.
+"""Writes docs/results.md, its figures and the summary in README.md from benchmarks/results/runs.
 
 python benchmarks/results_page.py            write them
 python benchmarks/results_page.py --check    exit 1 if the texts are out of date
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from family import load_family
+from family import family_text, load_family
+from family_figure import draw_family
 from recipes import OURS, SB3, Recipe, Results, load_recipes, load_results
 from tables import HEAD, per_seed, permutation_p, row, summary
 
@@ -58,7 +59,7 @@ def page(recipes: dict[str, Recipe]) -> str:
     if missing:
         parts.append("## Not run yet\n\n" + "\n".join(missing) + "\n\n")
     text = TEMPLATE.read_text().replace(TABLES, "".join(parts))
-    return text.replace(FAMILY, load_family().table())
+    return text.replace(FAMILY, family_text(load_family()))
 
 
 def section(recipe: Recipe, results: list[Results]) -> str:
@@ -166,6 +167,7 @@ def main() -> None:
         path.write_text(text)
     if figure_is_drawn(recipes):
         draw(recipes)
+    draw_family(load_family(), FIGURE.parent)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""One run of DQN of stable-baselines3 with the settings of a recipe; benchmarks/results.py starts it.
+"""One run of stable-baselines3 with the settings of a recipe; benchmarks/results.py starts it.
 
     python benchmarks/train_sb3.py SEED FILE OVERRIDES...
 
-The settings are those that dqn_runner composes from the overrides; what stable-baselines3 does not have is
-rejected.
+The settings are those that dqn_runner composes from the overrides; what neither stable-baselines3 nor
+benchmarks/sb3_agents.py has is rejected.
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ import numpy as np
 import torch
 import yaml
 from recipes import EPISODES, Run
+from sb3_agents import learning, make_agent
+from sb3_contrib import QRDQN
 from stable_baselines3 import DQN
 
+from dqn_runner.agent.config import DQNConfig
+from dqn_runner.agent.schedules import Linear
 from dqn_runner.core.rng import eval_seeds
+from dqn_runner.core.settings import fitted_defaults
 from dqn_runner.run.compatibility import leaves
 
 PLAIN = ("agent/network=mlp", "env=gym")
@@ -33,8 +38,18 @@ TRANSLATED = {
     *("agent.gamma", "agent.tau", "agent.train_every", "agent.gradient_steps", "agent.target_update_every"),
     *(f"agent.exploration.schedule.{key}" for key in ("steps", "start", "end")),
     *("agent.max_grad_norm", "agent.network.hidden", "env.id", "env.kwargs"),
+    *(f"agent.network.{key}" for key in ("noisy", "noisy_std", "dueling", "cosine_embedding_dim")),
+    *(
+        f"agent.loss.num_{key}"
+        for key in ("quantiles", "tau_samples", "tau_prime_samples", "quantile_samples")
+    ),
+    *(f"agent.loss.target.{key}" for key in ("_target_", "alpha", "temperature", "floor")),
+    "agent.loss._target_",
 }
-"""Settings that have a counterpart in stable-baselines3."""
+"""Settings that have a counterpart in stable-baselines3, or in benchmarks/sb3_agents.py."""
+GREEDY = "dqn_runner.agent.exploration.Greedy"
+ALLOWED = [("agent.exploration._target_", GREEDY), ("agent.loss.kappa", 1.0)]
+"""Values of other settings that have one too."""
 NEUTRAL = {"agent.seed", "agent.compile", "agent.device", "env.reward_threshold"}
 """Settings that do not change what is learned."""
 
@@ -45,6 +60,18 @@ def composed(overrides: list[str]) -> dict[str, Any]:
     return yaml.safe_load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def with_mlp(overrides: list[str]) -> dict[str, Any]:
+    """The configuration; the network that is chosen by the observation is an MLP for vectors."""
+    config = composed(overrides)
+    env = gymnasium.make(config["env"]["id"], **config["env"]["kwargs"])
+    if (
+        config["agent"]["network"]["_target_"].endswith(".Auto")
+        and len(env.observation_space.shape or ()) == 1
+    ):
+        return composed([*overrides, "agent/network=mlp"])
+    return config
+
+
 def untranslated(config: dict[str, Any], plain: dict[str, Any]) -> list[str]:
     """The settings of `config` that differ from `plain` and have no counterpart in stable-baselines3."""
     ours, theirs = (leaves({key: each[key] for key in ("agent", "env")}) for each in (config, plain))
@@ -53,40 +80,46 @@ def untranslated(config: dict[str, Any], plain: dict[str, Any]) -> list[str]:
         f"{key}={ours[path]}"
         for key, path in keys.items()
         if key not in TRANSLATED | NEUTRAL
+        and (key, ours[path]) not in ALLOWED
         and not key.startswith("env.kwargs.")
         and (path not in theirs or ours[path] != theirs[path])
     ]
 
 
-def make_model(config: dict[str, Any], seed: int) -> DQN:
-    """DQN of stable-baselines3 with the settings of `config`; exits if it has no such settings."""
+def make_model(config: dict[str, Any], seed: int) -> DQN | QRDQN:
+    """The agent with the settings of `config`; exits if there is none with such settings."""
     agent, env, steps = config["agent"], config["env"], config["trainer"]["max_steps"]
     if other := untranslated(config, composed([*PLAIN, f"env.id={env['id']}"])):
         sys.exit(f"stable-baselines3 has no such settings: {', '.join(other)}")
-    schedule = agent["exploration"]["schedule"]
-    return DQN(
-        "MlpPolicy",
-        gymnasium.make(env["id"], **env["kwargs"]),
-        learning_rate=agent["learning_rate"],
-        buffer_size=agent["replay"]["capacity"],
-        learning_starts=1000 if agent["learning_starts"] is None else agent["learning_starts"],
-        batch_size=agent["batch_size"],
-        gamma=agent["gamma"],
-        tau=agent["tau"],
-        train_freq=agent["train_every"],
-        gradient_steps=agent["gradient_steps"],
-        target_update_interval=agent["target_update_every"],
-        exploration_fraction=schedule["steps"] / steps,
-        exploration_initial_eps=schedule["start"],
-        exploration_final_eps=schedule["end"],
-        max_grad_norm=agent["max_grad_norm"] or float("inf"),
-        policy_kwargs={"net_arch": agent["network"]["hidden"]},
-        seed=seed,
-        device="cpu",
-    )
+    budget = fitted_defaults(DQNConfig, steps) | fitted_defaults(Linear, steps)
+    schedule = agent["exploration"].get("schedule", {"steps": None, "start": 0.0, "end": 0.0})
+    exploration_steps = budget["steps"] if schedule["steps"] is None else schedule["steps"]
+    starts = budget["learning_starts"] if agent["learning_starts"] is None else agent["learning_starts"]
+    settings = {
+        "env": gymnasium.make(env["id"], **env["kwargs"]),
+        "learning_rate": agent["learning_rate"],
+        "buffer_size": agent["replay"]["capacity"],
+        "learning_starts": starts,
+        "batch_size": agent["batch_size"],
+        "gamma": agent["gamma"],
+        "tau": agent["tau"],
+        "train_freq": agent["train_every"],
+        "gradient_steps": agent["gradient_steps"],
+        "target_update_interval": agent["target_update_every"],
+        "exploration_fraction": exploration_steps / steps,
+        "exploration_initial_eps": schedule["start"],
+        "exploration_final_eps": schedule["end"],
+        "max_grad_norm": agent["max_grad_norm"] or float("inf"),
+        "seed": seed,
+        "device": "cpu",
+    }
+    try:
+        return make_agent(agent, settings)
+    except ValueError as error:
+        sys.exit(f"stable-baselines3 has no such agent: {error}")
 
 
-def score(model: DQN, env: gymnasium.Env[Any, Any], purpose: str, episodes: int) -> float:
+def score(model: DQN | QRDQN, env: gymnasium.Env[Any, Any], purpose: str, episodes: int) -> float:
     """Mean return of greedy episodes, whose seeds are those of dqn_runner for the same purpose."""
     seeds, returns = eval_seeds(purpose), []
     for episode in range(episodes):
@@ -103,7 +136,7 @@ def score(model: DQN, env: gymnasium.Env[Any, Any], purpose: str, episodes: int)
 def main() -> None:
     seed, target, overrides = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     torch.set_num_threads(1)
-    config = composed(overrides)
+    config = with_mlp(overrides)
     steps, every = config["trainer"]["max_steps"], config["trainer"]["eval_frequency"]
     model = make_model(config, seed)
     env = gymnasium.make(config["env"]["id"], **config["env"]["kwargs"])
@@ -115,7 +148,8 @@ def main() -> None:
         return True
 
     start = time.perf_counter()
-    model.learn(steps, callback=evaluate)
+    with learning(model):
+        model.learn(steps, callback=evaluate)
     seconds = round(time.perf_counter() - start, 1)
     final = score(model, env, "test", EPISODES)
     found = Run(seed=seed, score=final, env_steps=model.num_timesteps, seconds=seconds, curve=curve)

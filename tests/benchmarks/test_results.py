@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("recipes", "tables", "family", "machine", "results", "results_page")
+MODULES = ("recipes", "tables", "family", "family_figure", "machine", "results", "results_page")
 
 
 @pytest.fixture
@@ -196,15 +196,28 @@ def test_a_stored_failure_stays_reported_until_its_seed_has_a_score(bench: Any) 
     assert results(bench, ours, [490.0], [101]).with_stored().failed == [], "the stored score counts"
 
 
-def test_table_of_the_family_compares_each_agent_with_dqn(bench: Any) -> None:
-    recipes, family = bench("recipes"), bench("family").load_family()
-    cells = family.recipes()
-    assert family.table().count("not run") == len(cells) == len(family.agents) * len(family.tasks)
+def test_tables_of_the_family_compare_each_agent_with_dqn(bench: Any) -> None:
+    recipes, module = bench("recipes"), bench("family")
+    family = module.load_family()
+    text = module.family_text(family)
+    assert text.count("Not run yet: `dqn`, `double_dqn`") == len(family.tasks)
+    assert "|" not in text
     for agent, scores in (("dqn", [100.0, 120.0]), ("iqn", [90.0, 200.0])):
         found = results(bench, recipes.OURS, scores, [])
         dataclasses.replace(found, recipe=f"family_lunarlander_{agent}").write()
-    assert "| 110.0 (100.0 to 120.0), 2 of 5 seeds |" in family.table()
-    assert "| 145.0 (90.0 to 200.0), 2 of 5 seeds; better with probability 0.50 (0.00 to 1.00) |" in (
-        family.table()
-    )
-    assert cells["family_lunarlander_iqn"].command()[0] == "agent=iqn"
+    peer = results(bench, recipes.SB3, [95.0] * 5, [105])
+    dataclasses.replace(peer, recipe="family_lunarlander_iqn").write()
+    dqn, iqn = (line for line in module.family_text(family).splitlines() if line.startswith("| `"))
+    assert dqn.split(" | ")[2:] == ["110.0 (100.0 to 120.0), 2 of 5 seeds", "", "65.0 (60.0 to 70.0)", " |"]
+    assert iqn.split(" | ")[2:4] == ["145.0 (90.0 to 200.0), 2 of 5 seeds", "0.50 (0.00 to 1.00)"]
+    assert iqn.endswith("| 95.0 (95.0 to 95.0), 1 failed |")
+    assert family.recipes()["family_lunarlander_iqn"].command()[0] == "agent=iqn"
+
+
+def test_pictures_of_the_family_are_drawn_of_what_was_run(bench: Any, tmp_path: Path) -> None:
+    recipes, module = bench("recipes"), bench("family")
+    for agent in ("iqn", "rainbow"):  # DQN, which the others are drawn beside, may be missing
+        found = results(bench, recipes.OURS, [90.0, 200.0], [])
+        dataclasses.replace(found, recipe=f"family_lunarlander_{agent}").write()
+    bench("family_figure").draw_family(module.load_family(), tmp_path)
+    assert [path.name for path in tmp_path.glob("*.png")] == ["family_lunarlander.png"]
