@@ -52,7 +52,7 @@ def main() -> None:
     ignore_output_errors()
     _print_any_text()
     for number in HANDLED:
-        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
             signal.signal(number, _exit_for_signal)
     stop_with_stdin()
     debug = "HYDRA_FULL_ERROR" in os.environ
@@ -92,7 +92,15 @@ def write_sweep_page(study: Any, directory: Path) -> None:
     write_page(study, directory)
 
 
-def _exit_for_signal(number: int, _: FrameType | None) -> None:
+def _exit_for_signal(number: int, frame: FrameType | None) -> None:
+    """Raise what ends the program; end it at once while torch is imported, whose C++ code would abort."""
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    if getattr(spec, "_initializing", False):
+        with suppress(Exception):  # the signal may have interrupted a write
+            sys.stdout.flush()
+        os._exit(exit_codes.SIGNAL_BASE + number)
+    if number == signal.SIGINT:
+        signal.default_int_handler(number, frame)
     raise SignalExit(exit_codes.SIGNAL_BASE + number)
 
 

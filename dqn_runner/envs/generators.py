@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.random import MT19937
 
+from dqn_runner.core.state import State
+from dqn_runner.envs.generator_states import restore_states, stored_states
+
 NAMES = ("random", "numpy", "torch")
 _MT19937_BYTES = 2500
 """Size of the state of MT19937: 624 words, and the position in them."""
@@ -55,6 +58,16 @@ class OwnGenerators:
         if self._depth == 0:
             self._own = _get_states()
             _set_states(self._outer)
+
+    def state_dict(self) -> State:
+        """The own states."""
+        with self:
+            return stored_states()
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore the own states; raises ValueError if they cannot be states of the generators."""
+        with self:
+            restore_states(state)
 
 
 class EpisodeGenerators:

@@ -29,13 +29,13 @@ def layout_of(space: Any, env: str, frames: int = 1) -> ObservationLayout:
 
     Raises UserError, which names the environment `env`, if an entry has no fixed size or no elements.
     """
-    leaves = list(_leaves(space, ()))
+    leaves = list(leaves_of(space, ()))
     if not leaves:
         raise UserError(f"{env} has observations without entries: {space}")
     names = [_name(path) for path, _ in leaves]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"{env} has two observation entries with the name {twice!r}; rename one of the keys")
-    entries = [_entry(path, leaf) for path, leaf in leaves]
+    entries = [entry_of(path, leaf) for path, leaf in leaves]
     if bad := [leaf for leaf, entry in zip(leaves, entries, strict=True) if entry is None]:
         usable = [str(path[0]) for (path, _), entry in zip(leaves, entries, strict=True) if entry]
         raise UserError(_unusable(env, bad, list(dict.fromkeys(usable))))
@@ -62,7 +62,7 @@ def batch_size(layout: ObservationLayout, obs: Any) -> int | None:
     Raises ValueError if the first entry is missing or is not an array.
     """
     entry = layout.entries[0]
-    shape = np.shape(_find(entry, obs))
+    shape = np.shape(find(entry.path, obs))
     return None if len(shape) == len(layout.lead) + len(entry.shape) else (shape[0] if shape else None)
 
 
@@ -100,17 +100,17 @@ class MixedObservationCheck:
 
 
 def _stored(entry: Entry, obs: Any, lead: tuple[int, ...]) -> Array:
-    value = _find(entry, obs)
+    value = find(entry.path, obs)
     try:
         return entry.stored(value, lead)
     except ValueError as error:
         raise ValueError(f"whose entry {entry.name!r} has {error}") from None
 
 
-def _find(entry: Entry, obs: Any) -> Any:
-    """The value of an entry; raises ValueError if there is none."""
-    for depth, key in enumerate(entry.path):
-        name = _name(entry.path[: depth + 1])
+def find(path: Path, obs: Any) -> Any:
+    """The entry of an observation that these keys lead to; raises ValueError if there is none."""
+    for depth, key in enumerate(path):
+        name = _name(path[: depth + 1])
         if isinstance(obs, Mapping):
             if key not in obs:
                 raise ValueError(f"without the key {name!r}")
@@ -118,19 +118,19 @@ def _find(entry: Entry, obs: Any) -> Any:
             if not isinstance(obs, (tuple, list)) or key >= len(cast("list[Any]", obs)):
                 raise ValueError(f"without the element {name!r}")
         else:
-            where = f" in {_name(entry.path[:depth])!r}" if depth else ""
+            where = f" in {_name(path[:depth])!r}" if depth else ""
             raise ValueError(f"that is not a dictionary{where}: {type(obs).__name__}")
         obs = cast("Any", obs)[key]
     return obs
 
 
-def _leaves(space: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+def leaves_of(space: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     """The entries of a space, with the keys that lead to them."""
     if not is_mixed(space):
         yield path, space
         return
     for key, inner in _children(space):
-        yield from _leaves(inner, (*path, key))
+        yield from leaves_of(inner, (*path, key))
 
 
 def _containers(space: Any, path: Path) -> Iterator[tuple[Path, list[str | int]]]:
@@ -147,7 +147,7 @@ def _children(space: Any) -> list[tuple[str | int, Any]]:
     return list(inner.items()) if isinstance(inner, Mapping) else list(enumerate(inner))  # pyright: ignore[reportUnknownArgumentType]
 
 
-def _entry(path: Path, space: Any) -> Entry | None:
+def entry_of(path: Path, space: Any) -> Entry | None:
     """The entry of a space; None if it cannot be one."""
     spaces: Any = gymnasium.spaces
     name = _name(path)

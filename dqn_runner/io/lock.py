@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import NoRoomError, UserError
 from dqn_runner.io.entries import require_file
 
 NAME = ".lock"
@@ -70,14 +70,13 @@ class RunLock:
     def acquire(self) -> None:
         """Acquire the lock, unless this object holds it already.
 
-        Raises LockHeldError, which names the process, if another one holds the lock, and UserError if the
-        lock file is a link or the file system has no locks. Waits for a fraction of a second only.
+        Raises LockHeldError, which names the process, if another one holds the lock, UserError if the lock
+        file is a link or the file system has no locks, and NoRoomError if it cannot be written. Waits for a
+        fraction of a second only.
         """
         if self._descriptor is not None:
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        require_file(self._path)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o666)
+        descriptor = self._open()
         try:
             _lock_at_once(descriptor, self._directory)
         except BaseException:
@@ -87,6 +86,20 @@ class RunLock:
         with suppress(OSError):  # a full disk: the text is only for the messages of other processes
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}\n".encode())
+
+    def _open(self) -> int:
+        """Open the lock file, which is created with its directory if it does not exist."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            require_file(self._path)
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | _CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            raise NoRoomError(
+                f"{self._directory} is on a read-only disk; repeat the command when it can be written, or "
+                "choose another directory"
+            ) from error
 
     def release(self) -> None:
         """Release the lock; no effect if it is not held."""

@@ -10,10 +10,12 @@ from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.learner import UPDATE_METRICS
 from dqn_runner.core.exceptions import DivergedError
 from dqn_runner.core.lazy_imports import torch
-from dqn_runner.core.types import Batch
+from dqn_runner.core.types import Batch, Transition
 from dqn_runner.io.files import write_atomically
 
 FILE = "diverged.pt"
+LARGE = 1e4
+"""Observations beyond it are named as a possible cause."""
 ADVICE = (
     "the last good checkpoint is kept. Likely remedies: a smaller agent.learning_rate, agent.max_grad_norm, "
     "smaller or clipped rewards, a longer agent.target_update_every"
@@ -33,10 +35,6 @@ def diagnose(
     Writes the batch to `diverged.pt` in `run_dir`. `good` are the statistics of the update before it.
     """
     transition = batch.transition
-    finite = all(
-        bool(torch.isfinite(column).all())
-        for column in (transition.obs, transition.reward, transition.next_obs)
-    )
     content: dict[str, Any] = {
         "step": step,
         "update": agent.learner.updates,
@@ -52,10 +50,23 @@ def diagnose(
         where = f"the batch is in {run_dir / FILE}"
     except OSError as error:
         where = f"the batch could not be written ({error})"
-    cause = "" if finite else "the environment gave observations or rewards that are not finite; "
     return DivergedError(
         f"learning diverged at step {step}, update {agent.learner.updates}: {_show(statistics)}"
-        f"{f' (the update before: {_show(good)})' if good is not None else ''}; {cause}{where}; {ADVICE}"
+        f"{f' (the update before: {_show(good)})' if good is not None else ''}; "
+        f"{_cause(transition)}{where}; {ADVICE}"
+    )
+
+
+def _cause(transition: Transition) -> str:
+    """What in the batch explains the divergence; empty if nothing does."""
+    columns = (transition.obs, transition.reward, transition.next_obs)
+    if not all(bool(torch.isfinite(column).all()) for column in columns):
+        return "the environment gave observations or rewards that are not finite; "
+    largest = max(float(each.abs().max()) for each in (transition.obs, transition.next_obs))
+    if not transition.obs.is_floating_point() or largest <= LARGE:
+        return ""
+    return (
+        f"the batch has observations of up to {largest:.3g}, which env.normalize_observations=true scales; "
     )
 
 

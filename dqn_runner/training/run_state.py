@@ -45,6 +45,7 @@ class RunState:
             **self._recorder.state_dict(),
             **self._preload.state_dict(),
             "spaces": self._spaces,
+            "global_generators": self._generators.state_dict(),
             "progress": self.progress().state_dict(),
             "finished": self.finished and self.finished.state_dict(),
         }
@@ -65,7 +66,8 @@ class RunState:
         self.finished = finished
         self._callbacks.load_state_dict(progress.callbacks)
         with self._generators:
-            self._loop.load_state_dict(state)
+            self._loop.load_state_dict(state)  # replays open episodes, which draw from the generators
+            self._generators.load_state_dict(state["global_generators"])
         self._recorder.load_state_dict(state)
         self._preload.load_state_dict(state)
         self._schedule.last_position = progress.last_event

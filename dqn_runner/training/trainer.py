@@ -26,6 +26,7 @@ from dqn_runner.training.evaluator import Evaluation, EvaluationStopped
 from dqn_runner.training.events import Event, EventSchedule
 from dqn_runner.training.experience_loop import ExperienceLoop
 from dqn_runner.training.preloading import Preload
+from dqn_runner.training.process_lock import only_training_thread
 from dqn_runner.training.recorder import Recorder
 from dqn_runner.training.resources import estimate_resources
 from dqn_runner.training.run_state import RunState
@@ -62,7 +63,7 @@ class Trainer:
         settings that do not fit each other or the env.
         """
         assembly.check_types(agent, config)
-        self.output_dir = Path(output_dir)
+        self.output_dir = Path(output_dir).absolute()  # an environment may change the working directory
         agent.config = assembly.fitted_config(agent.config, config.max_steps, self.output_dir)
         self.agent, self.config = agent, config
         self._generators = OwnGenerators(seed_for(agent.config.seed, "global generators"))
@@ -114,10 +115,11 @@ class Trainer:
 
         Resumes a run that the output directory already holds. SIGINT, SIGTERM, SIGHUP and SIGUSR1/2 take
         effect after the current iteration, once the state is saved. Raises UserError if the directory holds
-        another run, NoRoomError if the last checkpoint was not written, DirectoryLostError and DivergedError.
+        another run or another thread trains, NoRoomError if the last checkpoint was not written,
+        DirectoryLostError and DivergedError.
         """
         watchdog = assembly.make_watchdog(self.directory, self.config)
-        with StopSignals() as self._signals, watchdog, self._generators:
+        with only_training_thread(), StopSignals() as self._signals, watchdog, self._generators:
             failed = False
             try:
                 if not self._prepared:

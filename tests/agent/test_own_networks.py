@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ MODULE = "tests.support.own_networks"
 OWN = "agent/network=custom", "agent.network.target"
 
 
-def agent_with(name: str) -> DQNAgent:
-    network = Custom(target=f"{MODULE}:{name}")
+def agent_with(name: str, **kwargs: Any) -> DQNAgent:
+    network = Custom(target=f"{MODULE}:{name}", kwargs=kwargs)
     return DQNAgent(DQNConfig(state_dim=4, action_dim=2, batch_size=8, network=network))
 
 
@@ -71,6 +72,26 @@ def test_networks_of_the_program_store_no_buffers() -> None:
 def test_a_network_that_changes_when_it_is_evaluated_is_rejected() -> None:
     with pytest.raises(UserError, match=r"agent.network changes its buffer 'calls' whenever it is evaluated"):
         agent_with("Counting")
+
+
+@pytest.mark.parametrize(
+    ("part", "p", "remedy"),
+    [
+        ("dropout", 0.1, "p=0"),
+        ("alpha", 0.5, "p=0"),
+        ("recurrent", 0.1, "dropout=0"),
+        ("attention", 0.2, "dropout=0"),
+        ("random slope", 0.1, "equal lower and upper slopes"),
+    ],
+)
+def test_a_layer_that_would_have_no_effect_is_rejected(part: str, p: float, remedy: str) -> None:
+    with pytest.raises(UserError, match=rf"network layer 'part' \(\w+\) has no effect: .* or set {remedy}$"):
+        agent_with("Dropping", part=part, p=p)
+
+
+@pytest.mark.parametrize("part", ["dropout", "alpha", "recurrent", "attention"])
+def test_a_layer_that_is_turned_off_is_accepted(part: str) -> None:
+    assert agent_with("Dropping", part=part, p=0.0).num_parameters()
 
 
 def test_sizes_of_lazy_layers_follow_from_the_observations() -> None:

@@ -166,12 +166,31 @@ def marked_cases() -> list[Any]:
 def test_run_killed_several_times_equals_an_uninterrupted_run(env: str, option: str, tmp_path: Path) -> None:
     """It is killed while it writes a checkpoint, and between two checkpoints."""
     command = [f"agent={option}", *ENVS[env], *BUDGET, *short_schedule(option, EXPLORATION)]
+    compare_with_killed(command, tmp_path, f"{env} {option}", curves=(env, option) == cases()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_run_whose_network_and_environment_draw_from_global_generators(num_envs: int, tmp_path: Path) -> None:
+    command = [
+        "agent=double_dqn",
+        *ENVS["global generators"],
+        f"env.num_envs={num_envs}",
+        "agent/network=custom",
+        "agent.network.target=tests.support.own_networks:Drawing",
+        *BUDGET,
+        *short_schedule("double_dqn", EXPLORATION),
+    ]
+    compare_with_killed(command, tmp_path, "drawing network")
+
+
+def compare_with_killed(command: list[str], tmp_path: Path, name: str, curves: bool = False) -> None:
+    """Run `command` as a whole and with interruptions; `name` decides where it is killed."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for cwd in (whole, killed):
         cwd.mkdir()
-    curves = (env, option) == cases()[-1]
     assert crash.run(command, whole, curves=curves) == 0, (whole / "output").read_text()
-    rng = random.Random(f"{env} {option}")
+    rng = random.Random(name)
     kills = [
         Kill("checkpoint", rng.randrange(1, crash.operations(whole) // 2)),
         Kill("step", rng.randrange(1, 60)),

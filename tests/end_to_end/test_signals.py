@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -323,3 +324,25 @@ class TestExceptions:
         assert program(*BUDGET, "hydra.run.dir=run").status == 0
         assert "no fonts" in log_of(tmp_path / "run")
         assert (tmp_path / "run" / "metrics.json").exists()
+
+
+IMPORT = """
+import signal, sys
+from dqn_runner.cli.main import _exit_for_signal
+sys.path.insert(0, sys.argv[1])
+signal.signal(int(sys.argv[2]), _exit_for_signal)
+print("imports")
+try:
+    import torch
+except BaseException as error:
+    print("raised", error)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_during_the_import_of_torch_raises_nothing(number: int, tmp_path: Path) -> None:
+    """C++ code that initialises torch calls Python, and aborts the process if that raises."""
+    (tmp_path / "torch.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    command = [sys.executable, "-c", IMPORT, str(tmp_path), str(int(number))]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (128 + number, "imports\n", "")

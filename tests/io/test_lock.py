@@ -18,7 +18,7 @@ import pytest
 
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.config.command_line import expand_arguments
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import NoRoomError, UserError
 from dqn_runner.io.lock import LockHeldError, LockUnsupportedError, RunLock, exclusive_lock, reject_if_locked
 from tests.conftest import BUDGET, Outcome
 from tests.support import crash
@@ -258,3 +258,14 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def test_a_directory_on_a_read_only_disk_is_no_mistake_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("dqn_runner.io.lock.os.open", refuse)
+    with pytest.raises(NoRoomError, match="run is on a read-only disk; repeat the command when"):
+        RunLock(tmp_path / "run").acquire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from typing import Any
 
@@ -35,6 +36,36 @@ class Counting(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         return self.head(x) + self.calls
+
+
+class Drawing(nn.Module):
+    """Draws from all global generators whenever it is evaluated."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(shape[0], outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        noise = random.gauss(0, 1) + float(np.random.normal())  # noqa: NPY002 (that is the point)
+        return self.head(x) + torch.randn(()) + noise
+
+
+class Dropping(nn.Module):
+    """Parts that are active in torch's training mode only."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, part: str, p: float) -> None:
+        super().__init__()
+        parts: dict[str, nn.Module] = {
+            "dropout": nn.Dropout(p),
+            "alpha": nn.AlphaDropout(p),
+            "recurrent": nn.LSTM(8, 8, num_layers=2, dropout=p),
+            "attention": nn.MultiheadAttention(8, 2, dropout=p),
+            "random slope": nn.RReLU(p, 0.3),
+        }
+        self.first, self.part = nn.Linear(shape[0], outputs), parts[part]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x)
 
 
 class Lazy(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,71 @@ def test_an_output_directory_that_is_a_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file is not a directory; choose another one for the run$"):
         trainer(gymnasium.make("CartPole-v1"), tmp_path / "file").train()
+
+
+class Moving(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Changes the working directory, as some simulators do, in the method `where`."""
+
+    def __init__(self, env: Any, where: str, to: str) -> None:
+        super().__init__(env)
+        self.where, self.to = where, to
+
+    def reset(self, **options: Any) -> Any:
+        if self.where == "reset":
+            os.chdir(self.to)
+        return self.env.reset(**options)
+
+    def step(self, action: Any) -> Any:
+        if self.where == "step":
+            os.chdir(self.to)
+        return self.env.step(action)
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_the_output_directory_stays_if_the_working_directory_changes(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    env = Moving(gymnasium.make("CartPole-v1"), where, str(tmp_path / "elsewhere"))
+    trainer(env, Path("run")).train()
+    assert (tmp_path / "run" / "checkpoints" / "latest.pt").exists()
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+class Meanwhile:
+    """A callback that trains another run, in another thread or in this one."""
+
+    def __init__(self, other: Trainer, thread: bool) -> None:
+        self.other, self.thread = other, thread
+        self.error: BaseException | None = None
+
+    def on_evaluation(self, run: Any, evaluation: Any) -> None:
+        if not self.thread:
+            self.other.train()
+            return
+        thread = threading.Thread(target=self._train)
+        thread.start()
+        thread.join()
+
+    def _train(self) -> None:
+        try:
+            self.other.train()
+        except UserError as error:
+            self.error = error
+
+
+@pytest.mark.parametrize("thread", [True, False])
+def test_a_second_thread_cannot_train_at_the_same_time(thread: bool, tmp_path: Path) -> None:
+    env = gymnasium.make("CartPole-v1")
+    callback = Meanwhile(trainer(env, tmp_path / "other"), thread)
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, learning_starts=20, batch_size=8))
+    config = TrainingConfig(max_episodes=3, eval_frequency=3, eval_episodes=1)
+    Trainer(agent, CartPoleEnv(), config, tmp_path / "run", callbacks=[callback]).train()
+    assert (tmp_path / "other" / "checkpoints" / "latest.pt").exists() != thread
+    if thread:
+        assert "another thread of this process trains a run" in str(callback.error)
+        assert callback.other.train().episodes == 6, "it can train afterwards"
 
 
 def test_use_wandb_adds_the_logger(tmp_path: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any, cast
 
 import gymnasium
@@ -18,6 +16,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.types import FloatArray
 from dqn_runner.envs.base import env_name
 from dqn_runner.envs.mixed_observations import layout_of
+from dqn_runner.envs.space_check import SpaceCheck
 
 Env = gymnasium.Env[Any, Any]
 
@@ -39,7 +38,7 @@ def select_entries(env: Env, keys: Sequence[str], separate: bool = False) -> Env
         )
     chosen = [entries[key] for key in keys]
     if len(keys) == 1:
-        return TransformObservation(env, itemgetter(keys[0]), chosen[0])
+        return TransformObservation(env, partial(_only, env_name(env), keys[0]), chosen[0])
     if separate:
         selected = spaces.Dict(dict(zip(keys, chosen, strict=True)))
         return TransformObservation(env, partial(_without_others, set(entries) - set(keys)), selected)
@@ -48,11 +47,24 @@ def select_entries(env: Env, keys: Sequence[str], separate: bool = False) -> Env
     low = np.concatenate([part.low for part in flat]).astype(np.float32)
     high = np.concatenate([part.high for part in flat]).astype(np.float32)
 
+    check = SpaceCheck(env_name(env), spaces.Dict(dict(zip(keys, chosen, strict=True))))
+
     def join(obs: Any) -> FloatArray:
+        check(obs)
         parts: list[Any] = [spaces.flatten(part, obs[key]) for key, part in zip(keys, chosen, strict=True)]
         return np.concatenate(parts, dtype=np.float32)
 
     return TransformObservation(env, join, spaces.Box(low, high, dtype=np.float32))
+
+
+def _only(env: str, key: str, obs: Any) -> Any:
+    """The entry of a Dict observation; raises UserError if it is missing."""
+    entries = cast("Mapping[str, Any]", obs if isinstance(obs, Mapping) else {})
+    if key not in entries:
+        raise UserError(
+            f"{env} returned an observation without the key {key!r}; it must fit observation_space"
+        )
+    return entries[key]
 
 
 def only_entry(env: Env) -> list[str]:
@@ -134,7 +146,8 @@ def flatten(env: Env) -> Env:
     if isinstance(space, spaces.Dict):
         entries = cast("dict[str, Any]", space.spaces)
         _check_flat(entries, list(entries))
-    return TransformObservation(env, lambda obs: spaces.flatten(space, obs), _flat_space(space))
+    check = SpaceCheck(env_name(env), space)
+    return TransformObservation(env, lambda obs: spaces.flatten(space, check(obs)), _flat_space(space))
 
 
 def stack_frames(env: Env, frames: int) -> Env:
@@ -152,10 +165,20 @@ def stack_frames(env: Env, frames: int) -> Env:
             f"env.frame_stack={frames} stacks vectors and grey images [height, width], but observations are "
             f"{space}. For colour images, add gymnasium.wrappers.GrayscaleObservation to env.wrappers"
         )
+    check = SpaceCheck(env_name(env), space)
     # some environments reuse one observation buffer
-    copy: Callable[[Any], Any] = np.array if isinstance(space, spaces.Box) else deepcopy
-    copied: Env = TransformObservation(env, copy, cast("Any", space))
+    copied: Env = TransformObservation(env, lambda obs: _copy(space, check(obs)), cast("Any", space))
     return FrameStackObservation(copied, frames, padding_type="zero")
+
+
+def _copy(space: Any, obs: Any) -> Any:
+    """A copy of an observation, in arrays of the dtypes of the space: the wrapper that stacks needs them."""
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return np.array(obs, dtype=space.dtype)
+    inner: Any = cast("Any", space).spaces
+    if isinstance(space, spaces.Dict):
+        return {key: _copy(part, obs[key]) for key, part in inner.items()}
+    return tuple(map(_copy, inner, obs))
 
 
 def _check_flat(entries: dict[str, Any], keys: Sequence[str]) -> None:

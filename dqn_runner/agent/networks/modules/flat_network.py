@@ -32,7 +32,7 @@ class FlatNetwork:
 
         Parameters that need no gradient become buffers, so that no update changes them. `layout` is that of
         packed observations, of which `module` takes the entries. Raises a UserError if a layer keeps running
-        statistics.
+        statistics, or drops units, which needs the training mode of torch.
         """
         self.module = module.eval()
         self._layout = layout
@@ -47,6 +47,11 @@ class FlatNetwork:
                 raise UserError(
                     f"network layer '{name}' ({type(part).__name__}) keeps running statistics, which a "
                     "flat parameter vector cannot hold; use LayerNorm or GroupNorm"
+                )
+            if drops := _only_in_training_mode(part):
+                raise UserError(
+                    f"network layer '{name}' ({type(part).__name__}) has no effect: networks are always in "
+                    f"the evaluation mode of torch; remove it or set {drops}"
                 )
             for key, parameter in list(part.named_parameters(recurse=False)):
                 delattr(part, key)
@@ -163,6 +168,16 @@ def _run_mlp(operations: list[str], params: Sequence[torch.Tensor], x: torch.Ten
         else:
             x = torch.relu_(x) if operation == "relu" else x.flatten(1)
     return x
+
+
+def _only_in_training_mode(part: nn.Module) -> str | None:
+    """How to turn off what a layer does in the training mode of torch only; None if it does nothing there."""
+    if isinstance(part, nn.RReLU):
+        return None if part.lower == part.upper else "equal lower and upper slopes"
+    if isinstance(part, nn.modules.dropout._DropoutNd):  # pyright: ignore[reportPrivateUsage]
+        return "p=0" if part.p > 0 else None
+    dropout: Any = getattr(part, "dropout", None)  # of attention and recurrent layers; a layer in others
+    return "dropout=0" if isinstance(dropout, float) and dropout > 0 else None
 
 
 def _mlp_operations(module: nn.Module) -> list[str] | None:
