@@ -385,6 +385,19 @@ def test_sweep_whose_journal_was_damaged_continues_without_the_lost_trial(tmp_pa
     assert [trial.state.name for trial in sweep.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"n_startup_trials": "abc"}, {"n_ei_candidates": "x"}, {"n_ei_candidates": "x", "n_startup_trials": 0}],
+)
+def test_sampler_that_cannot_propose_is_rejected_before_anything_is_written(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    sampler = {"_target_": "optuna.samplers.TPESampler", "seed": None, **wrong}
+    with pytest.raises(UserError, match=r"^hydra\.sweeper\.sampler cannot propose the values of a trial: "):
+        SweepRunner(a_plan(tmp_path / "sweep", sampler=sampler))
+    assert not (tmp_path / "sweep").exists()
+
+
 @pytest.mark.usefixtures("jobs")
 def test_sweep_over_a_grid_says_how_many_trials_it_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
