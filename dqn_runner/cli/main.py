@@ -25,6 +25,7 @@ from dqn_runner.config.chosen_files import check_best_config, only_checked_files
 from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.error_messages import explain
 from dqn_runner.config.hydra_internals import checking_files, checking_names, composing_once, parse_arguments
+from dqn_runner.config.mistakes import check_run_has_no_sweeper
 from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.config.secret_arguments import move_secrets
 from dqn_runner.config.yaml_files import check_file
@@ -115,7 +116,8 @@ def compose_and_run(command: Sequence[str]) -> None:
             failure = error  # raised below: Hydra would print an announcement before it
             return math.nan
 
-    with composing_once(sys.argv[1:]), checking_names(only_checked_files(sys.argv[1:])):
+    argv = sys.argv[1:]
+    with composing_once(argv, check_run_has_no_sweeper), checking_names(only_checked_files(argv)):
         job()
     if failure is not None:
         raise failure

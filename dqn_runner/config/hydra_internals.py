@@ -198,10 +198,11 @@ def _loading_by(load_config: Callable[[ConfigRepository, str], Any]) -> Generato
 
 
 @contextmanager
-def composing_once(argv: Sequence[str]) -> Generator[None]:
+def composing_once(argv: Sequence[str], check_run: Callable[[DictConfig], None]) -> Generator[None]:
     """Let Hydra use the configuration that it composes to find out its mode, for the run or sweep of `argv`.
 
-    It would compose the same one again, which takes a tenth of the time in which a run starts.
+    It would compose the same one again, which takes a tenth of the time in which a run starts. `check_run` is
+    called with the configuration of a single run, before Hydra writes anything.
     """
     expected = RunMode.MULTIRUN if parse_arguments(argv).multirun else RunMode.RUN
     composed: list[tuple[list[str], DictConfig]] = []
@@ -216,6 +217,8 @@ def composing_once(argv: Sequence[str]) -> Generator[None]:
             ):
                 raise
             return find_mode(self, config_name, overrides)  # perhaps a YAML file makes it a sweep
+        if expected is RunMode.RUN and config.hydra.mode is not RunMode.MULTIRUN:
+            check_run(config)
         composed.append((list(overrides), config))
         return config.hydra.mode
 

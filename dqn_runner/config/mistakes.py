@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.config.hydra_internals import is_flag
 from dqn_runner.config.other_names import FLAGS, what_to_write
@@ -96,6 +98,23 @@ def check_needs_multirun(overrides: Sequence[Override]) -> None:
                 f"{override.input_line} chooses {what}, but this command makes one run; add -m, as in "
                 f"python -m dqn_runner -m {override.input_line} ..."
             )
+
+
+def check_run_has_no_sweeper(config: DictConfig) -> None:
+    """Reject the configuration of a single run for which the command chose a sweeper, as with `search=dqn`.
+
+    The sweeper of a primary configuration is for the commands with -m.
+    """
+    hydra = config.hydra
+    chosen = [str(o) for o in hydra.overrides.hydra if str(o).startswith("hydra/sweeper=")]
+    if search := hydra.runtime.choices.get("search"):
+        chosen.append(f"search={search}")
+    is_job = OmegaConf.select(config, "study.trial") is not None
+    if not chosen or is_job or hydra.runtime.choices["hydra/sweeper"] == "basic":
+        return
+    no_mode = "leave out hydra.mode=RUN" if hydra.mode is RunMode.RUN else ""
+    write = " and ".join(filter(None, [no_mode, "" if search and no_mode else "add -m"]))
+    raise UserError(f"{chosen[-1]} chooses a sweeper, but this command makes one run; {write}")
 
 
 def _reject_blank_in_list(tokens: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -184,6 +185,34 @@ def test_flags_that_do_not_go_together_are_named(
     program: Callable[..., Outcome], flags: tuple[str, ...], message: str
 ) -> None:
     assert message in program(*flags).error
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("search=family", "hydra.mode=RUN"), "search=family chooses .*; leave out hydra.mode=RUN$"),
+        (("hydra/sweeper=optuna", "hydra.mode=RUN"), "; leave out hydra.mode=RUN and add -m$"),
+        (("--config-dir=mine", "search=mine"), "search=mine chooses a sweeper, .*; add -m$"),
+    ],
+)
+def test_a_sweeper_that_one_run_would_not_use_is_named_before_anything_is_written(
+    program: Callable[..., Outcome], tmp_path: Path, command: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "mine" / "search").mkdir(parents=True)
+    text = "# @package _global_\ndefaults: [override /hydra/sweeper: optuna]\n"
+    (tmp_path / "mine" / "search" / "mine.yaml").write_text(text)
+    assert re.search(message, program(*command, "hydra.run.dir=run").error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_primary_configuration_may_choose_the_sweeper_of_its_sweeps(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    text = "defaults: [config, override hydra/sweeper: optuna, _self_]\n"
+    (tmp_path / "mine" / "lab.yaml").write_text(text)
+    message = program("--config-dir=mine", "--config-name=lab", "trainer.max_steps=null").error
+    assert message.startswith("the run would never end")
 
 
 def test_a_part_that_cannot_be_imported_is_named_with_its_module(program: Callable[..., Outcome]) -> None:
