@@ -21,10 +21,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dqn_runner.cli.job import make_job
+from dqn_runner.cli.multirun import run_jobs
 from dqn_runner.config.chosen_files import check_best_config, only_checked_files
 from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.error_messages import explain
-from dqn_runner.config.hydra_internals import checking_files, checking_names, composing_once, parse_arguments
+from dqn_runner.config.hydra_internals import (
+    checking_files,
+    checking_names,
+    composing_once,
+    parse_arguments,
+    sweeping_by,
+)
 from dqn_runner.config.mistakes import check_run_has_no_sweeper
 from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.config.secret_arguments import move_secrets
@@ -117,7 +124,11 @@ def compose_and_run(command: Sequence[str]) -> None:
             return math.nan
 
     argv = sys.argv[1:]
-    with composing_once(argv, check_run_has_no_sweeper), checking_names(only_checked_files(argv)):
+    with (
+        composing_once(argv, check_run_has_no_sweeper),
+        checking_names(only_checked_files(argv)),
+        sweeping_by(run_jobs),
+    ):
         job()
     if failure is not None:
         raise failure

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.core_plugins import basic_sweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import (
     _locate,  # pyright: ignore[reportPrivateUsage]
@@ -120,9 +121,13 @@ def _save_for_new_run(cfg: DictConfig, filename: str, output_dir: Path) -> None:
     Hydra writes it before the program can reject the command. It is replaced for all processes that import
     the program: a launcher may run a job in another one.
     """
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if not has_checkpoints(run_dir) and not is_finished(run_dir):
+    if not holds_run(Path(HydraConfig.get().runtime.output_dir)):
         _save_config(cfg, filename, output_dir)
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether a directory has a run that was saved or has finished."""
+    return has_checkpoints(directory) or is_finished(directory)
 
 
 _save_config = utils._save_config  # pyright: ignore[reportPrivateUsage]
@@ -245,3 +250,15 @@ def composing_once(argv: Sequence[str], check_run: Callable[[DictConfig], None])
         yield
     finally:
         Hydra.get_mode, ConfigLoaderImpl.load_configuration = find_mode, load
+
+
+@contextmanager
+def sweeping_by(sweep: Callable[[Any, list[str]], object]) -> Generator[None]:
+    """Let Hydra's own sweeper, that of a plain `-m`, sweep by another function of it and the overrides."""
+    sweeper = basic_sweeper.BasicSweeper  # looked up late: Hydra loads this module again to discover plugins
+    original = sweeper.sweep
+    sweeper.sweep = sweep  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        sweeper.sweep = original

@@ -1,0 +1,61 @@
+"""A plain `-m`: checks its jobs before anything is written, runs them, and prints a table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig, OmegaConf
+
+from dqn_runner.config.hydra_internals import holds_run
+from dqn_runner.io.terminal import terminal
+from dqn_runner.report.listing import Listing
+from dqn_runner.report.terminal import table, with_what_differs
+
+
+def run_jobs(sweeper: Any, arguments: Sequence[str]) -> list[JobReturn]:
+    """What Hydra's own sweeper does with the overrides `arguments`; raises what the first failed job raised.
+
+    Hydra writes its file before it checks the jobs.
+    """
+    batches = _checked_batches(sweeper, arguments)
+    directory = Path(sweeper.config.hydra.sweep.dir)
+    _save_for_new_sweep(sweeper.config, directory)
+    done: list[JobReturn] = []
+    try:
+        for batch in batches:
+            done += sweeper.launcher.launch(batch, initial_job_idx=len(done))
+            for job in done[-len(batch) :]:
+                _ = job.return_value  # raises what the job raised
+    finally:
+        _print_table(directory)
+    return done
+
+
+def _checked_batches(sweeper: Any, arguments: Sequence[str]) -> list[list[list[str]]]:
+    """The overrides of the jobs; raises an error if one of them cannot be composed."""
+    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
+    overrides = parser.parse_overrides([*sweeper._parse_config(), *arguments])
+    batches = sweeper.split_arguments(overrides, sweeper.max_batch_size)
+    for batch in batches:
+        sweeper.validate_batch_is_legal(batch)
+    return batches
+
+
+def _save_for_new_sweep(config: DictConfig, directory: Path) -> None:
+    """Write `multirun.yaml` unless the directory has runs, of which it tells the first command."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if not any(map(holds_run, directory.iterdir())):
+        OmegaConf.save(config, directory / "multirun.yaml")
+
+
+def _print_table(directory: Path) -> None:
+    """Print directory, state, score and settings of each job."""
+    entries = with_what_differs(Listing(directory).entries())
+    if entries:
+        console = terminal()
+        console.print(f"\nruns in {directory}:")
+        console.print(table(entries, console.width))
