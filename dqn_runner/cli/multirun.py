@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.config.hydra_internals import holds_run
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.terminal import terminal
 from dqn_runner.report.listing import Listing
 from dqn_runner.report.terminal import table, with_what_differs
@@ -39,6 +41,11 @@ def _checked_batches(sweeper: Any, arguments: Sequence[str]) -> list[list[list[s
     """The overrides of the jobs; raises an error if one of them cannot be composed."""
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     overrides = parser.parse_overrides([*sweeper._parse_config(), *arguments])
+    for override in overrides:
+        if override.is_discrete_sweep() and not [*override.sweep_iterator()]:
+            key, is_glob = override.key_or_group, isinstance(override.value(), Glob)
+            lacks = f"matches no option of {key}" if is_glob else "has no values"
+            raise UserError(f"the sweep has no jobs: {override.input_line} {lacks}")
     batches = sweeper.split_arguments(overrides, sweeper.max_batch_size)
     for batch in batches:
         sweeper.validate_batch_is_legal(batch)

@@ -86,3 +86,12 @@ def test_the_file_of_a_sweep_tells_the_command_that_began_it(
     (tmp_path / "sweep" / "multirun.yaml").write_text("the first command")
     program("-m", "agent.gamma=1.5,2", "hydra.sweep.dir=sweep")
     assert (tmp_path / "sweep" / "multirun.yaml").read_text() == "the first command"
+
+
+@pytest.mark.parametrize(
+    ("empty", "why"),
+    [("agent=glob(zz*)", "matches no option of agent"), ("seed=range(3,3)", "has no values")],
+)
+def test_a_multirun_without_jobs_is_rejected(program: Callable[..., Outcome], empty: str, why: str) -> None:
+    message = program("-m", "agent.gamma=0.9,0.95", empty, "hydra.sweep.dir=sweep").error
+    assert message == f"the sweep has no jobs: {empty} {why}"
