@@ -70,6 +70,23 @@ def test_multirun_jobs_run_in_parallel_with_the_joblib_launcher(tmp_path: Path) 
     assert seeds_and_learning_rates(tmp_path / "sweep") == [(0, 1e-3), (1, 1e-3)]
 
 
+ONE_JOB = (*BUDGET, "trainer.max_steps=600", "logging=[jsonl]", "hydra.sweep.dir=sweep")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_the_table_of_a_multirun_has_the_failed_jobs(
+    run_cli_here: Callable[..., Outcome], launcher: str
+) -> None:
+    done = run_cli_here("-m", "agent.gamma=0.9,1.5,2", f"hydra/launcher={launcher}", *ONE_JOB)
+    assert done.status == 2
+    lines = done.out.rpartition("runs in sweep:")[2].splitlines()
+    rows = sorted(line.split()[:2] + line.split()[-1:] for line in lines[2:5])
+    expected = [("0", "finished", "0.9"), ("1", "failed", "1.5"), ("2", "failed", "2")]
+    assert rows == [[job, state, f"agent.gamma={gamma}"] for job, state, gamma in expected]
+    assert lines[5] == "2 of 3 jobs failed: 1, 2"
+
+
 def test_a_rejected_multirun_leaves_nothing_behind(program: Callable[..., Outcome], tmp_path: Path) -> None:
     rejected = ("-m", "agent.gamma=0.9", "agent.lr=1,2", "hydra.sweep.dir=sweep")
     assert "agent.learning_rate" in program(*rejected).error
