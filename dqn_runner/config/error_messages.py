@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
+from pickle import UnpicklingError
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
@@ -53,6 +54,8 @@ def explain(error: BaseException) -> str | None:
             return f"hydra/launcher needs the module '{link.name}'; pip install 'dqn_runner[launchers]'"
         if isinstance(link, MemoryError):
             return f"this machine does not have enough memory: {link}"
+        if isinstance(link, UnpicklingError):
+            return f"the file of --experimental-rerun is damaged: {link}"
         if isinstance(link, YAMLError):
             return f"a configuration file is not valid YAML: {link}"
         if isinstance(link, OSError) and link.errno in NO_ROOM:

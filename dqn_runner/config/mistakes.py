@@ -7,6 +7,7 @@ import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import PROTO
 
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
@@ -67,11 +68,27 @@ def check_arguments(arguments: Namespace) -> None:
         raise UserError("--config-dir has an empty value; was a variable of the shell empty?")
     if arguments.help or arguments.hydra_help:
         return
+    if arguments.experimental_rerun is not None:
+        _check_pickle(Path(arguments.experimental_rerun))
     if arguments.resolve and not arguments.cfg:
         raise UserError("--resolve belongs to --cfg; write --cfg job --resolve")
     given = [flag for flag in ("--run", "--multirun", "--cfg", "--info") if getattr(arguments, flag[2:])]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} do not go together; give one of them")
+
+
+def _check_pickle(path: Path) -> None:
+    """Reject what `--experimental-rerun` cannot load, by its first byte: to load it executes code."""
+    problem = "does not exist"
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(1) == PROTO:
+                return
+        problem = "is not a pickle"
+    raise UserError(
+        f"--experimental-rerun {path}: this file {problem}; a run writes .hydra/config.pickle only with "
+        "Hydra's PickleJobInfoCallback; to continue a run, write resume=RUN_DIR"
+    )
 
 
 def check_deletions(overrides: Sequence[Override]) -> None:

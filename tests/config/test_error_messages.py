@@ -215,6 +215,23 @@ def test_a_primary_configuration_may_choose_the_sweeper_of_its_sweeps(
     assert message.startswith("the run would never end")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "this file does not exist; a run writes .*; to continue a run, write resume=RUN_DIR"),
+        (b"defaults: []", "this file is not a pickle; a run writes"),
+        (b"\x80\x04\x95", "the file of --experimental-rerun is damaged: pickle data was truncated"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Experimental rerun")
+def test_a_rerun_of_what_is_not_a_pickled_configuration_is_rejected(
+    program: Callable[..., Outcome], tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "config.pickle").write_bytes(content)
+    assert re.search(message, program("--experimental-rerun", "config.pickle").error)
+
+
 def test_a_part_that_cannot_be_imported_is_named_with_its_module(program: Callable[..., Outcome]) -> None:
     message = program("agent.network._target_=no_pkg.Net").error
     assert "agent.network" in message
