@@ -87,6 +87,14 @@ def test_the_table_of_a_multirun_has_the_failed_jobs(
     assert lines[5] == "2 of 3 jobs failed: 1, 2"
 
 
+def test_a_file_can_list_the_values_of_a_multirun(program: Callable[..., Outcome], tmp_path: Path) -> None:
+    """Without the sweeper `optuna` too, as the messages say."""
+    text = "{defaults: [config, _self_], hydra: {sweeper: {params: {agent.gamma: '1.5,2'}}}}"
+    (tmp_path / "lab.yaml").write_text(text)
+    done = program("-m", "--config-dir=.", "--config-name=lab", "hydra.sweep.dir=sweep")
+    assert "2 of 2 jobs failed: 0, 1" in done.out
+
+
 def test_a_rejected_multirun_leaves_nothing_behind(program: Callable[..., Outcome], tmp_path: Path) -> None:
     rejected = ("-m", "agent.gamma=0.9", "agent.lr=1,2", "hydra.sweep.dir=sweep")
     assert "agent.learning_rate" in program(*rejected).error
