@@ -216,6 +216,23 @@ def test_a_primary_configuration_may_choose_the_sweeper_of_its_sweeps(
 
 
 @pytest.mark.parametrize(
+    "params", ["hydra.sweeper.params={agent.gamma:0.9}", "hydra.sweeper.params.agent.gamma=0.9"]
+)
+def test_parameters_of_a_sweep_in_the_command_need_the_sweeper_optuna(
+    program: Callable[..., Outcome], params: str
+) -> None:
+    message = program("-m", params, "hydra.sweep.dir=sweep").error
+    assert "for hydra.sweeper.params in a command, add hydra/sweeper=optuna, or list the values" in message
+
+
+def test_checkpoints_are_evaluated_one_after_the_other(program: Callable[..., Outcome]) -> None:
+    message = program("-m", "mode=eval", "checkpoint=a,b").error
+    assert message.startswith(
+        "checkpoint= takes one checkpoint; it cannot be swept with --multirun. Evaluate one"
+    )
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "this file does not exist; a run writes .*; to continue a run, write resume=RUN_DIR"),
