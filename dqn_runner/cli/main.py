@@ -32,7 +32,7 @@ from dqn_runner.config.hydra_internals import (
     parse_arguments,
     sweeping_by,
 )
-from dqn_runner.config.mistakes import check_run_has_no_sweeper
+from dqn_runner.config.mistakes import check_package, check_run_has_no_sweeper
 from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.config.secret_arguments import move_secrets
 from dqn_runner.config.yaml_files import check_file
@@ -72,6 +72,7 @@ def main() -> None:
         with checking_files(partial(check_file, primary=parse_arguments(command).config_name)):
             sys.argv[1:] = expand_arguments(command)
             check_best_config(command)
+            check_package(parse_arguments(sys.argv[1:]))
             compose_and_run(command)
     except KeyboardInterrupt:
         sys.exit(exit_codes.SIGNAL_BASE + signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -113,6 +114,24 @@ def _expand_once(*, root: Any, is_root_config: bool, **context: Any) -> Any:
 
 _create_tree = defaults_list._create_defaults_tree_impl  # pyright: ignore[reportPrivateUsage]
 defaults_list._create_defaults_tree_impl = _expand_once  # pyright: ignore
+
+
+def _search_what_exists(self: ConfigLoaderImpl, *arguments: Any) -> None:
+    """Read `hydra.searchpath`; Hydra only warns of a directory that does not exist."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "provider=.* is not available", UserWarning)
+        try:
+            _process_search_path(self, *arguments)
+        except UserWarning as warning:
+            path = str(warning).partition("path=")[2].removesuffix(" is not available.")
+            raise UserError(
+                f"hydra.searchpath: {path} does not exist; each entry is a directory, as in "
+                "hydra.searchpath=[file:///home/me/conf]"
+            ) from None
+
+
+_process_search_path = ConfigLoaderImpl._process_config_searchpath  # pyright: ignore[reportPrivateUsage]
+ConfigLoaderImpl._process_config_searchpath = _search_what_exists  # pyright: ignore
 
 
 def _save_for_new_run(cfg: DictConfig, filename: str, output_dir: Path) -> None:

@@ -179,9 +179,14 @@ def test_the_list_of_loggers_is_emptied_and_not_deleted(program: Callable[..., O
         (("--config-dir=",), "--config-dir has an empty value; was a variable of the shell empty?"),
         (("--cfg=job", "-m"), "--multirun and --cfg do not go together; give one of them"),
         (("--cfg=job", "--info"), "--cfg and --info do not go together"),
+        (("--config-path=mine",), "--config-path mine: this path must be absolute, and replaces the files"),
+        (("--cfg=job", "-p", "agent.gama"), "unknown key 'agent.gama'; did you mean 'agent.gamma'?"),
+        (("--cfg=job", "-p", "hydra.run"), "unknown key 'hydra.run'"),
+        (("--cfg=job", "-p", "trainer.max_episodes"), "--package trainer.max_episodes: this setting is null"),
+        (("hydra.searchpath=[file://mine/none]",), "hydra.searchpath: mine/none does not exist; each entry"),
     ],
 )
-def test_flags_that_do_not_go_together_are_named(
+def test_flags_that_do_not_go_together_or_name_nothing_are_rejected(
     program: Callable[..., Outcome], flags: tuple[str, ...], message: str
 ) -> None:
     assert message in program(*flags).error
@@ -247,6 +252,11 @@ def test_a_rerun_of_what_is_not_a_pickled_configuration_is_rejected(
     if content is not None:
         (tmp_path / "config.pickle").write_bytes(content)
     assert re.search(message, program("--experimental-rerun", "config.pickle").error)
+
+
+def test_a_section_of_the_configuration_is_shown(program: Callable[..., Outcome]) -> None:
+    assert "huber" in program("--cfg=job", "-p", "agent.loss").out
+    assert "outputs" in program("--cfg=hydra", "-p", "hydra.run").out
 
 
 def test_a_part_that_cannot_be_imported_is_named_with_its_module(program: Callable[..., Outcome]) -> None:
