@@ -21,10 +21,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dqn_runner.cli.job import make_job
+from dqn_runner.cli.multirun import run_jobs
 from dqn_runner.config.chosen_files import check_best_config, only_checked_files
 from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.error_messages import explain
-from dqn_runner.config.hydra_internals import checking_files, checking_names, composing_once, parse_arguments
+from dqn_runner.config.hydra_internals import (
+    checking_files,
+    checking_names,
+    composing_once,
+    parse_arguments,
+    sweeping_by,
+)
+from dqn_runner.config.mistakes import check_package, check_run_has_no_sweeper
 from dqn_runner.config.schema import CONF, Mode
 from dqn_runner.config.secret_arguments import move_secrets
 from dqn_runner.config.yaml_files import check_file
@@ -64,6 +72,7 @@ def main() -> None:
         with checking_files(partial(check_file, primary=parse_arguments(command).config_name)):
             sys.argv[1:] = expand_arguments(command)
             check_best_config(command)
+            check_package(parse_arguments(sys.argv[1:]))
             compose_and_run(command)
     except KeyboardInterrupt:
         sys.exit(exit_codes.SIGNAL_BASE + signal.SIGINT)
@@ -123,7 +132,12 @@ def compose_and_run(command: Sequence[str]) -> None:
             failure = error  # raised below: Hydra would print an announcement before it
             return math.nan
 
-    with composing_once(sys.argv[1:]), checking_names(only_checked_files(sys.argv[1:])):
+    argv = sys.argv[1:]
+    with (
+        composing_once(argv, check_run_has_no_sweeper),
+        checking_names(only_checked_files(argv)),
+        sweeping_by(run_jobs),
+    ):
         job()
     if failure is not None:
         raise failure

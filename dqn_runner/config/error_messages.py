@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
+from pickle import UnpicklingError
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
@@ -53,6 +54,8 @@ def explain(error: BaseException) -> str | None:
             return f"hydra/launcher needs the module '{link.name}'; pip install 'dqn_runner[launchers]'"
         if isinstance(link, MemoryError):
             return f"this machine does not have enough memory: {link}"
+        if isinstance(link, UnpicklingError):
+            return f"the file of --experimental-rerun is damaged: {link}"
         if isinstance(link, YAMLError):
             return f"a configuration file is not valid YAML: {link}"
         if isinstance(link, OSError) and link.errno in NO_ROOM:
@@ -69,10 +72,11 @@ def explain(error: BaseException) -> str | None:
                 "the option of a group cannot be null; choose one, such as hydra.sweeper.pruner=none or "
                 "hydra.sweeper.sampler=tpe"
             )
-        if isinstance(link, AssertionError) and str(link).startswith("Unexpected type for root"):
-            return (  # OmegaConf's answer, which does not name the key
-                "an override sets a key below a setting that holds no keys, such as null; "
-                "hydra.sweeper.params needs hydra/sweeper=optuna, or a file as in search=dqn"
+        if _sets_below_no_section(link):
+            return (
+                "an override sets a key below a setting that holds no keys, such as null; for "
+                "hydra.sweeper.params in a command, add hydra/sweeper=optuna, or list the values, as in "
+                "agent.gamma=0.9,0.95"
             )
     return None
 
@@ -98,6 +102,14 @@ def _chain(error: BaseException) -> Iterable[BaseException]:
     while link is not None:
         yield link
         link = link.__cause__ or link.__context__
+
+
+def _sets_below_no_section(error: BaseException) -> bool:
+    """Whether this is OmegaConf's answer to a key below one that has none; the key is not always in it."""
+    text = str(error)
+    if isinstance(error, AttributeError):
+        return text.startswith("'NoneType' object has no attribute") and "full_key:" in text
+    return isinstance(error, AssertionError) and text.startswith("Unexpected type")
 
 
 def _unknown_key(error: ConfigKeyError | ConfigAttributeError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.core_plugins import basic_sweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import (
     _locate,  # pyright: ignore[reportPrivateUsage]
@@ -114,15 +116,37 @@ _create_tree = defaults_list._create_defaults_tree_impl  # pyright: ignore[repor
 defaults_list._create_defaults_tree_impl = _expand_once  # pyright: ignore
 
 
+def _search_what_exists(self: ConfigLoaderImpl, *arguments: Any) -> None:
+    """Read `hydra.searchpath`; Hydra only warns of a directory that does not exist."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "provider=.* is not available", UserWarning)
+        try:
+            _process_search_path(self, *arguments)
+        except UserWarning as warning:
+            path = str(warning).partition("path=")[2].removesuffix(" is not available.")
+            raise UserError(
+                f"hydra.searchpath: {path} does not exist; each entry is a directory, as in "
+                "hydra.searchpath=[file:///home/me/conf]"
+            ) from None
+
+
+_process_search_path = ConfigLoaderImpl._process_config_searchpath  # pyright: ignore[reportPrivateUsage]
+ConfigLoaderImpl._process_config_searchpath = _search_what_exists  # pyright: ignore
+
+
 def _save_for_new_run(cfg: DictConfig, filename: str, output_dir: Path) -> None:
     """Write a file of `.hydra/` unless its directory holds a run, of which it tells the first command.
 
     Hydra writes it before the program can reject the command. It is replaced for all processes that import
     the program: a launcher may run a job in another one.
     """
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if not has_checkpoints(run_dir) and not is_finished(run_dir):
+    if not holds_run(Path(HydraConfig.get().runtime.output_dir)):
         _save_config(cfg, filename, output_dir)
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether a directory has a run that was saved or has finished."""
+    return has_checkpoints(directory) or is_finished(directory)
 
 
 _save_config = utils._save_config  # pyright: ignore[reportPrivateUsage]
@@ -198,10 +222,11 @@ def _loading_by(load_config: Callable[[ConfigRepository, str], Any]) -> Generato
 
 
 @contextmanager
-def composing_once(argv: Sequence[str]) -> Generator[None]:
+def composing_once(argv: Sequence[str], check_run: Callable[[DictConfig], None]) -> Generator[None]:
     """Let Hydra use the configuration that it composes to find out its mode, for the run or sweep of `argv`.
 
-    It would compose the same one again, which takes a tenth of the time in which a run starts.
+    It would compose the same one again, which takes a tenth of the time in which a run starts. `check_run` is
+    called with the configuration of a single run, before Hydra writes anything.
     """
     expected = RunMode.MULTIRUN if parse_arguments(argv).multirun else RunMode.RUN
     composed: list[tuple[list[str], DictConfig]] = []
@@ -216,6 +241,8 @@ def composing_once(argv: Sequence[str]) -> Generator[None]:
             ):
                 raise
             return find_mode(self, config_name, overrides)  # perhaps a YAML file makes it a sweep
+        if expected is RunMode.RUN and config.hydra.mode is not RunMode.MULTIRUN:
+            check_run(config)
         composed.append((list(overrides), config))
         return config.hydra.mode
 
@@ -242,3 +269,15 @@ def composing_once(argv: Sequence[str]) -> Generator[None]:
         yield
     finally:
         Hydra.get_mode, ConfigLoaderImpl.load_configuration = find_mode, load
+
+
+@contextmanager
+def sweeping_by(sweep: Callable[[Any, list[str]], object]) -> Generator[None]:
+    """Let Hydra's own sweeper, that of a plain `-m`, sweep by another function of it and the overrides."""
+    sweeper = basic_sweeper.BasicSweeper  # looked up late: Hydra loads this module again to discover plugins
+    original = sweeper.sweep
+    sweeper.sweep = sweep  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        sweeper.sweep = original

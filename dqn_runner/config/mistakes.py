@@ -7,15 +7,21 @@ import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import PROTO
 
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.config.hydra_internals import is_flag
+from dqn_runner.config.error_messages import unknown_key
+from dqn_runner.config.hydra_internals import compose_command, is_flag
 from dqn_runner.config.other_names import FLAGS, what_to_write
-from dqn_runner.config.schema import RunConfig
+from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, RunConfig
+from dqn_runner.config.trust import without_hydra
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options, place_of
 
+_NOTHING = object()
 _OPENING, _CLOSING = "[{(", "]})"
 _ONLY_MULTIRUN = {"hydra/sweeper": "a sweeper", "hydra/launcher": "a launcher"}
 
@@ -65,11 +71,52 @@ def check_arguments(arguments: Namespace) -> None:
         raise UserError("--config-dir has an empty value; was a variable of the shell empty?")
     if arguments.help or arguments.hydra_help:
         return
+    path = arguments.config_path
+    if path is not None and not (Path(path).is_absolute() or path.startswith("pkg://")):
+        raise UserError(
+            f"--config-path {path}: this path must be absolute, and replaces the files of the program; "
+            "--config-dir adds a directory to them"
+        )
+    if arguments.experimental_rerun is not None:
+        _check_pickle(Path(arguments.experimental_rerun))
     if arguments.resolve and not arguments.cfg:
         raise UserError("--resolve belongs to --cfg; write --cfg job --resolve")
     given = [flag for flag in ("--run", "--multirun", "--cfg", "--info") if getattr(arguments, flag[2:])]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} do not go together; give one of them")
+
+
+def check_package(arguments: Namespace) -> None:
+    """Reject a section to show that the configuration does not have, as in `--cfg job -p agent.nope`.
+
+    Hydra exits with another status for it.
+    """
+    key = arguments.package
+    if not arguments.cfg or key in (None, "_global_") or arguments.config_path is not None:
+        return
+    config = compose_command(arguments, CONF, DEFAULT_CONFIG)
+    if arguments.cfg == "job":
+        config = without_hydra(config)
+    elif arguments.cfg == "hydra":
+        config = OmegaConf.masked_copy(config, "hydra")
+    if OmegaConf.select(config, key, default=_NOTHING) is _NOTHING:
+        raise UserError(unknown_key(key, config))
+    if OmegaConf.select(config, key) is None:
+        raise UserError(f"--package {key}: this setting is null, and has nothing to show")
+
+
+def _check_pickle(path: Path) -> None:
+    """Reject what `--experimental-rerun` cannot load, by its first byte: to load it executes code."""
+    problem = "does not exist"
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(1) == PROTO:
+                return
+        problem = "is not a pickle"
+    raise UserError(
+        f"--experimental-rerun {path}: this file {problem}; a run writes .hydra/config.pickle only with "
+        "Hydra's PickleJobInfoCallback; to continue a run, write resume=RUN_DIR"
+    )
 
 
 def check_deletions(overrides: Sequence[Override]) -> None:
@@ -96,6 +143,23 @@ def check_needs_multirun(overrides: Sequence[Override]) -> None:
                 f"{override.input_line} chooses {what}, but this command makes one run; add -m, as in "
                 f"python -m dqn_runner -m {override.input_line} ..."
             )
+
+
+def check_run_has_no_sweeper(config: DictConfig) -> None:
+    """Reject the configuration of a single run for which the command chose a sweeper, as with `search=dqn`.
+
+    The sweeper of a primary configuration is for the commands with -m.
+    """
+    hydra = config.hydra
+    chosen = [str(o) for o in hydra.overrides.hydra if str(o).startswith("hydra/sweeper=")]
+    if search := hydra.runtime.choices.get("search"):
+        chosen.append(f"search={search}")
+    is_job = OmegaConf.select(config, "study.trial") is not None
+    if not chosen or is_job or hydra.runtime.choices["hydra/sweeper"] == "basic":
+        return
+    no_mode = "leave out hydra.mode=RUN" if hydra.mode is RunMode.RUN else ""
+    write = " and ".join(filter(None, [no_mode, "" if search and no_mode else "add -m"]))
+    raise UserError(f"{chosen[-1]} chooses a sweeper, but this command makes one run; {write}")
 
 
 def _reject_blank_in_list(tokens: Sequence[str]) -> None:

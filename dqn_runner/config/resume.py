@@ -130,7 +130,12 @@ def expand(argv: Sequence[str], arguments: Namespace, naming: Override, new: Seq
     """
     key = naming.key_or_group.partition(".")[0]
     if arguments.multirun:
-        raise UserError(f"{key}= continues one run; it cannot be swept with --multirun")
+        raise UserError(
+            "resume= continues one run; it cannot be swept with --multirun"
+            if key == "resume"
+            else "checkpoint= takes one checkpoint; it cannot be swept with --multirun. Evaluate one after "
+            "the other, each by a command without -m"
+        )
     stored = read_stored(path_of(naming), key)
     replaced = {override.key_or_group for override in new}
     kept = [text for text in stored.overrides if parse_overrides([text])[0].key_or_group not in replaced]

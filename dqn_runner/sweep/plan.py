@@ -82,12 +82,19 @@ def make_plan(
     hydra = config.hydra
     if any(str(override).startswith(SUBDIR) for override in hydra.overrides.hydra):
         raise UserError(f"{SUBDIR} cannot be set: the directory of a trial is its number")
+    command = Command(
+        flags=_flags(hydra),
+        fixed=tuple(override for override in space.fixed if not override.startswith(PER_JOB)),
+        hydra=written_overrides(hydra.overrides.hydra),
+        launcher=hydra.runtime.choices["hydra/launcher"],
+    )
     proposal = space.suggest(_example_trial(), config)
     chosen = [argument for argument in arguments if argument.startswith(f"{CHOSEN_BY}=")]
     loader = context.config_loader
     job = loader.load_sweep_config(config, [*chosen, *space.fixed, *proposal])
     if chosen:
-        without = loader.load_configuration(hydra.job.config_name, [*space.fixed, *proposal], RunMode.RUN)
+        overrides = [*command.search_path(), *space.fixed, *proposal]  # as the jobs find their files
+        without = loader.load_configuration(hydra.job.config_name, overrides, RunMode.RUN)
         _reject_settings_of_search(chosen[0], job, without)
     if job.mode.name != "train":
         raise UserError(
@@ -105,12 +112,7 @@ def make_plan(
     journal = default_storage(directory)
     return Plan(
         settings=settings,
-        command=Command(
-            flags=_flags(hydra),
-            fixed=tuple(override for override in space.fixed if not override.startswith(PER_JOB)),
-            hydra=written_overrides(hydra.overrides.hydra),
-            launcher=hydra.runtime.choices["hydra/launcher"],
-        ),
+        command=command,
         space=space,
         config=config,
         proposal=tuple(proposal),

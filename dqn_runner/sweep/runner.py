@@ -23,7 +23,7 @@ from dqn_runner.sweep.results import summary
 from dqn_runner.sweep.results.ranking import completed, ranked
 from dqn_runner.sweep.run_executor import RunExecutor
 from dqn_runner.sweep.slots import Slots
-from dqn_runner.sweep.study import create_study, make_sampler
+from dqn_runner.sweep.study import check_sampler, create_study, make_sampler
 from dqn_runner.sweep.trial_queue import TrialQueue
 from dqn_runner.sweep.trial_record import (
     RunOutcome,
@@ -49,9 +49,10 @@ class SweepRunner:
         """
         self.plan = plan
         settings = plan.settings
-        plan.directory.mkdir(parents=True, exist_ok=True)
         sampler = make_sampler(settings, plan.space, plan.seed)
         pruner = make_part("pruner", settings.pruner)
+        check_sampler(settings, plan.space, plan.config)
+        plan.directory.mkdir(parents=True, exist_ok=True)
         self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition(), plan.directory)
         self.study.sampler, self.study.pruner = sampler, pruner
         store_pruner(self.study, settings.pruner)
@@ -79,6 +80,7 @@ class SweepRunner:
         slots = Slots(self.plan.settings.n_jobs, self._jobs, self._poll)
         with StopSignals() as signals:
             try:
+                self._stop_if_too_many_failed()  # also in an earlier session
                 with self._table:
                     slots.run(self._run_trials, signals)
                     self._validate(slots, signals)
@@ -189,18 +191,29 @@ class SweepRunner:
             self._stop_if_hopeless(finished)
 
     def _stop_if_hopeless(self, finished: Sequence[FrozenTrial]) -> None:
-        """Raise RunFailedError if too many trials have failed."""
-        limit, failed = self.plan.settings.max_failure_rate, _failure_reasons(finished)
-        if limit is not None:
-            if len(failed) > limit * self.plan.settings.n_trials:
-                raise RunFailedError(
-                    f"{len(failed)} trials failed, more than hydra.sweeper.max_failure_rate={limit:g} of "
-                    f"{self.plan.settings.n_trials}; the last one: {failed[-1]}"
-                )
-        elif len(failed) == len(finished) >= SAME_FAILURES and len(set(failed)) == 1:
+        """Raise RunFailedError if too many trials have failed.
+
+        By default those are the first ones, for one reason. If a sweep that ended so is repeated, its next
+        trial decides: it fails for the same reason, or the cause has been removed.
+        """
+        self._stop_if_too_many_failed()
+        failed = _failure_reasons(finished)
+        same = len(failed) == len(finished) >= SAME_FAILURES and len(set(failed)) == 1
+        if same and self.plan.settings.max_failure_rate is None:
             raise RunFailedError(
                 f"the first {len(failed)} trials all failed for the same reason: {failed[0]} "
                 f"(see {OUTPUT} of each trial in {self.plan.directory})"
+            )
+
+    def _stop_if_too_many_failed(self) -> None:
+        """Raise RunFailedError if more trials of the study have failed than max_failure_rate allows."""
+        limit, n_trials = self.plan.settings.max_failure_rate, self.plan.settings.n_trials
+        failed = _failure_reasons(self._trials.all())
+        if limit is not None and len(failed) > limit * n_trials:
+            raise RunFailedError(
+                f"{len(failed)} trials failed, more than hydra.sweeper.max_failure_rate={limit:g} of "
+                f"{n_trials}; the last one: {failed[-1]}; to continue, raise hydra.sweeper.max_failure_rate, "
+                "or choose another hydra.sweep.dir"
             )
 
     def _validate(self, slots: Slots, signals: StopSignals) -> None:

@@ -3,13 +3,52 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from dqn_runner.core.exceptions import UserError
+
+TRIED = 11
+"""How many proposals of a sampler are tried; most samplers propose the first 10 at random."""
+
+
+@contextmanager
+def proposing() -> Generator[None]:
+    """Within the block, a sampler proposes values: what it raises of a wrong argument becomes a UserError."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise UserError(
+            f"hydra.sweeper.sampler cannot propose the values of a trial: {reason}; "
+            "check its arguments, or choose another sampler"
+        ) from error
+
+
+def try_sampler(
+    sampler: BaseSampler, directions: Sequence[StudyDirection], run: Callable[[Trial], object]
+) -> None:
+    """Let a sampler propose trials of a study in memory; raises UserError if it cannot.
+
+    Optuna's samplers read most of their arguments only when they propose. `run` suggests the values of a
+    trial, and stores what the sampler reads of it.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the sweep itself shows what it warns of
+    study = optuna.create_study(sampler=sampler, directions=directions)
+    with proposing(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(TRIED):
+            trial = study.ask()
+            run(trial)
+            study.tell(trial, [float(number)] * len(directions))
 
 
 class PerTrialSampler(BaseSampler):

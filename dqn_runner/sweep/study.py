@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from omegaconf import DictConfig
 from optuna.samplers import BaseSampler, GridSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
@@ -20,7 +21,7 @@ from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.grid import UntriedPoints
 from dqn_runner.sweep.names import JOURNAL
 from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
-from dqn_runner.sweep.sampler import PerTrialSampler
+from dqn_runner.sweep.sampler import PerTrialSampler, try_sampler
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.storages.factory import open_storage, without_password
 from dqn_runner.sweep.storages.journal_reader import JournalReader
@@ -30,6 +31,7 @@ from dqn_runner.sweep.trial_record import (
     definition_of,
     pruner_of,
     store_definition,
+    store_metrics,
 )
 
 CONFIGURATION = "configuration"
@@ -53,7 +55,7 @@ def create_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     opened = open_storage(storage)
     _reject_runs_of_others(opened, name, directory)
-    directions = [StudyDirection[direction.upper()] for direction in settings.directions]
+    directions = _directions(settings)
     study = optuna.create_study(storage=opened, study_name=name, directions=directions, load_if_exists=True)
     stored = definition_of(study)
     if stored is None:
@@ -148,6 +150,21 @@ def make_sampler(settings: SweepConfig, space: SearchSpace, seed: int) -> BaseSa
     return UntriedPoints(sampler, space) if isinstance(sampler, GridSampler) else PerTrialSampler(make)
 
 
+def check_sampler(settings: SweepConfig, space: SearchSpace, config: DictConfig) -> None:
+    """Raise UserError if the sampler cannot propose trials; a grid needs no test.
+
+    `config` is passed to a custom search space.
+    """
+
+    def run(trial: Trial) -> None:
+        space.suggest(trial, config)
+        store_metrics(trial, dict.fromkeys(settings.constraints, 0.0))
+
+    sampler = make_sampler(settings, space, seed=0)  # another one than the sweep's, which does not change
+    if isinstance(sampler, PerTrialSampler):
+        try_sampler(sampler, _directions(settings), run)
+
+
 def requeue(study: Study, trial: FrozenTrial | Trial) -> None:
     """Let a trial wait again, for example because the process that ran it has died."""
     study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)  # pyright: ignore[reportPrivateUsage]
@@ -162,6 +179,10 @@ def running_trial(study: Study, number: int) -> Trial:
 def default_storage(sweep_dir: Path) -> str:
     """The journal in the sweep directory."""
     return str(sweep_dir.absolute() / JOURNAL)
+
+
+def _directions(settings: SweepConfig) -> list[StudyDirection]:
+    return [StudyDirection[direction.upper()] for direction in settings.directions]
 
 
 def _check_seed(seed: object) -> None:

@@ -17,6 +17,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.lock import LockUnsupportedError, exclusive_lock
 from dqn_runner.sweep.grid import untried_points
 from dqn_runner.sweep.heartbeat import Heartbeat
+from dqn_runner.sweep.sampler import proposing
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.study import requeue
 from dqn_runner.sweep.trial_record import (
@@ -65,7 +66,8 @@ class TrialQueue:
             waiting = any(t.state is TrialState.WAITING and t.number < self._n_trials for t in trials)
             if not waiting and (len(trials) >= self._n_trials or untried_points(self._study) == 0):
                 return None
-            trial = self._study.ask()
+            with proposing():
+                trial = self._study.ask()
             if trial.number >= self._n_trials:
                 requeue(self._study, trial)
                 return None
@@ -100,6 +102,10 @@ class TrialQueue:
                 self._checked.add(trial.number)
 
     def _suggest(self, trial: Trial | FrozenTrial) -> list[str]:
+        """The overrides of a trial; the sampler proposes the values of a new one."""
+        if isinstance(trial, Trial) and not trial.params:
+            with proposing():
+                return self._space.suggest(trial, self._config)
         try:
             return self._space.suggest(trial, self._config)
         except ValueError as error:  # a value of the study that is not in the search space

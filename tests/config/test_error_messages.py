@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -178,12 +179,84 @@ def test_the_list_of_loggers_is_emptied_and_not_deleted(program: Callable[..., O
         (("--config-dir=",), "--config-dir has an empty value; was a variable of the shell empty?"),
         (("--cfg=job", "-m"), "--multirun and --cfg do not go together; give one of them"),
         (("--cfg=job", "--info"), "--cfg and --info do not go together"),
+        (("--config-path=mine",), "--config-path mine: this path must be absolute, and replaces the files"),
+        (("--cfg=job", "-p", "agent.gama"), "unknown key 'agent.gama'; did you mean 'agent.gamma'?"),
+        (("--cfg=job", "-p", "hydra.run"), "unknown key 'hydra.run'"),
+        (("--cfg=job", "-p", "trainer.max_episodes"), "--package trainer.max_episodes: this setting is null"),
+        (("hydra.searchpath=[file://mine/none]",), "hydra.searchpath: mine/none does not exist; each entry"),
     ],
 )
-def test_flags_that_do_not_go_together_are_named(
+def test_flags_that_do_not_go_together_or_name_nothing_are_rejected(
     program: Callable[..., Outcome], flags: tuple[str, ...], message: str
 ) -> None:
     assert message in program(*flags).error
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("search=family", "hydra.mode=RUN"), "search=family chooses .*; leave out hydra.mode=RUN$"),
+        (("hydra/sweeper=optuna", "hydra.mode=RUN"), "; leave out hydra.mode=RUN and add -m$"),
+        (("--config-dir=mine", "search=mine"), "search=mine chooses a sweeper, .*; add -m$"),
+    ],
+)
+def test_a_sweeper_that_one_run_would_not_use_is_named_before_anything_is_written(
+    program: Callable[..., Outcome], tmp_path: Path, command: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "mine" / "search").mkdir(parents=True)
+    text = "# @package _global_\ndefaults: [override /hydra/sweeper: optuna]\n"
+    (tmp_path / "mine" / "search" / "mine.yaml").write_text(text)
+    assert re.search(message, program(*command, "hydra.run.dir=run").error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_primary_configuration_may_choose_the_sweeper_of_its_sweeps(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    text = "defaults: [config, override hydra/sweeper: optuna, _self_]\n"
+    (tmp_path / "mine" / "lab.yaml").write_text(text)
+    message = program("--config-dir=mine", "--config-name=lab", "trainer.max_steps=null").error
+    assert message.startswith("the run would never end")
+
+
+@pytest.mark.parametrize(
+    "params", ["hydra.sweeper.params={agent.gamma:0.9}", "hydra.sweeper.params.agent.gamma=0.9"]
+)
+def test_parameters_of_a_sweep_in_the_command_need_the_sweeper_optuna(
+    program: Callable[..., Outcome], params: str
+) -> None:
+    message = program("-m", params, "hydra.sweep.dir=sweep").error
+    assert "for hydra.sweeper.params in a command, add hydra/sweeper=optuna, or list the values" in message
+
+
+def test_checkpoints_are_evaluated_one_after_the_other(program: Callable[..., Outcome]) -> None:
+    message = program("-m", "mode=eval", "checkpoint=a,b").error
+    assert message.startswith(
+        "checkpoint= takes one checkpoint; it cannot be swept with --multirun. Evaluate one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "this file does not exist; a run writes .*; to continue a run, write resume=RUN_DIR"),
+        (b"defaults: []", "this file is not a pickle; a run writes"),
+        (b"\x80\x04\x95", "the file of --experimental-rerun is damaged: pickle data was truncated"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Experimental rerun")
+def test_a_rerun_of_what_is_not_a_pickled_configuration_is_rejected(
+    program: Callable[..., Outcome], tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "config.pickle").write_bytes(content)
+    assert re.search(message, program("--experimental-rerun", "config.pickle").error)
+
+
+def test_a_section_of_the_configuration_is_shown(program: Callable[..., Outcome]) -> None:
+    assert "huber" in program("--cfg=job", "-p", "agent.loss").out
+    assert "outputs" in program("--cfg=hydra", "-p", "hydra.run").out
 
 
 def test_a_part_that_cannot_be_imported_is_named_with_its_module(program: Callable[..., Outcome]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from dqn_runner.sweep.dry_run import _number_of_trials, _progress  # pyright: ignore[reportPrivateUsage]
 from dqn_runner.sweep.search_space.space import search_space
+from tests.conftest import Outcome
 from tests.sweep.test_runner import a_plan
 
 
@@ -33,3 +35,20 @@ def test_grid_with_fewer_points_than_n_trials_is_not_overestimated(
     space = search_space(("agent.gamma=choice(0.9,0.99)", "agent.n_step=range(1,3)"), {}, None)
     plan = a_plan(tmp_path, sampler={"_target_": f"optuna.samplers.{sampler}", "seed": None}, n_trials=20)
     assert _number_of_trials(replace(plan, space=space)) == expected
+
+
+@pytest.mark.parametrize("chosen", ["agent=other", "experiment=short"])
+def test_search_file_is_combined_with_an_option_of_the_search_path(
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    monkeypatch.setattr("dqn_runner.sweep.dry_run.estimate", lambda _: "an estimate")
+    for name, text in {
+        "agent/other": "defaults: [dqn, _self_]\ngamma: 0.9\n",
+        "experiment/short": "# @package _global_\ntrainer: {eval_episodes: 2}\n",
+    }.items():
+        file = tmp_path / "mine" / f"{name}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    settings = ("search=dqn", "hydra.sweeper.dry_run=true", "hydra.sweep.dir=sweep")
+    done = program("hydra.searchpath=[file://mine]", chosen, *settings)
+    assert (done.status, done.out) == (0, "an estimate\n"), done.err

@@ -254,6 +254,18 @@ def test_max_failure_rate_of_zero_stops_the_sweep_at_the_first_failure(
     assert jobs.ran == [(0, 0), (1, 0)]
 
 
+def test_max_failure_rate_counts_the_failures_of_earlier_sessions(
+    tmp_path: Path, jobs: SimulatedJobs
+) -> None:
+    jobs.ends = {(1, 0): [2]}
+    for _ in range(2):
+        with pytest.raises(RunFailedError, match=r"1 trials failed.*raise hydra\.sweeper\.max_failure_rate"):
+            SweepRunner(a_plan(tmp_path, n_trials=3, max_failure_rate=0.0)).run()
+        assert jobs.ran == [(0, 0), (1, 0)]
+    SweepRunner(a_plan(tmp_path, n_trials=3, max_failure_rate=0.5)).run()
+    assert jobs.ran == [(0, 0), (1, 0), (2, 0)]
+
+
 def test_full_disk_ends_the_sweep_without_failing_a_trial(tmp_path: Path, jobs: SimulatedJobs) -> None:
     jobs.ends = {(1, 0): [exit_codes.DISK_FULL]}
     with pytest.raises(NoRoomError, match="trial 1 could not be stored, and the sweep ends: it broke"):
@@ -313,6 +325,19 @@ def test_sweep_stops_when_the_first_trials_fail_for_the_same_reason(
     assert len(jobs.ran) == 3
 
 
+def test_sweep_whose_first_trials_failed_continues_when_it_is_repeated(
+    tmp_path: Path, jobs: SimulatedJobs
+) -> None:
+    """As long as its next trial fails too, it stops after that one."""
+    jobs.ends = {(number, 0): [1] for number in range(4)}
+    for ran in (3, 4):
+        with pytest.raises(RunFailedError, match=f"first {ran} trials all failed for the same reason"):
+            SweepRunner(a_plan(tmp_path, n_trials=6)).run()
+        assert len(jobs.ran) == ran
+    SweepRunner(a_plan(tmp_path, n_trials=6)).run()
+    assert len(jobs.ran) == 6
+
+
 @pytest.mark.parametrize(
     ("ends", "error", "settings"),
     [
@@ -358,6 +383,19 @@ def test_sweep_whose_journal_was_damaged_continues_without_the_lost_trial(tmp_pa
     sweep = SweepRunner(a_plan(tmp_path, n_trials=3))
     sweep.run()
     assert [trial.state.name for trial in sweep.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"n_startup_trials": "abc"}, {"n_ei_candidates": "x"}, {"n_ei_candidates": "x", "n_startup_trials": 0}],
+)
+def test_sampler_that_cannot_propose_is_rejected_before_anything_is_written(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    sampler = {"_target_": "optuna.samplers.TPESampler", "seed": None, **wrong}
+    with pytest.raises(UserError, match=r"^hydra\.sweeper\.sampler cannot propose the values of a trial: "):
+        SweepRunner(a_plan(tmp_path / "sweep", sampler=sampler))
+    assert not (tmp_path / "sweep").exists()
 
 
 @pytest.mark.usefixtures("jobs")

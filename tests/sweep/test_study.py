@@ -333,6 +333,18 @@ def test_study_with_another_definition_is_rejected(tmp_path: Path) -> None:
         create_study(str(tmp_path / "study.journal"), "it", settings, {**DEFINITION, "seeds": 3}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"n_startup_trials": "abc"}, {"n_startup_trials": 0, "n_ei_candidates": "x"}]
+)
+def test_sampler_that_fails_for_a_new_trial_is_named_instead_of_the_study(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    """What `check_sampler` does not find, because it tries only a few trials."""
+    _, trials = a_study(tmp_path, sampler={**TPE, **wrong})
+    with pytest.raises(UserError, match=r"^hydra\.sweeper\.sampler cannot propose"):
+        trials.next()
+
+
 def test_changed_setting_of_a_config_file_is_rejected_and_a_new_one_is_not(tmp_path: Path) -> None:
     settings = SweepConfig(sampler=TPE, pruner=NO_PRUNER)
     original, edited, upgraded = (
