@@ -43,10 +43,10 @@ def restore_states(state: State) -> None:
     if len(state["numpy"]["words"]):
         words, position, gauss = _restored(state["numpy"])
         _numpy.set_state(("MT19937", words, position, int(gauss is not None), gauss or 0.0))
-    found = torch.as_tensor(state["torch"])
-    if found.numel() != torch.get_rng_state().numel():
-        raise ValueError("global_generators.torch is not the state of a generator")
-    torch.set_rng_state(found)
+    try:
+        torch.set_rng_state(torch.as_tensor(state["torch"]))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"global_generators.torch is not the state of a generator: {error}") from None
 
 
 def _stored(words: Array, position: int, has_gauss: bool, gauss: float) -> State:
@@ -56,7 +56,7 @@ def _stored(words: Array, position: int, has_gauss: bool, gauss: float) -> State
 
 
 def _restored(state: State) -> tuple[Array, int, float | None]:
-    words = np.array(state["words"], np.uint8)
-    if len(words) != 4 * _WORDS or not 0 <= state["position"] <= _WORDS:
-        raise ValueError("global_generators has a state that is not one of a generator")
+    words = torch.as_tensor(state["words"]).numpy()  # a tensor, as checkpoints return it
+    if words.shape != (4 * _WORDS,) or not 0 <= state["position"] <= _WORDS:
+        raise ValueError("global_generators has a state that no generator can have")
     return words.view(np.uint32), state["position"], state["gauss"] if state["has_gauss"] else None
