@@ -66,10 +66,6 @@ class Doubled(nn.Sequential):
         return 2 * super().forward(x)
 
 
-def with_dropout(obs_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(obs_shape[0], 64), nn.Dropout(0.5), nn.Linear(64, num_outputs))
-
-
 def one_output_too_many(obs_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return nn.Linear(obs_shape[0], num_outputs + 1)
 
@@ -488,17 +484,6 @@ def test_parameters_are_views_of_the_flat_vector_for_one_run_and_for_many() -> N
         assert [view.shape for view in views] == [(*runs, *shape) for shape in shapes]
         vector.zero_()
         assert not any(view.any() for view in views)
-
-
-def test_dropout_is_off_in_acting_and_learning() -> None:
-    agent = custom(with_dropout)
-    obs = observations(EnvSpec((4,), 2))
-    values = agent.q_values(obs)
-    for _ in range(3):
-        assert np.array_equal(agent.q_values(obs), values)
-    with torch.inference_mode():
-        learning = agent.network(agent.learner.online_params, torch.from_numpy(obs))
-    assert_close(learning, torch.from_numpy(values))
 
 
 # A user's own network
