@@ -133,8 +133,8 @@ def expand(argv: Sequence[str], arguments: Namespace, naming: Override, new: Seq
         raise UserError(
             "resume= continues one run; it cannot be swept with --multirun"
             if key == "resume"
-            else "checkpoint= takes one checkpoint; it cannot be swept with --multirun. Give each one a command "
-            "of its own, without -m"
+            else "checkpoint= takes one checkpoint; it cannot be swept with --multirun. Write a command for "
+            "each, without -m"
         )
     stored = read_stored(path_of(naming), key)
     replaced = {override.key_or_group for override in new}

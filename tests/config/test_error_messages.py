@@ -233,7 +233,7 @@ def test_parameters_of_a_sweep_in_the_command_need_the_sweeper_optuna(
 def test_checkpoints_are_evaluated_one_after_the_other(program: Callable[..., Outcome]) -> None:
     message = program("-m", "mode=eval", "checkpoint=a,b").error
     assert message.startswith(
-        "checkpoint= takes one checkpoint; it cannot be swept with --multirun. Evaluate one"
+        "checkpoint= takes one checkpoint; it cannot be swept with --multirun. Write a command for each"
     )
 
 
