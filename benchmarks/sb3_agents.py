@@ -117,7 +117,7 @@ class IQN(FamilyDQN):
 def make_agent(agent: dict[str, Any], settings: dict[str, Any]) -> DQN | QRDQN:
     """The agent that the configuration `agent` of dqn_runner describes; `settings` are those of any DQN.
 
-    Raises a ValueError if there is no such loss, or not with this target and network.
+    Raises a ValueError if its loss is missing here, or is here for other targets or networks only.
     """
     loss, network = agent["loss"], agent["network"]
     name, target = class_name(loss), class_name(loss.get("target", {}))

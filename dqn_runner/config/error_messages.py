@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import sys
 from collections.abc import Iterable
 from pickle import UnpicklingError
 from typing import Any
@@ -36,6 +37,9 @@ LAUNCHERS = ("joblib", "submitit", "ray")
 """The modules of the launchers of the extra `launchers`, and the beginnings of their options."""
 
 
+RERUN = "--experimental-rerun"
+
+
 def explain(error: BaseException) -> str | None:
     """One message for an error that the user can fix; None for a bug."""
     chain = list(_chain(error))
@@ -54,8 +58,8 @@ def explain(error: BaseException) -> str | None:
             return f"hydra/launcher needs the module '{link.name}'; pip install 'dqn_runner[launchers]'"
         if isinstance(link, MemoryError):
             return f"this machine does not have enough memory: {link}"
-        if isinstance(link, UnpicklingError):
-            return f"the file of --experimental-rerun is damaged: {link}"
+        if isinstance(link, UnpicklingError) and any(word.startswith(RERUN) for word in sys.argv):
+            return f"the file of {RERUN} is damaged: {link}"
         if isinstance(link, YAMLError):
             return f"a configuration file is not valid YAML: {link}"
         if isinstance(link, OSError) and link.errno in NO_ROOM:

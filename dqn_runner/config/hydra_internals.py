@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -210,15 +210,20 @@ def checking_names(check: Callable[[str], None]) -> Generator[None]:
         yield
 
 
-@contextmanager
-def _loading_by(load_config: Callable[[ConfigRepository, str], Any]) -> Generator[None]:
+def _loading_by(load_config: Callable[[ConfigRepository, str], Any]) -> AbstractContextManager[None]:
     """Load files by another function."""
-    load = ConfigRepository.load_config
-    ConfigRepository.load_config = load_config  # pyright: ignore[reportAttributeAccessIssue]
+    return _replaced(ConfigRepository, "load_config", load_config)
+
+
+@contextmanager
+def _replaced(owner: type, name: str, function: Callable[..., object]) -> Generator[None]:
+    """Within the block, the class `owner` has another function as its method `name`."""
+    original = getattr(owner, name)
+    setattr(owner, name, function)
     try:
         yield
     finally:
-        ConfigRepository.load_config = load
+        setattr(owner, name, original)
 
 
 @contextmanager
@@ -271,13 +276,7 @@ def composing_once(argv: Sequence[str], check_run: Callable[[DictConfig], None])
         Hydra.get_mode, ConfigLoaderImpl.load_configuration = find_mode, load
 
 
-@contextmanager
-def sweeping_by(sweep: Callable[[Any, list[str]], object]) -> Generator[None]:
+def sweeping_by(sweep: Callable[[Any, list[str]], object]) -> AbstractContextManager[None]:
     """Let Hydra's own sweeper, that of a plain `-m`, sweep by another function of it and the overrides."""
-    sweeper = basic_sweeper.BasicSweeper  # looked up late: Hydra loads this module again to discover plugins
-    original = sweeper.sweep
-    sweeper.sweep = sweep  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        yield
-    finally:
-        sweeper.sweep = original
+    # looked up late: Hydra loads this module again to discover plugins
+    return _replaced(basic_sweeper.BasicSweeper, "sweep", sweep)

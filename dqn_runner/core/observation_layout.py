@@ -94,7 +94,7 @@ class Entry:
             converted = array.astype(self.dtype)
         wrong = ~np.isfinite(converted) if self.dtype == "float32" else converted != array
         if wrong.any():
-            reason = "not a finite number" if self.dtype == "float32" else f"no value of {self.dtype}"
+            reason = "not a finite number" if self.dtype == "float32" else f"not a value of {self.dtype}"
             raise ValueError(f"{array[wrong].flat[0]}, which is {reason}")
         return converted
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 
 import pytest
 
+from dqn_runner.config.error_messages import explain
 from tests.conftest import Outcome
 
 UNKNOWN_KEYS = [
@@ -228,6 +230,10 @@ def test_parameters_of_a_sweep_in_the_command_need_the_sweeper_optuna(
 ) -> None:
     message = program("-m", params, "hydra.sweep.dir=sweep").error
     assert "for hydra.sweeper.params in a command, add hydra/sweeper=optuna, or list the values" in message
+
+
+def test_a_damaged_pickle_of_a_user_is_not_taken_for_that_of_a_rerun() -> None:
+    assert explain(UnpicklingError("pickle data was truncated")) is None
 
 
 def test_checkpoints_are_evaluated_one_after_the_other(program: Callable[..., Outcome]) -> None:

@@ -118,8 +118,8 @@ def test_bytes_are_divided_by_their_largest_value_and_categories_are_integers() 
         (PLACE, np.nan, "not an integer"),
         (PLACE, np.inf, "inf, which is not one of the categories"),
         (PLACE, -1e300, "which is not one of the categories"),
-        (FLAGS, [0, 1, 2], "2, which is no value of bool"),
-        (CAMERA, np.full((3, 4, 1), 0.5), "0.5, which is no value of uint8"),
+        (FLAGS, [0, 1, 2], "2, which is not a value of bool"),
+        (CAMERA, np.full((3, 4, 1), 0.5), "0.5, which is not a value of uint8"),
     ],
 )
 def test_values_that_do_not_fit_are_rejected(entry: Entry, value: Any, reason: str) -> None:

@@ -50,9 +50,14 @@ CONVERSIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "stacked Dict": lambda *case: of_dict(lambda env: stack_frames(env, 2), *case),
 }
 BAD: dict[str, tuple[Any, Any, Any, str]] = {
-    "fractions in uint8": (BYTES, np.zeros((2, 3), np.uint8), np.full((2, 3), 0.5), "0.5, which is no value"),
-    "beyond uint8": (BYTES, np.zeros((2, 3), np.uint8), np.full((2, 3), 300), "300, which is no value"),
-    "negative in uint8": (BYTES, np.zeros((2, 3), int), np.full((2, 3), -1), "-1, which is no value"),
+    "fractions in uint8": (
+        BYTES,
+        np.zeros((2, 3), np.uint8),
+        np.full((2, 3), 0.5),
+        "0.5, which is not a value",
+    ),
+    "beyond uint8": (BYTES, np.zeros((2, 3), np.uint8), np.full((2, 3), 300), "300, which is not a value"),
+    "negative in uint8": (BYTES, np.zeros((2, 3), int), np.full((2, 3), -1), "-1, which is not a value"),
     "fractions in int32": (
         spaces.Box(0, 9, (2,), np.int32),
         np.zeros(2, int),
@@ -63,8 +68,13 @@ BAD: dict[str, tuple[Any, Any, Any, str]] = {
     "another shape": (FLOATS, np.zeros((2, 3)), np.zeros((3, 2)), r"shape \(3, 2\) instead of \(2, 3\)"),
     "infinity": (FLOATS, np.zeros((2, 3)), np.full((2, 3), np.inf), "inf, which is not a finite number"),
     "None": (FLOATS, np.zeros((2, 3)), None, "None"),
-    "fractions in bool": (spaces.MultiBinary(2), np.zeros(2), np.array([0.5, 1]), "0.5, which is no value"),
-    "two in bool": (spaces.MultiBinary(2), np.ones(2), np.array([0, 2]), "2, which is no value"),
+    "fractions in bool": (
+        spaces.MultiBinary(2),
+        np.zeros(2),
+        np.array([0.5, 1]),
+        "0.5, which is not a value",
+    ),
+    "two in bool": (spaces.MultiBinary(2), np.ones(2), np.array([0, 2]), "2, which is not a value"),
     "negative category": (spaces.Discrete(3), 2, -1, "-1, which is not one of the categories"),
     "category too large": (spaces.Discrete(3, start=5), 7, 8, "8, which is not one of the categories"),
     "negative categories": (spaces.MultiDiscrete([3, 4]), [2, 3], [-1, -6], "-1, which is not one of"),

@@ -46,7 +46,6 @@ def select_entries(env: Env, keys: Sequence[str], separate: bool = False) -> Env
     flat = [_flat_space(part) for part in chosen]
     low = np.concatenate([part.low for part in flat]).astype(np.float32)
     high = np.concatenate([part.high for part in flat]).astype(np.float32)
-
     check = SpaceCheck(env_name(env), spaces.Dict(dict(zip(keys, chosen, strict=True))))
 
     def join(obs: Any) -> FloatArray:
