@@ -28,6 +28,8 @@ class Published:
     """Standard deviation over the runs, or over the episodes of one run; None if it was not published."""
     runs: int
     source: str
+    steps: int | None = None
+    """Env steps of a run, if other than those of the recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)

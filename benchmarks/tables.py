@@ -49,7 +49,7 @@ def published_rows(recipe: Recipe) -> list[str]:
         runs = "one run" if found.runs == 1 else f"{found.runs} runs"
         spread = "" if found.spread is None else f" ± {found.spread:.1f}"
         score = f"{found.value:.1f}{spread}, {runs}"
-        rows.append(f"| {found.source} | | {score} | | | {recipe.steps:,} | |")
+        rows.append(f"| {found.source} | | {score} | | | {found.steps or recipe.steps:,} | |")
     if recipe.optimum is not None:
         rows.append(f"| optimal policy, by value iteration | | {recipe.optimum:g} | | | | |")
     return rows
