@@ -13,12 +13,12 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from dqn_runner.config.hydra_internals import holds_run
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.secrets import redact
 from dqn_runner.io.terminal import terminal
 from dqn_runner.report.listing import Entry, Listing
 from dqn_runner.report.terminal import table, with_what_differs
+from dqn_runner.run.contents import JOBS, holds_run, reject_run
 
 
 def run_jobs(sweeper: Any, arguments: Sequence[str]) -> list[JobReturn]:
@@ -28,6 +28,7 @@ def run_jobs(sweeper: Any, arguments: Sequence[str]) -> list[JobReturn]:
     """
     batches = _checked_batches(sweeper, arguments)
     directory = Path(sweeper.config.hydra.sweep.dir)
+    reject_run(directory)
     _save_for_new_sweep(sweeper.config, directory)
     done: list[JobReturn] = []
     try:
@@ -63,7 +64,7 @@ def _save_for_new_sweep(config: DictConfig, directory: Path) -> None:
     """Write `multirun.yaml` unless the directory has runs, of which it tells the first command."""
     directory.mkdir(parents=True, exist_ok=True)
     if not any(map(holds_run, directory.iterdir())):
-        OmegaConf.save(config, directory / "multirun.yaml")
+        OmegaConf.save(config, directory / JOBS)
 
 
 def _print_table(directory: Path, done: Sequence[JobReturn]) -> None:

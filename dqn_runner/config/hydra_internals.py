@@ -26,10 +26,9 @@ from hydra.core.object_type import ObjectType
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from dqn_runner.checkpointing.recovery import has_checkpoints
 from dqn_runner.config.overrides import parse_overrides
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.run.directory import is_finished
+from dqn_runner.run.contents import holds_run, holds_sweep
 
 
 def locate(path: str) -> Callable[..., Any]:
@@ -135,18 +134,14 @@ ConfigLoaderImpl._process_config_searchpath = _search_what_exists  # pyright: ig
 
 
 def _save_for_new_run(cfg: DictConfig, filename: str, output_dir: Path) -> None:
-    """Write a file of `.hydra/` unless its directory holds a run, of which it tells the first command.
+    """Write a file of `.hydra/` unless its directory holds a run or a sweep.
 
-    Hydra writes it before the program can reject the command. It is replaced for all processes that import
-    the program: a launcher may run a job in another one.
+    Those of a run tell its first command. Hydra writes it before the program can reject the command. It is
+    replaced for all processes that import the program: a launcher may run a job in another one.
     """
-    if not holds_run(Path(HydraConfig.get().runtime.output_dir)):
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    if not (holds_run(directory) or holds_sweep(directory)):
         _save_config(cfg, filename, output_dir)
-
-
-def holds_run(directory: Path) -> bool:
-    """Whether a directory has a run that was saved or has finished."""
-    return has_checkpoints(directory) or is_finished(directory)
 
 
 _save_config = utils._save_config  # pyright: ignore[reportPrivateUsage]

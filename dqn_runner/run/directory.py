@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ from dqn_runner.core.log import log
 from dqn_runner.core.records import RunInfo
 from dqn_runner.core.state import State
 from dqn_runner.io import json_io
-from dqn_runner.io.entries import is_file, require_directory, require_file
+from dqn_runner.io.entries import require_directory, require_file
 from dqn_runner.io.held_directory import HeldDirectory
 from dqn_runner.io.lock import RunLock
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.logger_group import LoggerGroup
 from dqn_runner.run.compatibility import mismatch
+from dqn_runner.run.contents import is_finished, reject_sweep
 from dqn_runner.run.provenance import record_session
 from dqn_runner.run.session import Session
 
@@ -101,10 +101,12 @@ class RunDirectory:
     def lock(self) -> None:
         """Lock the directory for this process.
 
-        Raises UserError if another process has locked it, or if a link in it leads out of it.
+        Raises UserError if another process has locked it, if it is the directory of a sweep, or if a link in
+        it leads out of it.
         """
         if os.path.lexists(self.path) and not self.path.is_dir():
             raise UserError(f"{self.path} is not a directory; choose another one for the run")
+        reject_sweep(self.path)
         require_own_directories(self.path)
         self._lock.acquire()
         self._held = self._held or HeldDirectory(self.path)
@@ -275,11 +277,3 @@ def _check_loggers(document: State) -> None:
     for progress in [document["state"]["progress"], *([finished["before"]] if finished else [])]:
         if missing := sorted(names - set(progress["loggers"])):
             raise ValueError(f"state.progress.loggers lacks {missing[0]}")
-
-
-def is_finished(run_dir: Path) -> bool:
-    """Whether the metrics of a run say that it has finished."""
-    path = run_dir / json_io.METRICS
-    with suppress(UserError, AttributeError):  # it is damaged, or not a file of this program
-        return is_file(path) and json_io.read_json(path).get("finished") is not None
-    return False

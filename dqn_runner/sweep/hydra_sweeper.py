@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from dqn_runner.config.error_messages import explain, unknown_key
 from dqn_runner.core.exceptions import JobLostError, UserError
 from dqn_runner.core.registry import PROVIDER, open_mappings
+from dqn_runner.run.contents import reject_run
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.curves import WritePage, no_page
 
@@ -125,6 +126,7 @@ def run_sweep(
     requirements.check_sampler_and_pruner(sweep.sampler, sweep.pruner)
     plan = make_plan(sweep, config, arguments, context)
     requirements.check_launcher(plan.command.launcher)
+    reject_run(plan.directory)
     if not plan.directory.exists():  # a sweep that is continued has run jobs
         requirements.check_job(plan.job)
     if sweep.dry_run:
