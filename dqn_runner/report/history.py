@@ -5,20 +5,32 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
-from dqn_runner.report.records import EPISODE, EVAL, KINDS, TRAIN, Columns, Records, columns
+from dqn_runner.report.records import (
+    EPISODE,
+    EVAL,
+    KINDS,
+    NO_RECORDS,
+    TRAIN,
+    Columns,
+    Records,
+    columns,
+    joined,
+)
 from dqn_runner.run.last_records import RECORDS
 from dqn_runner.run.plots import OWN
 from dqn_runner.run.thinning import Values
+from dqn_runner.run.timeline import LastSession, last_session, read_timeline
 from dqn_runner.training.metrics import EVAL_KEYS, TRAIN_KEYS
 
 
@@ -36,6 +48,11 @@ class History:
     """Why the run is over; None if it can continue."""
     eval_returns: Mapping[int, Sequence[float]] = field(default_factory=dict[int, Sequence[float]])
     """The returns of the episodes of evaluations by env step, where they are known."""
+
+    @property
+    def is_unrecorded(self) -> bool:
+        """Whether the run has taken steps of which no record is stored yet."""
+        return self.env_steps > 0 and not any(len(table["step"]) for table in self.tables.values())
 
     def column(self, kind: str, name: str) -> Values:
         """A column; NaN for each record if the column is missing."""
@@ -68,12 +85,13 @@ def read_history(run_dir: Path) -> History:
 class HistoryReader:
     """Reads the history of a run; again, only what is new.
 
-    metrics.jsonl is complete at every moment, but a run may be without it; metrics.json also has the end of
-    the run, and the returns of single evaluation episodes.
+    metrics.jsonl is complete at every moment, but a session may be without it; metrics.json is written at the
+    end of a session, and also has the returns of single evaluation episodes.
     """
 
     def __init__(self, run_dir: Path) -> None:
         """Nothing is read yet."""
+        self._run_dir = run_dir
         self._records_file, self._report_file = run_dir / RECORDS, run_dir / json_io.METRICS
         self._records = Records(self._records_file)
         self._report: dict[str, Any] | None = None
@@ -82,15 +100,9 @@ class HistoryReader:
     def read(self) -> History:
         """The history; empty if the run has written nothing yet. Raises DamagedError for a damaged file."""
         report = self._newest_report()
-        if is_file(self._records_file):
-            tables = self._records.tables()
-            if report is not None and _begins_earlier(report, tables):
-                tables = _tables_of_report(report)
-        elif report is not None:
-            tables = _tables_of_report(report)
-        else:
-            return History({kind: {"step": np.zeros(0)} for kind in KINDS})
-        return _history(tables, report or {})
+        records = self._records.tables() if is_file(self._records_file) else NO_RECORDS
+        session = last_session(read_timeline(self._run_dir))
+        return _history(records, report, session)
 
     def _newest_report(self) -> dict[str, Any] | None:
         """The content of metrics.json; None if there is none."""
@@ -123,31 +135,60 @@ class Histories:
             return reader.read()
 
 
-def _history(tables: Mapping[str, Columns], report: Mapping[str, Any]) -> History:
-    steps = _last_step(tables)
+def _history(
+    records: Mapping[str, Columns], report: Mapping[str, Any] | None, session: LastSession | None
+) -> History:
+    """The history by the records of metrics.jsonl, the content of metrics.json, and the last session."""
+    if report is None:
+        return _without_report(records, session)
+    end = int(report["env_steps"])
+    if session is None:  # without a timeline, metrics.json is new if it has the last record
+        last = _last_step(records)
+        session = LastSession(0, last, ended=end >= last)
+    tables = _complete(records, _tables_of_report(report), end, session)
+    evaluations = report["evaluations"]
+    returns = dict(zip(evaluations["step"], evaluations["returns"], strict=False))
+    if not is_current(end, session):
+        return replace(_without_report(tables, session), eval_returns=returns)
+    seconds, episodes = float(report["time"]["training_seconds"]), int(report["num_episodes"])
+    return History(tables, end, episodes, seconds, report.get("finished"), returns)
+
+
+def is_current(report_step: int, session: LastSession) -> bool:
+    """Whether a metrics.json, written at env step `report_step`, is that of the last session."""
+    return session.ended and report_step >= session.step
+
+
+def _without_report(tables: Mapping[str, Columns], session: LastSession | None) -> History:
+    reached = max(_last_step(tables), session.step if session is not None else 0)
     elapsed = tables[TRAIN].get("time/elapsed", np.zeros(0))
-    current = report.get("env_steps", -1) >= steps  # or it is of an earlier session
-    evaluations = report.get("evaluations", {})
-    returns = dict(zip(evaluations.get("step", []), evaluations.get("returns", []), strict=False))
-    return History(
-        tables,
-        env_steps=int(report["env_steps"]) if current else steps,
-        episodes=int(report["num_episodes"]) if current else len(tables[EPISODE]["step"]),
-        seconds=float(report["time"]["training_seconds"]) if current else float(elapsed[-1:].sum()),
-        finished=report.get("finished") if current else None,
-        eval_returns=returns,
-    )
+    return History(tables, reached, len(tables[EPISODE]["step"]), float(elapsed[-1:].sum()))
 
 
-def _begins_earlier(report: Mapping[str, Any], tables: Mapping[str, Columns]) -> bool:
-    """Whether metrics.json is as new as metrics.jsonl and begins earlier: a run may begin without the latter.
+def _complete(
+    records: Mapping[str, Columns], reported: Mapping[str, Columns], end: int, session: LastSession
+) -> Mapping[str, Columns]:
+    """The records, or those of metrics.json where a session wrote no metrics.jsonl, or a copy lost its end.
 
-    Its length says nothing: a run that was resumed from an older checkpoint has fewer records again.
+    metrics.json has everything up to env step `end`. In a session that has not ended, it is of an earlier
+    one, and its records after the checkpoint from which the run was resumed do not count.
     """
-    steps = (report[key]["step"] for key in ("episodes", "train", "evaluations"))
-    first = min((column[0] for column in steps if len(column)), default=math.inf)
-    ours = min((table["step"][0] for table in tables.values() if len(table["step"])), default=math.inf)
-    return report["env_steps"] >= _last_step(tables) and first < ours
+    if end < (session.step if session.ended else session.start):
+        return records if any(len(table["step"]) for table in records.values()) else reported
+    cut = math.inf if session.ended else session.start
+    if all(np.array_equal(_steps_before(cut, records[k]), _steps_before(cut, reported[k])) for k in KINDS):
+        return records
+    before = {kind: _rows(table, table["step"] <= cut) for kind, table in reported.items()}
+    after = {kind: _rows(table, table["step"] > cut) for kind, table in records.items()}
+    return {kind: joined(before[kind], after[kind]) for kind in KINDS}
+
+
+def _steps_before(cut: float, table: Columns) -> Values:
+    return table["step"][table["step"] < cut]
+
+
+def _rows(table: Columns, chosen: NDArray[np.bool_]) -> Columns:
+    return {name: column[chosen] for name, column in table.items()}
 
 
 def _last_step(tables: Mapping[str, Columns]) -> int:

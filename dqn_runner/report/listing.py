@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,21 @@ import msgspec
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
 from dqn_runner.report.found_runs import run_directories, sweep_directories
+from dqn_runner.report.history import is_current
 from dqn_runner.report.stored_run import state_of, texts
 from dqn_runner.run.last_records import RECORDS, read_last_records
 from dqn_runner.run.provenance import RUN, env_of
-from dqn_runner.run.timeline import TIMELINE, Happening, read_timeline
+from dqn_runner.run.timeline import TIMELINE, LastSession, last_session, read_timeline
 from dqn_runner.sweep.names import JOURNAL, RESULTS
 
 HEAD = 2_000
 """Bytes at the start of metrics.json that are read."""
 
-_FINISHED = re.compile(rb'^ "finished": (".*"),?$', re.MULTILINE)
-_STEPS = re.compile(rb'^ "env_steps": (\d+),?$', re.MULTILINE)
-_BEST = re.compile(rb'"return_mean": (-?[\d.eE+-]+)')
+_FINISHED = re.compile(rb'^ "finished": (".*"),?\r?$', re.MULTILINE)
+_STEPS = re.compile(rb'^ "env_steps": (\d+),?\r?$', re.MULTILINE)
+_BEST, _LAST = (
+    re.compile(rb'"%s": \{\s*"return_mean": (-?[\d.eE+-]+)' % name) for name in (b"best", b"last")
+)
 
 
 @dataclass(frozen=True)
@@ -80,29 +82,25 @@ class Listing:
 
 def _read(directory: Path, path: str, changed: float) -> Entry:
     head = _head(directory / json_io.METRICS, HEAD)
-    finished, best, steps = _FINISHED.search(head), _BEST.search(head), _STEPS.search(head)
+    finished, best, newest, steps = (regex.search(head) for regex in (_FINISHED, _BEST, _LAST, _STEPS))
     last, timeline = read_last_records(directory), read_timeline(directory)
     env, overrides = _provenance(directory)
-    reason = finished[1].decode(errors="replace").strip('"') if finished else None
-    if steps is None or int(steps[1]) < last.step:
-        reason = None  # or it is that of an earlier session, which had a smaller budget
+    end = int(steps[1]) if steps else -1
+    session = last_session(timeline) or LastSession(0, last.step, ended=end >= last.step)
+    current = is_current(end, session)  # or metrics.json is that of an earlier session
+    reason = finished[1].decode(errors="replace").strip('"') if finished and current else None
+    reported = _number(newest[1]) if newest and (current or last.score is None) else None
     return Entry(
         path=path,
         state=state_of(directory, timeline, reason),
         env=env,
-        step=last.step if is_file(directory / RECORDS) else _newest_step(timeline, steps),
-        score=last.score,
+        step=end if current else max(last.step, session.step),
+        score=last.score if reported is None else reported,
         best=_number(best[1]) if best else None,
         eta=last.eta,
         changed=changed,
         overrides=overrides,
     )
-
-
-def _newest_step(timeline: Sequence[Happening], in_report: re.Match[bytes] | None) -> int:
-    """The env step of a run without metrics.jsonl, by its latest event, or else by metrics.json."""
-    known = [happening.step for happening in timeline if happening.step is not None]
-    return known[-1] if known else int(in_report[1]) if in_report else 0
 
 
 def _provenance(directory: Path) -> tuple[str, str]:

@@ -22,6 +22,7 @@ MARK = 4096
 
 Columns = Mapping[str, Values]
 """The values of one kind of record, each of shape [records]; NaN where a record lacks one."""
+NO_RECORDS: Mapping[str, Columns] = {kind: {"step": np.zeros(0)} for kind in KINDS}
 
 
 class Records:
@@ -48,7 +49,7 @@ class Records:
                 new = _tables(content)
             except (ValueError, KeyError, TypeError) as error:
                 raise DamagedError(f"{self._path} is damaged: {error}; move it away") from error
-            self._tables = {kind: _joined(self._tables[kind], new[kind]) for kind in KINDS}
+            self._tables = {kind: joined(self._tables[kind], new[kind]) for kind in KINDS}
             self._end += len(content)
             self._mark = (self._mark + content)[-MARK:]
         return self._tables
@@ -60,7 +61,7 @@ class Records:
 
     def _forget(self) -> None:
         self._end, self._mark = 0, b""
-        self._tables: Mapping[str, Columns] = {kind: {"step": np.zeros(0)} for kind in KINDS}
+        self._tables: Mapping[str, Columns] = NO_RECORDS
 
 
 def columns(table: Mapping[str, Sequence[Any] | Values], kind: str) -> Columns:
@@ -79,7 +80,7 @@ def _tables(content: bytes) -> dict[str, Columns]:
     return {kind: columns(_transposed(records), kind) for kind, records in by_kind.items()}
 
 
-def _joined(first: Columns, second: Columns) -> Columns:
+def joined(first: Columns, second: Columns) -> Columns:
     """The records of both, one after the other."""
     if not len(second["step"]):
         return first

@@ -50,6 +50,18 @@ class Happening:
     """The names of a checkpoint that was saved."""
 
 
+@dataclass(frozen=True)
+class LastSession:
+    """The newest session of a run, as far as its timeline tells."""
+
+    start: int
+    """Env steps at which it began."""
+    step: int
+    """Env steps that it has reached at least."""
+    ended: bool = False
+    """Whether it ended; otherwise it is running, or its process was killed."""
+
+
 class Timeline:
     """Appends to the timeline of a run. A disk that is full leaves out events, and ends no run."""
 
@@ -88,6 +100,18 @@ def read_timeline(run_dir: Path) -> list[Happening]:
     """The events of a run, oldest first; lines that were damaged are left out."""
     path = run_dir / TIMELINE
     return list(_events(path.read_bytes())) if is_file(path) else []
+
+
+def last_session(timeline: Sequence[Happening]) -> LastSession | None:
+    """The newest session in a timeline; None if there is none."""
+    session: LastSession | None = None
+    for happening in timeline:
+        if happening.event in (START, RESUME):
+            session = LastSession(happening.step or 0, happening.step or 0)
+        elif session is not None:
+            ended = happening.event in (ENDED, FAILED)
+            session = LastSession(session.start, happening.step or session.step, ended)
+    return session
 
 
 def _last_step(records: Path) -> int | None:

@@ -85,6 +85,10 @@ class Metrics:
         """Mean return of the last episodes; NaN before the first one ended."""
         return float(np.mean([e.episode_return for e in self._recent])) if self._recent else float("nan")
 
+    def last_evaluation(self) -> dict[str, Any]:
+        """Mean return and env step of the last evaluation; None before the first one."""
+        return {key: self.eval[key][-1] if self.eval[key] else None for key in ("return_mean", "step")}
+
     def history(self) -> dict[str, Any]:
         """All metrics since the start of the run, for metrics.json."""
         train = self.train.lists() | {f"{PREFIX}{key}": column for key, column in self.user.train.items()}

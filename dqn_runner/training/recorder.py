@@ -62,6 +62,7 @@ class Recorder:
             "env_steps": step,
             "num_episodes": self.episode,
             "best": {"return_mean": best.best_mean, "step": best.best_step},
+            "last": self.metrics.last_evaluation(),
             "finished": finished,
             "time": {"training_seconds": self._stopwatch.elapsed, "eta_seconds": eta},
             **self.metrics.history(),

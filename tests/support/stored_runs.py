@@ -61,14 +61,16 @@ def store_run(
     steps = [100 * i for i in range(1, len(means) + 1)]
     returns = [[mean - 1, mean, mean, mean + 1] for mean in means]
     best = int(np.argmax(means)) if means else 0
+    halves, numbers = [mean / 2 for mean in means], list(range(1, len(means) + 1))
     document = {
         "env_steps": 100 * len(means),
         "num_episodes": len(means),
         "best": {"return_mean": max(means, default=None), "step": 100 * (best + 1)},
+        "last": {"return_mean": means[-1] if means else None, "step": 100 * len(means)},
         "finished": finished,
         "time": {"training_seconds": seconds, "eta_seconds": 0.0},
-        "episodes": {"step": [], "return": [], "length": []},
-        "train": {"step": [], "episode": []},
+        "episodes": {"step": [step - 50 for step in steps], "return": halves, "length": [10.0] * len(means)},
+        "train": {"step": steps, "episode": numbers, "loss": [1.0 / number for number in numbers]},
         "evaluations": {"step": steps, "episode": steps, "returns": returns, "return_mean": means},
     }
     json_io.write_json(directory / "metrics.json", document)
