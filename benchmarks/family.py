@@ -73,8 +73,8 @@ def family_text(family: Family) -> str:
 
 def section(task: Task, agents: list[str]) -> str:
     """A picture and a table of the agents in an environment, and which of them have no results."""
-    found = {agent: load_results(task.recipe(agent).name, OURS) for agent in agents}
-    done = {agent: results for agent, results in found.items() if results is not None}
+    found = {agent: load_results(task.recipe(agent), OURS) for agent in agents}
+    done = {agent: results for agent, results in found.items() if results is not None and results.runs}
     lines = [f"### {task.title}, {task.steps:,} steps\n"]
     if done:
         lines += [f"![{task.title}](images/{picture(task)})\n", HEAD]
@@ -100,14 +100,16 @@ def row(task: Task, agent: str, results: Results, baseline: Results | None) -> s
     if agent != BASELINE and baseline is not None and min(len(scores), len(baseline.runs)) > 1:
         found = probability_of_improvement(scores, [run.score for run in baseline.runs])
         better = f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
-    peer = load_results(recipe.name, SB3)
+    peer = load_results(recipe, SB3)
     cells = (
         f"`{agent}`",
         f"{task.rate(agent):g}",
         interval(recipe, scores) + runs(recipe, results),
         better,
         interval(recipe, means),
-        "" if peer is None else interval(recipe, [run.score for run in peer.runs]) + runs(recipe, peer),
+        ""
+        if peer is None or not peer.runs
+        else interval(recipe, [run.score for run in peer.runs]) + runs(recipe, peer),
     )
     return f"| {' | '.join(cells)} |"
 

@@ -24,8 +24,8 @@ LEVELS = 200
 def draw_family(family: Family, directory: Path) -> None:
     """Draw a picture for each environment that has results."""
     for task in family.tasks:
-        found = {agent: load_results(task.recipe(agent).name, OURS) for agent in family.agents}
-        done = {agent: results for agent, results in found.items() if results is not None}
+        found = {agent: load_results(task.recipe(agent), OURS) for agent in family.agents}
+        done = {agent: results for agent, results in found.items() if results is not None and results.runs}
         if done:
             draw_task(task, done, directory / picture(task))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,7 @@ class Results:
 
     def with_stored(self) -> Results:
         """These, with stored runs of other seeds, if those had the same command and version."""
-        stored = load_results(self.recipe, self.library)
+        stored = _read(self.path())
         if stored is None or (stored.command, stored.version) != (self.command, self.version):
             return self
         runs = {run.seed: run for run in [*stored.runs, *self.runs]}
@@ -127,9 +129,22 @@ def results_path(recipe: str, library: str) -> Path:
     return RESULTS / f"{recipe}{'' if library == OURS else '_sb3'}.json"
 
 
-def load_results(recipe: str, library: str) -> Results | None:
-    """The stored results; None if the recipe was not run with that library."""
-    path = results_path(recipe, library)
+def load_results(recipe: Recipe, library: str) -> Results | None:
+    """The stored results; None if the recipe was not run with that library.
+
+    Exits if they are those of other settings: a recipe that is changed needs new runs.
+    """
+    path = results_path(recipe.name, library)
+    found = _read(path)
+    if found is not None and found.command != recipe.command():
+        sys.exit(
+            f"{path} has runs of other settings than the recipe {recipe.name}: {shlex.join(found.command)}; "
+            "train them again, or move the file away"
+        )
+    return found
+
+
+def _read(path: Path) -> Results | None:
     if not path.exists():
         return None
     document = json.loads(path.read_text())

@@ -97,7 +97,10 @@ def score_ours(run_dir: Path, seed: int) -> Run | None:
 
 
 def run_sb3(recipe: Recipe, directory: Path, seed: int) -> Run | None:
-    """Train and score a run of stable-baselines3 in a process of its own, unless that was done."""
+    """Train and score a run of stable-baselines3 in a process of its own, unless that was done.
+
+    Exits if that was done with other settings or another version.
+    """
     stored = directory / str(seed) / "run.json"
     if not stored.exists():
         script = Path(__file__).with_name("train_sb3.py")
@@ -105,7 +108,13 @@ def run_sb3(recipe: Recipe, directory: Path, seed: int) -> Run | None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         if subprocess.run(command, check=False, env=environment).returncode != 0:
             return None
-    return Run(**json.loads(stored.read_text()))
+    document = json.loads(stored.read_text())
+    if (document["command"], document["version"]) != (recipe.command(), importlib.metadata.version(SB3)):
+        sys.exit(
+            f"{stored} is a run of other settings, or of another version of {SB3}; move it away, or choose "
+            "another --out"
+        )
+    return Run(**document["run"])
 
 
 def collect(
@@ -137,12 +146,19 @@ def run_recipe(recipe: Recipe, library: str, seeds: list[int], jobs: int, out: P
         results = collect(recipe, SB3, seeds, jobs, lambda seed: run_sb3(recipe, directory, seed))
     if results.failed:
         failed = ", ".join(map(str, results.failed))
-        print(f"{recipe.name}: no score for the seeds {failed}; {directory} has their logs", file=sys.stderr)
-    if results.runs:
-        results = results.with_stored()
-        results.write()
-        print(summary(recipe, [results]), flush=True)
+        print(f"{recipe.name}: no score for the seeds {failed}; {why(library, directory)}", file=sys.stderr)
+    results = results.with_stored()
+    results.write()
+    print(summary(recipe, [results]), flush=True)
     return not results.failed
+
+
+def why(library: str, directory: Path) -> str:
+    """Where to read why runs have no score. A sweep whose first seed fails does not start the others."""
+    if library != "ours":
+        return "what they printed above says why"
+    first = our_run_dir(directory, FIRST_SEED)
+    return f"{directory} has the logs of those that began; the others begin once that in {first} has finished"
 
 
 def main() -> None:

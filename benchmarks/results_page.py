@@ -87,13 +87,13 @@ def section(recipe: Recipe, results: list[Results]) -> str:
 
 def stored(recipe: Recipe) -> list[Results]:
     """The results of a recipe, ours first."""
-    found = (load_results(recipe.name, library) for library in (OURS, SB3))
+    found = (load_results(recipe, library) for library in (OURS, SB3))
     return [results for results in found if results is not None]
 
 
 def seeds_of(recipe: Recipe, library: str) -> int:
     """How many runs of a recipe have a score."""
-    results = load_results(recipe.name, library)
+    results = load_results(recipe, library)
     return len(results.runs) if results else 0
 
 
@@ -104,7 +104,7 @@ def readme(text: str, recipes: dict[str, Recipe]) -> str:
     rows = [
         row(recipe, results, name=recipe.title)
         for recipe in recipes.values()
-        if (results := load_results(recipe.name, OURS)) and len(results.runs) >= README_SEEDS
+        if (results := load_results(recipe, OURS)) and len(results.runs) >= README_SEEDS
     ]
     lines = ["## Results\n", README_TEXT, HEAD, *rows, "\n![Learning curves](docs/images/results.png)\n\n"]
     return f"{before}{BEGIN}{chr(10).join(lines) if rows else ''}{END}{after}"

@@ -25,17 +25,20 @@ def score_text(recipe: Recipe, value: float) -> str:
 def row(recipe: Recipe, results: Results, name: str | None = None) -> str:
     """The scores of a library, as a row below `HEAD` that starts with `name`, or with the library."""
     scores = [run.score for run in results.runs]
+    title, failed = name or f"{results.library} {results.version}", len(results.failed)
+    solved = f"{sum(score >= recipe.solved for score in scores)} of {len(scores) + failed}"
+    solved += f", {failed} failed" if failed else ""
+    if not scores:
+        return f"| {title} | no run has a score | | | {solved} | | |"
     middle = estimate(scores, iqm)
     low, high = score_text(recipe, middle.low), score_text(recipe, middle.high)
     interval = f"{low} to {high}" if len(scores) > 1 else "one run"
-    attempted = len(scores) + len(results.failed)
-    failed = f", {len(results.failed)} failed" if results.failed else ""
     cells = (
-        name or f"{results.library} {results.version}",
+        title,
         f"{score_text(recipe, middle.value)} ({interval})",
         score_text(recipe, statistics.fmean(scores)),
         f"{score_text(recipe, min(scores))} and {score_text(recipe, max(scores))}",
-        f"{sum(score >= recipe.solved for score in scores)} of {attempted}{failed}",
+        solved,
         f"{statistics.median(run.env_steps for run in results.runs):,.0f}",
         f"{statistics.median(run.seconds for run in results.runs):,.0f}",
     )
@@ -69,9 +72,10 @@ def summary(recipe: Recipe, results: list[Results]) -> str:
 
 
 def per_seed(recipe: Recipe, results: Results) -> str:
-    """The score of every run, in a line."""
+    """The score of every run, in a line, and the seeds that have none."""
+    failed = f"; failed: {', '.join(map(str, results.failed))}" if results.failed else ""
     scores = ", ".join(f"{score_text(recipe, run.score)} ({run.seed})" for run in results.runs)
-    return f"{results.library}, scores of the runs and their seeds: {scores}"
+    return f"{results.library}, scores of the runs and their seeds: {scores or 'none'}{failed}"
 
 
 def permutation_p(ours: Sequence[float], theirs: Sequence[float], draws: int = 10_000) -> float:

@@ -18,6 +18,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import stable_baselines3
 import torch
 import yaml
 from recipes import EPISODES, Run
@@ -57,7 +58,10 @@ NEUTRAL = {"agent.seed", "agent.compile", "agent.device", "env.reward_threshold"
 def composed(overrides: list[str]) -> dict[str, Any]:
     """The configuration of dqn_runner."""
     command = [sys.executable, "-m", "dqn_runner", *overrides, "--cfg", "job", "--resolve"]
-    return yaml.safe_load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:  # it has said why
+        sys.exit(done.returncode)
+    return yaml.safe_load(done.stdout)
 
 
 def with_mlp(overrides: list[str]) -> dict[str, Any]:
@@ -154,7 +158,9 @@ def main() -> None:
     final = score(model, env, "test", EPISODES)
     found = Run(seed=seed, score=final, env_steps=model.num_timesteps, seconds=seconds, curve=curve)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(asdict(found)))
+    target.write_text(
+        json.dumps({"command": overrides, "version": stable_baselines3.__version__, "run": asdict(found)})
+    )
 
 
 if __name__ == "__main__":

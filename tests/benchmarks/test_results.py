@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.metadata
 import itertools
+import json
 import statistics
 import sys
 from pathlib import Path
@@ -38,7 +40,7 @@ def results(bench: Any, library: str, scores: list[float], failed: list[int]) ->
         recipe="cartpole_zoo",
         library=library,
         version="1.0",
-        command=["experiment=cartpole_zoo"],
+        command=recipes.load_recipes()["cartpole_zoo"].command(),
         machine={"cpu": "a CPU", "cores": 2},
         steps=[25_000, 50_000],
         runs=runs,
@@ -50,8 +52,58 @@ def test_stored_results_are_read_back(bench: Any) -> None:
     recipes = bench("recipes")
     found = results(bench, recipes.OURS, [500.0, 480.0], [102])
     found.write()
-    assert recipes.load_results("cartpole_zoo", recipes.OURS) == found
-    assert recipes.load_results("cartpole_zoo", recipes.SB3) is None
+    recipe = recipes.load_recipes()["cartpole_zoo"]
+    assert recipes.load_results(recipe, recipes.OURS) == found
+    assert recipes.load_results(recipe, recipes.SB3) is None
+
+
+def test_stored_results_of_other_settings_are_rejected(bench: Any, tmp_path: Path) -> None:
+    recipes = bench("recipes")
+    results(bench, recipes.SB3, [500.0], []).write()
+    changed = recipes.load_recipes()
+    changed["cartpole_zoo"].overrides.append("agent.learning_rate=0.5")
+    why = "has runs of other settings than the recipe cartpole_zoo: experiment=cartpole_zoo trainer"
+    with pytest.raises(SystemExit, match=why) as rejected:
+        bench("results_page").page(changed)
+    assert str(rejected.value).startswith(str(tmp_path / "cartpole_zoo_sb3.json"))
+
+
+def test_a_run_of_stable_baselines3_with_other_settings_is_not_taken_for_this_one(
+    bench: Any, tmp_path: Path
+) -> None:
+    recipes, script = bench("recipes"), bench("results")
+    recipe, version = recipes.load_recipes()["cartpole_zoo"], importlib.metadata.version(recipes.SB3)
+    run = results(bench, recipes.SB3, [500.0], []).runs[0]
+    stored = tmp_path / "100" / "run.json"
+    stored.parent.mkdir()
+
+    def store(command: list[str], version: str) -> None:
+        document = {"command": command, "version": version, "run": dataclasses.asdict(run)}
+        stored.write_text(json.dumps(document))
+
+    store(recipe.command(), version)
+    assert script.run_sb3(recipe, tmp_path, 100) == run
+    for command, other in ((["experiment=acrobot_zoo"], version), (recipe.command(), "0.1")):
+        store(command, other)
+        with pytest.raises(SystemExit, match="is a run of other settings, or of another version"):
+            script.run_sb3(recipe, tmp_path, 100)
+
+
+def test_a_recipe_whose_runs_all_failed_is_reported(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes, script = bench("recipes"), bench("results")
+    recipe = recipes.load_recipes()["cartpole_zoo"]
+    monkeypatch.setattr(script, "train_ours", lambda *_: None)
+    monkeypatch.setattr(script, "score_ours", lambda *_: None)
+    assert not script.run_recipe(recipe, "ours", [100, 101], 1, tmp_path)
+    first = tmp_path / "cartpole_zoo" / "0"
+    printed = capsys.readouterr()
+    assert "no score for the seeds 100, 101" in printed.err
+    assert f"the others begin once that in {first} has finished" in printed.err
+    assert "| no run has a score | | | 0 of 2, 2 failed | | |" in printed.out
+    page = bench("results_page").page(recipes.load_recipes())
+    assert "scores of the runs and their seeds: none; failed: 100, 101" in page
 
 
 def test_runs_of_other_seeds_are_kept_if_the_command_is_the_same(bench: Any) -> None:
@@ -160,7 +212,7 @@ def test_seed_without_a_score_is_reported_and_the_others_are_stored(
     printed = capsys.readouterr()
     assert "no score for the seeds 101" in printed.err
     assert "| 1 of 3, 1 failed |" in printed.out
-    stored = recipes.load_results("cartpole_zoo", recipes.OURS)
+    stored = recipes.load_results(recipe, recipes.OURS)
     assert [run.seed for run in stored.runs] == [100, 102]
     assert stored.failed == [101]
 
@@ -196,6 +248,10 @@ def test_a_stored_failure_stays_reported_until_its_seed_has_a_score(bench: Any) 
     assert results(bench, ours, [490.0], [101]).with_stored().failed == [], "the stored score counts"
 
 
+def of_recipe(family: Any, found: Any, name: str) -> Any:
+    return dataclasses.replace(found, recipe=name, command=family.recipes()[name].command())
+
+
 def test_tables_of_the_family_compare_each_agent_with_dqn(bench: Any) -> None:
     recipes, module = bench("recipes"), bench("family")
     family = module.load_family()
@@ -204,9 +260,9 @@ def test_tables_of_the_family_compare_each_agent_with_dqn(bench: Any) -> None:
     assert "|" not in text
     for agent, scores in (("dqn", [100.0, 120.0]), ("iqn", [90.0, 200.0])):
         found = results(bench, recipes.OURS, scores, [])
-        dataclasses.replace(found, recipe=f"family_lunarlander_{agent}").write()
+        of_recipe(family, found, f"family_lunarlander_{agent}").write()
     peer = results(bench, recipes.SB3, [95.0] * 5, [105])
-    dataclasses.replace(peer, recipe="family_lunarlander_iqn").write()
+    of_recipe(family, peer, "family_lunarlander_iqn").write()
     dqn, iqn = (line for line in module.family_text(family).splitlines() if line.startswith("| `"))
     assert dqn.split(" | ")[2:] == ["110.0 (100.0 to 120.0), 2 of 5 seeds", "", "65.0 (60.0 to 70.0)", " |"]
     assert iqn.split(" | ")[2:4] == ["145.0 (90.0 to 200.0), 2 of 5 seeds", "0.50 (0.00 to 1.00)"]
@@ -218,6 +274,6 @@ def test_pictures_of_the_family_are_drawn_of_what_was_run(bench: Any, tmp_path: 
     recipes, module = bench("recipes"), bench("family")
     for agent in ("iqn", "rainbow"):  # DQN, which the others are drawn beside, may be missing
         found = results(bench, recipes.OURS, [90.0, 200.0], [])
-        dataclasses.replace(found, recipe=f"family_lunarlander_{agent}").write()
+        of_recipe(module.load_family(), found, f"family_lunarlander_{agent}").write()
     bench("family_figure").draw_family(module.load_family(), tmp_path)
     assert [path.name for path in tmp_path.glob("*.png")] == ["family_lunarlander.png"]
