@@ -18,6 +18,7 @@ from dqn_runner.core.rng import eval_seeds
 from dqn_runner.core.state import State
 from dqn_runner.io import json_io
 from dqn_runner.io.signals import exits_as_errors
+from dqn_runner.io.terminal import precise
 from dqn_runner.statistics.aggregates import mean
 from dqn_runner.statistics.bootstrap import estimate
 from dqn_runner.training.evaluator import Evaluation
@@ -59,10 +60,10 @@ def score_checkpoint(run: RunConfig, path: Path) -> tuple[DQNAgent, Evaluation, 
     found = estimate(evaluation.returns, mean)
     interval = None if math.isnan(found.low) else [found.low, found.high]  # of a single episode
     summary = evaluation.summary()
-    shown = f", 95% CI [{found.low:.2f}, {found.high:.2f}]" if interval else ""
+    shown = f", 95% CI [{precise(found.low)}, {precise(found.high)}]" if interval else ""
     print(
-        f"{path}\n{run.evaluator.episodes} greedy episodes on fixed seeds: mean {evaluation.mean:.2f}, "
-        f"std {evaluation.std:.2f}{shown}, min {summary['return_min']:g}, max {summary['return_max']:g}"
+        f"{path}\n{run.evaluator.episodes} greedy episodes on fixed seeds: mean {precise(evaluation.mean)}, "
+        f"std {precise(evaluation.std)}{shown}, min {summary['return_min']:g}, max {summary['return_max']:g}"
     )
     for key, value in evaluation.metrics.means.items():
         print(f"{key}: mean {value:.4g}")

@@ -11,6 +11,7 @@ from dqn_runner.envs.base import env_name
 from dqn_runner.envs.checked_env import make_env
 from dqn_runner.inference.load import restore_agent
 from dqn_runner.io.signals import exits_as_errors
+from dqn_runner.io.terminal import precise
 from dqn_runner.replay.offline.recorder import EpisodeRecorder
 from dqn_runner.training.evaluator import Evaluator
 from dqn_runner.training.watchdog import Watchdog
@@ -44,6 +45,6 @@ def record(job: Job) -> float:
     recorder.write(target, {"env": env_name(env), **origin, "return_mean": played.mean})
     print(
         f"written: {target}: {sum(played.lengths)} transitions of {len(played.lengths)} greedy episodes, "
-        f"mean return {played.mean:.2f}"
+        f"mean return {precise(played.mean)}"
     )
     return played.mean

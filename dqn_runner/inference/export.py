@@ -116,7 +116,10 @@ def _write_safetensors(agent: TrainedAgent, path: Path) -> Compute:
     library = import_module("safetensors.torch", "export=[safetensors]", extra=EXTRA)
     module = agent.to_module()
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    path.touch()  # with the permissions of other files; the library lets only the owner read it
+    permissions = path.stat().st_mode
     library.save_file(tensors, path, metadata=_as_texts(description(agent)))
+    path.chmod(permissions)
     again = agent.to_module()
     with torch.no_grad():
         for parameter in again.parameters():

@@ -17,6 +17,7 @@ from dqn_runner.inference.export import description, export_agent
 from dqn_runner.inference.load import imports_of
 from dqn_runner.inference.trained_agent import TrainedAgent
 from dqn_runner.io import json_io
+from dqn_runner.io.terminal import precise
 from dqn_runner.run.provenance import env_of
 
 CARD, CONFIG, SCORE, CURVES = "README.md", "config.json", "eval.json", "training_curves.png"
@@ -41,8 +42,7 @@ def publish_agent(
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix="publish-") as folder:
         unfinished = Path(folder) / "folder"
-        for file in export_agent(agent, ["safetensors"], unfinished):
-            file.chmod(0o644)  # the library lets only its owner read it
+        export_agent(agent, ["safetensors"], unfinished)
         (unfinished / BEST).write_bytes(encode(_agent_alone(document)))
         json_io.write_json(unfinished / CONFIG, {"config": config, **description(agent)})
         json_io.write_json(unfinished / SCORE, score)
@@ -91,14 +91,14 @@ def model_card(
     about, env = agent.provenance, env_of(config) or "its environment"
     interval = ""
     if ends := score["return_ci95"]:
-        interval = f", 95 % confidence interval [{ends[0]:.2f}, {ends[1]:.2f}]"
+        interval = f", 95 % confidence interval [{precise(ends[0])}, {precise(ends[1])}]"
     trusting, note = "", ""
     if imports := imports_of(config["agent"]):
         trusting = ", trust=True"
         note = f"\n`trust=True` allows to import {', '.join(imports)}.\n"
     masked = ", action_mask=action_mask" if agent.has_action_mask else ""
     curves = f"![Training curves]({CURVES})\n\n" if has_curves else ""
-    spread = f"{score['return_std']:.2f}, from {score['return_min']:g} to {score['return_max']:g}"
+    spread = f"{precise(score['return_std'])}, from {score['return_min']:g} to {score['return_max']:g}"
     own = "".join(f"| {name} | {value:.4g} |\n" for name, value in score["metrics"].items())
     return f"""---
 library_name: dqn_runner
@@ -109,7 +109,7 @@ tags: [reinforcement-learning, dqn]
 
 | | |
 |---|---|
-| mean return | {score["return_mean"]:.2f}{interval} |
+| mean return | {precise(score["return_mean"])}{interval} |
 | evaluated on | {score["episodes"]} greedy episodes with fixed seeds that did not select the checkpoint |
 | standard deviation, range | {spread} |
 {own}| trained for | {agent.step:,} env steps |

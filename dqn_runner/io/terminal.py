@@ -45,8 +45,15 @@ def printable(text: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """A return or a score; empty if it is not known."""
-    return "" if value is None else f"{value:,.1f}"
+    """A return or a score in a column, with three digits at least; empty if it is not known."""
+    if value is None:
+        return ""
+    return f"{value:,.1f}" if value == 0 or abs(value) >= 10 else f"{value:.3g}"
+
+
+def precise(value: float) -> str:
+    """A return or a score with two decimals, or with three digits where that is more."""
+    return f"{value:.2f}" if value == 0 or abs(value) >= 1 else f"{value:.3g}"
 
 
 def duration(seconds: float | None) -> str:

@@ -87,9 +87,7 @@ def scores_of(groups: Sequence[Group]) -> Scores:
     evaluated = all(run.evaluation is not None for run in runs)
     kind = "mean return of the last evaluation of the run"
     if evaluated:
-        steps = sorted({int(run.evaluation["step"]) for run in runs if run.evaluation is not None})
-        between = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
-        kind = f"mean return of mode=eval, checkpoints of env step {between}"
+        kind = _kind_of_evaluations([run.evaluation for run in runs if run.evaluation is not None])
     found: dict[str, dict[str, list[float]]] = {}
     without: list[str] = []
     for group in groups:
@@ -101,6 +99,26 @@ def scores_of(groups: Sequence[Group]) -> Scores:
                 found.setdefault(run.env, {}).setdefault(group.label, []).append(score)
     arrays = {env: {label: np.array(v) for label, v in by.items()} for env, by in found.items()}
     return Scores(kind, arrays, without)
+
+
+def _kind_of_evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """What `mode=eval` measured; different numbers of episodes, or different seeds, are named."""
+    steps, episodes = ([_integer(found.get(key)) for found in evaluations] for key in ("step", "episodes"))
+    kind = f"mean return of mode=eval, checkpoints of env step {_between(steps)}"
+    if len({*episodes}) > 1:
+        kind += f", of {_between(episodes)} episodes"
+    seeds = [str(found.get("seed")) for found in evaluations]
+    return kind + (f", with the episode seeds {', '.join(sorted({*seeds}))}" if len({*seeds}) > 1 else "")
+
+
+def _integer(value: Any) -> int:
+    """A number of eval.json, which anyone can have written; 0 if it is not one."""
+    return int(value) if isinstance(value, int | float) and np.isfinite(value) else 0
+
+
+def _between(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _score(run: StoredRun, evaluated: bool) -> float:

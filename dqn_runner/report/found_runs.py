@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from dqn_runner.checkpointing.names import CHECKPOINTS
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
 from dqn_runner.report.stored_run import StoredRun, is_run, read_run
 from dqn_runner.sweep.names import JOURNAL, RESULTS
 
-NOT_SEARCHED = (CHECKPOINTS, "logs", "tensorboard", "wandb", "node_modules", "__pycache__")
-"""Directories that contain no runs."""
+NOT_SEARCHED = ("node_modules", "__pycache__")
+"""Large directories of other programs, which contain no runs."""
 
 
 def is_sweep(directory: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.io import json_io
 from dqn_runner.io.files import write_atomically
 from dqn_runner.run.thinning import Values, thin
@@ -47,8 +47,16 @@ Table = Mapping[str, Sequence[Any]]
 
 
 def draw_training_curves(run_dir: Path) -> None:
-    """Draw training_curves.png from metrics.json, both in `run_dir`."""
-    figure = training_figure(json_io.read_json(run_dir / json_io.METRICS), run_dir.resolve().name)
+    """Draw training_curves.png from metrics.json, both in `run_dir`.
+
+    Raises DamagedError if that is not what a run writes.
+    """
+    path = run_dir / json_io.METRICS
+    metrics = json_io.read_json(path)
+    try:
+        figure = training_figure(metrics, run_dir.resolve().name)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged ({type(error).__name__}: {error}); move it away") from error
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_atomically(run_dir / CURVES, picture.getvalue())

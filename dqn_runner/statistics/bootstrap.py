@@ -87,7 +87,12 @@ def performance_profile(
     resamples: int = BAND_RESAMPLES,
     seed: int = 0,
 ) -> Curve:
-    """The fraction of runs with a score above each of `thresholds`; it shows all quantiles at once."""
+    """The fraction of runs with a score above each of `thresholds`; it shows all quantiles at once.
+
+    Raises UserError if there is no threshold, or for scores that `as_tasks` rejects.
+    """
+    if len(thresholds) == 0:
+        raise UserError("a performance profile needs thresholds, such as the scores themselves")
     levels = np.asarray(thresholds, float)[:, None]
     above = [(task > levels).astype(float) for task in as_tasks(scores)]
     return _curve(above, pooled_mean, confidence, resamples, seed)
@@ -150,7 +155,9 @@ def _bootstrap(
         for count in _portions(resamples, max(1, _AT_ONCE // size))
     ]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(found, axis=-1), [tail, 1 - tail], axis=-1)
+    every = np.concatenate(found, axis=-1)
+    method = "linear" if np.isfinite(every).all() else "nearest"  # nothing lies between infinite numbers
+    low, high = np.quantile(every, [tail, 1 - tail], axis=-1, method=method)
     return value, low, high
 
 

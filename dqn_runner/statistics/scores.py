@@ -22,8 +22,8 @@ Only in a mapping, tasks may have different numbers of runs. Curves have one mor
 def as_tasks(scores: Scores) -> list[FloatArray]:
     """The scores [runs] of each task.
 
-    Raises UserError if there are none, or if a score is NaN: a run without a score must be repeated or
-    reported, because leaving it out would change what the statistics are of.
+    Raises UserError if there are none, or if a score is NaN or masked: a run without a score must be repeated
+    or reported, because leaving it out would change what the statistics are of.
     """
     return list(_by_task(scores, 1).values())
 
@@ -50,9 +50,11 @@ def as_pairs(scores: Scores, baseline: Scores) -> tuple[list[FloatArray], list[F
 def _by_task(scores: Scores, axes: int) -> dict[str, FloatArray]:
     """The scores of each task, with `axes` axes of which the first is that of the runs."""
     if isinstance(scores, Mapping):
-        tasks = {str(name): np.asarray(task, float) for name, task in scores.items()}
+        if len(names := [*map(str, scores)]) > len({*names}):
+            raise UserError(f"two tasks have the same name: {', '.join(names)}")
+        tasks = {str(name): _as_array(task) for name, task in scores.items()}
     else:
-        array = np.asarray(scores, float)
+        array = _as_array(scores)
         columns = np.moveaxis(array, 1, 0) if array.ndim == axes + 1 else array[None]
         tasks = {f"number {index}": task for index, task in enumerate(columns)}
     if not tasks:
@@ -65,3 +67,9 @@ def _by_task(scores: Scores, axes: int) -> dict[str, FloatArray]:
         if np.isnan(task).any():
             raise UserError(f"task {name} has a score that is NaN; repeat the run that gave it")
     return tasks
+
+
+def _as_array(scores: npt.ArrayLike) -> FloatArray:
+    if isinstance(scores, np.ma.MaskedArray):
+        raise UserError("the scores are a masked array; give those that count, as .compressed() does")
+    return np.asarray(scores, float)

@@ -51,6 +51,8 @@ def test_exported_networks_compute_the_values_of_the_agent(variant: str, tmp_pat
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
         about = session.get_modelmeta().custom_metadata_map
     else:
+        modes = {path.stat().st_mode for path in paths}
+        assert len(modes) == 1, "the library lets only the owner read its files"
         with safe_open(tmp_path / "agent.safetensors", "pt") as file:
             about = file.metadata()
             assert sum(file.get_tensor(key).numel() for key in file.keys()) >= 100  # noqa: SIM118

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -140,6 +141,22 @@ def test_the_score_is_that_of_mode_eval_only_if_every_run_has_one(tmp_path: Path
     groups = grouped(runs_to_compare([tmp_path]).runs, None)
     assert scores_of(groups).by_task["CartPole-v1"]["all runs"].tolist() == [7, 7]
     assert scores_of(groups).kind == "mean return of mode=eval, checkpoints of env step 10 to 11"
+
+
+def test_evaluations_of_different_episodes_are_named(tmp_path: Path) -> None:
+    agents(tmp_path, dqn=[1.0, 2.0])
+    for name, episodes, seed in (("0", 1, 7), ("1", 50, 0)):
+        evaluated = {"checkpoint": f"{tmp_path}/{name}/checkpoints/latest.pt", "step": 10}
+        evaluated |= {"return_mean": 7.0, "return_ci95": None, "episodes": episodes, "seed": seed}
+        (tmp_path / name / "eval.json").write_text(json.dumps(evaluated))
+    kind = scores_of(grouped(runs_to_compare([tmp_path]).runs, None)).kind
+    assert kind.endswith("of env step 10, of 1 to 50 episodes, with the episode seeds 0, 7")
+
+
+@pytest.mark.parametrize("name", ["logs", "wandb", "tensorboard"])
+def test_runs_may_lie_in_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
+    run = store_run(tmp_path / name / "0")
+    assert [*run_directories(tmp_path)] == [run]
 
 
 def test_a_run_that_several_paths_name_counts_once(tmp_path: Path) -> None:

@@ -332,3 +332,14 @@ def test_the_plots_command_reports_a_missing_metrics_file(tmp_path: Path, capsys
         plots.main([str(tmp_path)])
     assert ended.value.code == 2
     assert f"{tmp_path / json_io.METRICS} does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ['{"accuracy": [1, 2]}', "[]", "null", '{"episodes": 3, "best": []}'])
+def test_a_metrics_json_of_another_program_is_one_line(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / json_io.METRICS).write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        plots.main([str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / json_io.METRICS} is damaged (")

@@ -142,3 +142,24 @@ def test_sample_efficiency_of_several_tasks_is_the_aggregate_of_all() -> None:
     for time in range(4):
         alone = estimate(curves[:, :, time], iqm, resamples=bootstrap.BAND_RESAMPLES)
         assert (found.value[time], found.low[time], found.high[time]) == pytest.approx(alone)
+
+
+def test_ends_of_an_interval_may_be_infinite() -> None:
+    """The interquartile mean ignores a score that is infinite, but not every resample can."""
+    found = estimate([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, math.inf], iqm, resamples=2000)
+    assert (found.value, found.high) == (4.5, math.inf)
+    assert math.isfinite(found.low)
+
+
+def test_a_profile_needs_thresholds() -> None:
+    with pytest.raises(UserError, match="needs thresholds"):
+        performance_profile([1.0, 2.0], [])
+
+
+def test_scores_that_are_masked_or_of_two_tasks_with_one_name_are_rejected() -> None:
+    masked = np.ma.masked_array([1.0, 2.0, 100.0], mask=[0, 0, 1])
+    for scores in (masked, {"task": masked}):
+        with pytest.raises(UserError, match="the scores are a masked array"):
+            estimate(scores, mean)
+    with pytest.raises(UserError, match="two tasks have the same name: 1, 1"):
+        estimate({1: [1.0, 2.0], "1": [3.0, 4.0]}, mean)  # type: ignore[dict-item]
