@@ -35,6 +35,15 @@ from dqn_runner.training.metrics import EVAL_KEYS, TRAIN_KEYS
 
 
 @dataclass(frozen=True)
+class _Report:
+    """A metrics.json."""
+
+    document: Mapping[str, Any]
+    tables: Mapping[str, Columns]
+    """Its tables, by kind of record."""
+
+
+@dataclass(frozen=True)
 class History:
     """What a run has measured so far."""
 
@@ -94,7 +103,7 @@ class HistoryReader:
         self._run_dir = run_dir
         self._records_file, self._report_file = run_dir / RECORDS, run_dir / json_io.METRICS
         self._records = Records(self._records_file)
-        self._report: dict[str, Any] | None = None
+        self._report: _Report | None = None
         self._report_version: tuple[int, ...] | None = None
 
     def read(self) -> History:
@@ -104,7 +113,7 @@ class HistoryReader:
         session = last_session(read_timeline(self._run_dir))
         return _history(records, report, session)
 
-    def _newest_report(self) -> dict[str, Any] | None:
+    def _newest_report(self) -> _Report | None:
         """The content of metrics.json; None if there is none."""
         if not is_file(self._report_file):
             return None
@@ -135,23 +144,22 @@ class Histories:
             return reader.read()
 
 
-def _history(
-    records: Mapping[str, Columns], report: Mapping[str, Any] | None, session: LastSession | None
-) -> History:
+def _history(records: Mapping[str, Columns], report: _Report | None, session: LastSession | None) -> History:
     """The history by the records of metrics.jsonl, the content of metrics.json, and the last session."""
     if report is None:
         return _without_report(records, session)
-    end = int(report["env_steps"])
+    document = report.document
+    end = int(document["env_steps"])
     if session is None:  # without a timeline, metrics.json is new if it has the last record
         last = _last_step(records)
         session = LastSession(0, last, ended=end >= last)
-    tables = _complete(records, _tables_of_report(report), end, session)
-    evaluations = report["evaluations"]
+    tables = _complete(records, report.tables, end, session)
+    evaluations = document["evaluations"]
     returns = dict(zip(evaluations["step"], evaluations["returns"], strict=False))
     if not is_current(end, session):
         return replace(_without_report(tables, session), eval_returns=returns)
-    seconds, episodes = float(report["time"]["training_seconds"]), int(report["num_episodes"])
-    return History(tables, end, episodes, seconds, report.get("finished"), returns)
+    seconds, episodes = float(document["time"]["training_seconds"]), int(document["num_episodes"])
+    return History(tables, end, episodes, seconds, document.get("finished"), returns)
 
 
 def is_current(report_step: int, session: LastSession) -> bool:
@@ -195,23 +203,16 @@ def _last_step(tables: Mapping[str, Columns]) -> int:
     return max((int(table["step"][-1]) for table in tables.values() if len(table["step"])), default=0)
 
 
-def _read_report(path: Path) -> dict[str, Any]:
-    """The content of metrics.json, checked."""
+def _read_report(path: Path) -> _Report:
+    """A metrics.json, checked."""
     try:
         document = msgspec.json.decode(path.read_bytes())
-        for kind, key in ((EPISODE, "episodes"), (TRAIN, "train"), (EVAL, "evaluations")):
-            columns({name: c for name, c in document[key].items() if name != "returns"}, kind)
+        tables = {
+            kind: columns({name: column for name, column in document[key].items() if name != "returns"}, kind)
+            for kind, key in ((EPISODE, "episodes"), (TRAIN, "train"), (EVAL, "evaluations"))
+        }
         numbers = [document["time"]["training_seconds"], document["env_steps"], document["num_episodes"]]
         np.array([*numbers, *(r for returns in document["evaluations"]["returns"] for r in returns)], float)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is damaged: {error}; move it away") from error
-    return document
-
-
-def _tables_of_report(report: Mapping[str, Any]) -> dict[str, Columns]:
-    evaluations = {name: c for name, c in report["evaluations"].items() if name != "returns"}
-    return {
-        EPISODE: columns(report["episodes"], EPISODE),
-        TRAIN: columns(report["train"], TRAIN),
-        EVAL: columns(evaluations, EVAL),
-    }
+    return _Report(document, tables)
