@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
+from dqn_runner.sweep import cmaes_state
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.grid import UntriedPoints
 from dqn_runner.sweep.names import JOURNAL
@@ -124,6 +125,7 @@ def _names_with_trials(storage: BaseStorage) -> list[str]:
 def make_sampler(settings: SweepConfig, space: SearchSpace, seed: int) -> BaseSampler:
     """The sampler of a sweep; `seed` is the seed of one that has a seed but sets none."""
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    cmaes_state.read_as_data()
     config = dict(settings.sampler)
     if config.get("seed") is None and "seed" in config:
         config["seed"] = seed
