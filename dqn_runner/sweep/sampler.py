@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
+import zlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
@@ -51,17 +53,31 @@ def try_sampler(
             study.tell(trial, [float(number)] * len(directions))
 
 
+def seed_of(seed: int, number: int, name: str | None) -> int:
+    """The seed of a sampler for the trial of this number, or for one of its parameters."""
+    words = [seed, number] if name is None else [seed, number, zlib.crc32(name.encode())]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+Make = Callable[[int, str | None], BaseSampler]
+"""Creates the sampler for the trial of this number, or for one of its parameters."""
+
+
 class PerTrialSampler(BaseSampler):
     """Creates a sampler for each trial, with a seed that depends on the number of the trial.
 
     The proposals depend only on the seed of the sweep, the number of the trial and the results so far. A
     resumed sweep therefore proposes the same values, and processes that share a study propose different ones.
+
+    Values that are drawn one after the other depend on the name of their parameter too. A process can die
+    between two of them, and those that the study has are not drawn again.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
-        """`make` creates the sampler for the trial of this number."""
+    def __init__(self, make: Make, *, per_parameter: bool) -> None:
+        """Without `per_parameter`, one sampler draws all values of a trial."""
         self._make = make
-        self._sampler = make(0)
+        self._per_parameter = per_parameter
+        self._sampler = make(0, None)
 
     def __str__(self) -> str:
         return str(self._sampler)
@@ -73,7 +89,7 @@ class PerTrialSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Create the sampler of this trial."""
-        self._sampler = self._make(trial.number)
+        self._sampler = self._make(trial.number, None)
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -89,8 +105,9 @@ class PerTrialSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Forwarded to the sampler of the trial."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        """Forwarded to the sampler of the parameter, or of the trial."""
+        sampler = self._make(trial.number, param_name) if self._per_parameter else self._sampler
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 from omegaconf import DictConfig
-from optuna.samplers import BaseSampler, GridSampler
+from optuna.samplers import BaseSampler, GridSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -22,7 +22,7 @@ from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.grid import UntriedPoints
 from dqn_runner.sweep.names import JOURNAL
 from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
-from dqn_runner.sweep.sampler import PerTrialSampler, try_sampler
+from dqn_runner.sweep.sampler import PerTrialSampler, seed_of, try_sampler
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.storages.factory import open_storage, without_password
 from dqn_runner.sweep.storages.journal_reader import JournalReader
@@ -140,16 +140,22 @@ def make_sampler(settings: SweepConfig, space: SearchSpace, seed: int) -> BaseSa
                 f"{kind} does not support hydra.sweeper.constraints; choose hydra.sweeper.sampler=tpe or gp"
             )
         extra["constraints_func"] = _constraints(settings.constraints)
-    seed_per_trial = "seed" in config and not is_sampler(config, *ENUMERATING)
+    enumerates = is_sampler(config, *ENUMERATING)
 
-    def make(number: int) -> BaseSampler:
-        arguments = {**config}
-        if seed_per_trial:
-            arguments["seed"] = int(np.random.SeedSequence([config["seed"], number]).generate_state(1)[0])
-        return make_part("sampler", arguments, **extra)
+    def make(number: int, name: str | None) -> BaseSampler:
+        arguments, objects = {**config}, {**extra}
+        if "seed" in config and not enumerates:
+            arguments["seed"] = seed_of(config["seed"], number, name)
+        elif name is not None and config.get("independent_sampler") is None:
+            objects["independent_sampler"] = RandomSampler(seed_of(config["seed"], number, name))
+        return make_part("sampler", arguments, **objects)
 
-    sampler = make(0)
-    return UntriedPoints(sampler, space) if isinstance(sampler, GridSampler) else PerTrialSampler(make)
+    sampler = make(0, None)
+    if isinstance(sampler, GridSampler):
+        return UntriedPoints(sampler, space)
+    # A sampler of one's own may expect to see all parameters of a trial.
+    ours = "seed" in config and str(config[TARGET]).startswith("optuna.samplers.")
+    return PerTrialSampler(make, per_parameter=ours)
 
 
 def check_sampler(settings: SweepConfig, space: SearchSpace, config: DictConfig) -> None:

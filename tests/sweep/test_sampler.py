@@ -1,0 +1,151 @@
+"""What a trial gets does not depend on when its process was killed, nor on the order of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+
+from dqn_runner.sweep.search_space.space import search_space
+from dqn_runner.sweep.storages.journal import Journal
+from dqn_runner.sweep.trial_queue import TrialQueue
+from tests.sweep.test_study import LEARNING_RATE, a_study
+
+POINTS = (LEARNING_RATE, "agent.gamma=interval(0.9,0.99)", "agent.n_step=range(1,8)")
+RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": None}
+TPE = {"_target_": "optuna.samplers.TPESampler", "seed": None, "multivariate": True, "group": True}
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "random": RANDOM,
+    "tpe": TPE,
+    "tpe univariate": {"_target_": "optuna.samplers.TPESampler", "seed": None, "n_startup_trials": 1},
+    "qmc": {"_target_": "optuna.samplers.QMCSampler", "seed": None, "scramble": True},
+    "brute force": {"_target_": "optuna.samplers.BruteForceSampler", "seed": None},
+}
+"""Each with some of its values drawn one after the other."""
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Kill:
+    """Ends the process before a write of the journal with this number that contains a text."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, text: bytes = b"") -> None:
+        self.at, self.count = -1, 0
+        write = Journal._write
+
+        def counted(journal: Journal, file: Any, end: int, content: bytes) -> None:
+            if text in content:
+                if self.count == self.at:
+                    raise Killed
+                self.count += 1
+            write(journal, file, end, content)
+
+        patch.setattr(Journal, "_write", counted)
+
+    def next(self, at: int) -> None:
+        self.at, self.count = at, 0
+
+
+def run(trials: TrialQueue) -> None:
+    """Run what is left of a sweep, whose results are the numbers of the trials."""
+    try:
+        while (trial := trials.next()) is not None:
+            trials.tell(trial.number, TrialState.COMPLETE, [float(trial.number)])
+    finally:
+        trials._heartbeat.leave()  # as a process that is looked up, and does not exist any more
+
+
+def params_of(trials: TrialQueue) -> list[dict[str, Any]]:
+    return [trial.params for trial in trials.all()]
+
+
+def assert_kills_change_nothing(
+    path: Path, kill: Kill, sampler: dict[str, Any], points: Sequence[str], n_trials: int
+) -> None:
+    """Kill a sweep before each write in turn, continue it, and compare it with one that was not killed."""
+
+    def opened(name: str) -> TrialQueue:
+        (path / name).mkdir(exist_ok=True)
+        return a_study(path / name, *points, sampler=sampler, n_trials=n_trials)[1]
+
+    whole = opened("whole")
+    kill.next(-1)
+    run(whole)
+    for at in range(kill.count):
+        queue = opened(str(at))
+        kill.next(at)
+        with pytest.raises(Killed):
+            run(queue)
+        kill.next(-1)
+        run(opened(str(at)))
+        assert params_of(opened(str(at))) == params_of(whole), f"killed before write {at}"
+
+
+SET_PARAM = b'"op_code":5'
+
+
+@pytest.mark.parametrize("kind", [name for name in SAMPLERS if name != "qmc"])
+def test_trial_that_was_killed_between_two_values_gets_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    points = POINTS if kind != "brute force" else ("agent.gamma=choice(0.9,0.99)", POINTS[2])
+    assert_kills_change_nothing(tmp_path, Kill(monkeypatch, SET_PARAM), SAMPLERS[kind], points, 2)
+
+
+@pytest.mark.parametrize("kind", ["random", "tpe", "tpe univariate", "qmc"])
+def test_order_of_the_parameters_changes_no_value(tmp_path: Path, kind: str) -> None:
+    found: list[list[dict[str, Any]]] = []
+    for name, points in (("a", POINTS), ("b", POINTS[::-1])):
+        (tmp_path / name).mkdir()
+        trials = a_study(tmp_path / name, *points, sampler=SAMPLERS[kind], n_trials=3)[1]
+        run(trials)
+        found.append(params_of(trials))
+    assert found[0][0] == found[1][0]
+    if kind != "qmc":  # its coordinates are in the order of the first trial
+        assert found[0] == found[1]
+
+
+CONDITIONAL: dict[str, Any] = {
+    "agent.n_step": "choice(1,3)",
+    "agent.gamma": {"space": "interval(0.9,0.99)", "when": {"agent.n_step": 1}},
+}
+
+
+@pytest.mark.parametrize("own", [None, {"_target_": "optuna.samplers.RandomSampler", "seed": 3}])
+def test_qmc_draws_another_conditional_value_in_each_trial(
+    tmp_path: Path, own: dict[str, Any] | None
+) -> None:
+    sampler = {**SAMPLERS["qmc"], "warn_independent_sampling": False, "independent_sampler": own}
+    study, trials = a_study(tmp_path, sampler=sampler, n_trials=12)
+    trials._space = search_space((), CONDITIONAL, None)
+    run(trials)
+    gammas = [trial.params["agent.gamma"] for trial in study.trials if "agent.gamma" in trial.params]
+    assert len(gammas) >= 4
+    assert "agent.gamma" not in study.trials[0].params  # so it is no coordinate of the sequence
+    assert (len(set(gammas)) == len(gammas)) is (own is None)
+
+
+class Remembering(RandomSampler):
+    """A sampler of one's own, which needs to see all parameters of a trial."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.seen: list[str] = []
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        self.seen.append(param_name)
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+def test_sampler_of_the_user_draws_all_values_of_a_trial(tmp_path: Path) -> None:
+    sampler = {"_target_": f"{__name__}.Remembering", "seed": None}
+    study, trials = a_study(tmp_path, *POINTS, sampler=sampler, n_trials=2)
+    run(trials)
+    current: Any = study.sampler
+    assert len(current.current.seen) == 3
