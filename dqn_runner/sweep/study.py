@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 from omegaconf import DictConfig
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler
+from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -22,7 +22,7 @@ from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.grid import UntriedPoints
 from dqn_runner.sweep.names import JOURNAL
 from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
-from dqn_runner.sweep.sampler import PerTrialSampler, seed_of, try_sampler
+from dqn_runner.sweep.sampler import PerTrialSampler, seed_of, take_point, try_sampler
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.storages.factory import open_storage, without_password
 from dqn_runner.sweep.storages.journal_reader import JournalReader
@@ -148,7 +148,10 @@ def make_sampler(settings: SweepConfig, space: SearchSpace, seed: int) -> BaseSa
             arguments["seed"] = seed_of(config["seed"], number, name)
         elif name is not None and config.get("independent_sampler") is None:
             objects["independent_sampler"] = RandomSampler(seed_of(config["seed"], number, name))
-        return make_part("sampler", arguments, **objects)
+        sampler: BaseSampler = make_part("sampler", arguments, **objects)
+        if isinstance(sampler, QMCSampler):
+            take_point(sampler, number)
+        return sampler
 
     sampler = make(0, None)
     if isinstance(sampler, GridSampler):
