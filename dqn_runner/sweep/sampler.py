@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, QMCSampler
+from optuna.samplers import BaseGASampler, BaseSampler, QMCSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -113,7 +113,13 @@ class PerTrialSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Forwarded to the sampler of the trial."""
+        """Forwarded to the sampler of the trial, after another one has selected the parents.
+
+        A genetic algorithm selects them at random and stores them in the study, once. So if a process dies
+        after that, the next one does not draw these numbers.
+        """
+        if isinstance(self._sampler, BaseGASampler):
+            trial = _select_parents(self._make(trial.number, None), study, trial)
         return self._sampler.sample_relative(study, trial, search_space)
 
     def sample_independent(
@@ -128,6 +134,13 @@ class PerTrialSampler(BaseSampler):
     ) -> None:
         """Forwarded; what stops `Study.optimize` has no effect, because that does not run here."""
         asks_to_stop(self._sampler, study, trial, state, values)
+
+
+def _select_parents(sampler: BaseSampler, study: Study, trial: FrozenTrial) -> FrozenTrial:
+    """Store the generation of a trial and its parents; returns the trial with its generation."""
+    assert isinstance(sampler, BaseGASampler)
+    sampler.get_parent_population(study, sampler.get_trial_generation(study, trial))
+    return study._storage.get_trial(trial._trial_id)  # pyright: ignore[reportPrivateUsage]
 
 
 def asks_to_stop(

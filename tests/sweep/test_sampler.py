@@ -107,6 +107,15 @@ def test_qmc_proposes_the_sequence_of_optuna(tmp_path: Path) -> None:
     assert params_of(trials)[1:] == [trial.params for trial in theirs.trials[1:]]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["NSGAIISampler", "NSGAIIISampler"])
+def test_trial_that_was_killed_after_the_selection_of_its_parents_gets_the_same_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    sampler = {"_target_": f"optuna.samplers.{kind}", "seed": None, "population_size": 2}
+    assert_kills_change_nothing(tmp_path, Kill(monkeypatch, SET_PARAM), sampler, POINTS[:2], 3)
+
+
 @pytest.mark.parametrize("kind", ["random", "tpe", "tpe univariate", "qmc"])
 def test_order_of_the_parameters_changes_no_value(tmp_path: Path, kind: str) -> None:
     found: list[list[dict[str, Any]]] = []
@@ -121,8 +130,8 @@ def test_order_of_the_parameters_changes_no_value(tmp_path: Path, kind: str) -> 
 
 
 CONDITIONAL: dict[str, Any] = {
-    "agent.n_step": "range(1,2)",
-    "agent.gamma": {"space": "interval(0.9,0.99)", "when": {"agent.n_step": 1}},
+    "agent.n_step": "range(1,3)",
+    "agent.gamma": {"space": "interval(0.9,0.99)", "when": {"agent.n_step": 3}},
 }
 
 
@@ -131,7 +140,7 @@ def test_qmc_draws_another_conditional_value_in_each_trial(
     tmp_path: Path, own: dict[str, Any] | None
 ) -> None:
     sampler = {**SAMPLERS["qmc"], "warn_independent_sampling": False, "independent_sampler": own}
-    study, trials = a_study(tmp_path, sampler=sampler, n_trials=12)
+    study, trials = a_study(tmp_path, sampler=sampler, n_trials=16)
     trials._space = search_space((), CONDITIONAL, None)
     run(trials)
     gammas = [trial.params["agent.gamma"] for trial in study.trials if "agent.gamma" in trial.params]
