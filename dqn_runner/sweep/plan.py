@@ -19,6 +19,7 @@ from dqn_runner.core.secrets import has_password
 from dqn_runner.run.compatibility import SESSION_KEYS, leaves
 from dqn_runner.sweep.config import Session, SweepConfig
 from dqn_runner.sweep.jobs import Command
+from dqn_runner.sweep.sampler import PerTrialSampler, seed_of
 from dqn_runner.sweep.search_space.space import CHOSEN_BY, SearchSpace, search_space
 from dqn_runner.sweep.study import CONFIGURATION, default_storage
 
@@ -60,7 +61,7 @@ class Plan:
             "aggregate": settings.aggregate.value,
             "objective": settings.objectives,
             "direction": settings.directions,
-            CONFIGURATION: _configuration(self.job),
+            CONFIGURATION: _configuration(self.job, self.space),
         }
 
     def session(self) -> Session:
@@ -125,13 +126,17 @@ def make_plan(
     )
 
 
-def _configuration(job: DictConfig) -> dict[str, Any]:
-    """The settings of a job, by dotted key; a file can change them while the command stays the same."""
+def _configuration(job: DictConfig, space: SearchSpace) -> dict[str, Any]:
+    """The settings of a job, by dotted key; a file can change them while the command stays the same.
+
+    A searched setting is not one of them: its value is that of an example.
+    """
     excluded = ("hydra", "seed", *SESSION_KEYS)
+    searched = {bare_key(parameter.name) for parameter in space.parameters}
     return {
         ".".join(key): value
         for key, value in leaves(to_plain_config(job, resolve=False)).items()
-        if key[0] not in excluded
+        if key[0] not in excluded and ".".join(key) not in searched
     }
 
 
@@ -172,6 +177,10 @@ def _flags(hydra: DictConfig) -> tuple[str, ...]:
 
 
 def _example_trial() -> optuna.Trial:
-    """A trial outside of the study, for the example job."""
+    """A trial outside of the study, for the example job; a value depends only on the name of its setting."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+
+    def make(number: int, name: str | None) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.RandomSampler(seed_of(0, number, name))
+
+    return optuna.create_study(sampler=PerTrialSampler(make, per_parameter=True)).ask()

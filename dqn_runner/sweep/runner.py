@@ -29,6 +29,7 @@ from dqn_runner.sweep.trial_record import (
     RunOutcome,
     RunState,
     TrialRecord,
+    definition_of,
     store_metrics,
     store_pruner,
     store_reason,
@@ -61,8 +62,11 @@ class SweepRunner:
         self._jobs = Jobs(settings.job_timeout, here=plan.command.launcher == "basic")
         self._waiting = False
         self._heartbeat = Heartbeat(self.study)
+        definition = definition_of(self.study)
+        assert definition is not None
+        space = plan.space.in_order_of(definition["parameters"])  # the command may have another order
         self._trials = TrialQueue(
-            self.study, plan.space, plan.config, settings.n_trials, self._heartbeat, plan.directory
+            self.study, space, plan.config, settings.n_trials, self._heartbeat, plan.directory
         )
         self._trials.check()
         self._curves = CurveDrawer()

@@ -115,6 +115,21 @@ def test_a_nan_result_fails_only_its_own_trial(tmp_path: Path, jobs: SimulatedJo
     assert TrialRecord(sweep.study.trials[0]).reason(RunState.FAILED) == "final_return is NaN"
 
 
+@pytest.mark.usefixtures("jobs")
+@pytest.mark.parametrize("kind", ["RandomSampler", "BruteForceSampler", "GridSampler", "QMCSampler"])
+def test_sweep_continues_with_its_parameters_in_another_order(tmp_path: Path, kind: str) -> None:
+    points = ("agent.gamma=choice(0.9,0.99)", "agent.n_step=range(1,8)")
+    texts: list[list[str]] = []
+    for n_trials, arguments in ((2, points), (4, points[::-1])):
+        sampler = {"_target_": f"optuna.samplers.{kind}", "seed": None}
+        plan = a_plan(tmp_path, sampler=sampler, n_trials=n_trials)
+        sweep = SweepRunner(replace(plan, space=search_space(arguments, {}, None)))
+        sweep.run()
+        texts = [TrialRecord(trial).overrides for trial in sweep.study.trials]
+    assert len(texts) == 4
+    assert all(text.startswith("agent.gamma") for text, _ in texts)
+
+
 def test_run_with_a_stored_outcome_is_not_repeated_after_the_sweep_died(
     tmp_path: Path, jobs: SimulatedJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

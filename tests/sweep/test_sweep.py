@@ -295,3 +295,16 @@ def test_changed_experiment_file_is_rejected_when_the_sweep_is_repeated(
         command = ("--config-dir=conf", *SWEEP, LEARNING_RATE, "experiment=mine", "agent.learning_starts=1")
         done = program(*command)
     assert "other agent.batch_size (agent.batch_size: 150 -> 200)" in done.error
+
+
+def test_search_space_in_another_order_continues_the_sweep(
+    program: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the study stores does not depend on the values of the example trial, nor on their order."""
+    monkeypatch.setattr(SweepRunner, "run", lambda _: None)
+    space = (LEARNING_RATE, "agent.gamma=interval(0.9,0.99)", "agent=choice(dqn,c51)")
+    for arguments in (space, space[::-1]):
+        done = program(*SWEEP, *arguments)
+        assert done.status == 0, done.err
+    changed = program(*SWEEP, *space, "agent.batch_size=16")
+    assert "other overrides (overrides: [" in changed.error

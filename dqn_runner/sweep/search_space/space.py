@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import optuna
@@ -95,6 +95,11 @@ class SearchSpace:
     def definition(self) -> dict[str, Any]:
         """The search space as plain JSON values; a study has only one."""
         return {"parameters": {p.name: p.definition() for p in self.parameters}, "custom": self.custom}
+
+    def in_order_of(self, definition: Mapping[str, Any]) -> SearchSpace:
+        """The same search space with its parameters in the order of an equal definition."""
+        order = list(definition["parameters"])
+        return replace(self, parameters=tuple(sorted(self.parameters, key=lambda p: order.index(p.name))))
 
     def _custom_suggestions(self, values: Mapping[str, Any]) -> dict[str, str]:
         """The overrides of what the custom function suggested, sorted: its order may vary."""
