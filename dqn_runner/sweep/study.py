@@ -41,6 +41,9 @@ CONFIGURATION = "configuration"
 ENUMERATING = ("GridSampler", "QMCSampler")
 """Samplers that enumerate points in an order given by the seed; all trials need the same seed."""
 
+STUDY_WARNINGS = "Fixed parameter |The value .* out of|Inconsistent parameter values"
+"""What Optuna says of values in a study that are not in the search space, which are rejected."""
+
 UNCONSTRAINED = ("RandomSampler", "GridSampler", "CmaEsSampler", "QMCSampler")
 """Samplers that do not support constraints."""
 
@@ -125,6 +128,7 @@ def _names_with_trials(storage: BaseStorage) -> list[str]:
 def make_sampler(settings: SweepConfig, space: SearchSpace, seed: int) -> BaseSampler:
     """The sampler of a sweep; `seed` is the seed of one that has a seed but sets none."""
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message=STUDY_WARNINGS)
     cmaes_state.read_as_data()
     config = dict(settings.sampler)
     if config.get("seed") is None and "seed" in config:

@@ -31,6 +31,10 @@ LOCK = ".queue.lock"
 """The lock file, in the sweep directory, of the process that selects its next trial."""
 
 
+ENQUEUED = "fixed_params"
+"""The attribute in which Optuna stores the values of `Study.enqueue_trial`."""
+
+
 class TrialQueue:
     """Gives each slot its next trial; several processes may use the same study.
 
@@ -103,13 +107,18 @@ class TrialQueue:
 
     def _suggest(self, trial: Trial | FrozenTrial) -> list[str]:
         """The overrides of a trial; the sampler proposes the values of a new one."""
-        if isinstance(trial, Trial) and not trial.params:
+        if isinstance(trial, Trial) and not _has_values(self.get(trial.number)):
             with proposing():
                 return self._space.suggest(trial, self._config)
         try:
             return self._space.suggest(trial, self._config)
-        except ValueError as error:  # a value of the study that is not in the search space
-            raise _not_of_this_sweep(trial.number, str(error)) from error
+        except (
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:  # what the study has as a value
+            raise _not_of_this_sweep(trial.number, str(error).rstrip(".")) from error
 
     def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Finish a trial; False if another process has finished it already."""
@@ -155,6 +164,11 @@ class TrialQueue:
         if worker is None:
             return self._heartbeat.is_unclaimed(trial.number)
         return self._heartbeat.is_stale(worker)
+
+
+def _has_values(trial: FrozenTrial) -> bool:
+    """Whether the study decides values of a trial: it had some, or was enqueued with some."""
+    return bool(trial.params or trial.system_attrs.get(ENQUEUED))
 
 
 def _not_of_this_sweep(number: int, why: str) -> UserError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,6 +13,7 @@ from typing import Any, cast
 import optuna
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from optuna.distributions import (
+    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
@@ -35,6 +37,9 @@ EXPLICIT = (*CHOICE_FIELDS, *NUMBER_FIELDS[1:])
 MOST_STEPS = 10**15
 """More steps cannot be told apart as floats."""
 
+ROUNDING = 4 * sys.float_info.epsilon
+"""The relative error of a step that a sampler has computed."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -50,14 +55,15 @@ class Parameter:
     """The parameter is suggested only if these hold."""
 
     def suggest(self, trial: optuna.Trial) -> str:
-        """The value for this trial, as the text of an override."""
+        """The value for this trial, as the text of an override; raises ValueError if it is not possible."""
         match self.distribution:
             case CategoricalDistribution() as d:
-                return self.text(trial.suggest_categorical(self.name, d.choices))
+                value = trial.suggest_categorical(self.name, d.choices)
             case FloatDistribution() as d:
-                return self.text(trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log))
+                value = trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
             case IntDistribution() as d:
-                return self.text(trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log))
+                value = trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log)
+        return self.text(possible_value(self.name, value, self.distribution))
 
     def text(self, value: Any) -> str:
         """A value of the distribution as the text of an override.
@@ -100,6 +106,23 @@ class Parameter:
         """Plain JSON values, which are equal if the parameters are."""
         when = {key: list(texts) for key, texts in self.when.items()}
         return {**json.loads(distribution_to_json(self.distribution)), "when": when}
+
+
+def possible_value(name: str, value: Any, distribution: BaseDistribution) -> Any:
+    """A value of a trial as the distribution has it; raises ValueError if it has not.
+
+    A study can contain any value. Optuna warns of it at most, and the trial runs.
+    """
+    internal = distribution.to_internal_repr(value)
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        low, step = distribution.low, distribution.step
+        steps, rounding = (internal - low) / step, ROUNDING * (abs(internal) + abs(low)) / step
+        contained = low <= internal <= distribution.high and abs(steps - round(steps)) < 1e-8 + rounding
+    else:
+        contained = distribution._contains(internal)  # pyright: ignore[reportPrivateUsage]
+    if not contained:
+        raise ValueError(f"{name}={value} is not in the search space")
+    return distribution.to_external_repr(internal)
 
 
 def same_value(one: str, other: str) -> bool:

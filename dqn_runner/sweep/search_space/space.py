@@ -24,6 +24,7 @@ from dqn_runner.sweep.search_space.parameters import (
     from_fields,
     from_override,
     from_value,
+    possible_value,
 )
 
 PARAMS = "hydra.sweeper.params"
@@ -51,7 +52,7 @@ class SearchSpace:
         """The overrides of a trial; a trial that has values already gets the same overrides again.
 
         `config` is passed to the custom function. Raises UserError if that suggests a reserved or fixed key,
-        and ValueError if the values of a frozen trial are not of this search space.
+        and ValueError if the values that the study has of a trial are not of this search space.
         """
         texts: dict[str, str] = {}
         for parameter in self.parameters:
@@ -59,7 +60,10 @@ class SearchSpace:
                 texts[parameter.name] = parameter.suggest(cast("optuna.Trial", trial))
         if self.custom is not None:
             suggested = _suggested(self.custom, trial, config)
-            texts |= self._custom_suggestions({name: trial.params[name] for name in suggested})
+            params, distributions = trial.params, trial.distributions
+            texts |= self._custom_suggestions(
+                {name: possible_value(name, params[name], distributions[name]) for name in suggested}
+            )
         if not texts:
             raise UserError(f"{CUSTOM}={self.custom} suggests nothing; let it call trial.suggest_...")
         return [f"{name}={text}" for name, text in texts.items()]
