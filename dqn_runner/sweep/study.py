@@ -41,6 +41,9 @@ CONFIGURATION = "configuration"
 ENUMERATING = ("GridSampler", "QMCSampler")
 """Samplers that enumerate points in an order given by the seed; all trials need the same seed."""
 
+MOST_LISTED = 10
+"""How many directories an error lists."""
+
 STUDY_WARNINGS = "Fixed parameter |The value .* out of|Inconsistent parameter values"
 """What Optuna says of values in a study that are not in the search space, which are rejected."""
 
@@ -215,11 +218,19 @@ def _reject_runs_of_others(storage: BaseStorage, name: str, directory: Path) -> 
     known = {t.number for t in trials if t.state.is_finished() or TrialRecord(t).directory is not None}
     if runs <= known:
         return
-    others = [other for other in _names_with_trials(storage) if other != name]
-    hint = f", or continue it with hydra.sweeper.study_name={' or '.join(others)}" if others else ""
+    unknown = sorted(runs - known)
+    if others := [other for other in _names_with_trials(storage) if other != name]:
+        hint = f", or continue it with hydra.sweeper.study_name={' or '.join(others)}"
+    else:
+        more = len(unknown) - MOST_LISTED
+        listed = ", ".join(map(str, unknown[:MOST_LISTED])) + (f" and {more} more" if more > 0 else "")
+        hint = (
+            "; or, if the study has lost its end, restore a copy of it, or move the directories "
+            f"{listed} away to continue without these trials"
+        )
     raise UserError(
-        f"{directory} holds runs that are not in the study {name}, such as "
-        f"{min(runs - known)}; choose another hydra.sweep.dir{hint}"
+        f"{directory} holds runs that are not in the study {name}, such as {unknown[0]}; choose another "
+        f"hydra.sweep.dir{hint}"
     )
 
 

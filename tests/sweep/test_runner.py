@@ -25,6 +25,7 @@ from dqn_runner.core.exceptions import NoRoomError, RunFailedError, UserError
 from dqn_runner.io.lock import RunLock
 from dqn_runner.io.signals import SignalExit, StopSignals
 from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import SWEEP_LOCK, Command, JobExit, Jobs
 from dqn_runner.sweep.plan import Plan, storage_of_jobs
 from dqn_runner.sweep.reporter import JobLink, Reporter
@@ -179,6 +180,37 @@ def test_sweep_directory_with_runs_of_another_study_is_rejected(tmp_path: Path) 
     with pytest.raises(UserError, match=r"not in the study b, such as 0; .*study_name=it$"):
         SweepRunner(a_plan(tmp_path, name="b"))
     assert read_study(tmp_path).study_name == "it"  # the rejected command created none
+
+
+@pytest.mark.usefixtures("jobs")
+@pytest.mark.parametrize("kept", [0, 0.6], ids=["emptied", "cut"])
+def test_study_that_lost_its_end_continues_without_the_runs_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: float
+) -> None:
+    monkeypatch.setattr(Heartbeat, "is_stale", lambda mine, worker: worker != mine.worker)  # as processes
+    SweepRunner(a_plan(tmp_path, n_trials=4)).run()
+    for number in range(4):
+        (tmp_path / str(number)).mkdir(exist_ok=True)
+    journal = tmp_path / "study.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: int(kept * len(lines))]))
+    with pytest.raises(UserError, match=r"if the study has lost its end, .* move the directories ") as caught:
+        SweepRunner(a_plan(tmp_path, n_trials=4))
+    listed = re.search(r"directories ([\d, ]+) away to continue", str(caught.value))
+    assert listed is not None
+    (tmp_path / "away").mkdir()
+    for number in listed[1].split(", "):
+        (tmp_path / number).rename(tmp_path / "away" / number)
+    sweep = SweepRunner(a_plan(tmp_path, n_trials=4))
+    sweep.run()
+    assert [trial.state.name for trial in sweep.study.trials] == ["COMPLETE"] * 4
+
+
+def test_at_most_ten_directories_are_listed(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+    with pytest.raises(UserError, match=r"directories 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more away"):
+        SweepRunner(a_plan(tmp_path))
 
 
 def test_rejected_sampler_creates_no_study(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -377,6 +378,23 @@ def test_file_that_is_not_a_database_is_an_error_of_one_line(tmp_path: Path) -> 
         UserError, match=r"study\.db: the database of the sweep cannot be read: file is not a"
     ):
         open_storage(f"sqlite:///{file}")
+
+
+def test_directory_in_the_place_of_a_database_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=rf"{tmp_path} is a directory.*; give sqlite:///{tmp_path}/study\.db$"
+    ):
+        open_storage(f"sqlite:///{tmp_path}")
+
+
+def test_file_of_a_database_that_is_locked_is_not_a_server() -> None:
+    locked = OperationalError("", None, sqlite3.OperationalError("database is locked"))
+
+    def call() -> None:
+        raise locked
+
+    with pytest.raises(UserError, match=r"database is locked; check that its file .* locked$"):
+        rdb.retry(call, 0.0)
 
 
 def test_database_that_is_damaged_later_is_an_error_of_one_line(tmp_path: Path) -> None:

@@ -97,6 +97,11 @@ def _open_database(url: URL, retry_seconds: float) -> BaseStorage:
             f"hydra.sweeper.storage: the directory {Path(url.database).parent} is missing for the file of "
             "the study; create it"
         )
+    if server == "sqlite" and url.database and Path(url.database).is_dir():
+        raise UserError(
+            f"hydra.sweeper.storage: {url.database} is a directory, not the file of a study; give "
+            f"sqlite:///{Path(url.database) / 'study.db'}"
+        )
     if server == "sqlite" and url.database in (None, "", ":memory:"):
         raise UserError("hydra.sweeper.storage: jobs cannot share a database in memory; give sqlite:///FILE")
     full = url.set(drivername=DRIVERS.get(url.drivername, url.drivername)).render_as_string(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import inspect
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -127,8 +128,8 @@ def retry(
                 log.warning("the database of the sweep does not answer; retrying: %s", message)
             if time.monotonic() + pause > end:
                 raise UserError(
-                    f"the database of the sweep did not answer for {seconds:g} seconds: {message}; check "
-                    "that its server runs, and the host, name, user and password in hydra.sweeper.storage"
+                    f"the database of the sweep did not answer for {seconds:g} seconds: {message}; "
+                    f"{_what_to_check(getattr(cause, 'orig', None))}"
                 ) from error
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
@@ -136,6 +137,16 @@ def retry(
             if end is not None:
                 log.warning("the database of the sweep answers again")
             return result
+
+
+def _what_to_check(error: BaseException | None) -> str:
+    """What can be the reason that a database does not answer; `error` is that of its driver."""
+    if isinstance(error, sqlite3.Error):
+        return (
+            "check that its file and directory can be read and written, and that no other program holds "
+            "the file locked"
+        )
+    return "check that its server runs, and the host, name, user and password in hydra.sweeper.storage"
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
