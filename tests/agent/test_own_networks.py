@@ -94,6 +94,28 @@ def test_a_layer_that_is_turned_off_is_accepted(part: str) -> None:
     assert agent_with("Dropping", part=part, p=0.0).num_parameters()
 
 
+@pytest.mark.parametrize("change", ["spectral norm", "old spectral norm"])
+def test_a_spectral_norm_that_estimates_in_training_mode_only_is_rejected(change: str) -> None:
+    with pytest.raises(
+        UserError, match=r"network layer 'first.*' \(\w+\) has a spectral norm, whose estimate"
+    ):
+        agent_with("Layer", change=change)
+
+
+def test_a_weight_norm_is_accepted() -> None:
+    agent = agent_with("Layer", change="weight norm")
+    before = agent.learner.online.clone()
+    agent.learn(batch(), 0)
+    changed = agent.network.views(agent.learner.online != before)
+    assert all(each.any() for each in changed)
+
+
+def test_learned_parameters_of_different_dtypes_are_rejected() -> None:
+    names = r"'first.weight' torch.float64, 'head.weight' torch.float32"
+    with pytest.raises(UserError, match=rf"network parameters have different dtypes \({names}\)"):
+        agent_with("Layer", change="float64")
+
+
 def test_sizes_of_lazy_layers_follow_from_the_observations() -> None:
     first, second = agent_with("Lazy"), agent_with("Lazy")
     assert first.num_parameters() == 4 * 8 + 8 + 8 * 2 + 2

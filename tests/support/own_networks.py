@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -114,3 +115,21 @@ class Double(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(torch.relu(self.convolution(x.double())).flatten(1)).float()
+
+
+class Layer(nn.Module):
+    """A first layer that torch changes in some way, and a head."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, change: str) -> None:
+        super().__init__()
+        changes: dict[str, Callable[[nn.Linear], nn.Module]] = {
+            "spectral norm": nn.utils.parametrizations.spectral_norm,
+            "old spectral norm": nn.utils.spectral_norm,
+            "weight norm": nn.utils.parametrizations.weight_norm,
+            "float64": nn.Linear.double,
+        }
+        self.first, self.head = changes[change](nn.Linear(shape[0], 8)), nn.Linear(8, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first: Any = self.first
+        return self.head(first(x.to(first.weight.dtype)).float())

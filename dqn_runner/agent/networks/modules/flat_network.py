@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from dqn_runner.agent.networks.modules.accepted_layers import check_dtypes, check_layer
 from dqn_runner.agent.networks.modules.heads import ImplicitQuantileHead
 from dqn_runner.agent.networks.modules.layers import Linear, NoisyLinear
 from dqn_runner.agent.networks.modules.numpy_forward import Parameters, numpy_forward
@@ -31,9 +32,10 @@ class FlatNetwork:
         """Remove the parameters from `module`; their values become `self.initial` [parameters].
 
         Parameters that need no gradient become buffers, so that no update changes them. `layout` is that of
-        packed observations, of which `module` takes the entries. Raises a UserError if a layer keeps running
-        statistics, or drops units, which needs the training mode of torch.
+        packed observations, of which `module` takes the entries. Raises a UserError for a layer that needs
+        the training mode of torch (see `accepted_layers`), and for learned parameters of different dtypes.
         """
+        check_dtypes(module)
         self.module = module.eval()
         self._layout = layout
         self._is_plain = layout is None and all(value.requires_grad for value in module.parameters())
@@ -43,16 +45,7 @@ class FlatNetwork:
         """For each parameter its layer, its name, and its index in `views`."""
         values: dict[int, torch.Tensor] = {}
         for name, part in dict[str, nn.Module](module.named_modules()).items():  # pyright: ignore[reportUnknownArgumentType]
-            if getattr(part, "running_mean", None) is not None:
-                raise UserError(
-                    f"network layer '{name}' ({type(part).__name__}) keeps running statistics, which a "
-                    "flat parameter vector cannot hold; use LayerNorm or GroupNorm"
-                )
-            if drops := _only_in_training_mode(part):
-                raise UserError(
-                    f"network layer '{name}' ({type(part).__name__}) has no effect: networks are always in "
-                    f"the evaluation mode of torch; remove it or set {drops}"
-                )
+            check_layer(name, part)
             for key, parameter in list(part.named_parameters(recurse=False)):
                 delattr(part, key)
                 if not parameter.requires_grad:
@@ -168,16 +161,6 @@ def _run_mlp(operations: list[str], params: Sequence[torch.Tensor], x: torch.Ten
         else:
             x = torch.relu_(x) if operation == "relu" else x.flatten(1)
     return x
-
-
-def _only_in_training_mode(part: nn.Module) -> str | None:
-    """How to turn off what a layer does in the training mode of torch only; None if it does nothing there."""
-    if isinstance(part, nn.RReLU):
-        return None if part.lower == part.upper else "equal lower and upper slopes"
-    if isinstance(part, nn.modules.dropout._DropoutNd):  # pyright: ignore[reportPrivateUsage]
-        return "p=0" if part.p > 0 else None
-    dropout: Any = getattr(part, "dropout", None)  # of attention and recurrent layers; a layer in others
-    return "dropout=0" if isinstance(dropout, float) and dropout > 0 else None
 
 
 def _mlp_operations(module: nn.Module) -> list[str] | None:
