@@ -54,6 +54,8 @@ class FlatNetwork:
                 values.setdefault(id(parameter), parameter)  # a shared parameter is kept once
                 self._assignments.append((part, key, list(values).index(id(parameter))))
         self._noisy = [part for part in module.modules() if isinstance(part, NoisyLinear)]
+        self._recurrent = [part.train() for part in module.modules() if isinstance(part, nn.RNNBase)]
+        """In the training mode, without which cuDNN computes no gradients; they have no dropout."""
         self.noise_size = sum(layer.noise_size for layer in self._noisy)
         """Number of random numbers that the noisy layers need in one call."""
         self.takes_taus = isinstance(module, ImplicitQuantileHead)
@@ -121,6 +123,8 @@ class FlatNetwork:
             return _run_mlp(self._mlp, params, inputs)
         for layer, name, index in self._assignments:
             layer.__dict__[name] = params[index]
+        for layer in self._recurrent:
+            _update_list_of_parameters(layer)
         first = 0
         for layer in self._noisy:
             layer.noise = None if noise is None else noise[first : first + layer.noise_size]
@@ -161,6 +165,18 @@ def _run_mlp(operations: list[str], params: Sequence[torch.Tensor], x: torch.Ten
         else:
             x = torch.relu_(x) if operation == "relu" else x.flatten(1)
     return x
+
+
+def _update_list_of_parameters(layer: nn.RNNBase) -> None:
+    """Give a recurrent layer, which computes with a list of its parameters, those that it has now.
+
+    Without references to earlier ones, it does not look for changes itself, for which it would move their
+    memory on a GPU.
+    """
+    names: list[str] = layer._flat_weights_names  # pyright: ignore[reportPrivateUsage]
+    own: Any = layer
+    own._flat_weights = [getattr(layer, name) for name in names]
+    own._flat_weight_refs = [None] * len(names)
 
 
 def _mlp_operations(module: nn.Module) -> list[str] | None:
