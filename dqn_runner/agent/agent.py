@@ -11,7 +11,8 @@ from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe, unrep
 from dqn_runner.agent.device_updates import eager_update, move
 from dqn_runner.agent.exploration import Greedy, masked_values, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
-from dqn_runner.agent.network_building import build_network, check_output_shape, zero_transition
+from dqn_runner.agent.network_building import build_flat_network
+from dqn_runner.agent.network_check import check_network, zero_transition
 from dqn_runner.agent.observation_normalizer import make_normalizer
 from dqn_runner.agent.precision import check_hardware, network_of_updates
 from dqn_runner.agent.update_noise import count_noise, draw_noise
@@ -31,18 +32,16 @@ class DQNAgent:
 
         Raises a UserError if the network does not fit the observations, the loss or the exploration.
         """
-        from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
-
         self.config = config
         self.spec = config.spec()
-        self.network = FlatNetwork(build_network(config, self.spec), self.spec.layout)
+        self.network = build_flat_network(config, self.spec)
         size = config.batch_size * self.network.initial.numel()
         name = "cpu" if config.compile is True and config.device == "auto" else config.device
         self.device = choose_device(name, self.network.has_convolutions, size)
         """Where the learner's tensors are; observations, batches and results are on the CPU."""
         self.network.to(self.device)
         with unrepeatable_as_user_errors(self.device):
-            check_output_shape(self.network, self.spec, config.loss.outputs_per_action, self.device)
+            check_network(self.network, self.spec, config.loss.outputs_per_action, self.device)
         params = self.network.initial
         self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
         learning = network_of_updates(self.network, config.precision)

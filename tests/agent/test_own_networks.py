@@ -11,9 +11,13 @@ import pytest
 import torch
 
 from dqn_runner import DQNAgent, DQNConfig, UserError, load_agent
+from dqn_runner.agent.functional_update import UpdateInputs, make_functional_update
+from dqn_runner.agent.learner import HyperParameters
 from dqn_runner.agent.networks.architectures import Custom, Mlp
 from dqn_runner.core.types import Batch, Transition
+from dqn_runner.inference.module import make_module
 from tests.inference.test_load_agent import a_run
+from tests.support.mixed import Keys
 
 MODULE = "tests.support.own_networks"
 OWN = "agent/network=custom", "agent.network.target"
@@ -114,6 +118,65 @@ def test_learned_parameters_of_different_dtypes_are_rejected() -> None:
     names = r"'first.weight' torch.float64, 'head.weight' torch.float32"
     with pytest.raises(UserError, match=rf"network parameters have different dtypes \({names}\)"):
         agent_with("Layer", change="float64")
+
+
+@pytest.mark.parametrize("fault", ["in_place", "in_place_data"])
+def test_a_network_that_changes_its_observations_in_place_is_rejected(fault: str) -> None:
+    with pytest.raises(UserError, match=r"agent.network changes its observations in place; .* x = x / 255$"):
+        agent_with("Faulty", fault=fault)
+
+
+@pytest.mark.parametrize("key", ["image", "vector", "category"])
+def test_a_network_that_changes_an_entry_of_its_observations_in_place_is_rejected(key: str) -> None:
+    network = Custom(target=f"{MODULE}:InPlaceEntries", kwargs={"key": key})
+    with pytest.raises(UserError, match=r"agent.network changes its observations in place"):
+        DQNAgent(DQNConfig(state_dim=Keys().observation_space, action_dim=2, network=network))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("second_reference", "uses its parameter 'first.weight' by a second reference"),
+        ("list_of_layers", "computes with parameters that torch does not find in it"),
+        ("hidden_state", "returns other outputs when it is evaluated again with the same observation"),
+        ("float64", "returns outputs of torch.float64; it must return torch.float32"),
+    ],
+)
+def test_a_network_that_updates_could_not_learn_is_rejected(fault: str, message: str) -> None:
+    assert agent_with("Faulty", fault="none").num_parameters()
+    with pytest.raises(UserError, match=f"^agent.network {message}"):
+        agent_with("Faulty", fault=fault)
+
+
+def test_a_network_that_draws_whenever_it_is_evaluated_is_accepted() -> None:
+    assert agent_with("Drawing").num_parameters() == 4 * 2 + 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_torchscript_module_is_rejected() -> None:
+    with pytest.raises(
+        UserError, match=r"^agent.network made a TorchScript module .* without torch.jit.script"
+    ):
+        agent_with("scripted")
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers_learn_as_the_functional_update_does(kind: str) -> None:
+    agent = agent_with("Recurrent", kind=kind)
+    config, learner, network = agent.config, agent.learner, agent.network
+    functional = make_functional_update(network, network.views, config.loss, config.optimizer, None)
+    transition, _, weight = batch()
+    for number in range(1, 4):
+        before, moments = learner.online.clone(), {k: v.clone() for k, v in learner.moments.items()}
+        scalars = torch.tensor(config.optimizer.scalars(number, 1e-3))
+        found = functional(UpdateInputs(before, learner.target, moments, scalars, transition, weight, None))
+        agent._update(learner, transition, weight, HyperParameters(1e-3, None))
+        torch.testing.assert_close(found.online, learner.online, rtol=1e-4, atol=1e-6)
+        assert all(each.any() for each in network.views(learner.online != before)[:4]), "all of it learns"
+    obs = transition.obs.numpy()
+    with torch.no_grad():
+        values = make_module(agent, "float32")(transition.obs).numpy()
+    np.testing.assert_allclose(agent.q_values(obs), values, rtol=1e-5, atol=1e-6)
 
 
 def test_sizes_of_lazy_layers_follow_from_the_observations() -> None:

@@ -1,4 +1,4 @@
-"""Networks of a user with more than parameters: buffers, frozen and lazy layers, hooks."""
+"""Networks of a user with more than parameters: buffers, frozen, lazy and recurrent layers, hooks, faults."""
 
 from __future__ import annotations
 
@@ -133,3 +133,71 @@ class Layer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first: Any = self.first
         return self.head(first(x.to(first.weight.dtype)).float())
+
+
+class Recurrent(nn.Module):
+    """Reads an observation as a sequence of numbers."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, kind: str) -> None:
+        super().__init__()
+        self.layer: nn.RNNBase = getattr(nn, kind)(1, 8, batch_first=True)
+        self.head = nn.Linear(8, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(x.unsqueeze(-1))[0][:, -1])
+
+
+class Faulty(nn.Module):
+    """A network with one of the faults that its methods have."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, fault: str) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(shape[0], 8), nn.Linear(8, outputs)
+        self.fault: Callable[[torch.Tensor], torch.Tensor] = getattr(self, fault)
+        self.weights, self.layers = [self.first.weight], [nn.Linear(8, 8)]
+        self.state = torch.zeros(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fault(x)
+
+    def none(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.first(x)))
+
+    def in_place(self, x: torch.Tensor) -> torch.Tensor:
+        x /= 255
+        return self.none(x)
+
+    def in_place_data(self, x: torch.Tensor) -> torch.Tensor:
+        x.data.mul_(2)
+        return self.none(x)
+
+    def second_reference(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(x @ self.weights[0].mT))
+
+    def list_of_layers(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers[0](self.first(x)))
+
+    def hidden_state(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.first(x) + self.state)
+        self.state = hidden.detach().mean(0)
+        return self.head(hidden)
+
+    def float64(self, x: torch.Tensor) -> torch.Tensor:
+        return self.none(x).double()
+
+
+class InPlaceEntries(nn.Module):
+    """Changes an entry of a Dict observation in place."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], outputs: int, key: str) -> None:
+        super().__init__()
+        self.key, self.head = key, nn.LazyLinear(outputs)
+
+    def forward(self, entries: dict[str, torch.Tensor]) -> torch.Tensor:
+        entries[self.key].clamp_(max=0)
+        return self.head(entries[self.key].flatten(1).float())
+
+
+def scripted(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """A module that is compiled to TorchScript."""
+    return torch.jit.script(nn.Linear(shape[0], outputs))
