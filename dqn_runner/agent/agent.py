@@ -14,6 +14,7 @@ from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make
 from dqn_runner.agent.network_building import build_flat_network
 from dqn_runner.agent.network_check import check_network, zero_transition
 from dqn_runner.agent.observation_normalizer import make_normalizer
+from dqn_runner.agent.own_parts import building_parts
 from dqn_runner.agent.precision import check_hardware, network_of_updates
 from dqn_runner.agent.update_noise import count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
@@ -43,20 +44,17 @@ class DQNAgent:
         with unrepeatable_as_user_errors(self.device):
             check_network(self.network, self.spec, config.loss.outputs_per_action, self.device)
         params = self.network.initial
-        self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
         learning = network_of_updates(self.network, config.precision)
+        with building_parts(config.seed):  # own ones may draw in their first call
+            self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
+            example = move(zero_transition(self.spec), self.device)
+            self._noise_requirements = count_noise(learning, self.learner.target_params, config.loss, example)
         update = make_update(learning, config.loss, config.optimizer)
         self._update: Update = update if self.device.type == "cpu" else eager_update(update, self.device)
         self._compiled: bool | None = None
         """Whether the run was begun with compiled updates; None until `choose_update` decided it."""
         self._previous_device = self.device.type
         """That of the session before, in a resumed run."""
-        self._noise_requirements = count_noise(
-            learning,
-            self.learner.target_params,
-            config.loss,
-            move(zero_transition(self.spec), self.device),
-        )
         self._check_compatibility()
         self._rng = stream(config.seed, "learner")
         self._normalizer = make_normalizer(self.spec) if config.normalize_observations else None

@@ -9,6 +9,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.rng import seed_for, torch_seeded
 from dqn_runner.core.types import EnvSpec
+from dqn_runner.envs.generators import OwnGenerators
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,10 +35,11 @@ def build_flat_network(config: DQNConfig, spec: EnvSpec) -> FlatNetwork:
 def build_network(config: DQNConfig, spec: EnvSpec) -> nn.Module:
     """A new module of the configuration, with the initial parameters of its seed.
 
-    Raises UserError if there is none, whatever the reason. Torch's global generator is left as it was.
+    Raises UserError if there is none, whatever the reason. The global generators are left as they were.
     """
     try:
-        with torch_seeded(seed_for(config.seed, "init")):
+        seed = seed_for(config.seed, "init")
+        with OwnGenerators(seed), torch_seeded(seed):
             module = config.network.build(spec, config.loss.outputs_per_action)
             _initialize_lazy_layers(module, spec)
     except UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from dqn_runner import agent, envs, loggers, replay
 from dqn_runner.agent import losses, networks
 from dqn_runner.agent.networks.multi_input import MultiInput
+from dqn_runner.agent.own_parts import building_parts
 from dqn_runner.config.environment import as_stored
 from dqn_runner.config.error_messages import unknown_key
 from dqn_runner.core.exceptions import UserError
@@ -30,6 +32,7 @@ from dqn_runner.core.registry import (
 from dqn_runner.core.settings import check_settings, fitted_defaults, setting
 from dqn_runner.envs import env_ids
 from dqn_runner.envs.gym import GymEnv
+from dqn_runner.inference.load import imports_of
 from dqn_runner.training import callback_parts
 
 _PACKAGE = Path(__file__).parent.parent
@@ -150,7 +153,11 @@ def to_typed_config(cfg: Mapping[str, Any]) -> RunConfig:
         tree["env"] = OmegaConf.merge(OmegaConf.to_container(env, resolve=True), {"_recursive_": False})
     path = cfg["checkpoint"]["path"]
     tree["checkpoint"] = OmegaConf.merge(cfg["checkpoint"], {"path": None})
-    run = instantiate(tree, _convert_="object")
+    parts = [node for node in tree.values() if isinstance(node, DictConfig)]
+    if any(imports_of(OmegaConf.to_container(part)) for part in parts):
+        importlib.import_module("torch")  # before the block: a part of the user's own may draw from it
+    with building_parts(cfg["agent"]["seed"]):
+        run = instantiate(tree, _convert_="object")
     run.checkpoint.path = path  # not before: OmegaConf would take `${` in it for an interpolation
     return run
 

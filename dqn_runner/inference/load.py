@@ -16,6 +16,7 @@ from dqn_runner.agent import losses, networks
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.networks.architectures import Custom
+from dqn_runner.agent.own_parts import building_parts
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.checkpointing.names import BEST, CHECKPOINTS
 from dqn_runner.checkpointing.recovery import find_checkpoint, nonsense_is_damage
@@ -49,7 +50,8 @@ def load_agent(path: str | Path, *, trust: bool = False, seed: int = 0) -> Train
                 f"{file} asks to import {', '.join(imports)}; if you know who wrote it, use "
                 "load_agent(..., trust=True)"
             )
-        config = _build(tree)
+        with building_parts(tree.get("seed", 0)):
+            config = _build(tree)
         if not isinstance(config, DQNConfig):
             raise ValueError("its agent is not a DQN agent")
         return restore_agent(file, document, config, seed)

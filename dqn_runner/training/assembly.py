@@ -10,6 +10,7 @@ from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
+from dqn_runner.agent.own_parts import building_parts
 from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.records import RunInfo
@@ -134,7 +135,8 @@ def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:
         return part.build(spec, 1, *settings, rng, *frames)
 
     try:
-        own: Replay = agent.replay.build(spec, num_envs, *settings, stream(agent.seed, "replay"))
+        with building_parts(agent.seed):
+            own: Replay = agent.replay.build(spec, num_envs, *settings, stream(agent.seed, "replay"))
         share = getattr(agent.replay, "demonstrations", 0.0)  # a replay of the user's has none
         return ReplayWithDemonstrations(own, make_demonstrations, share) if share else own
     except MemoryError as error:

@@ -1,0 +1,60 @@
+"""Parts of a user: what they draw is seeded, what they keep is stored, and what they lack is reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import open_dict
+
+from dqn_runner import DQNAgent, DQNConfig, load_agent
+from dqn_runner.agent.networks.architectures import Custom
+from dqn_runner.config.build import build_trainer
+from dqn_runner.config.schema import to_plain_config, to_typed_config
+from tests.support.composition import compose_config
+from tests.support.own_parts import drawn
+
+MODULE = "tests.support.own_parts"
+
+
+def composed(seed: int, **parts: str) -> Any:
+    """The configuration of a short run whose parts are classes of `own_parts`."""
+    cfg = compose_config(f"seed={seed}", "trainer.max_steps=60", "agent.learning_starts=20", "compile=off")
+    with open_dict(cfg):
+        for name, cls in parts.items():
+            cfg.agent[name] = {"_target_": f"{MODULE}.{cls}"}
+    return cfg
+
+
+def values_of(seed: int) -> Any:
+    network = Custom(target=f"{MODULE}:DrawnNetwork")
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, seed=seed, network=network))
+    return agent.q_values(np.ones((3, 4), np.float32))
+
+
+def test_what_a_network_draws_when_it_is_built_follows_from_the_seed() -> None:
+    first = values_of(1)
+    drawn()
+    np.testing.assert_array_equal(values_of(1), first)
+    assert not np.allclose(values_of(2), first)
+
+
+def test_what_a_part_draws_when_it_is_built_follows_from_the_seed() -> None:
+    first = to_typed_config(composed(1, exploration="DrawnExploration")).agent.exploration
+    between = drawn()
+    second = to_typed_config(composed(1, exploration="DrawnExploration")).agent.exploration
+    assert first.drawn == second.drawn
+    assert first.drawn != to_typed_config(composed(2, exploration="DrawnExploration")).agent.exploration.drawn
+    assert drawn() != between, "the global generators go on"
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_loaded_agent_has_what_its_parts_drew(tmp_path: Path) -> None:
+    cfg = composed(1, exploration="DrawnExploration")
+    trainer = build_trainer(to_typed_config(cfg), tmp_path, {"config": to_plain_config(cfg)}, None)
+    trainer.train()
+    drawn()
+    loaded = load_agent(tmp_path, trust=True)
+    assert loaded._agent.config.exploration.drawn == trainer.agent.config.exploration.drawn
