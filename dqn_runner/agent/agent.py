@@ -14,7 +14,7 @@ from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make
 from dqn_runner.agent.network_building import build_flat_network
 from dqn_runner.agent.network_check import check_network, zero_transition
 from dqn_runner.agent.observation_normalizer import make_normalizer
-from dqn_runner.agent.own_parts import building_parts
+from dqn_runner.agent.own_parts import building_parts, load_states_of_parts, states_of_parts
 from dqn_runner.agent.precision import check_hardware, network_of_updates
 from dqn_runner.agent.update_noise import count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
@@ -56,6 +56,7 @@ class DQNAgent:
         self._previous_device = self.device.type
         """That of the session before, in a resumed run."""
         self._check_compatibility()
+        states_of_parts(config)  # rejects what a checkpoint could not hold
         self._rng = stream(config.seed, "learner")
         self._normalizer = make_normalizer(self.spec) if config.normalize_observations else None
         self._forward = self._torch_forward()
@@ -196,8 +197,8 @@ class DQNAgent:
         return bool(torch.isfinite(self.learner.online).all())
 
     def state_dict(self) -> State:
-        """Learner state, random generator of the updates, and statistics of the observations."""
-        buffers = self.network.buffers()
+        """Learner state, random generator of the updates, statistics of observations, states of own parts."""
+        buffers, parts = self.network.buffers(), states_of_parts(self.config)
         return {
             "learner": self.learner.state_dict(),
             "rng": self._rng.bit_generator.state,
@@ -205,6 +206,7 @@ class DQNAgent:
             "compiled": self._compiled,
             "device": self.device.type,
             **({"buffers": buffers} if buffers else {}),
+            **({"parts": parts} if parts else {}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -227,6 +229,7 @@ class DQNAgent:
         self._previous_device = state["device"]
         self.learner.load_state_dict(state["learner"])
         self.network.load_buffers(state.get("buffers", {}))
+        load_states_of_parts(self.config, state.get("parts", {}))
         self._rng.bit_generator.state = state["rng"]
         if self._normalizer is not None:
             self._normalizer.load_state_dict(normalizer)

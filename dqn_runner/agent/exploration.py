@@ -19,7 +19,10 @@ _LOWEST = np.finfo(np.float32).min
 
 
 class Exploration(Protocol):
-    """An option of the config group `agent/exploration`."""
+    """An option of the config group `agent/exploration`.
+
+    What it keeps from call to call is resumed only if it has `state_dict()` and `load_state_dict(state)`.
+    """
 
     def __call__(
         self,

@@ -18,7 +18,11 @@ LearningRate = Union[float, "torch.Tensor"]
 
 
 class Optimizer(Protocol):
-    """An option of the config group `agent/optimizer`; every tensor is [*runs, parameters]."""
+    """An option of the config group `agent/optimizer`; every tensor is [*runs, parameters].
+
+    What it keeps from step to step belongs into the moments, of which each is a vector of this form. Anything
+    else is resumed only if it has `state_dict()` and `load_state_dict(state)`.
+    """
 
     def init(self, params: torch.Tensor) -> Moments:
         """Initial moments."""

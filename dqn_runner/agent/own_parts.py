@@ -1,9 +1,23 @@
-"""What the program does for parts that are not its own: it seeds the generators from which they draw."""
+"""What the program does for parts of the user's own: it seeds what they draw, and stores what they keep."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from dqn_runner.checkpointing.format import pack
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.registry import class_of, import_path, slots
 from dqn_runner.core.rng import seed_for
+from dqn_runner.core.state import RowSnapshot, State
 from dqn_runner.envs.generators import OwnGenerators
+
+if TYPE_CHECKING:
+    from dqn_runner.agent.config import DQNConfig
+
+_PLACES = ("learning_rate_schedule", "loss", "exploration", "optimizer")
+"""Parts of an agent that may have a state; those of replay and network are stored with them."""
 
 
 def building_parts(seed: int) -> OwnGenerators:
@@ -12,3 +26,65 @@ def building_parts(seed: int) -> OwnGenerators:
     Torch is included if it is imported before the block.
     """
     return OwnGenerators(seed_for(seed, "parts"))
+
+
+def states_of_parts(config: DQNConfig) -> State:
+    """The states of the parts that have `state_dict` and `load_state_dict`, by place and class.
+
+    Raises UserError for one that a checkpoint cannot store.
+    """
+    states: State = {}
+    for key, part in _parts_with_state(config):
+        state = part.state_dict()
+        try:
+            states[key] = pack(state, _no_replay)
+        except TypeError as error:
+            raise UserError(
+                f"agent.{key}: its state_dict() must consist of numbers, texts, lists, dictionaries and "
+                f"arrays: {error}"
+            ) from error
+    return states
+
+
+def load_states_of_parts(config: DQNConfig, states: Mapping[str, Any]) -> None:
+    """Restore what `states_of_parts` returned; a part of another class begins anew.
+
+    Arrays that a part keeps as those of numpy are returned as such. Raises UserError if a part rejects its
+    state.
+    """
+    for key, part in _parts_with_state(config):
+        if key not in states:
+            continue
+        try:
+            part.load_state_dict(_like(part.state_dict(), states[key]))
+        except Exception as error:
+            raise UserError(
+                f"agent.{key} cannot load its stored state: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _parts_with_state(config: DQNConfig) -> Iterator[tuple[str, Any]]:
+    pending: list[tuple[str, Any]] = [(name, getattr(config, name)) for name in _PLACES]
+    while pending:
+        place, part = pending.pop(0)
+        cls = cast("type[Any]", type(part))
+        if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
+            yield f"{place}={import_path(cls)}", part
+        if class_of(import_path(cls)) is not None:
+            pending += [(f"{place}.{name}", getattr(part, name)) for name in slots(cls)]
+
+
+def _like(own: Any, stored: Any) -> Any:
+    """A stored state, in which arrays that are not tensors in `own` are arrays of numpy."""
+    if isinstance(stored, dict):
+        known: State = cast("State", own) if isinstance(own, dict) else {}
+        return {key: _like(known.get(key), item) for key, item in cast("State", stored).items()}
+    if isinstance(stored, list):
+        return [_like(None, item) for item in cast("list[Any]", stored)]
+    if isinstance(stored, torch.Tensor) and not isinstance(own, torch.Tensor):
+        return stored.numpy().copy()
+    return stored
+
+
+def _no_replay(_: RowSnapshot, where: str) -> State:
+    raise TypeError(f"state{where} is a replay")

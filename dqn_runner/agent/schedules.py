@@ -15,7 +15,7 @@ _DECAY_STEPS = 100_000
 
 
 class Schedule(Protocol):
-    """An option of `agent/exploration/schedule` or `agent/learning_rate_schedule`."""
+    """An option of `agent/exploration/schedule` or `agent/learning_rate_schedule`: a function of the step."""
 
     def __call__(self, step: int) -> float:
         """The value at env step `step`."""

@@ -15,8 +15,10 @@ from dqn_runner.training.state_values import inconsistencies
 
 _OPTIONAL = ("actions", "finished", "normalizer", "generators")
 """Keys whose value may be missing (None) at some times of a run and not at others."""
-_FREE = ("loggers", "moments", "limits", "user", "callbacks", "attributes", "buffers")
+_FREE = ("loggers", "moments", "limits", "user", "callbacks", "attributes", "buffers", "parts")
 """Keys of dictionaries whose keys may differ from those of this run; their owner checks them."""
+_ADDED = {"parts"}
+"""Keys that may be in one of two states only: a resumed run can have other parts."""
 
 
 def check_state(stored: Any, ours: State, spec: EnvSpec) -> None:
@@ -68,9 +70,9 @@ def _in_dict(stored: Any, ours: State, where: str) -> Iterator[str]:
     found = cast("State", stored)
     if where.rpartition(".")[2] in _FREE:
         return
-    if missing := ours.keys() - found.keys():
+    if missing := ours.keys() - found.keys() - _ADDED:
         yield f"{sorted(missing)[0]!r} is missing in {where}"
-    if unknown := found.keys() - ours.keys():
+    if unknown := found.keys() - ours.keys() - _ADDED:
         yield f"{where} has an unknown key {sorted(unknown)[0]!r}"
     for key in [key for key in ours if key in found]:
         yield from _differences(found[key], ours[key], f"{where}.{key}")

@@ -7,25 +7,35 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import open_dict
 
-from dqn_runner import DQNAgent, DQNConfig, load_agent
+from dqn_runner import DQNAgent, DQNConfig, UserError, load_agent
 from dqn_runner.agent.networks.architectures import Custom
 from dqn_runner.config.build import build_trainer
 from dqn_runner.config.schema import to_plain_config, to_typed_config
+from dqn_runner.training.trainer import Trainer
 from tests.support.composition import compose_config
-from tests.support.own_parts import drawn
+from tests.support.own_parts import Repeating, drawn
 
 MODULE = "tests.support.own_parts"
 
 
 def composed(seed: int, **parts: str) -> Any:
     """The configuration of a short run whose parts are classes of `own_parts`."""
-    cfg = compose_config(f"seed={seed}", "trainer.max_steps=60", "agent.learning_starts=20", "compile=off")
+    short = ("agent.learning_starts=20", "agent.exploration.schedule.steps=50", "trainer.eval_episodes=1")
+    cfg = compose_config(f"seed={seed}", "trainer.max_steps=60", "compile=off", "logging=[]", *short)
     with open_dict(cfg):
         for name, cls in parts.items():
             cfg.agent[name] = {"_target_": f"{MODULE}.{cls}"}
     return cfg
+
+
+def trained(path: Path, cfg: Any, max_steps: int) -> Trainer:
+    cfg.trainer.max_steps = max_steps
+    trainer = build_trainer(to_typed_config(cfg), path, {"config": to_plain_config(cfg)}, None)
+    trainer.train()
+    return trainer
 
 
 def values_of(seed: int) -> Any:
@@ -52,9 +62,31 @@ def test_what_a_part_draws_when_it_is_built_follows_from_the_seed() -> None:
 
 @pytest.mark.usefixtures("no_curves")
 def test_a_loaded_agent_has_what_its_parts_drew(tmp_path: Path) -> None:
-    cfg = composed(1, exploration="DrawnExploration")
-    trainer = build_trainer(to_typed_config(cfg), tmp_path, {"config": to_plain_config(cfg)}, None)
-    trainer.train()
+    trainer = trained(tmp_path, composed(1, exploration="DrawnExploration"), 60)
     drawn()
     loaded = load_agent(tmp_path, trust=True)
     assert loaded._agent.config.exploration.drawn == trainer.agent.config.exploration.drawn
+
+
+@pytest.mark.usefixtures("no_curves")
+@pytest.mark.parametrize("parts", [{"exploration": "Repeating"}, {"optimizer": "Slow"}], ids=str)
+def test_a_resumed_run_restores_the_state_of_parts(tmp_path: Path, parts: dict[str, str]) -> None:
+    expected = trained(tmp_path / "whole", composed(0, **parts), 160)
+    trained(tmp_path / "resumed", composed(0, **parts), 90)
+    found = trained(tmp_path / "resumed", composed(0, **parts), 160)
+    assert torch.equal(found.agent.learner.online, expected.agent.learner.online)
+    assert found.recorder.metrics.history()["episodes"] == expected.recorder.metrics.history()["episodes"]
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_resumed_run_can_have_another_exploration(tmp_path: Path) -> None:
+    trained(tmp_path, composed(0, exploration="Repeating"), 60)
+    assert trained(tmp_path, composed(0, exploration="DrawnExploration"), 90).step == 90
+    assert trained(tmp_path, composed(0, exploration="Repeating"), 120).step == 120
+
+
+def test_a_state_that_a_checkpoint_cannot_hold_is_rejected() -> None:
+    with pytest.raises(
+        UserError, match=r"agent.exploration=.*Repeating: its state_dict\(\) must .*left is a set"
+    ):
+        DQNAgent(DQNConfig(state_dim=4, action_dim=2, exploration=Repeating("sets")))

@@ -44,3 +44,52 @@ class DrawnExploration:
         self, q_values: Callable[[], Any], shape: tuple[int, int], step: int, rng: Any, mask: Any = None
     ) -> Any:
         return q_values().argmax(-1)
+
+
+class Repeating:
+    """Repeats random actions for a random time: how long, and which, is its state."""
+
+    duration = 0
+
+    def __init__(self, keeps: str = "numbers") -> None:
+        self.left, self.action, self.keeps = 0, np.zeros(1, np.int64), keeps
+
+    def epsilon(self, step: int) -> float:
+        return 0.0
+
+    def __call__(
+        self, q_values: Callable[[], Any], shape: tuple[int, int], step: int, rng: Any, mask: Any = None
+    ) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            self.left, self.action = int(rng.integers(40)), rng.integers(shape[1], size=shape[0])
+        return self.action.copy()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"left": self.left if self.keeps == "numbers" else {1, 2}, "action": self.action}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert isinstance(state["action"], np.ndarray)
+        self.left, self.action = state["left"], state["action"]
+
+
+class Slow:
+    """Gradient descent with slow weights, which it keeps itself instead of in its moments."""
+
+    slow: torch.Tensor | None = None
+
+    def init(self, params: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.slow = params.clone()
+        return {}
+
+    def step(self, params: torch.Tensor, grad: torch.Tensor, moments: Any, count: int, rate: float) -> None:
+        assert self.slow is not None
+        params.sub_(grad * rate)
+        if count % 5 == 0:
+            params.copy_(self.slow.lerp_(params, 0.5))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"slow": self.slow}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.slow = state["slow"].clone()

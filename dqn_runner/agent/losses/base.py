@@ -13,7 +13,11 @@ ActionValues = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 class Loss(Protocol):
-    """An option of the config group `agent/loss`."""
+    """An option of the config group `agent/loss`.
+
+    It is a function of its arguments; what it keeps from call to call is resumed only if it has
+    `state_dict()` and `load_state_dict(state)`.
+    """
 
     @property
     def outputs_per_action(self) -> int:
