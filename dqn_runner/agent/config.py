@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from dqn_runner.agent.device import check_device_name
-from dqn_runner.agent.exploration import EpsilonGreedy
+from dqn_runner.agent.exploration import EpsilonGreedy, Exploration
+from dqn_runner.agent.losses.base import Loss
 from dqn_runner.agent.losses.q_learning import QLearning
 from dqn_runner.agent.networks.architectures import Auto
-from dqn_runner.agent.optimizers import Adam
+from dqn_runner.agent.networks.base import Network
+from dqn_runner.agent.optimizers import Adam, Optimizer
 from dqn_runner.agent.precision import check_precision
-from dqn_runner.agent.schedules import Fixed
+from dqn_runner.agent.schedules import Fixed, Schedule
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.core.registry import option, slot
 from dqn_runner.core.settings import check_settings, setting, within_budget
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.mixed_observations import layout_of
+from dqn_runner.replay.buffer import ReplayConfig
 from dqn_runner.replay.uniform import UniformReplay
 
 _WARMUP_STEPS = 1_000
@@ -44,7 +47,7 @@ class DQNConfig:
     """Rewards summed before bootstrapping (Sutton & Barto, chapter 7)."""
     learning_rate: float = setting(1e-3, above=0)
     """Learning rate of the optimizer."""
-    learning_rate_schedule: Any = slot(Fixed)
+    learning_rate_schedule: Any = slot(Fixed, Schedule)
     batch_size: int = setting(128, at_least=1)
     """Number of transitions in one update."""
     learning_starts: int | None = within_budget(_WARMUP_STEPS, share=0.1, at_least=0)
@@ -72,11 +75,11 @@ class DQNConfig:
     """Arithmetic of the convolutions in updates, `float32` or `bfloat16`. `bfloat16` is faster with large
     images, on a GPU or a processor that has instructions for it (AVX512-BF16, AMX). All other numbers,
     the parameters and values of actions among them, have float32 either way."""
-    network: Any = slot(Auto)
-    loss: Any = slot(QLearning)
-    exploration: Any = slot(EpsilonGreedy)
-    optimizer: Any = slot(Adam)
-    replay: Any = slot(UniformReplay)
+    network: Any = slot(Auto, Network)
+    loss: Any = slot(QLearning, Loss)
+    exploration: Any = slot(EpsilonGreedy, Exploration)
+    optimizer: Any = slot(Adam, Optimizer)
+    replay: Any = slot(UniformReplay, ReplayConfig)
 
     def __post_init__(self) -> None:
         """Validate the settings. YAML and Hydra read `on` and `off` as true and false."""

@@ -58,7 +58,7 @@ class EpsilonGreedy:
     The network is not evaluated if all actions are random.
     """
 
-    schedule: Any = slot(Linear)
+    schedule: Any = slot(Linear, Schedule)
 
     def __post_init__(self) -> None:
         """Validate the settings: a probability is between 0 and 1."""
@@ -131,7 +131,7 @@ class Greedy:
 class Boltzmann:
     """Actions with probability proportional to exp(value / temperature) (Sutton & Barto, section 2.8)."""
 
-    schedule: Any = slot(Linear)
+    schedule: Any = slot(Linear, Schedule)
     """Schedule of the temperature, which has the unit of the action values."""
 
     def __post_init__(self) -> None:

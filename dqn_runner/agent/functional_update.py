@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from dqn_runner.agent.learner import make_objective
 from dqn_runner.agent.losses.base import Loss
 from dqn_runner.agent.networks.base import NetworkFunction, Params
-from dqn_runner.agent.optimizers import Moments, Optimizer
+from dqn_runner.agent.optimizers import CompilableOptimizer, Moments
 from dqn_runner.agent.update_noise import UpdateNoise
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.types import Transition
@@ -55,7 +55,7 @@ def make_functional_update(
     network: NetworkFunction,
     views: Callable[[torch.Tensor], Params],
     loss: Loss,
-    optimizer: Optimizer,
+    optimizer: CompilableOptimizer,
     max_grad_norm: float | None,
 ) -> FunctionalUpdate:
     """Create the function; `views` splits a vector [parameters] into the parameters of `network`."""

@@ -39,6 +39,10 @@ class Optimizer(Protocol):
         """Take step number `count` (from 1): change `params` and `moments` in place, but not `grad`."""
         ...
 
+
+class CompilableOptimizer(Optimizer, Protocol):
+    """An optimizer of dqn_runner itself, whose updates can be compiled; those of others never are."""
+
     def scalars(self, count: int, learning_rate: float) -> tuple[float, ...]:
         """The numbers that step number `count` (from 1) needs, all of which change between steps."""
         ...

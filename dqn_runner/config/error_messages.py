@@ -241,7 +241,10 @@ def _instantiation(error: InstantiationException) -> str:
     where = re.search(r"full_key: (\S+)", str(error))
     cause = error.__cause__
     reason = f"{type(cause).__name__}: {cause}" if cause is not None else _first_line(error)
-    return f"{where[1] if where else 'the configuration'} cannot be built: {reason}"
+    hint = ""
+    if isinstance(cause, TypeError) and where and where[1].startswith("agent."):
+        hint = "; docs/api/extending.md says what a part needs"
+    return f"{where[1] if where else 'the configuration'} cannot be built: {reason}{hint}"
 
 
 def _first_line(error: BaseException) -> str:

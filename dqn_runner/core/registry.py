@@ -35,7 +35,7 @@ TARGET = "_target_"
 PROVIDER = "dqn_runner"
 """Name that Hydra shows as the source of these options."""
 
-_SLOT = "dqn_runner.slot"
+_SLOT, _INTERFACE = "dqn_runner.slot", "dqn_runner.interface"
 _OPTIONS: dict[type, tuple[str, str]] = {}
 _PLACES: dict[type, str] = {}
 """Where a registered class is in the configuration tree."""
@@ -56,9 +56,12 @@ def _share_store(_: object) -> ConfigStore:
 vars(_store)["__deepcopy__"] = _share_store
 
 
-def slot(default: type) -> Any:
-    """Dataclass field that holds an exchangeable part; its default is an instance of the class `default`."""
-    return dataclasses.field(default_factory=default, metadata={_SLOT: default})
+def slot(default: type, interface: type | None = None) -> Any:
+    """Dataclass field that holds an exchangeable part; its default is an instance of the class `default`.
+
+    `check_settings` rejects a part without the methods of `interface`, a Protocol.
+    """
+    return dataclasses.field(default_factory=default, metadata={_SLOT: default, _INTERFACE: interface})
 
 
 def option(group: str, name: str, package: str | None = None) -> Callable[[type[T]], type[T]]:
@@ -119,6 +122,11 @@ def class_of(target: str) -> type | None:
 def slots(cls: type) -> dict[str, type]:
     """Return the exchangeable parts of a registered class: field name to class of the default part."""
     return {f.name: f.metadata[_SLOT] for f in _fields(cls) if _SLOT in f.metadata}
+
+
+def interface_of(field: dataclasses.Field[Any]) -> type | None:
+    """Return the Protocol of the parts in a slot; None if it has none."""
+    return field.metadata.get(_INTERFACE)
 
 
 def to_public_names(tree: Any) -> Any:

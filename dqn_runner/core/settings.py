@@ -24,7 +24,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 from omegaconf import MISSING
 
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.core.registry import place_of, slots
+from dqn_runner.core.registry import import_path, interface_of, place_of, slots
 
 T = TypeVar("T")
 
@@ -146,6 +146,7 @@ def check_settings(part: Any) -> None:
         bounds = field.metadata.get(_RANGE, _UNBOUNDED)
         if field.name in slots(cls):
             _check_part(key, value, slots(cls)[field.name])
+            _check_members(key, value, interface_of(field))
         elif (checked := _checked(key, value, types[field.name], bounds)) is not value:
             setattr(part, field.name, checked)
 
@@ -214,6 +215,23 @@ def _check_part(key: str, value: Any, default: type) -> None:
         raise UserError(f"{key} must be an object; write {value.__name__}() instead of {value.__name__}")
     if value is None or isinstance(value, (bool, int, float, str, list, tuple, dict)):
         raise UserError(f"{key} must be a part, such as {default.__name__}(), got {_shown(value)}")
+
+
+def _check_members(key: str, part: Any, interface: type | None) -> None:
+    """Reject a part that lacks a method or a property of its Protocol."""
+    if interface is None:
+        return
+    cls = cast("type[Any]", type(part))
+    for name, member in vars(interface).items():
+        is_needed = callable(member) or isinstance(member, property)
+        if not is_needed or (name.startswith("_") and name != "__call__"):
+            continue
+        has = callable(part) if name == "__call__" else hasattr(cls, name) or hasattr(part, name)
+        if not has:
+            raise UserError(
+                f"{key}={import_path(cls)} cannot be used: the member '{name}' of {interface.__name__} is "
+                "missing; docs/api/extending.md says what a part needs"
+            )
 
 
 def _is_finite(value: float) -> bool:

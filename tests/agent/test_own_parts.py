@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from omegaconf import open_dict
 
 from dqn_runner import DQNAgent, DQNConfig, UserError, load_agent
+from dqn_runner.agent.exploration import EpsilonGreedy
+from dqn_runner.agent.losses.q_learning import QLearning
 from dqn_runner.agent.networks.architectures import Custom
 from dqn_runner.config.build import build_trainer
 from dqn_runner.config.schema import to_plain_config, to_typed_config
@@ -90,3 +93,41 @@ def test_a_state_that_a_checkpoint_cannot_hold_is_rejected() -> None:
         UserError, match=r"agent.exploration=.*Repeating: its state_dict\(\) must .*left is a set"
     ):
         DQNAgent(DQNConfig(state_dim=4, action_dim=2, exploration=Repeating("sets")))
+
+
+class Value:
+    """A schedule that does not say how long it changes."""
+
+    def __call__(self, step: int) -> float:
+        return 1.0
+
+
+class Lacking:
+    """A part that has nothing at all."""
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "cls", "member"),
+    [
+        (lambda: EpsilonGreedy(schedule=Value()), "exploration.schedule", "Value", "'duration' of Schedule"),
+        (
+            lambda: DQNConfig(learning_rate_schedule=Value()),
+            "learning_rate_schedule",
+            "Value",
+            "'duration' of Schedule",
+        ),
+        (lambda: DQNConfig(optimizer=Lacking()), "optimizer", "Lacking", "'init' of Optimizer"),
+        (lambda: DQNConfig(exploration=Value()), "exploration", "Value", "'epsilon' of Exploration"),
+        (lambda: DQNConfig(loss=Value()), "loss", "Value", "'outputs_per_action' of Loss"),
+        (lambda: DQNConfig(network=Lacking()), "network", "Lacking", "'build' of Network"),
+        (lambda: DQNConfig(replay=Lacking()), "replay", "Lacking", "'num_bytes' of ReplayConfig"),
+        (lambda: QLearning(target=Lacking()), "loss.target", "Lacking", "'__call__' of TargetRule"),
+    ],
+)
+def test_a_part_without_a_member_of_its_interface_is_rejected(
+    make: Callable[[], Any], key: str, cls: str, member: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        make()
+    expected = f"agent.{key}={__name__}.{cls} cannot be used: the member {member} is missing; docs/api/exten"
+    assert str(error.value).startswith(expected)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dqn_runner.agent.learner import HyperParameters, LearnerState
-from dqn_runner.agent.optimizers import Optimizer
+from dqn_runner.agent.optimizers import CompilableOptimizer
 from dqn_runner.agent.update_noise import UpdateNoise
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.types import Transition
@@ -18,7 +18,7 @@ FlatUpdate = Callable[[list[torch.Tensor]], Sequence[torch.Tensor]]
 class CompiledUpdate:
     """An `Update` of a single run that calls compiled code; gradients are clipped as it was compiled."""
 
-    def __init__(self, run: FlatUpdate, optimizer: Optimizer) -> None:
+    def __init__(self, run: FlatUpdate, optimizer: CompilableOptimizer) -> None:
         """`run` is a library, or a CUDA graph."""
         self._run = run
         self._scalars_of = optimizer.scalars

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dqn_runner.agent.losses.base import action_values, gather_actions, split_by_action
-from dqn_runner.agent.losses.targets import Backup, MaxTarget
+from dqn_runner.agent.losses.targets import Backup, MaxTarget, TargetRule
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
@@ -25,7 +25,7 @@ class Categorical:
     """Lowest atom; lower returns are projected onto it."""
     v_max: float = setting(10.0, at_most=1e30)
     """Highest atom; higher returns are projected onto it."""
-    target: Any = slot(MaxTarget)
+    target: Any = slot(MaxTarget, TargetRule)
 
     def __post_init__(self) -> None:
         """Validate the settings."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from dqn_runner.agent.losses.base import action_values, gather_actions, split_by_action
 from dqn_runner.agent.losses.quantile import quantile_loss_output
-from dqn_runner.agent.losses.targets import Backup, MaxTarget
+from dqn_runner.agent.losses.targets import Backup, MaxTarget, TargetRule
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
 from dqn_runner.core.settings import check_settings, setting
@@ -30,7 +30,7 @@ class ImplicitQuantile:
     """Taus whose mean quantile is an action's value (K): random in learning, evenly spaced in acting."""
     kappa: float = setting(1.0, above=0)
     """Threshold of the quantile Huber loss: errors are squared up to it, linear beyond."""
-    target: Any = slot(MaxTarget)
+    target: Any = slot(MaxTarget, TargetRule)
 
     __post_init__ = check_settings
 

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from dqn_runner.agent.losses.base import gather_actions
-from dqn_runner.agent.losses.targets import Backup, MaxTarget
+from dqn_runner.agent.losses.targets import Backup, MaxTarget, TargetRule
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
 from dqn_runner.core.settings import check_settings
@@ -30,7 +30,7 @@ class QLearning:
 
     error: TDError = TDError.huber
     """Loss of a TD error: `huber` is the clipped TD error of the Nature paper, `squared` its square."""
-    target: Any = slot(MaxTarget)
+    target: Any = slot(MaxTarget, TargetRule)
 
     __post_init__ = check_settings
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dqn_runner.agent.losses.base import action_values, gather_actions, split_by_action
-from dqn_runner.agent.losses.targets import Backup, MaxTarget
+from dqn_runner.agent.losses.targets import Backup, MaxTarget, TargetRule
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import option, slot
 from dqn_runner.core.settings import check_settings, setting
@@ -22,7 +22,7 @@ class Quantile:
     """Number of quantiles of each action's return."""
     kappa: float = setting(1.0, above=0)
     """Threshold of the quantile Huber loss: errors are squared up to it, linear beyond."""
-    target: Any = slot(MaxTarget)
+    target: Any = slot(MaxTarget, TargetRule)
 
     __post_init__ = check_settings
 
