@@ -9,12 +9,18 @@ import numpy as np
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe, unrepeatable_as_user_errors
 from dqn_runner.agent.device_updates import eager_update, move
-from dqn_runner.agent.exploration import Greedy, masked_values, random_actions
+from dqn_runner.agent.exploration import Greedy, check_allowed, masked_values, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
 from dqn_runner.agent.network_building import build_flat_network
 from dqn_runner.agent.network_check import check_network, zero_transition
 from dqn_runner.agent.observation_normalizer import make_normalizer
-from dqn_runner.agent.own_parts import building_parts, load_states_of_parts, states_of_parts
+from dqn_runner.agent.own_parts import (
+    building_parts,
+    check_actions,
+    is_ours,
+    load_states_of_parts,
+    states_of_parts,
+)
 from dqn_runner.agent.precision import check_hardware, network_of_updates
 from dqn_runner.agent.update_noise import count_noise, draw_noise
 from dqn_runner.core.exceptions import UserError
@@ -57,6 +63,7 @@ class DQNAgent:
         """That of the session before, in a resumed run."""
         self._check_compatibility()
         states_of_parts(config)  # rejects what a checkpoint could not hold
+        self._has_own_exploration = not is_ours(type(config.exploration))
         self._rng = stream(config.seed, "learner")
         self._normalizer = make_normalizer(self.spec) if config.normalize_observations else None
         self._forward = self._torch_forward()
@@ -101,22 +108,22 @@ class DQNAgent:
     ) -> IntArray:
         """Actions [n] that the exploration chooses at env step `step`; the agent does not change.
 
-        Raises UserError if it chooses one that `mask` [n, actions] does not allow.
+        Raises UserError if it chooses what is no action, or one that `mask` [n, actions] does not allow.
         """
         shape = (len(obs), self.spec.num_actions)
         noise_size = self.network.noise_size
         noise = rng.standard_normal(noise_size, np.float32) if noise_size else None
         exploration = self.config.exploration
         if mask is None:
-            return exploration(lambda: self.q_values(obs, noise), shape, step, rng)
-        actions = exploration(
-            lambda: masked_values(self.q_values(obs, noise), mask), shape, step, rng, mask=mask
-        )
-        if not mask[np.arange(len(obs)), actions].all():
-            raise UserError(
-                f"agent.exploration={type(exploration).__name__} chose an action that the action mask does "
-                "not allow; it must choose among those of `mask`"
+            actions = exploration(lambda: self.q_values(obs, noise), shape, step, rng)
+        else:
+            actions = exploration(
+                lambda: masked_values(self.q_values(obs, noise), mask), shape, step, rng, mask=mask
             )
+        if self._has_own_exploration:
+            check_actions(exploration, actions, shape)
+        if mask is not None:
+            check_allowed(exploration, actions, mask)
         return actions
 
     def learn(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:

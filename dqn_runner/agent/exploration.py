@@ -175,6 +175,15 @@ def masked_values(q: FloatArray, mask: BoolArray | None) -> FloatArray:
     return q if mask is None else np.where(mask, np.maximum(q, _LOWEST), np.float32(-np.inf))
 
 
+def check_allowed(exploration: Exploration, actions: IntArray, mask: BoolArray) -> None:
+    """Raise UserError if one of the chosen actions [n] is not allowed by `mask` [n, actions]."""
+    if not mask[np.arange(len(mask)), actions].all():
+        raise UserError(
+            f"agent.exploration={type(exploration).__name__} chose an action that the action mask does "
+            "not allow; it must choose among those of `mask`"
+        )
+
+
 def random_actions(
     shape: tuple[int, int], rng: np.random.Generator, mask: BoolArray | None = None
 ) -> IntArray:

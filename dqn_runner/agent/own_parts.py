@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from dqn_runner.checkpointing.format import pack
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
@@ -26,6 +28,29 @@ def building_parts(seed: int) -> OwnGenerators:
     Torch is included if it is imported before the block.
     """
     return OwnGenerators(seed_for(seed, "parts"))
+
+
+def is_ours(cls: type) -> bool:
+    """Whether a class is a registered part of this package."""
+    package = __name__.partition(".")[0]
+    return class_of(import_path(cls)) is not None and cls.__module__.partition(".")[0] == package
+
+
+def check_actions(exploration: Any, actions: Any, shape: tuple[int, int]) -> None:
+    """Raise UserError unless an exploration chose n numbers of actions for `shape` = (n, actions)."""
+    n, num_actions = shape
+    if not isinstance(actions, np.ndarray):
+        found = f"a {type(actions).__name__}"
+    elif actions.shape != (n,) or actions.dtype.kind not in "iu":
+        found = f"an array of {actions.dtype} {actions.shape}"
+    elif n and not 0 <= actions.min() <= actions.max() < num_actions:
+        found = f"the actions {actions.tolist()}"
+    else:
+        return
+    raise UserError(
+        f"agent.exploration={import_path(type(exploration))} returned {found}; it must return an array of "
+        f"integers {(n,)} from 0 to {num_actions - 1}"
+    )
 
 
 def states_of_parts(config: DQNConfig) -> State:

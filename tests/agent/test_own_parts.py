@@ -19,7 +19,7 @@ from dqn_runner.config.build import build_trainer
 from dqn_runner.config.schema import to_plain_config, to_typed_config
 from dqn_runner.training.trainer import Trainer
 from tests.support.composition import compose_config
-from tests.support.own_parts import Repeating, drawn
+from tests.support.own_parts import Choosing, Repeating, drawn
 
 MODULE = "tests.support.own_parts"
 
@@ -93,6 +93,34 @@ def test_a_state_that_a_checkpoint_cannot_hold_is_rejected() -> None:
         UserError, match=r"agent.exploration=.*Repeating: its state_dict\(\) must .*left is a set"
     ):
         DQNAgent(DQNConfig(state_dim=4, action_dim=2, exploration=Repeating("sets")))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        (np.array([2]), r"the actions \[2\]"),
+        (np.array([-1]), r"the actions \[-1\]"),
+        (np.array([0.7]), r"an array of float64 \(1,\)"),
+        (np.array([True]), r"an array of bool \(1,\)"),
+        (np.array([[0]]), r"an array of int64 \(1, 1\)"),
+        (np.array([0, 1]), r"an array of int64 \(2,\)"),
+        ([0], "a list"),
+        (None, "a NoneType"),
+    ],
+)
+def test_what_is_no_action_of_an_own_exploration_is_rejected(chosen: Any, found: str) -> None:
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, exploration=Choosing(chosen)))
+    for mask in (None, np.ones((1, 2), bool)):
+        with pytest.raises(
+            UserError, match=rf"agent.exploration=.*Choosing returned {found}; it must .* 0 to 1"
+        ):
+            agent.explore(np.zeros((1, 4), np.float32), 0, np.random.default_rng(0), mask)
+
+
+def test_actions_of_an_own_exploration_are_taken() -> None:
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, exploration=Choosing(np.array([1, 0]))))
+    actions = agent.explore(np.zeros((2, 4), np.float32), 0, np.random.default_rng(0))
+    assert actions.tolist() == [1, 0]
 
 
 class Value:

@@ -46,6 +46,23 @@ class DrawnExploration:
         return q_values().argmax(-1)
 
 
+class Choosing:
+    """Always returns the same."""
+
+    duration = 0
+
+    def __init__(self, chosen: Any) -> None:
+        self.chosen = chosen
+
+    def epsilon(self, step: int) -> float:
+        return 0.0
+
+    def __call__(
+        self, q_values: Callable[[], Any], shape: tuple[int, int], step: int, rng: Any, mask: Any = None
+    ) -> Any:
+        return self.chosen
+
+
 class Repeating:
     """Repeats random actions for a random time: how long, and which, is its state."""
 

@@ -16,11 +16,12 @@ from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.functional_update import UpdateInputs, make_functional_update
 from dqn_runner.agent.learner import LearnerState
 from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
+from dqn_runner.agent.own_parts import is_ours
 from dqn_runner.agent.precision import network_of_updates
 from dqn_runner.agent.update_noise import NoiseRequirements, UpdateNoise
 from dqn_runner.core import processor
 from dqn_runner.core.lazy_imports import torch
-from dqn_runner.core.registry import class_of, import_path, slots
+from dqn_runner.core.registry import import_path, slots
 from dqn_runner.core.types import Transition
 
 _PACKAGE = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ class UpdateProgram:
         while pending:
             part = pending.pop()
             cls = cast("type[object]", type(part))
-            if class_of(import_path(cls)) is None or not _is_ours(cls):
+            if not is_ours(cls):
                 yield import_path(cls)
             else:
                 pending += [getattr(part, name) for name in slots(cls)]
@@ -148,10 +149,6 @@ def compiler_version() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.partition("\n")[0]
-
-
-def _is_ours(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 @cache
