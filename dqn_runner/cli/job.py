@@ -22,7 +22,7 @@ from dqn_runner.config.resume import AUTO, NEVER, Stored, changes_of, read_store
 from dqn_runner.config.schema import (
     Mode,
     RunConfig,
-    apply_env_target,
+    apply_targets,
     check_keys,
     fit_defaults,
     to_plain_config,
@@ -62,7 +62,7 @@ def make_job(cfg: DictConfig, command: Sequence[str]) -> Job:
     hydra = HydraConfig.get()
     overrides = list(written_overrides(hydra.overrides.task))
     check_keys(cfg)
-    apply_env_target(cfg, {override.key_or_group for override in parse_overrides(overrides)})
+    apply_targets(cfg, {override.key_or_group for override in parse_overrides(overrides)})
     if cfg.resume not in (AUTO, NEVER) and not any(
         token.lstrip("+").startswith("resume=") for token in command
     ):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqn_runner.config.hydra_internals import compose_command, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, unquote
-from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, apply_env_target
+from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, apply_targets
 from dqn_runner.config.trust import Command, files_in, grant, in_tree, without_hydra
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS
@@ -53,7 +53,7 @@ def _choices(chosen: Sequence[Override]) -> list[str]:
 
 def _check_choice(choice: str, argv: Sequence[str], command: Command) -> None:
     whole = compose_command(parse_arguments(argv), CONF, DEFAULT_CONFIG)
-    apply_env_target(whole, command.keys)
+    apply_targets(whole, command.keys)
     written, own = _sections(whole), _sections(command.config)
     if changed := [key for key in written if written[key] != own.get(key)]:
         raise UserError(f"{choice} is not as a sweep wrote it, do not use it: it sets {', '.join(changed)}")

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from dqn_runner.config import mistakes, resume
 from dqn_runner.config.hydra_internals import flags_first, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, path_of, quote, quote_path, unquote
+from dqn_runner.config.own_targets import with_new_keys
 from dqn_runner.config.schema import Mode
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import options
@@ -32,7 +33,7 @@ def expand_arguments(argv: Sequence[str]) -> list[str]:
     process is training in the run directory, or a link leads out of it: Hydra writes there before the run
     could find out.
     """
-    expanded = _expand(argv)
+    expanded = with_new_keys(_expand(argv))  # a stored run may name the class
     arguments = parse_arguments(expanded)
     only_shows = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
     if arguments.shell_completion:
@@ -55,7 +56,7 @@ def long_form(argv: Sequence[str]) -> list[str]:
     mistakes.check_flags(flags, tokens)
     if not _shows_completion(flags):
         mistakes.check_tokens(tokens)
-    return [*flags, *(_quote_path(_to_long_form(token)) for token in tokens)]
+    return [*flags, *with_new_keys([_quote_path(_to_long_form(token)) for token in tokens])]
 
 
 def _shows_completion(flags: Sequence[str]) -> bool:

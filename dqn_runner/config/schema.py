@@ -18,6 +18,7 @@ from dqn_runner.agent.networks.multi_input import MultiInput
 from dqn_runner.agent.own_parts import building_parts
 from dqn_runner.config.environment import as_stored
 from dqn_runner.config.error_messages import unknown_key
+from dqn_runner.config.own_targets import drop_replaced_settings
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import (
     TARGET,
@@ -162,7 +163,16 @@ def to_typed_config(cfg: Mapping[str, Any]) -> RunConfig:
     return run
 
 
-def apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
+def apply_targets(cfg: DictConfig, overridden: Collection[str]) -> None:
+    """Accept classes in the place of parts: an environment, and the parts of the agent.
+
+    `overridden` are the keys that the command sets.
+    """
+    _apply_env_target(cfg, overridden)
+    drop_replaced_settings(cfg, overridden)
+
+
+def _apply_env_target(cfg: DictConfig, overridden: Collection[str]) -> None:
     """Accept another environment in the place of a gym environment, and an id without its version.
 
     `env._target_=my_pkg.MyEnv` names a class to make, which becomes `env.id`. The reward threshold of the

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dqn_runner.config.hydra_internals import compose_command, parse_arguments
 from dqn_runner.config.overrides import bare_key, parse_override, parse_overrides, unquote
-from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, apply_env_target
+from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, apply_targets
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import TARGET, class_of
 from dqn_runner.envs.env_ids import is_own_env, is_registered
@@ -152,7 +152,7 @@ class Command:
             kept = [o.input_line for o in self._overrides if _is_option(o) or _is_of_command(o)]
             arguments = Namespace(**{**vars(self._arguments), "overrides": kept})
             cfg = compose_command(arguments, CONF, DEFAULT_CONFIG)
-        apply_env_target(cfg, self.keys)
+        apply_targets(cfg, self.keys)
         return cfg
 
 
@@ -187,7 +187,7 @@ def _find(leaves: Iterable[tuple[Leaf, Any]]) -> set[Request]:
 
 
 def _request(path: Leaf, value: Any) -> Request:
-    key = IMPORTED[0] if path == ("env", TARGET) else path  # see apply_env_target
+    key = IMPORTED[0] if path == ("env", TARGET) else path  # see apply_targets
     return Request(".".join(key), str(value))
 
 

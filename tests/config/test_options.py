@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import MISSING, OmegaConf
 
@@ -16,7 +19,9 @@ from dqn_runner.agent.losses.targets import DoubleTarget
 from dqn_runner.agent.networks.architectures import Auto, Custom
 from dqn_runner.agent.optimizers import Adam
 from dqn_runner.agent.schedules import Constant
-from dqn_runner.config.schema import apply_env_target, to_plain_config
+from dqn_runner.config.command_line import long_form
+from dqn_runner.config.overrides import parse_overrides
+from dqn_runner.config.schema import CONF, apply_targets, check_keys, to_plain_config
 from dqn_runner.core.registry import options, slots
 from dqn_runner.envs.gym import GymEnv
 from dqn_runner.training.callback_parts.stop_on_metric import StopOnMetric
@@ -85,15 +90,58 @@ def test_every_config_gets_new_objects_for_its_default_parts() -> None:
 
 def test_env_target_becomes_the_env_id_and_keeps_the_other_settings() -> None:
     cfg = compose_config("env._target_=my_pkg.MyEnv", "env.num_envs=3", "+env.kwargs.size=5")
-    apply_env_target(cfg, [])
+    apply_targets(cfg, [])
     env = instantiate(cfg.env, _convert_="object")
     threshold = env.reward_threshold
     assert env == GymEnv(id="my_pkg.MyEnv", num_envs=3, kwargs={"size": 5}, reward_threshold=threshold)
+
+
+def composed_target(*command: str) -> Any:
+    overrides = long_form(command)
+    cfg = compose_config(*overrides)
+    check_keys(cfg)
+    apply_targets(cfg, {override.key_or_group for override in parse_overrides(overrides)})
+    return cfg
+
+
+def test_a_target_in_the_place_of_a_part_has_the_settings_of_the_command_only() -> None:
+    cfg = composed_target("agent.loss._target_=my_pkg.MyLoss", "agent.loss.limit=3", "agent.loss.error=huber")
+    assert cfg.agent.loss == {"_target_": "my_pkg.MyLoss", "limit": 3, "error": "huber"}
+    assert cfg.agent.optimizer == compose_config().agent.optimizer
+
+
+def test_a_target_keeps_a_part_that_the_command_chooses_for_it() -> None:
+    parts = "agent/exploration/schedule=exponential", "agent.learning_rate_schedule._target_=my_pkg.Mine"
+    cfg = composed_target("agent.exploration._target_=my_pkg.Mine", *parts)
+    assert cfg.agent.exploration.schedule == compose_config(parts[0]).agent.exploration.schedule
+    assert cfg.agent.learning_rate_schedule == {"_target_": "my_pkg.Mine"}
+    nested = composed_target(
+        "agent.exploration.schedule._target_=my_pkg.Mine", "agent.exploration.schedule.x=1"
+    )
+    assert nested.agent.exploration.schedule == {"_target_": "my_pkg.Mine", "x": 1}
+    assert nested.agent.exploration._target_ == compose_config().agent.exploration._target_
+
+
+def test_a_setting_that_no_part_has_is_an_unknown_key_without_a_target() -> None:
+    with pytest.raises(ConfigCompositionException):
+        composed_target("agent.loss.limit=3")
+    with pytest.raises(ConfigCompositionException):
+        composed_target("agent.loss._target_=my_pkg.MyLoss", "agent.optimizer.limit=3")
+
+
+def test_an_option_of_a_file_keeps_its_settings_with_another_target(tmp_path: Path) -> None:
+    shutil.copytree(CONF, tmp_path / "conf")
+    (tmp_path / "conf" / "agent" / "loss").mkdir(exist_ok=True)
+    (tmp_path / "conf" / "agent" / "loss" / "mine.yaml").write_text("_target_: my_pkg.Mine\nlimit: 3\n")
+    overrides = ["agent/loss=mine", "agent.loss._target_=my_pkg.Other"]
+    cfg = compose_config(*overrides, conf=tmp_path / "conf")
+    apply_targets(cfg, {override.key_or_group for override in parse_overrides(overrides)})
+    assert cfg.agent.loss == {"_target_": "my_pkg.Other", "limit": 3}
 
 
 @pytest.mark.parametrize("overrides", [[], ["env=minatar"]], ids=["gym", "minatar"])
 def test_a_configuration_without_an_env_target_is_not_changed(overrides: list[str]) -> None:
     cfg = compose_config(*overrides)
     before = to_plain_config(cfg)
-    apply_env_target(cfg, [])
+    apply_targets(cfg, [])
     assert to_plain_config(cfg) == before

@@ -29,7 +29,7 @@ from optuna.trial import TrialState, create_trial
 from dqn_runner.cli.main import CONF
 from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.overrides import parse_overrides
-from dqn_runner.config.schema import RunConfig, apply_env_target, to_plain_config
+from dqn_runner.config.schema import RunConfig, apply_targets, to_plain_config
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.run.compatibility import SESSION_KEYS
 from dqn_runner.sweep.config import SweepConfig
@@ -63,7 +63,7 @@ def run_config(overrides: Sequence[str], name: str = "config") -> tuple[dict[str
     """The configuration of a run, plain and as an object, without the settings of a session."""
     overrides = expand_arguments(long_form(overrides))
     cfg = compose(name, overrides=overrides)
-    apply_env_target(cfg, {override.key_or_group for override in parse_overrides(overrides)})
+    apply_targets(cfg, {override.key_or_group for override in parse_overrides(overrides)})
     run, default = instantiate(cfg, _convert_="object"), RunConfig()
     run = replace(run, **{key: getattr(default, key) for key in SESSION_KEYS})
     return {key: value for key, value in to_plain_config(cfg).items() if key not in SESSION_KEYS}, run

@@ -17,7 +17,7 @@ from dqn_runner.config.chosen_files import BEST_CONFIG
 from dqn_runner.config.command_line import expand_arguments, long_form
 from dqn_runner.config.hydra_internals import make_config_loader, parse_arguments
 from dqn_runner.config.overrides import parse_overrides, quote
-from dqn_runner.config.schema import DEFAULT_CONFIG, apply_env_target
+from dqn_runner.config.schema import DEFAULT_CONFIG, apply_targets
 from dqn_runner.io.files import make_directory, write_atomically
 from dqn_runner.run.compatibility import SESSION_KEYS, changes, leaves
 from dqn_runner.sweep.jobs import Command
@@ -50,7 +50,7 @@ def write_best_config(
     path = command.search_path()
     trial = _Composition(ours, arguments.config_name or DEFAULT_CONFIG, [*requested, *path])
     cfg = trial.compose()
-    apply_env_target(cfg, {override.key_or_group for override in parse_overrides(requested)})
+    apply_targets(cfg, {override.key_or_group for override in parse_overrides(requested)})
     entries, base = _choose(ours, trial.choices, path)
     values = _difference(_values(cfg), _values(base.compose()))
     for option in base.options:
