@@ -72,7 +72,7 @@ def states_of_parts(config: DQNConfig) -> State:
 
 
 def load_states_of_parts(config: DQNConfig, states: Mapping[str, Any]) -> None:
-    """Restore what `states_of_parts` returned; a part of another class begins anew.
+    """Restore what `states_of_parts` returned; a part of another class starts without one.
 
     Arrays that a part keeps as those of numpy are returned as such. Raises UserError if a part rejects its
     state.
