@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dqn_runner.sweep.sampler import PerTrialSampler, asks_to_stop
 from dqn_runner.sweep.search_space.space import SearchSpace
+from dqn_runner.sweep.trial_record import TrialRecord
 
 Point = dict[str, Any]
 
@@ -93,11 +94,33 @@ def untried_points(study: Study) -> int | None:
             return None
 
 
+def leave_out_lost(sampler: BruteForceSampler) -> None:
+    """Let a sampler ignore the trials whose values are lost, which do not say what has been tried.
+
+    Optuna cannot place them in its tree, and raises ValueError.
+    """
+    populate = sampler._populate_tree  # pyright: ignore[reportPrivateUsage]
+
+    def populate_with_others(tree: Any, trials: list[FrozenTrial], params: dict[str, Any]) -> None:
+        populate(tree, [trial for trial in trials if not _is_lost(trial)], params)
+
+    sampler._populate_tree = populate_with_others  # pyright: ignore[reportPrivateUsage]
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    """Whether the repair of a journal ended a trial while it got its values.
+
+    The copy of a trial that the sampler makes has no number.
+    """
+    ended = trial.number >= 0 and trial.state is TrialState.FAIL
+    return ended and not TrialRecord(trial).has_overrides
+
+
 def _is_exhausted(sampler: BruteForceSampler, study: Study) -> bool:
     """Whether a BruteForceSampler would stop `Study.optimize` if the latest trial ended now."""
     states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     trials: Sequence[FrozenTrial] = study.get_trials(deepcopy=False, states=states)
-    latest = next((trial for trial in reversed(trials) if trial.params), None)
+    latest = next((trial for trial in reversed(trials) if trial.params and not _is_lost(trial)), None)
     try:
         return latest is not None and asks_to_stop(sampler, study, latest, TrialState.FAIL, None)
     except ValueError:  # a trial of another search space; the sampler does not propose more points then

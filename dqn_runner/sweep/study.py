@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 from omegaconf import DictConfig
-from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler, RandomSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -19,7 +19,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
 from dqn_runner.sweep import cmaes_state
 from dqn_runner.sweep.config import SweepConfig
-from dqn_runner.sweep.grid import UntriedPoints
+from dqn_runner.sweep.grid import UntriedPoints, leave_out_lost
 from dqn_runner.sweep.names import JOURNAL
 from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
 from dqn_runner.sweep.sampler import PerTrialSampler, seed_of, take_point, try_sampler
@@ -158,6 +158,8 @@ def make_sampler(settings: SweepConfig, space: SearchSpace, seed: int) -> BaseSa
         sampler: BaseSampler = make_part("sampler", arguments, **objects)
         if isinstance(sampler, QMCSampler):
             take_point(sampler, number)
+        if isinstance(sampler, BruteForceSampler):
+            leave_out_lost(sampler)
         return sampler
 
     sampler = make(0, None)

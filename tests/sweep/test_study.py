@@ -215,6 +215,31 @@ def test_grid_completes_the_trials_of_another_sampler(
     assert sorted(later + [list(p) for p in {tuple(p) for p in earlier}]) == [[point] for point in every]
 
 
+@EVERY_POINT
+@pytest.mark.parametrize("kept", [{}, {"agent.gamma": 0.9}], ids=["nothing", "one value"])
+def test_grid_tries_every_point_although_a_trial_lost_its_values(
+    tmp_path: Path, sampler: dict[str, Any], kept: dict[str, float]
+) -> None:
+    points = (GAMMA, "agent.n_step=choice(1,3)")
+    study, trials = a_study(tmp_path, *points, sampler=sampler, n_trials=50)
+    first = proposals(trials, 1)
+    distributions = {name: CategoricalDistribution([0.9, 0.99]) for name in kept}
+    study.add_trial(create_trial(state=TrialState.FAIL, params=kept, distributions=distributions))
+    assert len({tuple(point) for point in first + proposals(trials, 3)}) == 4
+    assert expected_trials(study, 50) == 5
+    assert trials.next() is None
+
+
+@EVERY_POINT
+def test_grid_does_not_repeat_the_points_of_failed_trials(tmp_path: Path, sampler: dict[str, Any]) -> None:
+    _, trials = a_study(tmp_path, GAMMA, sampler=sampler, n_trials=50)
+    for _ in range(2):
+        trial = trials.next()
+        assert trial is not None
+        trials.tell(trial.number, TrialState.FAIL)
+    assert trials.next() is None
+
+
 def test_grid_has_the_order_of_optuna(tmp_path: Path) -> None:
     _, trials = a_study(tmp_path, "agent.n_step=range(1,8)", sampler=GRID, n_trials=8)
     theirs = optuna.create_study(sampler=GridSampler({"agent.n_step": list(range(1, 9))}, seed=5))
