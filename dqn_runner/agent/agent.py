@@ -9,10 +9,10 @@ import numpy as np
 from dqn_runner.agent.config import DQNConfig
 from dqn_runner.agent.device import DEVICE_TYPES, choose_device, describe, unrepeatable_as_user_errors
 from dqn_runner.agent.device_updates import eager_update, move
-from dqn_runner.agent.exploration import Greedy, check_allowed, masked_values, random_actions
+from dqn_runner.agent.exploration import check_allowed, masked_values, random_actions
 from dqn_runner.agent.learner import HyperParameters, LearnerState, Update, make_update, sync_target
 from dqn_runner.agent.network_building import build_flat_network
-from dqn_runner.agent.network_check import check_network, zero_transition
+from dqn_runner.agent.network_check import check_compatibility, check_network, zero_transition
 from dqn_runner.agent.observation_normalizer import make_normalizer
 from dqn_runner.agent.own_parts import (
     building_parts,
@@ -61,9 +61,9 @@ class DQNAgent:
         """Whether the run was begun with compiled updates; None until `choose_update` decided it."""
         self._previous_device = self.device.type
         """That of the session before, in a resumed run."""
-        self._check_compatibility()
+        check_compatibility(config, self.network, self._noise_requirements.taus)
         states_of_parts(config)  # rejects what a checkpoint could not hold
-        self._has_own_exploration = not is_ours(type(config.exploration))
+        self._has_own_exploration = not is_ours(config.exploration)
         self._rng = stream(config.seed, "learner")
         self._normalizer = make_normalizer(self.spec) if config.normalize_observations else None
         self._forward = self._torch_forward()
@@ -253,21 +253,6 @@ class DQNAgent:
             obs=torch.from_numpy(self._normalizer(transition.obs.numpy())),
             next_obs=torch.from_numpy(self._normalizer(transition.next_obs.numpy())),
         )
-
-    def _check_compatibility(self) -> None:
-        """Raise a UserError if exploration lacks noisy layers or the loss ignores the taus of the network."""
-        config = self.config
-        if isinstance(config.exploration, Greedy) and not self.network.noise_size:
-            raise UserError(
-                "agent/exploration=greedy needs a network with noisy layers for exploration; set "
-                "agent.network.noisy=true or another agent/exploration"
-            )
-        if self.network.takes_taus and not self._noise_requirements.taus:
-            raise UserError(
-                "agent.network.cosine_embedding_dim embeds taus, which "
-                f"{type(config.loss).__name__} does not use; set agent.network.cosine_embedding_dim=0 "
-                "or agent/loss=implicit_quantile"
-            )
 
     def _numpy_forward(self) -> Forward | None:
         """The network in numpy, for single observations; None on a GPU, and for a layer not known there."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from dqn_runner.agent.exploration import Greedy
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.observation_layout import Entry
@@ -18,6 +19,7 @@ from dqn_runner.envs.generators import OwnGenerators
 if TYPE_CHECKING:
     from torch import nn
 
+    from dqn_runner.agent.config import DQNConfig
     from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
 
 _SEED = 0
@@ -67,6 +69,21 @@ def check_references(network: FlatNetwork, learned: Mapping[str, torch.Tensor], 
         "agent.network computes with parameters that torch does not find in it, so that no update would "
         "change them; assign each, or its layer, to an attribute of the module, lists as torch.nn.ModuleList"
     )
+
+
+def check_compatibility(config: DQNConfig, network: FlatNetwork, taus: int) -> None:
+    """Raise UserError if exploration lacks noisy layers, or the loss uses none of the taus of the network."""
+    if isinstance(config.exploration, Greedy) and not network.noise_size:
+        raise UserError(
+            "agent/exploration=greedy needs a network with noisy layers for exploration; set "
+            "agent.network.noisy=true or another agent/exploration"
+        )
+    if network.takes_taus and not taus:
+        raise UserError(
+            "agent.network.cosine_embedding_dim embeds taus, which "
+            f"{type(config.loss).__name__} does not use; set agent.network.cosine_embedding_dim=0 "
+            "or agent/loss=implicit_quantile"
+        )
 
 
 def zero_transition(spec: EnvSpec) -> Transition:

@@ -30,13 +30,13 @@ def building_parts(seed: int) -> OwnGenerators:
     return OwnGenerators(seed_for(seed, "parts"))
 
 
-def is_ours(cls: type) -> bool:
-    """Whether a class is a registered part of this package."""
-    package = __name__.partition(".")[0]
+def is_ours(part: object) -> bool:
+    """Whether the class of a part is a registered one of this package."""
+    cls, package = type(part), __name__.partition(".")[0]
     return class_of(import_path(cls)) is not None and cls.__module__.partition(".")[0] == package
 
 
-def check_actions(exploration: Any, actions: Any, shape: tuple[int, int]) -> None:
+def check_actions(exploration: object, actions: Any, shape: tuple[int, int]) -> None:
     """Raise UserError unless an exploration chose n numbers of actions for `shape` = (n, actions)."""
     n, num_actions = shape
     if not isinstance(actions, np.ndarray):

@@ -67,7 +67,7 @@ class UpdateProgram:
         while pending:
             part = pending.pop()
             cls = cast("type[object]", type(part))
-            if not is_ours(cls):
+            if not is_ours(part):
                 yield import_path(cls)
             else:
                 pending += [getattr(part, name) for name in slots(cls)]
