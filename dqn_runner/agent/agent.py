@@ -108,7 +108,7 @@ class DQNAgent:
     ) -> IntArray:
         """Actions [n] that the exploration chooses at env step `step`; the agent does not change.
 
-        Raises UserError if it chooses what is no action, or one that `mask` [n, actions] does not allow.
+        Raises UserError for a choice that is not an action, or that `mask` [n, actions] does not allow.
         """
         shape = (len(obs), self.spec.num_actions)
         noise_size = self.network.noise_size

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from dqn_runner.checkpointing.format import pack
+from dqn_runner.checkpointing.user_state import array_paths, pack_user_state, with_arrays
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import class_of, import_path, slots
 from dqn_runner.core.rng import seed_for
-from dqn_runner.core.state import RowSnapshot, State
+from dqn_runner.core.state import State
 from dqn_runner.envs.generators import OwnGenerators
 
 if TYPE_CHECKING:
@@ -61,27 +60,20 @@ def states_of_parts(config: DQNConfig) -> State:
     states: State = {}
     for key, part in _parts_with_state(config):
         state = part.state_dict()
-        try:
-            states[key] = pack(state, _no_replay)
-        except TypeError as error:
-            raise UserError(
-                f"agent.{key}: its state_dict() must consist of numbers, texts, lists, dictionaries and "
-                f"arrays: {error}"
-            ) from error
+        states[key] = {"state": pack_user_state(f"agent.{key}", state), "arrays": [*array_paths(state)]}
     return states
 
 
 def load_states_of_parts(config: DQNConfig, states: Mapping[str, Any]) -> None:
     """Restore what `states_of_parts` returned; a part of another class starts without one.
 
-    Arrays that a part keeps as those of numpy are returned as such. Raises UserError if a part rejects its
-    state.
+    Raises UserError if a part rejects its state.
     """
     for key, part in _parts_with_state(config):
         if key not in states:
             continue
         try:
-            part.load_state_dict(_like(part.state_dict(), states[key]))
+            part.load_state_dict(with_arrays(states[key]["state"], states[key]["arrays"]))
         except Exception as error:
             raise UserError(
                 f"agent.{key} cannot load its stored state: {type(error).__name__}: {error}"
@@ -97,19 +89,3 @@ def _parts_with_state(config: DQNConfig) -> Iterator[tuple[str, Any]]:
             yield f"{place}={import_path(cls)}", part
         if class_of(import_path(cls)) is not None:
             pending += [(f"{place}.{name}", getattr(part, name)) for name in slots(cls)]
-
-
-def _like(own: Any, stored: Any) -> Any:
-    """A stored state, in which arrays that are not tensors in `own` are arrays of numpy."""
-    if isinstance(stored, dict):
-        known: State = cast("State", own) if isinstance(own, dict) else {}
-        return {key: _like(known.get(key), item) for key, item in cast("State", stored).items()}
-    if isinstance(stored, list):
-        return [_like(None, item) for item in cast("list[Any]", stored)]
-    if isinstance(stored, torch.Tensor) and not isinstance(own, torch.Tensor):
-        return stored.numpy().copy()
-    return stored
-
-
-def _no_replay(_: RowSnapshot, where: str) -> State:
-    raise TypeError(f"state{where} is a replay")

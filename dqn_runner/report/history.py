@@ -150,9 +150,7 @@ def _history(records: Mapping[str, Columns], report: _Report | None, session: La
         return _without_report(records, session)
     document = report.document
     end = int(document["env_steps"])
-    if session is None:  # without a timeline, metrics.json is new if it has the last record
-        last = _last_step(records)
-        session = LastSession(0, last, ended=end >= last)
+    session = session or session_by_files(_last_step(records), end)
     tables = _complete(records, report.tables, end, session)
     evaluations = document["evaluations"]
     returns = dict(zip(evaluations["step"], evaluations["returns"], strict=False))
@@ -160,6 +158,11 @@ def _history(records: Mapping[str, Columns], report: _Report | None, session: La
         return replace(_without_report(tables, session), eval_returns=returns)
     seconds, episodes = float(document["time"]["training_seconds"]), int(document["num_episodes"])
     return History(tables, end, episodes, seconds, document.get("finished"), returns)
+
+
+def session_by_files(last_record: int, report_step: int) -> LastSession:
+    """The last session of a run without a timeline: it ended if metrics.json is as new as the last record."""
+    return LastSession(0, last_record, ended=report_step >= last_record)
 
 
 def is_current(report_step: int, session: LastSession) -> bool:

@@ -13,11 +13,11 @@ import msgspec
 from dqn_runner.io import json_io
 from dqn_runner.io.entries import is_file
 from dqn_runner.report.found_runs import run_directories, sweep_directories
-from dqn_runner.report.history import is_current
+from dqn_runner.report.history import is_current, session_by_files
 from dqn_runner.report.stored_run import state_of, texts
 from dqn_runner.run.last_records import RECORDS, read_last_records
 from dqn_runner.run.provenance import RUN, env_of
-from dqn_runner.run.timeline import TIMELINE, LastSession, last_session, read_timeline
+from dqn_runner.run.timeline import TIMELINE, last_session, read_timeline
 from dqn_runner.sweep.names import JOURNAL, RESULTS
 
 HEAD = 2_000
@@ -86,7 +86,7 @@ def _read(directory: Path, path: str, changed: float) -> Entry:
     last, timeline = read_last_records(directory), read_timeline(directory)
     env, overrides = _provenance(directory)
     end = int(steps[1]) if steps else -1
-    session = last_session(timeline) or LastSession(0, last.step, ended=end >= last.step)
+    session = last_session(timeline) or session_by_files(last.step, end)
     current = is_current(end, session)  # or metrics.json is that of an earlier session
     reason = finished[1].decode(errors="replace").strip('"') if finished and current else None
     reported = _number(newest[1]) if newest and (current or last.score is None) else None

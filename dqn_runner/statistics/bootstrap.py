@@ -89,7 +89,7 @@ def performance_profile(
 ) -> Curve:
     """The fraction of runs with a score above each of `thresholds`; it shows all quantiles at once.
 
-    Raises UserError if there is no threshold, or for scores that `as_tasks` rejects.
+    Raises UserError if thresholds are missing, or for scores that `as_tasks` rejects.
     """
     if len(thresholds) == 0:
         raise UserError("a performance profile needs thresholds, such as the scores themselves")

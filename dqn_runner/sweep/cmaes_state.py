@@ -48,7 +48,7 @@ def _restore(sampler: CmaEsSampler, completed: Sequence[FrozenTrial]) -> Any:
 
 
 class _NotOfOptunaError(Exception):
-    """A pickle has something that is no part of an optimizer."""
+    """A pickle has something that does not belong to an optimizer."""
 
 
 class _Dtype:

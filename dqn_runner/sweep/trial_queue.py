@@ -112,12 +112,7 @@ class TrialQueue:
                 return self._space.suggest(trial, self._config)
         try:
             return self._space.suggest(trial, self._config)
-        except (
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            ValueError,
-        ) as error:  # what the study has as a value
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of a value of the study
             raise _not_of_this_sweep(trial.number, str(error).rstrip(".")) from error
 
     def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> bool:

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 
-from dqn_runner.checkpointing.format import pack
+from dqn_runner.checkpointing.user_state import pack_user_state, with_arrays
 from dqn_runner.core.exceptions import CallbackError, UserError
-from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import import_path
 from dqn_runner.core.state import State
 from dqn_runner.envs.given_observations import as_batch, as_masks
@@ -83,13 +82,7 @@ class Callbacks:
         for name, callback in self._callbacks.items():
             if hasattr(callback, "state_dict"):
                 state = self._guarded(name, callback.state_dict)
-                try:
-                    states[name] = pack(state, _no_replay)
-                except TypeError as error:
-                    raise UserError(
-                        f"callbacks.{name}: its state_dict() must consist of numbers, texts, lists, "
-                        f"dictionaries with texts as keys, and arrays: {error}"
-                    ) from error
+                states[name] = pack_user_state(f"callbacks.{name}", state)
         return {
             "stop": None if self.request is None else list(self.request),
             "owed": list(self.owed),
@@ -111,7 +104,7 @@ class Callbacks:
         for name, callback in self._callbacks.items():
             if name in self._stored and hasattr(callback, "load_state_dict"):
                 try:
-                    callback.load_state_dict(_with_arrays(self._stored[name]))
+                    callback.load_state_dict(with_arrays(self._stored[name]))
                 except Exception as error:
                     raise UserError(
                         f"callbacks.{name} cannot load its stored state: {type(error).__name__}: {error}"
@@ -275,16 +268,3 @@ def _events_of(name: str, callback: Any) -> Iterator[str]:
     if not methods:
         raise UserError(f"callbacks.{name} is a {type(callback).__name__} without a method to call; {known}")
     yield from methods
-
-
-def _no_replay(_: Any, where: str) -> State:
-    raise TypeError(f"state{where} is a replay")
-
-
-def _with_arrays(value: Any) -> Any:
-    """A stored state with arrays in the place of tensors."""
-    if isinstance(value, dict):
-        return {key: _with_arrays(item) for key, item in cast("State", value).items()}
-    if isinstance(value, list):
-        return [_with_arrays(item) for item in cast("list[Any]", value)]
-    return value.numpy().copy() if isinstance(value, torch.Tensor) else value

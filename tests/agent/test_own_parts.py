@@ -60,7 +60,7 @@ def test_what_a_part_draws_when_it_is_built_follows_from_the_seed() -> None:
     second = to_typed_config(composed(1, exploration="DrawnExploration")).agent.exploration
     assert first.drawn == second.drawn
     assert first.drawn != to_typed_config(composed(2, exploration="DrawnExploration")).agent.exploration.drawn
-    assert drawn() != between, "the global generators go on"
+    assert drawn() != between, "the global generators continue"
 
 
 @pytest.mark.usefixtures("no_curves")
@@ -108,7 +108,7 @@ def test_a_state_that_a_checkpoint_cannot_hold_is_rejected() -> None:
         (None, "a NoneType"),
     ],
 )
-def test_what_is_no_action_of_an_own_exploration_is_rejected(chosen: Any, found: str) -> None:
+def test_a_choice_of_an_own_exploration_that_is_not_an_action_is_rejected(chosen: Any, found: str) -> None:
     agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, exploration=Choosing(chosen)))
     for mask in (None, np.ones((1, 2), bool)):
         with pytest.raises(

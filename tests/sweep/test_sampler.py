@@ -145,7 +145,7 @@ def test_qmc_draws_another_conditional_value_in_each_trial(
     run(trials)
     gammas = [trial.params["agent.gamma"] for trial in study.trials if "agent.gamma" in trial.params]
     assert len(gammas) >= 4
-    assert "agent.gamma" not in study.trials[0].params  # so it is no coordinate of the sequence
+    assert "agent.gamma" not in study.trials[0].params  # so it is not a coordinate of the sequence
     assert (len(set(gammas)) == len(gammas)) is (own is None)
 
 
