@@ -14,10 +14,12 @@ from dqn_runner import DQNAgent, DQNConfig, UserError, load_agent
 from dqn_runner.agent.functional_update import UpdateInputs, make_functional_update
 from dqn_runner.agent.learner import HyperParameters
 from dqn_runner.agent.networks.architectures import Custom, Mlp
+from dqn_runner.agent.networks.modules.flat_network import FlatNetwork
 from dqn_runner.core.types import Batch, Transition
 from dqn_runner.inference.module import make_module
 from tests.inference.test_load_agent import a_run
 from tests.support.mixed import Keys
+from tests.support.own_networks import Recurrent
 
 MODULE = "tests.support.own_networks"
 OWN = "agent/network=custom", "agent.network.target"
@@ -177,6 +179,20 @@ def test_recurrent_layers_learn_as_the_functional_update_does(kind: str) -> None
     with torch.no_grad():
         values = make_module(agent, "float32")(transition.obs).numpy()
     np.testing.assert_allclose(agent.q_values(obs), values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers_compute_with_the_given_parameters(kind: str) -> None:
+    """They keep a list of their parameters, also after the module was moved."""
+    torch.manual_seed(0)
+    module = Recurrent((4,), 2, kind)
+    obs = torch.rand(3, 4)
+    expected = module(obs).detach()
+    network = FlatNetwork(module)
+    network.to(torch.device("cpu"))
+    halved = network(network.views(network.initial / 2), obs)
+    assert not torch.allclose(halved, expected)
+    torch.testing.assert_close(network(network.views(network.initial), obs), expected)
 
 
 def test_sizes_of_lazy_layers_follow_from_the_observations() -> None:

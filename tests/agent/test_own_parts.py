@@ -17,9 +17,10 @@ from dqn_runner.agent.losses.q_learning import QLearning
 from dqn_runner.agent.networks.architectures import Custom
 from dqn_runner.config.build import build_trainer
 from dqn_runner.config.schema import to_plain_config, to_typed_config
+from dqn_runner.training.assembly import make_replay
 from dqn_runner.training.trainer import Trainer
 from tests.support.composition import compose_config
-from tests.support.own_parts import Choosing, Repeating, drawn
+from tests.support.own_parts import Choosing, DrawnOptimizer, DrawnReplay, Repeating, drawn
 
 MODULE = "tests.support.own_parts"
 
@@ -61,6 +62,22 @@ def test_what_a_part_draws_when_it_is_built_follows_from_the_seed() -> None:
     assert first.drawn == second.drawn
     assert first.drawn != to_typed_config(composed(2, exploration="DrawnExploration")).agent.exploration.drawn
     assert drawn() != between, "the global generators continue"
+
+
+def test_what_parts_draw_in_their_first_call_follows_from_the_seed() -> None:
+    """An optimizer makes its moments with the agent, a replay its storage with the run."""
+    found: list[Any] = []
+    for seed in (1, 1, 2):
+        drawn()
+        config = DQNConfig(
+            state_dim=4, action_dim=2, seed=seed, optimizer=DrawnOptimizer(), replay=DrawnReplay()
+        )
+        agent = DQNAgent(config)
+        make_replay(config, agent.spec, 1)
+        assert config.optimizer.slow is not None
+        found.append(((config.optimizer.slow - agent.learner.online)[0].item(), config.replay.drawn))
+    assert found[0] == found[1]
+    assert all(one != other for one, other in zip(found[0], found[2], strict=True))
 
 
 @pytest.mark.usefixtures("no_curves")

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from dqn_runner.replay.uniform import UniformReplay
+
 
 def drawn() -> list[float]:
     """A number of each global generator."""
@@ -110,3 +112,19 @@ class Slow:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.slow = state["slow"].clone()
+
+
+class DrawnOptimizer(Slow):
+    """Draws the start of its slow weights."""
+
+    def init(self, params: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.slow = params + torch.tensor(drawn()).sum()
+        return {}
+
+
+class DrawnReplay(UniformReplay):
+    """Draws when it makes its storage."""
+
+    def build(self, *arguments: Any) -> Any:
+        self.drawn = drawn()
+        return super().build(*arguments)

@@ -18,8 +18,16 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep import cmaes_state
 from tests.sweep.test_study import LEARNING_RATE, a_study, proposals
 
+OPTUNAS_OWN = CmaEsSampler._restore_optimizer
+"""Collected before any test replaces it."""
 KINDS = pytest.mark.parametrize("kind", [{}, {"use_separable_cma": True}, {"with_margin": True}], ids=str)
 POINTS = (LEARNING_RATE, "agent.gamma=interval(0.9,0.99)", "agent.n_step=range(1,8)")
+
+
+@pytest.fixture(autouse=True)
+def _as_optuna_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on one before it, which replaced the method for the process."""
+    monkeypatch.setattr(CmaEsSampler, "_restore_optimizer", OPTUNAS_OWN)
 
 
 def sampler(**more: Any) -> dict[str, Any]:
@@ -118,6 +126,13 @@ class _Dtype:
         return np.dtype, ("V8", False, True), (3, "|", None, ("a",), fields, 8, 1, 0)
 
 
+def with_attribute(value: Any) -> bytes:
+    """An optimizer of which one attribute is something else."""
+    optimizer = optimizers()[0]
+    optimizer._mean = value
+    return pickle.dumps(optimizer)
+
+
 GARBAGE: dict[str, Callable[[bytes], bytes | str]] = {
     "cut": lambda whole: whole[: len(whole) // 2],
     "empty": lambda _: " ",
@@ -128,6 +143,9 @@ GARBAGE: dict[str, Callable[[bytes], bytes | str]] = {
     "an array of objects": lambda _: pickle.dumps(np.array([None, "a"])),
     "another class of cmaes": lambda whole: whole.replace(b"cmaes._cma\x94", b"cmaes._dxn\x94"),
     "a dtype with fields": lambda _: pickle.dumps(_Dtype()),
+    "an optimizer with an array of texts": lambda _: with_attribute(np.array(["a", "b"])),
+    "an optimizer with a text": lambda _: with_attribute("a"),
+    "an optimizer with a list": lambda _: with_attribute([1.0, 2.0]),
     "a class alone": lambda _: pickle.dumps(cmaes.CMA),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -19,7 +20,8 @@ from optuna.trial import FrozenTrial
 from dqn_runner.config.schema import CONF
 from dqn_runner.sweep.runner import SweepRunner
 from dqn_runner.sweep.storages.factory import open_storage
-from dqn_runner.sweep.trial_record import RunState, TrialRecord
+from dqn_runner.sweep.study import read_study
+from dqn_runner.sweep.trial_record import RunState, TrialRecord, definition_of
 from tests.conftest import BUDGET, Outcome, environment, records, run_cli
 from tests.support.fork_server import forked_python
 from tests.support.processes import alive, until
@@ -298,13 +300,16 @@ def test_changed_experiment_file_is_rejected_when_the_sweep_is_repeated(
 
 
 def test_search_space_in_another_order_continues_the_sweep(
-    program: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the study stores does not depend on the values of the example trial, nor on their order."""
     monkeypatch.setattr(SweepRunner, "run", lambda _: None)
-    space = (LEARNING_RATE, "agent.gamma=interval(0.9,0.99)", "agent=choice(dqn,c51)")
-    for arguments in (space, space[::-1]):
+    space = (LEARNING_RATE, "agent.gamma=interval(0.9,0.99)", "agent=choice(dqn,c51,qr_dqn,iqn)")
+    for arguments in itertools.permutations(space):
         done = program(*SWEEP, *arguments)
         assert done.status == 0, done.err
+    definition = definition_of(read_study(tmp_path / "sweep"))
+    assert definition is not None
+    assert not {"agent.learning_rate", "agent.gamma"} & definition["configuration"].keys()
     changed = program(*SWEEP, *space, "agent.batch_size=16")
     assert "other overrides (overrides: [" in changed.error
