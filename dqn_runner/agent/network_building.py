@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dqn_runner.agent.network_check import check_references, zero_transition
+from dqn_runner.agent.network_check import check_parameters, module_outputs, zero_transition
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.rng import seed_for, torch_seeded
@@ -27,8 +27,9 @@ def build_flat_network(config: DQNConfig, spec: EnvSpec) -> FlatNetwork:
 
     module = build_network(config, spec)
     learned = {name: value for name, value in module.named_parameters() if value.requires_grad}
+    outputs = module_outputs(module.eval(), spec)
     network = FlatNetwork(module, spec.layout)
-    check_references(network, learned, spec)
+    check_parameters(network, learned, outputs, spec)
     return network
 
 
@@ -64,9 +65,10 @@ def _initialize_lazy_layers(module: Any, spec: EnvSpec) -> None:
     if not isinstance(module, torch.nn.Module):
         return
     if any(isinstance(parameter, torch.nn.UninitializedParameter) for parameter in module.parameters()):
-        obs, layout = zero_transition(spec).obs, spec.layout
+        from dqn_runner.agent.networks.modules.flat_network import module_inputs
+
         with torch.no_grad():
-            module(obs if layout is None else layout.inputs(layout.unpack(obs)))
+            module(module_inputs(zero_transition(spec).obs, spec.layout))
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,11 +29,15 @@ _SEED = 0
 def check_network(network: FlatNetwork, spec: EnvSpec, outputs_per_action: int, device: torch.device) -> None:
     """Evaluate the network twice on `device`: its outputs must fit, and depend on its arguments alone."""
     obs, params = sample_observation(spec).to(device), network.views(network.initial)
+
+    def evaluate() -> Any:
+        return _evaluate(lambda: network(params, obs.clone()), spec, device)
+
     with torch.no_grad():
-        first = _evaluate(network, params, obs.clone(), spec)  # a module may create buffers in its first call
+        first = evaluate()  # a module may create buffers in its first call
         before = _versions(network)
         with _unchanged_inputs(network.module):
-            second = _evaluate(network, params, obs.clone(), spec)
+            second = evaluate()
     if changed := [key for key, version in _versions(network).items() if before.get(key) != version]:
         raise UserError(
             f"agent.network changes its buffer '{changed[0]}' whenever it is evaluated, so that its values "
@@ -47,15 +51,39 @@ def check_network(network: FlatNetwork, spec: EnvSpec, outputs_per_action: int, 
         )
 
 
-def check_references(network: FlatNetwork, learned: Mapping[str, torch.Tensor], spec: EnvSpec) -> None:
-    """Evaluate the network on the CPU, to reject one whose outputs depend on what no update changes.
+def module_outputs(module: nn.Module, spec: EnvSpec) -> Any:
+    """What a module computes for `sample_observation` with its own parameters, after a first evaluation."""
+    from dqn_runner.agent.networks.modules.flat_network import module_inputs
 
-    `learned` are the parameters of the module before they became those of `network`. With the parameters of
-    `network` as constants, the outputs have a gradient only if the module holds something else that has one.
+    def evaluate() -> Any:
+        return _evaluate(lambda: module(module_inputs(sample_observation(spec), spec.layout)), spec)
+
+    with torch.no_grad():
+        evaluate()  # a module may create buffers in its first call
+        return evaluate()
+
+
+def check_parameters(
+    network: FlatNetwork, learned: Mapping[str, torch.Tensor], expected: Any, spec: EnvSpec
+) -> None:
+    """Evaluate the network on the CPU, to reject one whose outputs do not follow from its parameters alone.
+
+    `learned` are the parameters of its module, and `expected` its `module_outputs`, before they became those
+    of `network`.
     """
-    outputs: Any = _evaluate(network, network.views(network.initial), sample_observation(spec), spec)
-    if not isinstance(outputs, torch.Tensor) or not outputs.requires_grad:
-        return
+    params, obs = network.views(network.initial), sample_observation(spec)
+    outputs = _evaluate(lambda: network(params, obs.clone()), spec)
+    if isinstance(outputs, torch.Tensor) and outputs.requires_grad:
+        _reject_references(outputs, learned)
+    if not _same(outputs, expected) and _same(outputs, _evaluate(lambda: network(params, obs.clone()), spec)):
+        raise UserError(
+            "agent.network computes with what parameters() or state_dict() returns in forward, which has no "
+            "parameters while an update evaluates it; use each as the attribute of its layer"
+        )
+
+
+def _reject_references(outputs: torch.Tensor, learned: Mapping[str, torch.Tensor]) -> None:
+    """Raise UserError for outputs that have a gradient though the parameters of the network are constants."""
     grads = cast(
         "Sequence[Any]", torch.autograd.grad(outputs.sum(), list(learned.values()), allow_unused=True)
     )
@@ -69,6 +97,12 @@ def check_references(network: FlatNetwork, learned: Mapping[str, torch.Tensor], 
         "agent.network computes with parameters that torch does not find in it, so that no update would "
         "change them; assign each, or its layer, to an attribute of the module, lists as torch.nn.ModuleList"
     )
+
+
+def _same(outputs: Any, others: Any) -> bool:
+    if not isinstance(outputs, torch.Tensor) or not isinstance(others, torch.Tensor):
+        return type(outputs) is type(others)
+    return outputs.shape == others.shape and torch.allclose(outputs.detach(), others.detach(), equal_nan=True)
 
 
 def check_compatibility(config: DQNConfig, network: FlatNetwork, taus: int) -> None:
@@ -112,15 +146,13 @@ def _sample(entry: Entry, lead: tuple[int, ...], rng: np.random.Generator) -> Ar
     return rng.integers(0, sizes, shape).astype(entry.dtype)
 
 
-def _evaluate(
-    network: FlatNetwork, params: list[torch.Tensor], obs: torch.Tensor, spec: EnvSpec
-) -> torch.Tensor:
+def _evaluate(function: Callable[[], Any], spec: EnvSpec, device: torch.device | None = None) -> Any:
     """The outputs, with the same state of the global generators each time."""
-    devices = [obs.device] if obs.device.type == "cuda" else []
+    devices = [device] if device is not None and device.type == "cuda" else []
     try:
         with OwnGenerators(_SEED), torch.random.fork_rng(devices=devices):
             torch.manual_seed(_SEED)
-            return network(params, obs)
+            return function()
     except UserError:
         raise
     except Exception as error:

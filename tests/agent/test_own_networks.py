@@ -141,6 +141,8 @@ def test_a_network_that_changes_an_entry_of_its_observations_in_place_is_rejecte
         ("second_reference", "uses its parameter 'first.weight' by a second reference"),
         ("list_of_layers", "computes with parameters that torch does not find in it"),
         ("hidden_state", "returns other outputs when it is evaluated again with the same observation"),
+        ("all_parameters", r"computes with what parameters\(\) or state_dict\(\) returns in forward"),
+        ("state_of_module", r"computes with what parameters\(\) or state_dict\(\) returns in forward"),
         ("float64", "returns outputs of torch.float64; it must return torch.float32"),
     ],
 )

@@ -182,6 +182,13 @@ class Faulty(nn.Module):
         self.state = hidden.detach().mean(0)
         return self.head(hidden)
 
+    def all_parameters(self, x: torch.Tensor) -> torch.Tensor:
+        return self.none(x) / (1 + sum((each.square().mean() for each in self.parameters()), torch.zeros(())))
+
+    def state_of_module(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.state_dict().get("first.weight")
+        return self.none(x) * (1.0 if scale is None else scale.norm())
+
     def float64(self, x: torch.Tensor) -> torch.Tensor:
         return self.none(x).double()
 

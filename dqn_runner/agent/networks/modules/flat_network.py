@@ -103,17 +103,11 @@ class FlatNetwork:
     ) -> torch.Tensor:
         """Outputs [batch, actions * outputs_per_action] for observations [batch, *obs_shape].
 
-        Observations of dtype uint8 are scaled to [0, 1], packed ones are unpacked. `noise` [noise_size] is
-        standard normal; without it noisy layers use their mean weights. With `taus` [batch, n] an implicit
-        quantile network returns quantiles [batch, actions * n]; any other network raises a UserError.
+        Observations are those of `module_inputs`. `noise` [noise_size] is standard normal; without it noisy
+        layers use their mean weights. With `taus` [batch, n] an implicit quantile network returns quantiles
+        [batch, actions * n]; any other network raises a UserError.
         """
-        inputs: Any = obs
-        if self._layout is not None:
-            inputs = self._layout.inputs(self._layout.unpack(obs))
-        elif obs.dtype is torch.uint8:
-            inputs = obs.to(torch.float32) / 255
-        elif obs.dtype is not torch.float32:
-            inputs = obs.to(torch.float32)
+        inputs = module_inputs(obs, self._layout)
         if taus is not None and not self.takes_taus:
             raise UserError(
                 "agent.loss needs quantiles at taus, but agent.network does not take taus; set "
@@ -147,6 +141,18 @@ class FlatNetwork:
             for layer, size, end in zip(self._noisy, sizes, ends, strict=True)
         }
         return numpy_forward(self.module, Parameters(arrays, noise), obs_shape)
+
+
+def module_inputs(obs: torch.Tensor, layout: ObservationLayout | None) -> Any:
+    """What the module of a network takes for observations [batch, *obs_shape].
+
+    Those of dtype uint8 are scaled to [0, 1]; for packed ones, the entries of `layout`.
+    """
+    if layout is not None:
+        return layout.inputs(layout.unpack(obs))
+    if obs.dtype is torch.uint8:
+        return obs.to(torch.float32) / 255
+    return obs if obs.dtype is torch.float32 else obs.to(torch.float32)
 
 
 def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
