@@ -8,7 +8,15 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
+
+
+def as_seed(value: object) -> int:
+    """A seed that a caller gave, as an int; raises UserError unless it is an integer of at least 0."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
+        return int(value)
+    raise UserError(f"seed={value!r} is not an integer of at least 0")
 
 
 def _digest(seed: int, names: tuple[str | int, ...]) -> int:

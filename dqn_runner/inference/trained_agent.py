@@ -11,7 +11,7 @@ import numpy as np
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.exploration import masked_values
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.core.rng import stream
+from dqn_runner.core.rng import as_seed, stream
 from dqn_runner.core.types import FloatArray
 from dqn_runner.envs.given_observations import as_batch, as_masks
 from dqn_runner.envs.stored_spaces import StoredSpaces
@@ -51,7 +51,7 @@ class TrainedAgent:
         self._spaces = spaces
         self._actions = spaces.actions
         self._to_env = spaces.actions.converter()
-        self._rng = stream(seed, "predict")
+        self._rng = stream(as_seed(seed), "predict")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the agent with its random generator, so that another process can use it."""

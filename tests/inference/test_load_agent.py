@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -142,12 +142,15 @@ def test_a_run_directory_is_its_best_checkpoint_and_exploration_is_repeatable(tm
     assert load_agent(tmp_path / "run").step == load_agent(checkpoints).step == best
     assert load_agent(str(checkpoints / "latest.pt")).step == 120
     (checkpoints / "best.pt").unlink()
-    first, again, other = (load_agent(tmp_path / "run", seed=seed) for seed in (0, 0, 1))
+    first, again, other = (load_agent(tmp_path / "run", seed=seed) for seed in (0, np.int64(0), 1))
     assert first.step == 120
     obs = observations(first, 64)
     chosen = [agent.predict(obs, deterministic=False).tolist() for agent in (first, again, other)]
     assert chosen[0] == chosen[1] != chosen[2]
     assert chosen[0] != first.predict(obs).tolist()
+    for seed in ("x", 1.5, -1, None, True):
+        with pytest.raises(UserError, match=rf"^seed={seed!r} is not an integer of at least 0$"):
+            load_agent(tmp_path / "run", seed=cast("int", seed))
 
 
 @pytest.mark.usefixtures("no_curves")
