@@ -152,6 +152,33 @@ def test_a_dataset_of_minari_is_the_same_recording(
     assert digest != read_minari("test/random-v0", "preload", None)[1]
 
 
+@pytest.mark.parametrize(
+    ("array", "change", "message"),
+    [
+        ("terminations", lambda values: values[:-2], r"so terminations must be \d+, not \d+$"),
+        ("truncations", lambda values: values[:-1], r"so truncations must be \d+, not \d+$"),
+        ("actions", lambda values: values[1:], r"so actions must be \d+, not \d+$"),
+        ("rewards", lambda values: values[:-2], r"has \d+ rewards, so actions must be \d+, not \d+$"),
+        ("observations", lambda values: values[1:], r"so observations must be \d+, not \d+$"),
+    ],
+)
+def test_an_episode_of_a_dataset_with_too_few_values_is_named(
+    array: str, change: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import h5py
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    made = compose_run(CARTPOLE).env.make()
+    write_minari(record(CARTPOLE, tmp_path / "recorded.npz"), "test/random-v0", made, tmp_path)
+    with h5py.File(tmp_path / "test" / "random-v0" / "data" / "main_data.hdf5", "a") as file:
+        episode = file["episode_1"]
+        values = episode[array][()]
+        del episode[array]
+        episode[array] = change(values)
+    with pytest.raises(UserError, match=rf"^preload: episode 1 .*{message}"):
+        read_minari("test/random-v0", "preload", None)
+
+
 def test_a_missing_dataset_says_how_to_download_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     with pytest.raises(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,10 +61,36 @@ def read_minari(dataset: str, source: str, mask_source: str | None) -> tuple[Raw
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{source}: the dataset cannot be read: {type(error).__name__}: {reason}") from error
+    for number, episode in enumerate(episodes):
+        _check_lengths(episode, f"{source}: episode {number}")
     episodes = [episode for episode in episodes if len(episode.rewards)]
     if not episodes:
         raise UserError(f"{source}: there are no transitions in it")
     return _steps(episodes, mask_source), digest
+
+
+def _check_lengths(episode: Any, name: str) -> None:
+    """Raise UserError unless an episode of n rewards has n of what a step has, and n + 1 observations."""
+    steps = len(episode.rewards)
+    found = {key: (len(getattr(episode, key)), steps) for key in ("actions", "terminations", "truncations")}
+    found |= {f"observations{key}": (size, steps + 1) for key, size in _sizes(episode.observations, "")}
+    if _MASK in episode.infos:
+        found[f"infos['{_MASK}']"] = (len(episode.infos[_MASK]), steps + 1)
+    for key, (size, expected) in found.items():
+        if steps and size != expected:
+            raise UserError(f"{name} has {steps} rewards, so {key} must be {expected}, not {size}")
+
+
+def _sizes(part: Any, key: str) -> Iterator[tuple[str, int]]:
+    """The lengths of an array, or of the arrays in nested containers, by key."""
+    if isinstance(part, dict):
+        for name, item in cast("dict[str, Any]", part).items():
+            yield from _sizes(item, f"{key}['{name}']")
+    elif isinstance(part, tuple):
+        for index, item in enumerate(cast("tuple[Any, ...]", part)):
+            yield from _sizes(item, f"{key}[{index}]")
+    else:
+        yield key, len(part)
 
 
 def _steps(episodes: Sequence[Any], mask_source: str | None) -> RawSteps:
