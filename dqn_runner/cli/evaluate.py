@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from dqn_runner.io.signals import exits_as_errors
 from dqn_runner.io.terminal import precise
 from dqn_runner.statistics.aggregates import mean
 from dqn_runner.statistics.bootstrap import estimate
-from dqn_runner.training.evaluator import Evaluation
+from dqn_runner.training.evaluator import Evaluation, Evaluator
 from dqn_runner.training.stored_state import check_structure
 from dqn_runner.training.video import record, rendering_evaluator
 from dqn_runner.training.watchdog import Watchdog
@@ -38,25 +40,49 @@ def evaluate(job: Job) -> float:
 
 def evaluate_checkpoint(run: RunConfig, path: Path, run_dir: Path) -> Evaluation:
     """Evaluate the agent of checkpoint `path` as `run.evaluator` says; write eval.json to `run_dir`."""
-    agent, evaluation, result = score_checkpoint(run, path)
-    json_io.write_json(run_dir / "eval.json", result)
-    print(f"written to {run_dir / 'eval.json'}")
+    with scored_checkpoint(run, path) as (agent, evaluation, result):
+        json_io.write_json(run_dir / "eval.json", result)
+        print(f"written to {run_dir / 'eval.json'}", flush=True)
     if run.evaluator.video:
         print(f"video: {_record_video(run, agent.greedy, run_dir / 'eval')}")
     return evaluation
 
 
-def score_checkpoint(run: RunConfig, path: Path) -> tuple[DQNAgent, Evaluation, dict[str, Any]]:
-    """The agent of checkpoint `path`, its evaluation, and that as plain values; prints a summary."""
+@contextmanager
+def scored_checkpoint(run: RunConfig, path: Path) -> Generator[tuple[DQNAgent, Evaluation, dict[str, Any]]]:
+    """The agent of checkpoint `path`, its evaluation, and that as plain values; prints a summary.
+
+    The environment is closed after the block, so that one that hangs then loses nothing.
+    """
     document = load_checkpoint(path)
-    agent = stored_agent(run, path, document)
-    evaluator = build_evaluator(run)
-    watchdog = Watchdog(run.trainer.env_timeout, "nothing was written; repeat the command to evaluate again")
-    try:
-        with exits_as_errors(), watchdog:
+    timeout = run.trainer.env_timeout
+    with Watchdog(timeout, "nothing was written; repeat the command to evaluate again"):
+        agent = stored_agent(run, path, document)
+        evaluator = build_evaluator(run)
+    with closing(evaluator, timeout, "the evaluation itself is complete"):
+        with (
+            exits_as_errors(),
+            Watchdog(timeout, "nothing was written; repeat the command to evaluate again"),
+        ):
             evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)
+        yield agent, evaluation, _summarise(run, path, document, evaluation)
+
+
+@contextmanager
+def closing(evaluator: Evaluator, timeout: float | None, advice: str) -> Generator[None]:
+    """Close the environment after the block; if it hangs then, the process ends with `advice`."""
+    try:
+        yield
+    except BaseException:
+        advice = "before that, the command had failed"
+        raise
     finally:
-        evaluator.close()
+        with Watchdog(timeout, advice):
+            evaluator.close()
+
+
+def _summarise(run: RunConfig, path: Path, document: State, evaluation: Evaluation) -> dict[str, Any]:
+    """Print a summary of an evaluation, and return it as plain values."""
     found = estimate(evaluation.returns, mean)
     interval = None if math.isnan(found.low) else [found.low, found.high]  # of a single episode
     summary = evaluation.summary()
@@ -69,21 +95,17 @@ def score_checkpoint(run: RunConfig, path: Path) -> tuple[DQNAgent, Evaluation, 
         print(f"{key}: mean {value:.4g}")
     for key, problem in evaluation.metrics.problems.items():
         print(f"the environment's metric {key} is left out: {problem}")
-    return (
-        agent,
-        evaluation,
-        {
-            "checkpoint": str(path),
-            "step": document["step"],
-            "episodes": run.evaluator.episodes,
-            "seed": run.evaluator.seed,
-            **summary,
-            "return_ci95": interval,
-            "metrics": evaluation.metrics.means,
-            "returns": evaluation.returns,
-            "lengths": evaluation.lengths,
-        },
-    )
+    return {
+        "checkpoint": str(path),
+        "step": document["step"],
+        "episodes": run.evaluator.episodes,
+        "seed": run.evaluator.seed,
+        **summary,
+        "return_ci95": interval,
+        "metrics": evaluation.metrics.means,
+        "returns": evaluation.returns,
+        "lengths": evaluation.lengths,
+    }
 
 
 def stored_agent(run: RunConfig, path: Path, document: State) -> DQNAgent:
@@ -112,9 +134,8 @@ def _record_video(run: RunConfig, policy: Any, stem: Path) -> Path:
     try:
         seeds = eval_seeds("test", run.evaluator.seed)
         evaluator = rendering_evaluator(run.env, seeds, run.trainer.max_steps_per_episode)
-        try:
+        timeout, advice = run.trainer.env_timeout, "eval.json is written"
+        with closing(evaluator, timeout, f"{advice}, and so is the video"), Watchdog(timeout, advice):
             return record(evaluator, policy, run.evaluator.video_episodes, stem)
-        finally:
-            evaluator.close()
     except UserError as error:
         raise UserError(f"evaluator.video: {error}") from error

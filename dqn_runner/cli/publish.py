@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dqn_runner.checkpointing.format import load_checkpoint
-from dqn_runner.cli.evaluate import score_checkpoint
+from dqn_runner.cli.evaluate import scored_checkpoint
 from dqn_runner.cli.job import Job
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.inference.load import restore_agent
@@ -20,12 +20,12 @@ def publish(job: Job) -> float:
     path, target = job.stored.path, job.run_dir / FOLDER
     if target.exists():  # before anything is evaluated
         raise UserError(f"{target} already exists; nothing was changed. Choose another hydra.run.dir")
-    _, evaluation, score = score_checkpoint(job.run, path)
-    document = load_checkpoint(path)
-    agent = restore_agent(path, document, job.run.agent)
-    config = {key: value for key, value in job.source["config"].items() if key not in SESSION_KEYS}
-    score = {**score, "checkpoint": path.name}  # without its path
-    files = publish_agent(agent, document, config, score, path.parent.parent / CURVES, target)
-    print(f"published in {target}: {', '.join(file.name for file in files)}")
-    print("fill in the licence in README.md before you share the folder")
+    with scored_checkpoint(job.run, path) as (_, evaluation, score):
+        document = load_checkpoint(path)
+        agent = restore_agent(path, document, job.run.agent)
+        config = {key: value for key, value in job.source["config"].items() if key not in SESSION_KEYS}
+        score = {**score, "checkpoint": path.name}  # without its path
+        files = publish_agent(agent, document, config, score, path.parent.parent / CURVES, target)
+        print(f"published in {target}: {', '.join(file.name for file in files)}")
+        print("fill in the licence in README.md before you share the folder", flush=True)
     return evaluation.mean

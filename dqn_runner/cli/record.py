@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dqn_runner.checkpointing.format import load_checkpoint
-from dqn_runner.cli.evaluate import stored_agent
+from dqn_runner.cli.evaluate import closing, stored_agent
 from dqn_runner.cli.job import Job
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.rng import eval_seeds
@@ -35,16 +35,15 @@ def record(job: Job) -> float:
     env = make_env(run.env, seeds(-1), training=False)
     evaluator = Evaluator(env, seeds, run.trainer.max_steps_per_episode)
     recorder = EpisodeRecorder(env)
-    watchdog = Watchdog(run.trainer.env_timeout, "nothing was written; repeat the command to record again")
-    try:
-        with exits_as_errors(), watchdog:
+    timeout = run.trainer.env_timeout
+    with closing(evaluator, timeout, "the episodes are written"):
+        with exits_as_errors(), Watchdog(timeout, "nothing was written; repeat the command to record again"):
             played = evaluator.run(agent.greedy, run.evaluator.episodes, witness=recorder)
-    finally:
-        evaluator.close()
-    origin = restore_agent(path, document, run.agent).provenance
-    recorder.write(target, {"env": env_name(env), **origin, "return_mean": played.mean})
-    print(
-        f"written: {target}: {sum(played.lengths)} transitions of {len(played.lengths)} greedy episodes, "
-        f"mean return {precise(played.mean)}"
-    )
+        origin = restore_agent(path, document, run.agent).provenance
+        recorder.write(target, {"env": env_name(env), **origin, "return_mean": played.mean})
+        print(
+            f"written: {target}: {sum(played.lengths)} transitions of {len(played.lengths)} greedy episodes, "
+            f"mean return {precise(played.mean)}",
+            flush=True,
+        )
     return played.mean

@@ -14,6 +14,7 @@ from dqn_runner.core.rng import eval_seeds
 from dqn_runner.envs.base import EnvPart, spec_of
 from dqn_runner.envs.checked_env import close_env, make_env
 from dqn_runner.envs.episode_metrics import info_metrics_of
+from dqn_runner.training.assembly import make_first_watchdog
 from dqn_runner.training.evaluator import Evaluator
 from dqn_runner.training.trainer import Trainer
 
@@ -42,8 +43,10 @@ def build_trainer(
     pruner: Any = None,
 ) -> Trainer:
     """The trainer of a run that writes to `run_dir`; see `Trainer` for the other arguments."""
+    with make_first_watchdog(run.trainer):
+        agent = build_agent(run.agent, run.env)
     return Trainer(
-        build_agent(run.agent, run.env),
+        agent,
         run.env,
         run.trainer,
         run_dir,

@@ -132,6 +132,11 @@ class Hanging(gymnasium.Env):
     def step(self, action):
         self.left -= 1
         return np.zeros(2, np.float32), 1.0, self.left == 0, False, {}
+
+    def close(self):
+        hangs = Path("played" if hasattr(self, "left") else "new").exists()
+        while hangs:
+            pass
 """
 
 
@@ -149,3 +154,18 @@ def test_an_env_that_hangs_in_its_first_reset_or_an_evaluation_ends_the_program(
         (tmp_path / "hang").unlink()
         done = run_cli(*command, cwd=tmp_path)
         assert done.status == 0, done.err
+
+
+def test_an_env_that_hangs_in_close_ends_the_program_and_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    train = ("env=gym", "env.id=hanging:Hanging", *BUDGET, "trainer.env_timeout=1", "hydra.run.dir=run")
+    (tmp_path / "new").touch()  # one is closed before the first step
+    done = run_cli(*train, cwd=tmp_path)
+    assert (done.status, "in close" in done.err) == (1, True), done
+    (tmp_path / "new").unlink()
+    assert run_cli(*train, cwd=tmp_path).status == 0
+    (tmp_path / "played").touch()
+    evaluate = ("mode=eval", "checkpoint=run", "trust=true", "trainer.env_timeout=1", "hydra.run.dir=eval")
+    done = run_cli(*evaluate, cwd=tmp_path)
+    assert (done.status, "in close; the evaluation itself is complete" in done.err) == (1, True), done
+    assert (tmp_path / "eval" / "eval.json").exists()
