@@ -15,6 +15,7 @@ from dqn_runner.core.exceptions import (
     CallbackError,
     DirectoryLostError,
     DivergedError,
+    LoggerError,
     NoRoomError,
     PrunedError,
     RunFailedError,
@@ -125,7 +126,7 @@ def _reported(reporter: Reporter | None, job: Job, trainer: Trainer) -> Generato
         if reporter:
             reporter.failed(redact(traceback.format_exc()))
         reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, CallbackError):
+        if isinstance(error, CallbackError | LoggerError):
             reason = str(error)
         raise RunFailedError(
             f"the run failed: {reason} (the log of {job.run_dir} has the traceback)"

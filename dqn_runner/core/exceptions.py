@@ -35,5 +35,9 @@ class CallbackError(Exception):
     """A callback raised an exception; the message names the callback, and the cause is that exception."""
 
 
+class LoggerError(Exception):
+    """A logger raised an exception; the message names the logger, and the cause is that exception."""
+
+
 class RunFailedError(Exception):
     """The environment or the learner raised an exception; the traceback is in the log of the run."""

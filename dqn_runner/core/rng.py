@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +14,14 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 
 
-def as_seed(value: object) -> int:
+def as_seed(value: Any) -> int:
     """A seed that a caller gave, as an int; raises UserError unless it is an integer of at least 0."""
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0:
-        return int(value)
+    try:
+        seed = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        seed = -1
+    if seed >= 0:
+        return seed
     raise UserError(f"seed={value!r} is not an integer of at least 0")
 
 

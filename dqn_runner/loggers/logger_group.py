@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
+from dqn_runner.core.exceptions import LoggerError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
+from dqn_runner.core.registry import import_path
 from dqn_runner.core.state import State
 from dqn_runner.io.schema import problem_with
+from dqn_runner.io.signals import as_error
 from dqn_runner.loggers.base import Durable, Logger, LoggerPart, VideoLogger
 from dqn_runner.loggers.console import Console
 from dqn_runner.loggers.files import JsonLines, TextFile
@@ -18,6 +23,10 @@ from dqn_runner.loggers.files import JsonLines, TextFile
 def default_loggers() -> dict[str, LoggerPart]:
     """Loggers of a run that does not configure any."""
     return {"console": Console(), "file": TextFile(), "jsonl": JsonLines()}
+
+
+METHODS = ("write", "state_dict", "close")
+"""What a logger must have."""
 
 
 class LoggerGroup:
@@ -29,25 +38,37 @@ class LoggerGroup:
         self._states: State = {}
         self._open: dict[str, Logger] = {}
         self._failing: set[str] = set()
+        self.is_writing = False
+        """Whether a logger is writing, or has failed: no state can be saved then."""
 
     def open(self, run_dir: Path, info: RunInfo) -> None:
-        """Open every logger, with its state if one was loaded."""
+        """Open every logger, with its state if one was loaded; raises LoggerError, which names the logger."""
         log.setLevel(logging.INFO)
         log.propagate = False  # only the loggers of the run show the messages
         for name, part in self._parts.items():
-            self._open[name] = part.open(run_dir, info, self._states.get(name))
+            with _named(name, part, "open"):
+                logger: Any = part.open(run_dir, info, self._states.get(name))
+                if missing := [each for each in METHODS if not callable(getattr(logger, each, None))]:
+                    raise TypeError(f"the {type(logger).__name__} that it returned has no {missing[0]}()")
+                self._open[name] = logger
 
     def write(self, record: Record) -> None:
-        """Pass a record to every logger; a logger that cannot write is reported once, until it can again."""
+        """Pass a record to every logger; a logger that cannot write is reported once, until it can again.
+
+        Raises LoggerError for another error than an OSError.
+        """
+        self.is_writing = True
         for name, logger in self._open.items():
             try:
-                logger.write(record)
+                with _named(name, logger, "write"):
+                    logger.write(record)
             except OSError as error:
                 if name not in self._failing:
                     log.warning("logging.%s cannot write (%s); training continues without it", name, error)
                 self._failing.add(name)
             else:
                 self._failing.discard(name)
+        self.is_writing = False
 
     def write_video(self, path: Path, step: int) -> None:
         """Pass a video to the loggers that show videos; an error is only reported."""
@@ -65,8 +86,11 @@ class LoggerGroup:
                 logger.sync()
 
     def state_dict(self) -> State:
-        """Return the state of each logger by name; those not used in this session keep their last state."""
-        return self._states | {name: logger.state_dict() for name, logger in self._open.items()}
+        """Return the state of each logger by name; those not used in this session keep their last state.
+
+        Raises LoggerError, or UserError for one that is not a dictionary.
+        """
+        return self._states | {name: _state_of(name, logger) for name, logger in self._open.items()}
 
     def load_state_dict(self, state: State) -> None:
         """Store the states with which `open` opens the loggers; a logger without a state starts new.
@@ -77,7 +101,7 @@ class LoggerGroup:
             schema = getattr(part, "state_type", State)
             if name in state and (problem := problem_with(state[name], schema)):
                 raise ValueError(f"state.progress.loggers.{name}.{problem}")
-            if name in state and state[name].get("offset", 0) < 0:
+            if name in state and hasattr(part, "state_type") and state[name].get("offset", 0) < 0:
                 raise ValueError(f"state.progress.loggers.{name}.offset is negative")
         self._states = state
 
@@ -89,3 +113,26 @@ class LoggerGroup:
             except Exception:
                 log.exception("logging.%s could not be closed", name)
         self._open.clear()
+
+
+@contextmanager
+def _named(name: str, owner: object, method: str) -> Generator[None]:
+    """Name the logger in what is raised within the block; an OSError and a UserError stay what they are."""
+    try:
+        yield
+    except BaseException as raised:
+        error = as_error(raised)
+        if isinstance(error, OSError | UserError):
+            raise error from (None if error is raised else raised)
+        where = f"{import_path(type(owner))}.{method}"
+        raise LoggerError(f"logging.{name} ({where}) raised {type(error).__name__}: {error}") from error
+
+
+def _state_of(name: str, logger: Logger) -> State:
+    with _named(name, logger, "state_dict"):
+        state: Any = logger.state_dict()
+    if not isinstance(state, dict):
+        raise UserError(
+            f"logging.{name}: its state_dict() returned a {type(state).__name__}, not a dictionary"
+        )
+    return cast("State", state)

@@ -46,6 +46,8 @@ class Collector:
         self._rng = stream(seed, "exploration")
         self._returns = [0.0] * envs.num_envs
         self._lengths = [0] * envs.num_envs
+        self.is_adding = False
+        """Whether an env step is in part in replay and counts: it stays so if one of them raises."""
         self._actions: list[int] | None = None
         """Actions that were chosen, but not taken because an environment raised."""
 
@@ -63,6 +65,7 @@ class Collector:
             self._actions = None
             progress.step += num_envs
             next_obs, next_masks = buffers.next_obs, buffers.next_masks
+            self.is_adding = True
             for index, step in enumerate(steps):
                 replay.add(
                     index,
@@ -81,6 +84,7 @@ class Collector:
                         Episode(progress.step, returns[index], lengths[index], step.metrics)
                     )
                     returns[index], lengths[index] = 0.0, 0
+            self.is_adding = False
 
     def truncate_lost_episodes(self, step: int) -> list[tuple[TruncatedEpisode, Episode]]:
         """End the episodes that a resume at env step `step` could not recover, and return them."""

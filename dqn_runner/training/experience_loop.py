@@ -34,13 +34,18 @@ class ExperienceLoop:
         """Callbacks get `run`. A diverged update leaves its batch in the directory of the run."""
         self.step = 0
         """Env steps of the run."""
-        self.is_learning = False
-        """Whether an iteration is between its first and last update, where no state can be saved."""
+        self._is_learning = False
+        """Whether an iteration is between its first and last update."""
         self._agent = agent
         self._collector = collector
         self._replay = replay
         self._recorder = recorder
         self._callbacks, self._run = run.callbacks, run
+
+    @property
+    def is_between_states(self) -> bool:
+        """Whether an env step, or the updates of an iteration, are done in part: no state can be saved."""
+        return self._is_learning or self._collector.is_adding
 
     @property
     def at_iteration_end(self) -> bool:
@@ -57,12 +62,12 @@ class ExperienceLoop:
         self._collect(max_steps or _UNLIMITED, max_episodes or _UNLIMITED)
         if self.step < learning_starts or len(self._replay) == 0:
             return
-        self.is_learning = True
+        self._is_learning = True
         self._learn(max(previous, learning_starts - 1))  # updates of the warm-up are not made up for
         every = self._agent.config.target_update_every
         if times := self.step // every - previous // every:
             self._agent.sync_target(times)
-        self.is_learning = False
+        self._is_learning = False
 
     def truncate_lost_episodes(self) -> None:
         """End the episodes that a resume could not recover, as truncated."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dqn_runner.checkpointing.user_state import pack_user_state
 from dqn_runner.core.state import State
 from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.stored_spaces import store_spaces
@@ -76,12 +77,16 @@ class RunState:
         self._loggers.load_state_dict(progress.loggers)
 
     def progress(self) -> ProgressState:
-        """What the events of the run have changed so far."""
+        """What the events of the run have changed so far.
+
+        Raises UserError if a checkpoint cannot store the state of a callback or a logger.
+        """
+        loggers = self._loggers.state_dict()
         return ProgressState(
             last_event=self._schedule.last_position,
             early_stopping=self._stopping.early_stopping.state_dict(),
             metrics=self._recorder.metrics.state_dict(),
-            loggers=self._loggers.state_dict(),
+            loggers={name: pack_user_state(f"logging.{name}", state) for name, state in loggers.items()},
             callbacks=self._callbacks.state_dict(),
         )
 

@@ -92,7 +92,7 @@ class Trainer:
         self._group = group
         self.failed = False
         """Whether an error ended the training of this session."""
-        self._prepared = False
+        self._prepared = self._has_ended = False
         self._signals = StopSignals()
 
     @property
@@ -115,12 +115,17 @@ class Trainer:
 
         Resumes a run that the output directory already holds. SIGINT, SIGTERM, SIGHUP and SIGUSR1/2 take
         effect after the current iteration, once the state is saved. Raises UserError if the directory holds
-        another run or another thread trains, NoRoomError if the last checkpoint was not written,
-        DirectoryLostError and DivergedError.
+        another run, another thread trains, or this Trainer has ended; NoRoomError if the last checkpoint
+        was not written; DirectoryLostError and DivergedError.
         """
+        if self._has_ended:
+            raise UserError(
+                "this Trainer has ended, and its environments are closed; make a new Trainer with the same "
+                f"output directory, which continues the run in {self.output_dir}"
+            )
         watchdog = assembly.make_watchdog(self.directory, self.config)
         with only_training_thread(), StopSignals() as self._signals, watchdog, self._generators:
-            failed = False
+            failed, self._has_ended = False, True
             try:
                 if not self._prepared:
                     self.prepare()
@@ -197,7 +202,7 @@ class Trainer:
             error = as_error(raised)
             self.failed, trace = True, not isinstance(error, UserError)
             log.error("training failed at step %d, episode %d", self.step, self.episode, exc_info=trace)
-            if self.loop.is_learning or self.callbacks.is_running:
+            if self.loop.is_between_states or self.callbacks.is_running or self.directory.loggers.is_writing:
                 log.info("no state is saved in the middle of an iteration; the last checkpoint stays")
             else:
                 self._saver.save_after_error(self.step)
