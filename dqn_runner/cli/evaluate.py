@@ -55,15 +55,11 @@ def scored_checkpoint(run: RunConfig, path: Path) -> Generator[tuple[DQNAgent, E
     The environment is closed after the block, so that one that hangs then loses nothing.
     """
     document = load_checkpoint(path)
-    timeout = run.trainer.env_timeout
-    with Watchdog(timeout, "nothing was written; repeat the command to evaluate again"):
-        agent = stored_agent(run, path, document)
-        evaluator = build_evaluator(run)
+    agent = stored_agent(run, path, document)
+    evaluator, timeout = build_evaluator(run), run.trainer.env_timeout
+    watchdog = Watchdog(timeout, "nothing was written; repeat the command to evaluate again")
     with closing(evaluator, timeout, "the evaluation itself is complete"):
-        with (
-            exits_as_errors(),
-            Watchdog(timeout, "nothing was written; repeat the command to evaluate again"),
-        ):
+        with exits_as_errors(), watchdog:
             evaluation = evaluator.run(agent.greedy, run.evaluator.episodes)
         yield agent, evaluation, _summarise(run, path, document, evaluation)
 
@@ -73,8 +69,8 @@ def closing(evaluator: Evaluator, timeout: float | None, advice: str) -> Generat
     """Close the environment after the block; if it hangs then, the process ends with `advice`."""
     try:
         yield
-    except BaseException:
-        advice = "before that, the command had failed"
+    except BaseException as error:
+        advice = f"before that, the command had failed: {type(error).__name__}: {error}"
         raise
     finally:
         with Watchdog(timeout, advice):
@@ -113,7 +109,8 @@ def stored_agent(run: RunConfig, path: Path, document: State) -> DQNAgent:
 
     Raises UserError if the command changed settings so that they do not fit.
     """
-    agent = build_agent(replace(run.agent, device="cpu"), run.env)
+    with Watchdog(run.trainer.env_timeout, "nothing was written; the same command starts again"):
+        agent = build_agent(replace(run.agent, device="cpu"), run.env)
     try:
         with nonsense_is_damage(path):
             stored = document["state"]["agent"]

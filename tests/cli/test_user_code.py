@@ -165,7 +165,12 @@ def test_an_env_that_hangs_in_close_ends_the_program_and_loses_nothing(tmp_path:
     (tmp_path / "new").unlink()
     assert run_cli(*train, cwd=tmp_path).status == 0
     (tmp_path / "played").touch()
-    evaluate = ("mode=eval", "checkpoint=run", "trust=true", "trainer.env_timeout=1", "hydra.run.dir=eval")
-    done = run_cli(*evaluate, cwd=tmp_path)
-    assert (done.status, "in close; the evaluation itself is complete" in done.err) == (1, True), done
-    assert (tmp_path / "eval" / "eval.json").exists()
+    stored = ("checkpoint=run", "trust=true", "trainer.env_timeout=1")
+    for mode, advice, file in (
+        ("eval", "the evaluation itself is complete", "eval.json"),
+        ("publish", "the evaluation itself is complete", "published/README.md"),
+        ("record", "the episodes are written", "transitions.npz"),
+    ):
+        done = run_cli(f"mode={mode}", *stored, f"hydra.run.dir={mode}", cwd=tmp_path)
+        assert (done.status, f"in close; {advice}" in done.err) == (1, True), done
+        assert (tmp_path / mode / file).exists()
