@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ def default_loggers() -> dict[str, LoggerPart]:
     return {"console": Console(), "file": TextFile(), "jsonl": JsonLines()}
 
 
-METHODS = ("write", "state_dict", "close")
+_METHODS = ("write", "state_dict", "close")
 """What a logger must have."""
 
 
@@ -46,11 +45,15 @@ class LoggerGroup:
         log.setLevel(logging.INFO)
         log.propagate = False  # only the loggers of the run show the messages
         for name, part in self._parts.items():
-            with _named(name, part, "open"):
+            try:
                 logger: Any = part.open(run_dir, info, self._states.get(name))
-                if missing := [each for each in METHODS if not callable(getattr(logger, each, None))]:
+                if missing := [each for each in _METHODS if not callable(getattr(logger, each, None))]:
                     raise TypeError(f"the {type(logger).__name__} that it returned has no {missing[0]}()")
-                self._open[name] = logger
+            except (OSError, UserError):
+                raise
+            except BaseException as raised:
+                raise _with_name(raised, name, part, "open") from raised
+            self._open[name] = logger
 
     def write(self, record: Record) -> None:
         """Pass a record to every logger; a logger that cannot write is reported once, until it can again.
@@ -60,12 +63,15 @@ class LoggerGroup:
         self.is_writing = True
         for name, logger in self._open.items():
             try:
-                with _named(name, logger, "write"):
-                    logger.write(record)
+                logger.write(record)
             except OSError as error:
                 if name not in self._failing:
                     log.warning("logging.%s cannot write (%s); training continues without it", name, error)
                 self._failing.add(name)
+            except UserError:
+                raise
+            except BaseException as raised:
+                raise _with_name(raised, name, logger, "write") from raised
             else:
                 self._failing.discard(name)
         self.is_writing = False
@@ -115,22 +121,20 @@ class LoggerGroup:
         self._open.clear()
 
 
-@contextmanager
-def _named(name: str, owner: object, method: str) -> Generator[None]:
-    """Name the logger in what is raised within the block; an OSError and a UserError stay what they are."""
-    try:
-        yield
-    except BaseException as raised:
-        error = as_error(raised)
-        if isinstance(error, OSError | UserError):
-            raise error from (None if error is raised else raised)
-        where = f"{import_path(type(owner))}.{method}"
-        raise LoggerError(f"logging.{name} ({where}) raised {type(error).__name__}: {error}") from error
+def _with_name(raised: BaseException, name: str, owner: object, method: str) -> LoggerError:
+    """What a logger raised, as an error that names it; raises it if it is due to a signal."""
+    error = as_error(raised)
+    where = f"{import_path(type(owner))}.{method}"
+    return LoggerError(f"logging.{name} ({where}) raised {type(error).__name__}: {error}")
 
 
 def _state_of(name: str, logger: Logger) -> State:
-    with _named(name, logger, "state_dict"):
+    try:
         state: Any = logger.state_dict()
+    except (OSError, UserError):
+        raise
+    except BaseException as raised:
+        raise _with_name(raised, name, logger, "state_dict") from raised
     if not isinstance(state, dict):
         raise UserError(
             f"logging.{name}: its state_dict() returned a {type(state).__name__}, not a dictionary"

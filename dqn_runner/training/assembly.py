@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
@@ -14,7 +14,7 @@ from dqn_runner.agent.own_parts import building_parts
 from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.records import RunInfo
-from dqn_runner.core.registry import to_plain
+from dqn_runner.core.registry import import_path, to_plain
 from dqn_runner.core.rng import eval_seeds, seed_for, stream
 from dqn_runner.core.settings import fit_to_budget
 from dqn_runner.core.types import EnvSpec
@@ -52,6 +52,11 @@ def check_types(agent: DQNAgent, config: TrainingConfig) -> None:
     if not isinstance(agent, DQNAgent):  # pyright: ignore[reportUnnecessaryIsInstance]
         hint = "; use DQNAgent(config)" if isinstance(agent, DQNConfig) else ""
         raise UserError(f"Trainer takes a DQNAgent, not a {type(agent).__name__}{hint}")
+    if not is_dataclass(replay := agent.config.replay):
+        raise UserError(
+            f"agent.replay={import_path(type(cast('object', replay)))} must be a dataclass, of which the "
+            "program makes copies with another capacity; put @dataclass before the class"
+        )
     if not isinstance(config, TrainingConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
         hint = "; use TrainingConfig(**settings)" if isinstance(config, Mapping) else ""
         raise UserError(f"Trainer takes a TrainingConfig, not a {type(config).__name__}{hint}")

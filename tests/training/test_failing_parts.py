@@ -168,6 +168,24 @@ def test_a_logger_that_lacks_a_method_is_named(tmp_path: Path, part: Any, reason
         trainer(tmp_path, part).train()
 
 
+class PlainReplay:
+    """The settings of a replay, not as a dataclass."""
+
+    def __init__(self) -> None:
+        self.inner, self.capacity = UniformReplay(capacity=500), 500
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["inner"], name)
+
+
+def test_a_replay_that_is_not_a_dataclass_is_named(tmp_path: Path) -> None:
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, replay=PlainReplay()))
+    with pytest.raises(
+        UserError, match=r"PlainReplay must be a dataclass, .*; put @dataclass before the class"
+    ):
+        Trainer(agent, gymnasium.make("CartPole-v1"), TrainingConfig(max_steps=10), tmp_path)
+
+
 def test_a_trainer_trains_once(tmp_path: Path) -> None:
     made = trainer(tmp_path, Failing(None))
     made.train()
