@@ -77,15 +77,19 @@ class Checkpointer:
 
         Waits until the previous checkpoint is written. If writing fails, the error is logged, not raised, and
         the next `save` tries again. If `previous_best` is given, the best.pt that this checkpoint replaces is
-        kept under that name.
+        kept under that name. Raises UserError if a part of the user's own has a state that cannot be stored.
         """
         self.wait()
         others = [name for name in names if name != LATEST]
         checkpoint = _PendingCheckpoint({}, [LATEST, *others], previous_best)
         content = {"step": step, "names": others, **payload}
-        checkpoint.document = pack(
-            content, lambda snapshot, path: self._pack_snapshot(snapshot, path, checkpoint)
-        )
+        try:
+            checkpoint.document = pack(
+                content, lambda snapshot, path: self._pack_snapshot(snapshot, path, checkpoint)
+            )
+        except TypeError as error:
+            where = str(error).removeprefix("state.")
+            raise UserError(f"a checkpoint cannot store what a part of your own keeps: {where}") from error
         if self._unwritten_best is not None:
             self._start(self._unwritten_best)
             self.wait()

@@ -98,8 +98,9 @@ class ReplayWithDemonstrations:
         self.own.load_state_dict({key: value for key, value in state.items() if key != "demonstrations"})
         stored = state["demonstrations"]
         frames: RowSnapshot | None = stored.get("frames")
+        num_frames = stored.get("num_frames", 1) if frames is None else frames.stop - frames.start
         try:
-            replay = self._make(stored["capacity"], 1 if frames is None else frames.stop - frames.start)
+            replay = self._make(stored["capacity"], num_frames)
         except MemoryError as error:
             raise DamagedError("the stored demonstrations do not fit into memory") from error
         replay.load_state_dict(stored)

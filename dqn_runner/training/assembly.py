@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.config import DQNConfig
-from dqn_runner.agent.own_parts import building_parts
+from dqn_runner.agent.own_parts import building_parts, is_ours
 from dqn_runner.checkpointing.recovery import find_checkpoint, has_checkpoints, load_newest_valid
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.records import RunInfo
@@ -38,6 +38,7 @@ from dqn_runner.training.collector import Collector
 from dqn_runner.training.config import TrainingConfig
 from dqn_runner.training.evaluator import Evaluator
 from dqn_runner.training.metrics import METRIC_KEYS
+from dqn_runner.training.own_replay import OwnReplay
 from dqn_runner.training.resources import check_disk, format_bytes
 from dqn_runner.training.stopping import Stopping
 from dqn_runner.training.video import VideoRecorder
@@ -132,16 +133,18 @@ def make_watchdog(directory: RunDirectory, config: TrainingConfig) -> Watchdog:
 
 def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:
     """An empty replay buffer for transitions of `num_envs` environments of shapes `spec`."""
-    settings = (agent.gamma, agent.n_step)
+
+    def build(part: Any, num_envs: int, name: str, *frames: int) -> Replay:
+        made = part.build(spec, num_envs, agent.gamma, agent.n_step, stream(agent.seed, name), *frames)
+        return made if is_ours(part) else OwnReplay(part, made, part.capacity, *(frames or (0,)))
 
     def make_demonstrations(capacity: int, num_frames: int) -> Replay:
-        part, rng = replace(agent.replay, capacity=capacity), stream(agent.seed, "demonstrations")
         frames = (num_frames,) if spec.frame_stack > 1 else ()
-        return part.build(spec, 1, *settings, rng, *frames)
+        return build(replace(agent.replay, capacity=capacity), 1, "demonstrations", *frames)
 
     try:
         with building_parts(agent.seed):
-            own: Replay = agent.replay.build(spec, num_envs, *settings, stream(agent.seed, "replay"))
+            own = build(agent.replay, num_envs, "replay")
         share = getattr(agent.replay, "demonstrations", 0.0)  # a replay of the user's has none
         return ReplayWithDemonstrations(own, make_demonstrations, share) if share else own
     except MemoryError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.checkpointing.names import BEST, numbered_name
-from dqn_runner.core.exceptions import DivergedError
+from dqn_runner.core.exceptions import DivergedError, UserError
 from dqn_runner.core.log import log
 from dqn_runner.core.state import State
 from dqn_runner.run.directory import RunDirectory
@@ -69,6 +69,8 @@ class StateSaver:
             self._directory.wait_for_checkpoint()
             if not self._directory.checkpoint_failed:
                 log.info("the state was saved to %s", self._directory.latest_checkpoint)
+        except UserError as error:
+            log.error("the state could not be saved: %s", error)
         except Exception:
             log.exception("the state could not be saved")
 

@@ -74,14 +74,13 @@ def _in_collector(stored: State, ours: State, num_actions: int) -> Iterator[str]
 
 def _in_replay(stored: State, spec: EnvSpec) -> Iterator[str]:
     num_actions, length = spec.num_actions, 4 if spec.has_action_mask else 3
+    if "demonstrations" in stored:
+        yield from _in_demonstrations(stored["demonstrations"], spec)
+    if "own" in stored:  # of the user's own, which checks it
+        return
     rows = stored["rows"].stop - stored["rows"].start
     if rows > stored["capacity"]:
         yield f"state.replay holds {rows} rows, more than its capacity"
-    if "demonstrations" in stored:
-        kept = stored["demonstrations"]
-        if kept["capacity"] != kept["rows"].stop - kept["rows"].start:
-            yield f"state.replay.demonstrations are not {kept['capacity']} transitions"
-        yield from _in_replay(kept, spec)
     if stored["n_step"]["lengths"] != [len(window) for window in stored["n_step"]["windows"]]:
         yield "state.replay.n_step.windows have other lengths than stored"
     for window in stored["n_step"]["windows"]:
@@ -98,6 +97,12 @@ def _in_replay(stored: State, spec: EnvSpec) -> Iterator[str]:
             yield f"state.replay.priorities are not {rows} positive numbers"
         if not 0 < stored["max_priority"] < math.inf:
             yield f"state.replay.max_priority is {stored['max_priority']}"
+
+
+def _in_demonstrations(stored: State, spec: EnvSpec) -> Iterator[str]:
+    if "rows" in stored and stored["capacity"] != stored["rows"].stop - stored["rows"].start:
+        yield f"state.replay.demonstrations are not {stored['capacity']} transitions"
+    yield from _in_replay(stored, spec)
 
 
 def _in_metrics(stored: State, ours: State, episode: int) -> Iterator[str]:

@@ -15,7 +15,7 @@ from dqn_runner.training.state_values import inconsistencies
 
 _OPTIONAL = ("actions", "finished", "normalizer", "generators")
 """Keys whose value may be missing (None) at some times of a run and not at others."""
-_FREE = ("loggers", "moments", "limits", "user", "callbacks", "attributes", "buffers", "parts")
+_FREE = ("loggers", "moments", "limits", "user", "callbacks", "attributes", "buffers", "parts", "own")
 """Keys of dictionaries whose keys may differ from those of this run; their owner checks them."""
 _ADDED = {"parts"}
 """Keys that may be in one of two states only: a resumed run can have other parts."""

@@ -12,6 +12,7 @@ import torch
 from dqn_runner.checkpointing.checkpointer import Checkpointer
 from dqn_runner.checkpointing.format import load_checkpoint
 from dqn_runner.checkpointing.names import BEST, LATEST, best_name, numbered_name
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.io import files
 from tests.support.checkpoints import PAYLOAD, names, save
 
@@ -21,7 +22,9 @@ class TestSaving:
         checkpointer = Checkpointer(tmp_path, keep_last=3)
         save(checkpointer, PAYLOAD, 10, [numbered_name(10), BEST, LATEST])
         before = names(tmp_path)
-        with pytest.raises(TypeError):
+        with pytest.raises(
+            UserError, match=r"a part of your own keeps: state\.bad is a object; checkpoints hold"
+        ):
             save(checkpointer, {"state": {"bad": object()}}, 20, [numbered_name(20), BEST, LATEST])
         assert names(tmp_path) == before
         assert load_checkpoint(tmp_path / LATEST)["step"] == 10

@@ -1,0 +1,89 @@
+"""A replay of the user's own: checked when it is built; a checkpoint stores whatever it keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dqn_runner.checkpointing.user_state import array_paths, with_arrays
+from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.lazy_imports import torch
+from dqn_runner.core.registry import import_path
+from dqn_runner.core.state import State
+from dqn_runner.core.types import Array, Batch, IntArray
+from dqn_runner.replay.buffer import Replay
+
+_METHODS = ("add", "sample", "update", "truncate", "__len__", "state_dict", "load_state_dict")
+
+
+class OwnReplay:
+    """What a class of the user's own built.
+
+    Its state has no structure that is known here. It is restored with arrays of numpy where it had them.
+    """
+
+    def __init__(self, part: object, replay: Replay, capacity: int, num_frames: int) -> None:
+        """`part` built `replay` for `capacity` transitions; `num_frames` is that of `ReplayConfig.build`.
+
+        Raises UserError if the replay lacks a method, or its state is not a dictionary.
+        """
+        self._name = f"agent.replay={import_path(type(part))}"
+        self._replay = replay
+        self._size = {"capacity": capacity, "num_frames": num_frames}
+        if missing := [name for name in _METHODS if not callable(getattr(replay, name, None))]:
+            raise UserError(
+                f"{self._name}: the {type(replay).__name__} that its build() returned has no method "
+                f"{missing[0]}(); the methods of a replay are those of dqn_runner.replay.buffer.Replay"
+            )
+        self.state_dict()
+
+    def __len__(self) -> int:
+        """Number of transitions that can be drawn."""
+        return len(self._replay)
+
+    def add(
+        self,
+        env: int,
+        obs: Array,
+        action: int,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        next_obs: Array,
+        *masks: Array,
+    ) -> None:
+        """Store one step of environment number `env`."""
+        self._replay.add(env, obs, action, reward, terminated, truncated, next_obs, *masks)
+
+    def sample(self, batch_size: int, step: int) -> Batch:
+        """Draw a batch, at env step `step` of the run."""
+        return self._replay.sample(batch_size, step)
+
+    def update(self, indices: IntArray, priority: torch.Tensor) -> None:
+        """Set the priorities [batch] of the last batch, drawn at `indices`."""
+        self._replay.update(indices, priority)
+
+    def truncate(self, env: int, next_obs: Array, *next_mask: Array) -> None:
+        """Truncate the episode of environment `env`."""
+        self._replay.truncate(env, next_obs, *next_mask)
+
+    def state_dict(self) -> State:
+        """The state of the replay, and where it has arrays; raises UserError if it is not a dictionary."""
+        state: Any = self._replay.state_dict()
+        if not isinstance(state, dict):
+            found = "nothing" if state is None else f"a {type(state).__name__}"
+            raise UserError(
+                f"{self._name}: state_dict() of its replay returned {found}, not a dictionary; a checkpoint "
+                "stores it, and load_state_dict() gets it when the run is resumed"
+            )
+        return {**self._size, "own": state, "arrays": [*array_paths(state)]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Restore the replay; raises UserError if it rejects the state."""
+        try:
+            self._replay.load_state_dict(with_arrays(state["own"], state["arrays"]))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{self._name}: its replay cannot load its stored state: {type(error).__name__}: {error}"
+            ) from error
