@@ -175,8 +175,9 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
         for item in cast("list[Any]", value):
             _feed(update, item)
     elif isinstance(value, torch.Tensor):
-        array: Array = value.contiguous().numpy()
-        update(f"<{array.dtype}{array.shape}".encode())
+        bits = value.view(torch.int16) if value.dtype == torch.bfloat16 else value  # numpy has no bfloat16
+        array: Array = bits.contiguous().numpy()
+        update(f"<{str(value.dtype).removeprefix('torch.')}{array.shape}".encode())
         update(array.reshape(-1).view(np.uint8).data)  # pyright: ignore[reportArgumentType]
     else:
         update(repr(value).encode() + b",")

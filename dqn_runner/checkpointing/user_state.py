@@ -36,9 +36,13 @@ def array_paths(state: Any, where: str = "") -> Iterator[str]:
 
 
 def with_arrays(stored: Any, paths: Collection[str] | None = None, where: str = "") -> Any:
-    """A stored state with arrays of numpy in the place of the tensors at `paths`; None: of all tensors."""
+    """A stored state with arrays of numpy in the place of the tensors at `paths`; None: of all tensors.
+
+    Numpy has no bfloat16: such a tensor stays one.
+    """
     if isinstance(stored, torch.Tensor):
-        return stored.numpy().copy() if paths is None or where in paths else stored
+        is_array = stored.dtype != torch.bfloat16 if paths is None else where in paths
+        return stored.numpy().copy() if is_array else stored
     items = {key: with_arrays(item, paths, f"{where}.{key}") for key, item in _items(stored)}
     return items if isinstance(stored, dict) else [*items.values()] if isinstance(stored, list) else stored
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from dqn_runner.agent.learner import UPDATE_METRICS
+from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.state import State
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.generators import NAMES
@@ -44,7 +45,7 @@ def _in_agent(stored: State, ours: State) -> Iterator[str]:
         if not np.isfinite(np.asarray(stored["learner"][key])).all():
             yield f"state.agent.learner.{key} has values that are not finite"
     for key, moment in stored["learner"]["moments"].items():
-        if np.isnan(np.asarray(moment)).any():
+        if torch.isnan(moment).any():
             yield f"state.agent.learner.moments.{key} has values that are not numbers"
 
 

@@ -89,7 +89,9 @@ def test_a_loaded_agent_has_what_its_parts_drew(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_curves")
-@pytest.mark.parametrize("parts", [{"exploration": "Repeating"}, {"optimizer": "Slow"}], ids=str)
+@pytest.mark.parametrize(
+    "parts", [{"exploration": "Repeating"}, {"optimizer": "Slow"}, {"optimizer": "Half"}], ids=str
+)
 def test_a_resumed_run_restores_the_state_of_parts(tmp_path: Path, parts: dict[str, str]) -> None:
     expected = trained(tmp_path / "whole", composed(0, **parts), 160)
     trained(tmp_path / "resumed", composed(0, **parts), 90)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dqn_runner.checkpointing.checkpointer import Checkpointer
-from dqn_runner.checkpointing.format import FORMAT, VERSION, checksum, load_checkpoint
+from dqn_runner.checkpointing.format import _DTYPES, FORMAT, VERSION, checksum, load_checkpoint
 from dqn_runner.checkpointing.names import LATEST, numbered_name
 from dqn_runner.core.exceptions import UserError
 from tests.support.checkpoints import PAYLOAD, Bomb, save
@@ -46,7 +46,7 @@ class TestContent:
         for value in (np.zeros(3, dtype), np.zeros((2, 1), dtype.newbyteorder(">"))):
             document = {"state": {"x": value}, "source": {}}
             if dtype.kind in "OSUVMm" or dtype.itemsize * 8 not in (8, 16, 32, 64, 128) or code in "HILQPNgG":
-                with pytest.raises(TypeError, match=r"state\.x is an array of \w+; checkpoints hold bool, "):
+                with pytest.raises(UserError, match=r"state\.x is an array of \w+; checkpoints hold bool, "):
                     save(Checkpointer(tmp_path, keep_last=0), document, 1, [LATEST])
                 assert not (tmp_path / LATEST).exists()
             else:
@@ -55,9 +55,19 @@ class TestContent:
                 assert loaded.tolist() == value.tolist()
                 assert loaded.dtype == dtype
 
+    @pytest.mark.parametrize("name", _DTYPES)
+    def test_tensors_of_every_stored_dtype_come_back(self, name: str, tmp_path: Path):
+        for shape in [(), (0,), (2, 3)]:
+            value = torch.ones(shape, dtype=getattr(torch, name))
+            save(Checkpointer(tmp_path, keep_last=0), {"state": {"x": value}, "source": {}}, 1, [LATEST])
+            loaded = load_checkpoint(tmp_path / LATEST)["state"]["x"]
+            assert loaded.dtype == value.dtype
+            assert loaded.shape == value.shape
+            assert loaded.equal(value)
+
     @pytest.mark.parametrize("key", [1, None, ("a", 1)])
     def test_keys_that_are_not_texts_are_rejected(self, key: Any, tmp_path: Path):
-        with pytest.raises(TypeError, match=r"state\.a has the key .*; keys must be texts"):
+        with pytest.raises(UserError, match=r"state\.a has the key .*; keys must be texts"):
             save(Checkpointer(tmp_path, keep_last=0), {"state": {"a": {key: 1}}, "source": {}}, 1, [LATEST])
 
     def test_plain_torch_loads_a_checkpoint_without_pickle(self, tmp_path: Path):
@@ -87,7 +97,7 @@ class TestContent:
     def test_the_error_for_a_value_that_cannot_be_saved_names_its_path(
         self, tmp_path: Path, state: Any, where: str
     ):
-        with pytest.raises(TypeError) as caught:
+        with pytest.raises(UserError) as caught:
             save(Checkpointer(tmp_path, keep_last=0), {"state": state}, 1, [LATEST])
         assert where in str(caught.value)
 

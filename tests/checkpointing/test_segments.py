@@ -13,6 +13,7 @@ from dqn_runner.checkpointing import segments
 from dqn_runner.checkpointing.checkpointer import Checkpointer
 from dqn_runner.checkpointing.format import read_document, segments_in
 from dqn_runner.checkpointing.names import BEST, LATEST
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.state import RowSnapshot
 from dqn_runner.io import files
 from tests.support.checkpoints import names, save
@@ -90,5 +91,5 @@ class TestSegments:
 
     def test_a_replay_snapshot_within_a_list_is_rejected(self, tmp_path: Path):
         state = {"replay": [RowSnapshot(0, 0, 8, lambda *_: {"x": np.zeros(0)})]}
-        with pytest.raises(TypeError, match=r"state.state.replay\[0\] is a RowSnapshot within a list"):
+        with pytest.raises(UserError, match=r"state.replay\[0\] is a RowSnapshot within a list"):
             save(Checkpointer(tmp_path, keep_last=0), {"state": state}, 1, [LATEST])

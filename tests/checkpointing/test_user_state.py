@@ -35,3 +35,4 @@ def test_all_tensors_become_arrays_for_callbacks() -> None:
     restored = with_arrays(pack_user_state("callbacks.mine", STATE))
     assert kinds(restored["slow"]) == [np.ndarray, np.ndarray]
     assert kinds(restored["nested"]["tensor"]) is np.ndarray
+    assert kinds(with_arrays({"half": torch.ones(1, dtype=torch.bfloat16)})) == {"half": torch.Tensor}

@@ -114,6 +114,20 @@ class Slow:
         self.slow = state["slow"].clone()
 
 
+class Half:
+    """Momentum of 16 bits, and moments of other types."""
+
+    def init(self, params: torch.Tensor) -> dict[str, torch.Tensor]:
+        momentum = torch.zeros_like(params, dtype=torch.bfloat16)
+        return {"momentum": momentum, "count": torch.tensor(-5), "positive": params > 0}
+
+    def step(self, params: torch.Tensor, grad: torch.Tensor, moments: Any, count: int, rate: float) -> None:
+        moments["momentum"].mul_(0.9).add_(grad.to(torch.bfloat16))
+        moments["count"].sub_(1)
+        moments["positive"].copy_(grad > 0)
+        params.sub_(moments["momentum"].float() * rate)
+
+
 class DrawnOptimizer(Slow):
     """Draws the start of its slow weights."""
 
