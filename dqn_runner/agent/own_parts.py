@@ -80,12 +80,25 @@ def load_states_of_parts(config: DQNConfig, states: Mapping[str, Any]) -> None:
             ) from error
 
 
+def parts_without_state(config: DQNConfig) -> Iterator[tuple[str, Any]]:
+    """The parts of the user's own that a checkpoint does not store, by place and class."""
+    return ((key, part) for key, part in _parts(config) if not _has_state(part) and not is_ours(part))
+
+
 def _parts_with_state(config: DQNConfig) -> Iterator[tuple[str, Any]]:
+    return ((key, part) for key, part in _parts(config) if _has_state(part))
+
+
+def _has_state(part: Any) -> bool:
+    return hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
+
+
+def _parts(config: DQNConfig) -> Iterator[tuple[str, Any]]:
+    """All parts that may have a state."""
     pending: list[tuple[str, Any]] = [(name, getattr(config, name)) for name in _PLACES]
     while pending:
         place, part = pending.pop(0)
         cls = cast("type[Any]", type(part))
-        if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
-            yield f"{place}={import_path(cls)}", part
+        yield f"{place}={import_path(cls)}", part
         if class_of(import_path(cls)) is not None:
             pending += [(f"{place}.{name}", getattr(part, name)) for name in slots(cls)]

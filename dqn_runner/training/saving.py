@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dqn_runner.agent.agent import DQNAgent
+from dqn_runner.agent.unstored_state import UnstoredState
 from dqn_runner.checkpointing.names import BEST, numbered_name
 from dqn_runner.core.exceptions import DivergedError, UserError
 from dqn_runner.core.log import log
@@ -12,6 +13,11 @@ from dqn_runner.core.state import State
 from dqn_runner.run.directory import RunDirectory
 from dqn_runner.training import divergence
 from dqn_runner.training.callbacks import Run
+
+_UNSTORED = (
+    "changes during the run, but no checkpoint stores it: a resumed run begins with that of a new object; "
+    "add state_dict() and load_state_dict(state) to the class (docs/howto/own-loss.md)"
+)
 
 
 class StateSaver:
@@ -32,6 +38,7 @@ class StateSaver:
         self._directory = directory
         self._agent = agent
         self._state_dict = state_dict
+        self._unstored = UnstoredState(agent)
         self._callbacks, self._run = run.callbacks, run
 
     def save(self, step: int, numbered: bool, last: bool, previous_best: str | None) -> None:
@@ -77,5 +84,7 @@ class StateSaver:
     def _write(self, step: int, names: list[str], previous_best: str | None) -> None:
         if not self._agent.is_finite():
             raise DivergedError(f"the weights are not finite at step {step}; {divergence.ADVICE}")
+        for attribute in self._unstored.changed():
+            log.warning("agent.%s %s", attribute, _UNSTORED)
         self._directory.save(self._state_dict(), step, names, previous_best)
         self.file = self._directory.latest_checkpoint

@@ -101,6 +101,20 @@ def test_a_resumed_run_restores_the_state_of_parts(tmp_path: Path, parts: dict[s
 
 
 @pytest.mark.usefixtures("no_curves")
+def test_what_a_part_keeps_and_no_checkpoint_stores_is_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place, name in [("exploration", "Forgetful"), ("exploration", "Repeating"), ("optimizer", "Holding")]:
+        cfg = composed(0, **{place: name})
+        cfg.trainer.frequency_unit, cfg.trainer.checkpoint_frequency = "steps", 40
+        trained(tmp_path / name, cfg, 160)
+    found = sorted(text for text in caplog.messages if "no checkpoint stores it" in text)
+    assert ["own_parts.Forgetful: its attribute" in text for text in found] == [True, True]
+    assert ["attribute calls changes during" in text for text in found] == [True, False]
+    assert "attribute rng changes during the run" in found[1]
+
+
+@pytest.mark.usefixtures("no_curves")
 def test_a_resumed_run_can_have_another_exploration(tmp_path: Path) -> None:
     trained(tmp_path, composed(0, exploration="Repeating"), 60)
     assert trained(tmp_path, composed(0, exploration="DrawnExploration"), 90).step == 90

@@ -92,6 +92,27 @@ class Repeating:
         self.left, self.action = state["left"], state["action"]
 
 
+class Forgetful:
+    """Greedy, with attributes of every kind: some change, and no checkpoint stores them."""
+
+    duration = 0
+
+    def __init__(self) -> None:
+        self.constant, self.cached, self.closure = [1, 2], None, lambda: self.calls
+        self.rng = np.random.default_rng(0)
+        self.calls = 0
+
+    def epsilon(self, step: int) -> float:
+        return 0.0
+
+    def __call__(
+        self, q_values: Callable[[], Any], shape: tuple[int, int], step: int, rng: Any, mask: Any = None
+    ) -> Any:
+        self.cached = torch.arange(3) if self.cached is None else self.cached
+        self.calls += 1
+        return self.rng.integers(shape[1], size=shape[0])
+
+
 class Slow:
     """Gradient descent with slow weights, which it keeps itself instead of in its moments."""
 
@@ -126,6 +147,15 @@ class Half:
         moments["count"].sub_(1)
         moments["positive"].copy_(grad > 0)
         params.sub_(moments["momentum"].float() * rate)
+
+
+class Holding(Half):
+    """Holds its moments itself too."""
+
+    def init(self, params: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.moments = super().init(params)
+        self.momentum = self.moments["momentum"]
+        return self.moments
 
 
 class DrawnOptimizer(Slow):
