@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dqn_runner import DQNAgent
+from dqn_runner.agent.compiled import cuda_graph
 from dqn_runner.agent.compiled.cuda_graph import GraphedUpdate, Replay
 from dqn_runner.agent.compiled.program import UpdateProgram, flat_update, update_program
 from dqn_runner.agent.compiled.update import CompiledUpdate
 from dqn_runner.agent.learner import HyperParameters, LearnerState
+from dqn_runner.agent.losses import base as losses_base
+from dqn_runner.agent.losses import categorical
 from dqn_runner.agent.losses.q_learning import QLearning
 from dqn_runner.config.build import build_agent
 from tests.agent.test_functional_update import batches
@@ -69,13 +73,18 @@ def test_a_graph_takes_the_steps_of_the_plain_update(option: str) -> None:
 
 
 class NoHostAccess(TorchDispatchMode):
-    """Raises for operations that a capture does not allow: reads of values, and tensors of the host."""
+    """Raises for operations that a capture does not allow: reads of values, and tensors of the host.
+
+    And for additions at indices: in some versions of torch their form for CUDA that gives the same bytes each
+    time copies the strides of a tensor from the host.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert not any(name in str(func) for name in ("scatter", "index_put", "index_add")), func
         result = func(*args, **(kwargs or {}))
         found: list[Any] = [args, result]
         while found:
@@ -109,6 +118,23 @@ def test_the_update_of_every_agent_can_be_captured(option: str) -> None:
     assert run_on_device(agent_of(option, "env=minatar")) > 50
 
 
+@pytest.mark.parametrize("option", agent_options())
+def test_the_forms_of_a_gpu_take_the_steps_of_the_cpu(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where additions at indices are slow, losses compare with all indices instead."""
+    plain, agent = agent_of(option, "env=cartpole"), agent_of(option, "env=cartpole")
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        transition, weight, noise = batches(agent, "float32", rng)
+        hyper = HyperParameters(1e-3, agent.config.max_grad_norm)
+        expected = plain._update(plain.learner, transition, weight, hyper, noise)
+        with monkeypatch.context() as patched:
+            for module in (losses_base, categorical):
+                patched.setattr(module, "adds_at_indices", lambda _: False)
+            found = agent._update(agent.learner, transition, weight, hyper, noise)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(agent.learner.online, plain.learner.online, rtol=1e-5, atol=1e-6)
+
+
 @dataclass(kw_only=True)
 class ReadsValues(QLearning):
     """A loss that waits for the device."""
@@ -133,6 +159,21 @@ def test_an_update_that_needs_the_host_is_noticed(loss: QLearning) -> None:
     agent.config.loss = loss
     with pytest.raises((AssertionError, RuntimeError)):
         run_on_device(agent)
+
+
+def test_an_update_that_cannot_be_captured_runs_operation_by_operation(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore lines")
+
+    monkeypatch.setattr(cuda_graph, "GraphedUpdate", fails)
+    agent = agent_of("dqn", "env=cartpole")
+    state: Any = SimpleNamespace(online=SimpleNamespace(device=torch.device("cuda")))
+    assert cuda_graph.graphed_update(program_of(agent, "float32"), agent.network, state) is None
+    assert caplog.messages == [
+        "the update is not a CUDA graph: CUDA error: operation not permitted when stream is capturing"
+    ]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -26,16 +26,21 @@ def graphed_update(
 ) -> CompiledUpdate | None:
     """The graph, or None where the update runs operation by operation; logs why.
 
-    Parts that are not of this package may wait for the device, which a graph cannot.
+    Parts that are not of this package may wait for the device, which a graph cannot. Whether a capture fails
+    depends on the update, the version of torch and the GPU, so it is the same in each session of a run.
     """
     own = next(program.own_parts(), None)
     if state.online.device.type != "cuda" or own is not None:
         reason = "it is for CUDA only" if own is None else f"{own} is not a part of dqn_runner"
         log.info("the update is not a CUDA graph: %s", reason)
         return None
-    update = CompiledUpdate(GraphedUpdate(program, network, state), program.config.optimizer)
+    try:
+        captured = GraphedUpdate(program, network, state)
+    except RuntimeError as error:  # the state is as it was: a capture executes nothing
+        log.warning("the update is not a CUDA graph: %s", str(error).partition("\n")[0])
+        return None
     log.info("the update is a CUDA graph")
-    return update
+    return CompiledUpdate(captured, program.config.optimizer)
 
 
 def capture_cuda_graph(

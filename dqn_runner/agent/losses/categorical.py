@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dqn_runner.agent.losses.base import action_values, gather_actions, split_by_action
+from dqn_runner.agent.losses.base import action_values, adds_at_indices, gather_actions, split_by_action
 from dqn_runner.agent.losses.targets import Backup, MaxTarget, TargetRule
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
@@ -79,8 +79,13 @@ class Categorical:
         position = ((shifted - self.v_min) / spacing).clamp(0, self.num_atoms - 1)
         lower = position.long().clamp(0, self.num_atoms - 2)  # lower + 1 is an atom, even if position is NaN
         fraction = position - lower
-        projected = torch.zeros_like(p).scatter_add(-1, lower, p * (1 - fraction))
-        return projected.scatter_add(-1, lower + 1, p * fraction)
+        if adds_at_indices(p):
+            projected = torch.zeros_like(p).scatter_add(-1, lower, p * (1 - fraction))
+            return projected.scatter_add(-1, lower + 1, p * fraction)
+        atoms = torch.arange(self.num_atoms, device=p.device)
+        to_lower, to_upper = lower.unsqueeze(-1) == atoms, (lower + 1).unsqueeze(-1) == atoms
+        moved = torch.where(to_lower, (p * (1 - fraction)).unsqueeze(-1), 0.0)
+        return (moved + torch.where(to_upper, (p * fraction).unsqueeze(-1), 0.0)).sum(-2)
 
     def _logits(self, outputs: torch.Tensor) -> torch.Tensor:
         return split_by_action(outputs, self.num_atoms)
