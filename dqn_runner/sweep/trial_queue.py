@@ -18,6 +18,7 @@ from dqn_runner.io.lock import LockUnsupportedError, exclusive_lock
 from dqn_runner.sweep.grid import untried_points
 from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.sampler import proposing
+from dqn_runner.sweep.search_space.custom import ENQUEUED, enqueued_values
 from dqn_runner.sweep.search_space.space import SearchSpace
 from dqn_runner.sweep.study import requeue
 from dqn_runner.sweep.trial_record import (
@@ -29,10 +30,6 @@ from dqn_runner.sweep.trial_record import (
 
 LOCK = ".queue.lock"
 """The lock file, in the sweep directory, of the process that selects its next trial."""
-
-
-ENQUEUED = "fixed_params"
-"""The attribute in which Optuna stores the values of `Study.enqueue_trial`."""
 
 
 class TrialQueue:
@@ -107,11 +104,12 @@ class TrialQueue:
 
     def _suggest(self, trial: Trial | FrozenTrial) -> list[str]:
         """The overrides of a trial; the sampler proposes the values of a new one."""
-        if isinstance(trial, Trial) and not _has_values(self.get(trial.number)):
+        stored = self.get(trial.number)
+        if isinstance(trial, Trial) and not (stored.params or stored.system_attrs.get(ENQUEUED)):
             with proposing():
                 return self._space.suggest(trial, self._config)
         try:
-            return self._space.suggest(trial, self._config)
+            return self._space.suggest(trial, self._config, enqueued_values(stored))
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of a value of the study
             raise _not_of_this_sweep(trial.number, str(error).rstrip(".")) from error
 
@@ -159,11 +157,6 @@ class TrialQueue:
         if worker is None:
             return self._heartbeat.is_unclaimed(trial.number)
         return self._heartbeat.is_stale(worker)
-
-
-def _has_values(trial: FrozenTrial) -> bool:
-    """Whether the study decides values of a trial: it had some, or was enqueued with some."""
-    return bool(trial.params or trial.system_attrs.get(ENQUEUED))
 
 
 def _not_of_this_sweep(number: int, why: str) -> UserError:

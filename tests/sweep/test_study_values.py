@@ -18,6 +18,7 @@ N_STEP = "agent.n_step=range(1,8)"
 OUTSIDE = (
     {"agent.gamma": 0.5},
     {"agent.n_step": 9},
+    {"agent.n_step": 2.5},
     {"agent.n_step": math.nan},
     {"agent.n_step": "many"},
     {"agent.n_step": [1]},
@@ -49,18 +50,24 @@ def test_enqueued_trial_within_the_search_space_runs_with_its_values(tmp_path: P
     assert trials.overrides(0) == ["agent.gamma=0.9", "agent.n_step=4"]
 
 
-def suggest_gamma(_: object, trial: optuna.Trial) -> None:
+def suggest(_: object, trial: optuna.Trial) -> None:
     trial.suggest_float("agent.gamma", 0.9, 0.99)
+    trial.suggest_int("agent.n_step", 1, 8)
+    trial.suggest_categorical("agent", ["dqn", "double_dqn"])
 
 
-def test_value_outside_of_a_custom_search_space_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["agent.gamma=0.5", "agent.n_step=2.5", "agent=sarsa"])
+def test_value_outside_of_a_custom_search_space_is_rejected(tmp_path: Path, value: str) -> None:
     study, trials = a_study(tmp_path)
-    trials._space = search_space((), {}, f"{__name__}.suggest_gamma")
-    study.enqueue_trial({"agent.gamma": 0.5})
-    with pytest.raises(
-        UserError, match=r"not one of this sweep: agent\.gamma=0\.5 is not in the search space"
-    ):
-        trials.next()
+    trials._space = search_space((), {}, f"{__name__}.suggest")
+    name, _, text = value.partition("=")
+    study.enqueue_trial({name: text if name == "agent" else float(text)})
+    for _ in range(2):  # also when the trial has the values that were suggested before
+        with pytest.raises(UserError, match=rf"not one of this sweep: {value} is not in the search space"):
+            trials.next()
+        trials._heartbeat.leave()
+        trials = a_study(tmp_path)[1]
+        trials._space = search_space((), {}, f"{__name__}.suggest")
 
 
 @pytest.mark.parametrize("points", ["agent.gamma=range(0.1,0.9,0.1)", "agent.gamma=range(0.3,0.9,1e-13)"])

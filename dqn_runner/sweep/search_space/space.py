@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, cast
 
 import optuna
@@ -12,10 +13,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial
 
-from dqn_runner.config.hydra_internals import locate
 from dqn_runner.config.overrides import bare_key, format_value, normalize_value, parse_override, unquote
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.search_space.conditions import resolve_conditions
+from dqn_runner.sweep.search_space.custom import CUSTOM, custom_function, suggested_names
 from dqn_runner.sweep.search_space.parameters import (
     EXPLICIT,
     Conditions,
@@ -28,7 +29,6 @@ from dqn_runner.sweep.search_space.parameters import (
 )
 
 PARAMS = "hydra.sweeper.params"
-CUSTOM = "hydra.sweeper.custom_search_space"
 SPACE, WHEN = "space", "when"
 CHOSEN_BY = "search"
 """The config group whose files contain search spaces."""
@@ -48,22 +48,31 @@ class SearchSpace:
     custom: str | None = None
     """Import path of a function (cfg, trial) that suggests more parameters."""
 
-    def suggest(self, trial: optuna.Trial | FrozenTrial, config: DictConfig) -> list[str]:
+    def suggest(
+        self,
+        trial: optuna.Trial | FrozenTrial,
+        config: DictConfig,
+        enqueued: Mapping[str, Any] = MappingProxyType({}),
+    ) -> list[str]:
         """The overrides of a trial; a trial that has values already gets the same overrides again.
 
-        `config` is passed to the custom function. Raises UserError if that suggests a reserved or fixed key,
-        and ValueError if the values that the study has of a trial are not of this search space.
+        `config` is passed to the custom function; `enqueued` are the `enqueued_values` of the trial. Raises
+        UserError if the function suggests a reserved or fixed key, and ValueError if the values that the study
+        has of the trial are not of this search space.
         """
         texts: dict[str, str] = {}
         for parameter in self.parameters:
             if all(texts.get(name) in allowed for name, allowed in parameter.when.items()):
                 texts[parameter.name] = parameter.suggest(cast("optuna.Trial", trial))
         if self.custom is not None:
-            suggested = _suggested(self.custom, trial, config)
+            suggested = suggested_names(self.custom, trial, config, enqueued)
             params, distributions = trial.params, trial.distributions
             texts |= self._custom_suggestions(
                 {name: possible_value(name, params[name], distributions[name]) for name in suggested}
             )
+        for name, value in enqueued.items():  # Optuna rounds one to an integer
+            if name in trial.distributions:
+                possible_value(name, value, trial.distributions[name])
         if not texts:
             raise UserError(f"{CUSTOM}={self.custom} suggests nothing; let it call trial.suggest_...")
         return [f"{name}={text}" for name, text in texts.items()]
@@ -117,28 +126,6 @@ class SearchSpace:
         return extra
 
 
-class _RecordedTrial:
-    """A trial as a custom function sees it; remembers what is suggested.
-
-    The study may hold other parameters of the trial, which must not become settings.
-    """
-
-    def __init__(self, trial: optuna.Trial | FrozenTrial) -> None:
-        self.suggested: set[str] = set()
-        self._trial = trial
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._trial, name)
-        if not name.startswith("suggest_"):
-            return attribute
-
-        def suggest(*arguments: Any, **keywords: Any) -> Any:
-            self.suggested.add(arguments[0] if arguments else keywords["name"])
-            return attribute(*arguments, **keywords)
-
-        return suggest
-
-
 def search_space(arguments: Sequence[str], params: Mapping[str, Any], custom: str | None) -> SearchSpace:
     """The search space of a command.
 
@@ -156,7 +143,7 @@ def search_space(arguments: Sequence[str], params: Mapping[str, Any], custom: st
     _reject_two_spellings(settings)
     yaml = [_from_yaml(name, value) for name, value in settings.items() if bare_key(name) not in times]
     if custom is not None:
-        _function(custom)
+        custom_function(custom)
 
     swept = [parameter for _, parameter in (*command, *yaml) if parameter is not None]
     fixed = [override for override, parameter in (*yaml, *command) if parameter is None]
@@ -266,24 +253,3 @@ def _reject_two_spellings(names: Iterable[str]) -> None:
 
 def _key(override: Override) -> str:
     return bare_key(override.get_key_element())
-
-
-def _suggested(path: str, trial: optuna.Trial | FrozenTrial, config: DictConfig) -> set[str]:
-    """The names that a custom function suggests for a trial."""
-    recorded = _RecordedTrial(trial)
-    try:
-        _function(path)(config, recorded)
-    except UserError:
-        raise
-    except Exception as error:  # the user's function can raise anything
-        if isinstance(trial, FrozenTrial) and isinstance(error, ValueError):
-            raise  # the trial lacks a value
-        raise UserError(f"{CUSTOM}={path} raised {type(error).__name__}: {error}") from error
-    return recorded.suggested
-
-
-def _function(path: str) -> Callable[[DictConfig, Any], object]:
-    try:
-        return locate(path)
-    except Exception as error:  # importing the user's module can raise anything
-        raise UserError(f"{CUSTOM}={path} cannot be imported: {error}") from error
