@@ -57,8 +57,8 @@ class SearchSpace:
         """The overrides of a trial; a trial that has values already gets the same overrides again.
 
         `config` is passed to the custom function; `enqueued` are the `enqueued_values` of the trial. Raises
-        UserError if the function suggests a reserved or fixed key, and ValueError if values that the study has
-        of the trial are not of this search space.
+        UserError if the function suggests a reserved or fixed key, and ValueError if a value that the study
+        has of the trial is not of this search space.
         """
         texts: dict[str, str] = {}
         for parameter in self.parameters:
