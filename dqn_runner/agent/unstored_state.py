@@ -9,6 +9,9 @@ from typing import Any
 from dqn_runner.agent.agent import DQNAgent
 from dqn_runner.agent.own_parts import parts_without_state
 
+_MOST_BYTES = 2**20
+"""Larger attributes are not compared: that would delay every checkpoint."""
+
 
 class UnstoredState:
     """Compares the attributes of such parts between one saved state and the next.
@@ -39,9 +42,25 @@ class UnstoredState:
         return found
 
 
+class _Digest:
+    """A file that keeps a hash of what is written to it, and does not take much."""
+
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+        self._left = _MOST_BYTES
+
+    def write(self, data: Any) -> None:
+        self._left -= memoryview(data).nbytes
+        if self._left < 0:
+            raise ValueError("too large")
+        self.hash.update(data)
+
+
 def _fingerprint(value: Any) -> str:
-    """Differs between different contents; of what cannot be copied, nothing is known."""
+    """Differs between different contents; of what cannot be copied, or is large, nothing is known."""
+    digest: Any = _Digest()
     try:
-        return hashlib.sha256(pickle.dumps(value)).hexdigest()
+        pickle.Pickler(digest, pickle.HIGHEST_PROTOCOL).dump(value)
     except Exception:  # pickling can call code of the user
         return ""
+    return digest.hash.hexdigest()

@@ -99,6 +99,7 @@ class Forgetful:
 
     def __init__(self) -> None:
         self.constant, self.cached, self.closure = [1, 2], None, lambda: self.calls
+        self.large = np.zeros(2**20)
         self.rng = np.random.default_rng(0)
         self.calls = 0
 
@@ -110,6 +111,7 @@ class Forgetful:
     ) -> Any:
         self.cached = torch.arange(3) if self.cached is None else self.cached
         self.calls += 1
+        self.large[0] += 1
         return self.rng.integers(shape[1], size=shape[0])
 
 

@@ -13,6 +13,9 @@ from dqn_runner.core.registry import option, slot
 from dqn_runner.core.settings import check_settings, setting
 from dqn_runner.core.types import LossOutput, QFunction, Transition
 
+_MOST_COMPARED = 256
+"""The most atoms of which `project` compares each with all: that needs memory for [batch, atoms, atoms]."""
+
 
 @option("agent/loss", "categorical")
 @dataclass(kw_only=True)
@@ -79,7 +82,7 @@ class Categorical:
         position = ((shifted - self.v_min) / spacing).clamp(0, self.num_atoms - 1)
         lower = position.long().clamp(0, self.num_atoms - 2)  # lower + 1 is an atom, even if position is NaN
         fraction = position - lower
-        if adds_at_indices(p):
+        if adds_at_indices(p) or self.num_atoms > _MOST_COMPARED:
             projected = torch.zeros_like(p).scatter_add(-1, lower, p * (1 - fraction))
             return projected.scatter_add(-1, lower + 1, p * fraction)
         atoms = torch.arange(self.num_atoms, device=p.device)
