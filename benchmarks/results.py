@@ -82,6 +82,7 @@ def score_ours(run_dir: Path, seed: int) -> Run | None:
         evaluation = [
             "mode=eval",
             f"checkpoint={run_dir / 'checkpoints' / 'latest.pt'}",
+            "trust=true",  # our own run, whose environment may be an import path
             f"evaluator.episodes={EPISODES}",
             f"hydra.run.dir={score.parent}",
             "logging=[file]",
@@ -118,9 +119,14 @@ def run_sb3(recipe: Recipe, directory: Path, seed: int) -> Run | None:
 
 
 def collect(
-    recipe: Recipe, library: str, seeds: list[int], jobs: int, run: Callable[[int], Run | None]
+    recipe: Recipe,
+    library: str,
+    seeds: list[int],
+    jobs: int,
+    run: Callable[[int], Run | None],
+    begun: Callable[[int], bool] = lambda _: True,
 ) -> Results:
-    """The results of all seeds, `jobs` at a time."""
+    """The results of all seeds, `jobs` at a time; one without a score has failed if its run has `begun`."""
     with ThreadPoolExecutor(jobs) as pool:
         found = dict(zip(seeds, pool.map(run, seeds), strict=True))
     return Results(
@@ -131,7 +137,7 @@ def collect(
         machine=machine(),
         steps=[recipe.steps // recipe.points * (index + 1) for index in range(recipe.points)],
         runs=[result for result in found.values() if result is not None],
-        failed=[seed for seed, result in found.items() if result is None],
+        failed=[seed for seed, result in found.items() if result is None and begun(seed)],
     )
 
 
@@ -140,25 +146,35 @@ def run_recipe(recipe: Recipe, library: str, seeds: list[int], jobs: int, out: P
     if library == "ours":
         directory = out / recipe.name
         train_ours(recipe, seeds, directory, jobs)
-        results = collect(recipe, OURS, seeds, jobs, lambda s: score_ours(our_run_dir(directory, s), s))
+        results = collect(
+            recipe,
+            OURS,
+            seeds,
+            jobs,
+            lambda seed: score_ours(our_run_dir(directory, seed), seed),
+            lambda seed: (our_run_dir(directory, seed) / "metrics.jsonl").exists(),
+        )
     else:
         directory = out / f"{recipe.name}_sb3"
         results = collect(recipe, SB3, seeds, jobs, lambda seed: run_sb3(recipe, directory, seed))
-    if results.failed:
-        failed = ", ".join(map(str, results.failed))
-        print(f"{recipe.name}: no score for the seeds {failed}; {why(library, directory)}", file=sys.stderr)
+    scored = {run.seed for run in results.runs}
+    if missing := [seed for seed in seeds if seed not in scored]:
+        listed = ", ".join(map(str, missing))
+        print(f"{recipe.name}: no score for the seeds {listed}; {why(library, directory)}", file=sys.stderr)
     results = results.with_stored()
     results.write()
     print(summary(recipe, [results]), flush=True)
-    return not results.failed
+    return not missing
 
 
 def why(library: str, directory: Path) -> str:
     """Where to read why runs have no score. A sweep whose first seed fails does not start the others."""
     if library != "ours":
         return "what they printed above says why"
-    first = our_run_dir(directory, FIRST_SEED)
-    return f"{directory} has the logs of those that began; the others begin once that in {first} has finished"
+    return (
+        f"{directory} has the logs of those that began. If the first one failed, the others do not begin: "
+        "move that directory away to train all of them again"
+    )
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from dqn_runner.agent.observation_normalizer import make_normalizer
 from dqn_runner.agent.own_parts import (
     building_parts,
     check_actions,
+    checked_moments,
     is_ours,
     load_states_of_parts,
     states_of_parts,
@@ -52,7 +53,8 @@ class DQNAgent:
         params = self.network.initial
         learning = network_of_updates(self.network, config.precision)
         with building_parts(config.seed):  # own ones may draw in their first call
-            self.learner = LearnerState(params, config.optimizer.init(params), self.network.views)
+            moments = checked_moments(config.optimizer, config.optimizer.init(params))
+            self.learner = LearnerState(params, moments, self.network.views)
             example = move(zero_transition(self.spec), self.device)
             self._noise_requirements = count_noise(learning, self.learner.target_params, config.loss, example)
         update = make_update(learning, config.loss, config.optimizer)

@@ -31,6 +31,7 @@ class LearnerState:
         self.grad_rows = self.grad.view(-1, params.shape[-1])
         """The gradients as [runs, parameters], also for a single run."""
         self.moments = moments
+        self._moments = _describe(moments)
         self.updates = 0
         self.online_params = [view.detach().requires_grad_() for view in views(self.online)]
         self.target_params = views(self.target)
@@ -38,7 +39,15 @@ class LearnerState:
             param.grad = grad
 
     def state_dict(self) -> State:
-        """Parameters, optimizer moments and the number of updates; the tensors are not copied."""
+        """Parameters, optimizer moments and the number of updates; the tensors are not copied.
+
+        Raises UserError if the optimizer has other moments than at first: a resumed run begins with those.
+        """
+        if (now := _describe(self.moments)) != self._moments:
+            raise UserError(
+                f"agent.optimizer: its step() made the moments {now or 'none'} of {self._moments or 'none'}; "
+                "init() must return all of them in their shapes, which step() changes in place"
+            )
         return {
             "online": self.online,
             "target": self.target,

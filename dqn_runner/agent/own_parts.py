@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from dqn_runner.checkpointing.user_state import array_paths, pack_user_state, with_arrays
+from dqn_runner.checkpointing.user_state import (
+    array_paths,
+    check_state_methods,
+    pack_user_state,
+    with_arrays,
+)
 from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import class_of, import_path, slots
 from dqn_runner.core.rng import seed_for
 from dqn_runner.core.state import State
@@ -52,12 +59,26 @@ def check_actions(exploration: object, actions: Any, shape: tuple[int, int]) -> 
     )
 
 
+def checked_moments(optimizer: object, moments: Any) -> Any:
+    """The moments that an optimizer made; raises UserError unless they are tensors by name."""
+    if isinstance(moments, dict):
+        items = cast("dict[Any, Any]", moments).items()
+        if all(isinstance(name, str) and isinstance(each, torch.Tensor) for name, each in items):
+            return cast("Any", moments)
+    raise UserError(
+        f"agent.optimizer={import_path(type(optimizer))}: its init() returned {moments!r:.60}; it must "
+        "return a dictionary of tensors by name, an empty one if it keeps nothing"
+    )
+
+
 def states_of_parts(config: DQNConfig) -> State:
     """The states of the parts that have `state_dict` and `load_state_dict`, by place and class.
 
     Raises UserError for one that a checkpoint cannot store.
     """
     states: State = {}
+    for key, part in _parts(config):
+        check_state_methods(f"agent.{key}", part)
     for key, part in _parts_with_state(config):
         state = part.state_dict()
         states[key] = {"state": pack_user_state(f"agent.{key}", state), "arrays": [*array_paths(state)]}
@@ -83,6 +104,16 @@ def load_states_of_parts(config: DQNConfig, states: Mapping[str, Any]) -> None:
 def parts_without_state(config: DQNConfig) -> Iterator[tuple[str, Any]]:
     """The parts of the user's own that a checkpoint does not store, by place and class."""
     return ((key, part) for key, part in _parts(config) if not _has_state(part) and not is_ours(part))
+
+
+@contextmanager
+def unchanged_states(config: DQNConfig) -> Generator[None]:
+    """A block after which the states of parts are what they were, whatever it asks them."""
+    states = states_of_parts(config)
+    try:
+        yield
+    finally:
+        load_states_of_parts(config, states)
 
 
 def _parts_with_state(config: DQNConfig) -> Iterator[tuple[str, Any]]:

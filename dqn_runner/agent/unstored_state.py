@@ -31,7 +31,7 @@ class UnstoredState:
         """What has changed since the last call, each once: `exploration=my.Class: its attribute left`."""
         found: list[str] = []
         for key, part in self._parts:
-            for name, value in getattr(part, "__dict__", {}).items():
+            for name, value in _attributes(part).items():
                 if id(value) in self._stored:
                     continue
                 where, now = f"{key}: its attribute {name}", _fingerprint(value)
@@ -40,6 +40,13 @@ class UnstoredState:
                 self._seen[where] = now
         self._reported.update(found)
         return found
+
+
+def _attributes(part: object) -> dict[str, Any]:
+    """The attributes of an object, those in slots too."""
+    slots = [getattr(cls, "__slots__", ()) for cls in type(part).__mro__]
+    names = [name for each in slots for name in ((each,) if isinstance(each, str) else each)]
+    return {**getattr(part, "__dict__", {}), **{name: getattr(part, name, None) for name in names}}
 
 
 class _Digest:

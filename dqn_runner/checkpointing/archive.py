@@ -11,7 +11,7 @@ from dqn_runner.core.exceptions import DamagedError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.io import entries
 
-_MAX_DEPTH = 100
+MAX_DEPTH = 100
 """Levels of nested containers; states have about ten."""
 _PLAIN = frozenset((int, float, bool, str, type(None)))
 _TENSORS = frozenset(("torch._utils _rebuild_tensor_v2", "collections OrderedDict"))
@@ -86,7 +86,7 @@ def _check_values(value: Any, containers: set[int], depth: int) -> None:
     if type(value) is torch.Tensor:
         _check_tensor(value)
         return
-    if type(value) not in (dict, list) or id(value) in containers or depth > _MAX_DEPTH:
+    if type(value) not in (dict, list) or id(value) in containers or depth > MAX_DEPTH:
         raise _UnexpectedError("its values are not a tree of plain values and tensors")
     containers.add(id(value))
     items = value

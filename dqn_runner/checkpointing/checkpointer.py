@@ -87,7 +87,7 @@ class Checkpointer:
             checkpoint.document = pack(
                 content, lambda snapshot, path: self._pack_snapshot(snapshot, path, checkpoint)
             )
-        except TypeError as error:
+        except (TypeError, RecursionError) as error:
             where = str(error).removeprefix("state.")
             raise UserError(f"a checkpoint cannot store what a part of your own keeps: {where}") from error
         if self._unwritten_best is not None:

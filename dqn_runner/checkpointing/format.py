@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from dqn_runner.checkpointing import segments
-from dqn_runner.checkpointing.archive import load_archive
+from dqn_runner.checkpointing.archive import MAX_DEPTH, load_archive
 from dqn_runner.checkpointing.names import CHECKPOINTS, STEP_IN_NAME
 from dqn_runner.core.exceptions import DamagedError, UserError
 from dqn_runner.core.lazy_imports import torch
@@ -26,52 +26,63 @@ VERSION = 6
 SNAPSHOT = "row snapshot"
 """Key that marks a stored RowSnapshot: a dictionary with the names of its segments and the other rows."""
 
+_MOST_BITS = 2_000
+"""Of an integer; torch reads no longer ones."""
 _PLAIN = frozenset((int, float, bool, str, type(None)))
-_DTYPES = (
+DTYPES = (
     *("bool", "uint8", "int8", "int16", "int32", "int64"),
     *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
 )
+"""Of the arrays that a checkpoint can hold."""
 _ALTERNATIVES = "; available in "
 
 PackSnapshot = Callable[[RowSnapshot, str], State]
 """From a snapshot, and its path in the state, to the dictionary that a checkpoint stores for it."""
 
 
-def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "") -> Any:
+def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "", depth: int = 0) -> Any:
     """Copy a state into tensors and plain values, which `torch.load(weights_only=True)` accepts.
 
-    `pack_snapshot` converts each RowSnapshot; `where` is the path of `value` in the state. Raises
-    TypeError, naming the path, for values of other types.
+    `pack_snapshot` converts each RowSnapshot; `where` is the path of `value` in the state, `depth` the number
+    of containers around it. Raises TypeError, naming the path, for what `archive` would not read.
     """
+    value = _without_numpy(value)
     if type(value) in _PLAIN:
+        if type(value) is int and value.bit_length() > _MOST_BITS:
+            raise TypeError(f"state{where} is an integer of more than {_MOST_BITS} bits")
         return value
+    if depth > MAX_DEPTH:
+        raise TypeError(f"state{where:.60}... is nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
         items = cast("dict[Any, Any]", value).items()
-        if unknown := [key for key, _ in items if type(key) is not str]:
-            raise TypeError(f"state{where} has the key {unknown[0]!r}; keys must be texts")
-        return {key: pack(item, pack_snapshot, f"{where}.{key}") for key, item in items}
+        if unknown := [key for key, _ in items if type(key) is not str or key == SNAPSHOT]:
+            raise TypeError(f"state{where} has the key {unknown[0]!r}; keys must be texts, not {SNAPSHOT!r}")
+        return {key: pack(item, pack_snapshot, f"{where}.{key}", depth + 1) for key, item in items}
     if isinstance(value, (list, tuple)):
-        return [pack(item, _reject_snapshot, f"{where}[{i}]") for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, np.ndarray):
+        return [pack(item, _reject_snapshot, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         array = cast("Array", value)
         _check_dtype(array.dtype.name, where)
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_meta:
         _check_dtype(str(value.dtype).removeprefix("torch."), where)
         return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-    if isinstance(value, np.generic):
-        return cast("Any", value).item()
     if isinstance(value, RowSnapshot):
         return pack_snapshot(value, where)
-    raise TypeError(
-        f"state{where} is a {type(value).__name__}; checkpoints hold only plain values and tensors"
-    )
+    kind = type(cast("object", value)).__name__
+    raise TypeError(f"state{where} is a {kind}; checkpoints hold only plain values and tensors")
+
+
+def _without_numpy(value: Any) -> Any:
+    """A number or a text of numpy as one of Python; anything else as it is."""
+    number = value
+    return number.item() if isinstance(value, np.generic) and number.dtype.kind in "biufU" else number
 
 
 def _check_dtype(name: str, where: str) -> None:
     """Raise TypeError unless `archive` reads tensors of this dtype."""
-    if name not in _DTYPES:
-        raise TypeError(f"state{where} is an array of {name}; checkpoints hold {', '.join(_DTYPES)}")
+    if name not in DTYPES:
+        raise TypeError(f"state{where} is an array of {name}; checkpoints hold {', '.join(DTYPES)}")
 
 
 def _reject_snapshot(_: RowSnapshot, where: str) -> State:

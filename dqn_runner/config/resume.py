@@ -42,6 +42,7 @@ from dqn_runner.run.compatibility import (
     incompatible_changes,
     leaves,
     mismatch,
+    same_setting,
 )
 from dqn_runner.run.provenance import recorded_config
 
@@ -189,8 +190,9 @@ def restore(cfg: DictConfig, stored: Stored, overrides: Sequence[str]) -> None:
         raise DamagedError(f"{stored.path} does not hold the configuration of a run: {what}")
     requested = [tuple(o.key_or_group.split(".")) for o in ours]
     for path, value in old.items():
-        untouched = new.get(path) == base.get(path) and not any(path[: len(k)] == k for k in requested)
-        if untouched and path[0] not in SESSION_KEYS and new.get(path) != value:
+        untouched = not any(path[: len(key)] == key for key in requested)
+        unchanged = untouched and same_setting(new.get(path), base.get(path))
+        if unchanged and path[0] not in SESSION_KEYS and not same_setting(new.get(path), value):
             _set(cfg, path, to_import_path(value) if path[-1] == TARGET else value)
 
 

@@ -171,7 +171,7 @@ class VectorEnv:
             worker.close()
 
     def _pass_attributes(self, attributes: dict[str, Any]) -> None:
-        if attributes != self._attributes:
+        if repr(attributes) != repr(self._attributes):  # 6 is not 6.0, and 1 is not True
             for wait in [worker.set_attributes(attributes) for worker in self.workers]:
                 wait()
         self._attributes = attributes

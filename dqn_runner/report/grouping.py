@@ -13,7 +13,7 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
 from dqn_runner.report.configuration import shown
 from dqn_runner.report.stored_run import StoredRun
-from dqn_runner.run.compatibility import MACHINE
+from dqn_runner.run.compatibility import MACHINE, same_setting
 
 _OF_RUN_AND_AGENT = ("seed", *MACHINE)
 NOT_COMPARED = (
@@ -92,7 +92,8 @@ def _differing(runs: Sequence[StoredRun]) -> list[str]:
         for key in {key: None for each in settings for key in each}:
             if key in NOT_COMPARED or key.startswith(NOT_COMPARED_BELOW):
                 continue
-            if any(each.get(key, ...) != settings[0].get(key, ...) for each in settings):
+            first = settings[0].get(key, ...)
+            if not all(same_setting(each.get(key, ...), first) for each in settings):
                 found[key] = None
     return list(found)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from itertools import zip_longest
+from typing import Any, cast
 
 from dqn_runner.core.registry import TARGET, with_defaults
 
@@ -46,6 +48,19 @@ def leaves(config: Mapping[str, Any], prefix: Leaf = ()) -> dict[Leaf, Any]:
     return found
 
 
+def same_setting(one: Any, other: Any) -> bool:
+    """Whether two values of a setting are equal; unlike `==`, also if they are or contain NaN."""
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    if isinstance(one, list) and isinstance(other, list):
+        pairs = zip_longest(cast("list[Any]", one), cast("list[Any]", other), fillvalue=...)
+        return all(same_setting(*pair) for pair in pairs)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        ours, theirs = cast("Mapping[Any, Any]", one), cast("Mapping[Any, Any]", other)
+        return ours.keys() == theirs.keys() and all(same_setting(ours[key], theirs[key]) for key in ours)
+    return bool(one == other)
+
+
 def changes(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[str]:
     """List the settings that differ between two flat configurations, as `key: old -> new`."""
     return [f"{'.'.join(path)}: {_show(old, path)} -> {_show(new, path)}" for path in _differing(old, new)]
@@ -86,7 +101,8 @@ def agent_of(source: Mapping[str, Any]) -> Any:
 
 def _differing(old: Mapping[Leaf, Any], new: Mapping[Leaf, Any]) -> list[Leaf]:
     paths = [*new, *(path for path in old if path not in new)]
-    return [p for p in paths if p[0] not in SESSION_KEYS and old.get(p, ...) != new.get(p, ...)]
+    compared = [path for path in paths if path[0] not in SESSION_KEYS]
+    return [path for path in compared if not same_setting(old.get(path, ...), new.get(path, ...))]
 
 
 def _show(config: Mapping[Leaf, Any], path: Leaf) -> str:

@@ -72,4 +72,10 @@ def _by_task(scores: Scores, axes: int) -> dict[str, FloatArray]:
 def _as_array(scores: npt.ArrayLike) -> FloatArray:
     if isinstance(scores, np.ma.MaskedArray):
         raise UserError("the scores are a masked array; give those that count, as .compressed() does")
-    return np.asarray(scores, float)
+    try:
+        return np.asarray(scores, float)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            "the scores are not numbers, or their rows have different lengths; give numbers, one list of "
+            "runs for each task"
+        ) from error

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -200,7 +201,7 @@ class Jobs:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment, STOP_WITH_STDIN: "1"},
+                env={**os.environ, **environment, STOP_WITH_STDIN: str(int(self._here))},
                 start_new_session=True,  # Ctrl-C reaches the sweep, which forwards it
             )
             self._running.add(process)
@@ -221,14 +222,22 @@ class Jobs:
 
 
 def stop_with_stdin() -> None:
-    """In a job: stop as after SIGTERM when the sweep that started the job has ended."""
-    if os.environ.pop(STOP_WITH_STDIN, None) is None:
+    """In a job: stop as after SIGTERM when the sweep that started the job has ended.
+
+    A run that does not stop, because its environment hangs, is killed with its children `GRACE_SECONDS`
+    later; a process that waits for the run of a launcher is not.
+    """
+    is_run = os.environ.pop(STOP_WITH_STDIN, None)
+    if is_run is None:
         return
 
     def watch() -> None:
         while os.read(0, 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
+        if is_run == "1":
+            time.sleep(GRACE_SECONDS)
+            os.killpg(0, signal.SIGKILL)  # the group of the job alone, see `Jobs._start`
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -16,7 +16,7 @@ from dqn_runner.config.schema import CONF, DEFAULT_CONFIG, fit_defaults, to_plai
 from dqn_runner.config.secret_arguments import STORAGE, move_to_environment
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.secrets import has_password
-from dqn_runner.run.compatibility import SESSION_KEYS, leaves
+from dqn_runner.run.compatibility import SESSION_KEYS, leaves, same_setting
 from dqn_runner.sweep.config import Session, SweepConfig
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.sampler import PerTrialSampler, seed_of
@@ -158,7 +158,11 @@ def _reject_settings_of_search(chosen: str, job: DictConfig, without: DictConfig
     """Raise UserError if a file of the group `search` sets more than Hydra's settings, unseen by jobs."""
     expected = leaves(to_plain_config(without, resolve=False))
     given = leaves(to_plain_config(job, resolve=False))
-    lost = [".".join(key) for key in given if key[0] != "hydra" and given[key] != expected.get(key, ...)]
+    lost = [
+        ".".join(key)
+        for key in given
+        if key[0] != "hydra" and not same_setting(given[key], expected.get(key, ...))
+    ]
     if lost:
         raise UserError(
             f"{chosen} sets {', '.join(lost)}, but the jobs do not read that file; move these settings to "

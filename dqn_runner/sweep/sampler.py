@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 import zlib
 from collections.abc import Callable, Generator, Sequence
@@ -152,7 +151,9 @@ def asks_to_stop(
 ) -> bool:
     """Tell a sampler that a trial ends; whether it would stop `Study.optimize`."""
     asked: list[bool] = []
-    watched = copy.copy(study)
-    watched.stop = lambda: asked.append(True)
-    sampler.after_trial(watched, trial, state, values)
+    study.stop = lambda: asked.append(True)  # not on a copy: the study of a bracket of Hyperband has none
+    try:
+        sampler.after_trial(study, trial, state, values)
+    finally:
+        del study.stop
     return bool(asked)

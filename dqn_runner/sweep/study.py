@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
+from dqn_runner.run.compatibility import same_setting
 from dqn_runner.sweep import cmaes_state
 from dqn_runner.sweep.config import SweepConfig
 from dqn_runner.sweep.grid import UntriedPoints, leave_out_lost
@@ -242,12 +243,12 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     If the command is the same, the settings that it composes are compared: a file that it names may have
     changed. Settings that only one of them has are those of another version of the program.
     """
-    found = {key: f"{old.get(key)} -> {new[key]}" for key in new if old.get(key) != new[key]}
+    found = {key: f"{old.get(key)} -> {new[key]}" for key in new if not same_setting(old.get(key), new[key])}
     configuration = found.pop(CONFIGURATION, None)
     if found or configuration is None:
         return found
     before, after = old.get(CONFIGURATION, {}), new[CONFIGURATION]
-    both = [key for key in after if key in before and before[key] != after[key]]
+    both = [key for key in after if key in before and not same_setting(before[key], after[key])]
     return {key: f"{before[key]} -> {after[key]}" for key in both}
 
 

@@ -114,6 +114,11 @@ class TrialRecord:
         return bool(self._attributes.get(_OVERRIDES))
 
     @property
+    def has_run(self) -> bool:
+        """Whether a sweep ran the trial; `Study.add_trial` adds others, from which samplers learn."""
+        return _OVERRIDES in self._attributes
+
+    @property
     def overrides(self) -> list[str]:
         """The overrides of the trial, the values of its parameters."""
         return self._attributes[_OVERRIDES]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 
-from dqn_runner.checkpointing.user_state import pack_user_state, with_arrays
+from dqn_runner.checkpointing.user_state import check_state_methods, pack_user_state, with_arrays
 from dqn_runner.core.exceptions import CallbackError, UserError
 from dqn_runner.core.registry import import_path
 from dqn_runner.core.state import State
@@ -59,6 +59,7 @@ class Callbacks:
         self._stored: State = {}
         self._methods: dict[str, list[tuple[str, Callable[..., None]]]] = {event: [] for event in EVENTS}
         for name, callback in callbacks.items():
+            check_state_methods(f"callbacks.{name}={import_path(type(cast('object', callback)))}", callback)
             for event in _events_of(name, callback):
                 self._methods[event].append((name, getattr(callback, event)))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dqn_runner.checkpointing.user_state import pack_user_state
+from dqn_runner.agent.own_parts import is_ours
+from dqn_runner.checkpointing.user_state import pack_user_state, with_arrays
 from dqn_runner.core.state import State
 from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.stored_spaces import store_spaces
@@ -23,7 +24,7 @@ class RunState:
         """Why the run is over, if it is."""
         self._spec = trainer.collector.envs.spec
         self._loop, self._recorder, self._schedule = trainer.loop, trainer.recorder, schedule
-        self._preload = trainer.preload
+        self._agent, self._preload = trainer.agent, trainer.preload
         self._stopping, self._callbacks = trainer.stopping, trainer.callbacks
         self._loggers = trainer.directory.loggers
         self._generators = generators
@@ -58,7 +59,7 @@ class RunState:
         """
         if self._empty is None:  # once: a state that turns out to be damaged is loaded in part
             self._empty = self.state_dict()
-        check_state(state, self._empty, self._spec)
+        check_state(state, self._empty, self._spec, not is_ours(self._agent.config.optimizer))
         progress, finished = ProgressState(**state["progress"]), None
         if state["finished"] is not None:
             finished = FinishedRun.from_state(state["finished"])
@@ -74,7 +75,7 @@ class RunState:
         self._schedule.last_position = progress.last_event
         self._stopping.early_stopping.load_state_dict(progress.early_stopping)
         self._recorder.metrics.load_state_dict(progress.metrics)
-        self._loggers.load_state_dict(progress.loggers)
+        self._loggers.load_state_dict({name: with_arrays(each) for name, each in progress.loggers.items()})
 
     def progress(self) -> ProgressState:
         """What the events of the run have changed so far.

@@ -19,9 +19,12 @@ from dqn_runner.training.history import problem_with
 from dqn_runner.training.metrics import EVAL_KEYS, RECENT
 
 
-def inconsistencies(stored: State, ours: State, spec: EnvSpec) -> Iterator[str]:
-    """What is wrong with a state that has the structure of `ours`; `spec` is that of the environment."""
-    yield from _in_agent(stored["agent"], ours["agent"])
+def inconsistencies(stored: State, ours: State, spec: EnvSpec, own_optimizer: bool = False) -> Iterator[str]:
+    """What is wrong with a state that has the structure of `ours`; `spec` is that of the environment.
+
+    The moments of an optimizer of the user's own (`own_optimizer`) may have any values.
+    """
+    yield from _in_agent(stored["agent"], ours["agent"], own_optimizer)
     if len(stored["collector"]["envs"]["episodes"]) == len(ours["collector"]["envs"]["episodes"]):
         yield from _in_collector(stored["collector"], ours["collector"], spec.num_actions)
     yield from _in_replay(stored["replay"], spec)
@@ -33,7 +36,7 @@ def inconsistencies(stored: State, ours: State, spec: EnvSpec) -> Iterator[str]:
         yield from _in_evaluations(progress["metrics"]["eval"], stored["step"], stored["episode"])
 
 
-def _in_agent(stored: State, ours: State) -> Iterator[str]:
+def _in_agent(stored: State, ours: State, own_optimizer: bool) -> Iterator[str]:
     normalizer = stored["normalizer"]
     if normalizer is not None and ours["normalizer"] is not None:
         for key, lowest in (("mean", -math.inf), ("squares", 0.0)):
@@ -45,7 +48,7 @@ def _in_agent(stored: State, ours: State) -> Iterator[str]:
         if not np.isfinite(np.asarray(stored["learner"][key])).all():
             yield f"state.agent.learner.{key} has values that are not finite"
     for key, moment in stored["learner"]["moments"].items():
-        if torch.isnan(moment).any():
+        if not own_optimizer and torch.isnan(moment).any():
             yield f"state.agent.learner.moments.{key} has values that are not numbers"
 
 

@@ -21,7 +21,7 @@ _ADDED = {"parts"}
 """Keys that may be in one of two states only: a resumed run can have other parts."""
 
 
-def check_state(stored: Any, ours: State, spec: EnvSpec) -> None:
+def check_state(stored: Any, ours: State, spec: EnvSpec, own_optimizer: bool = False) -> None:
     """Raise ValueError, naming the place, if `stored` cannot be a later or earlier state of the run `ours`.
 
     Compares keys, types, and the dtypes and dimensions of arrays; then whether lengths agree with each other
@@ -32,7 +32,7 @@ def check_state(stored: Any, ours: State, spec: EnvSpec) -> None:
     if isinstance(stored, dict) and (finished := cast("State", stored).get("finished")) is not None:
         template = {**ours, "finished": finished and _finished_like(ours)}
     check_structure(stored, template, "state")
-    for problem in inconsistencies(cast("State", stored), ours, spec):
+    for problem in inconsistencies(cast("State", stored), ours, spec, own_optimizer):
         raise ValueError(problem)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_runner.agent.agent import DQNAgent
+from dqn_runner.agent.own_parts import unchanged_states
 from dqn_runner.checkpointing.names import best_name
 from dqn_runner.core.exceptions import DirectoryLostError, DivergedError, UserError
 from dqn_runner.core.log import log
@@ -265,7 +266,8 @@ class Trainer:
             self._record(evaluation)
             self.callbacks.owe("on_checkpoint", self._saver.improved)
         if Event.LOG not in due:
-            self._log()
+            with unchanged_states(self.agent.config):  # a run that continues later has no such line
+                self._log()
         self._state.finish(reason, before)
         self.callbacks.owe("on_run_end", True)
         replaced = self._saver.improved and Event.EVALUATE not in due and math.isfinite(previous_mean)

@@ -20,7 +20,15 @@ from dqn_runner.config.schema import to_plain_config, to_typed_config
 from dqn_runner.training.assembly import make_replay
 from dqn_runner.training.trainer import Trainer
 from tests.support.composition import compose_config
-from tests.support.own_parts import Choosing, DrawnOptimizer, DrawnReplay, Repeating, drawn
+from tests.support.own_parts import (
+    Choosing,
+    DrawnOptimizer,
+    DrawnReplay,
+    Forgotten,
+    Listing,
+    Repeating,
+    drawn,
+)
 
 MODULE = "tests.support.own_parts"
 
@@ -90,28 +98,62 @@ def test_a_loaded_agent_has_what_its_parts_drew(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize(
-    "parts", [{"exploration": "Repeating"}, {"optimizer": "Slow"}, {"optimizer": "Half"}], ids=str
+    "parts",
+    [
+        {"exploration": "Repeating"},
+        {"exploration": "Averaging"},
+        {"optimizer": "Slow"},
+        {"optimizer": "Half"},
+        {"optimizer": "Marking"},
+    ],
+    ids=str,
 )
 def test_a_resumed_run_restores_the_state_of_parts(tmp_path: Path, parts: dict[str, str]) -> None:
     expected = trained(tmp_path / "whole", composed(0, **parts), 160)
     trained(tmp_path / "resumed", composed(0, **parts), 90)
     found = trained(tmp_path / "resumed", composed(0, **parts), 160)
     assert torch.equal(found.agent.learner.online, expected.agent.learner.online)
-    assert found.recorder.metrics.history()["episodes"] == expected.recorder.metrics.history()["episodes"]
+    assert found.recorder.metrics.history() == expected.recorder.metrics.history()
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_moments_that_a_step_makes_are_rejected_when_the_run_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"optimizer: its step\(\) made the moments last .* of none; init\(\) must"
+    ):
+        trained(tmp_path, composed(0, optimizer="Lazy"), 60)
+
+
+def test_an_optimizer_without_a_dictionary_of_moments_is_named() -> None:
+    with pytest.raises(UserError, match=r"Listing: its init\(\) returned \[.*; it must return a dictionary"):
+        DQNAgent(DQNConfig(state_dim=4, action_dim=2, optimizer=Listing()))
+
+
+def test_a_part_with_one_of_the_methods_of_a_state_is_rejected() -> None:
+    message = r"Forgotten has state_dict, but no method load_state_dict\(state\): a resumed run needs both"
+    with pytest.raises(UserError, match=message):
+        DQNAgent(DQNConfig(state_dim=4, action_dim=2, exploration=Forgotten()))
 
 
 @pytest.mark.usefixtures("no_curves")
 def test_what_a_part_keeps_and_no_checkpoint_stores_is_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for place, name in [("exploration", "Forgetful"), ("exploration", "Repeating"), ("optimizer", "Holding")]:
+    for place, name in [
+        ("exploration", "Forgetful"),
+        ("exploration", "Repeating"),
+        ("exploration", "Slotted"),
+        ("optimizer", "Holding"),
+    ]:
         cfg = composed(0, **{place: name})
         cfg.trainer.frequency_unit, cfg.trainer.checkpoint_frequency = "steps", 40
         trained(tmp_path / name, cfg, 160)
     found = sorted(text for text in caplog.messages if "no checkpoint stores it" in text)
-    assert ["own_parts.Forgetful: its attribute" in text for text in found] == [True, True]
-    assert ["attribute calls changes during" in text for text in found] == [True, False]
-    assert "attribute rng changes during the run" in found[1]
+    assert [text.partition(" changes during the run")[0].rpartition(".")[2] for text in found] == [
+        "Forgetful: its attribute calls",
+        "Forgetful: its attribute rng",
+        "Slotted: its attribute left",
+    ]
 
 
 @pytest.mark.usefixtures("no_curves")

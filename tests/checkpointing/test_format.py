@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dqn_runner.checkpointing.checkpointer import Checkpointer
-from dqn_runner.checkpointing.format import _DTYPES, FORMAT, VERSION, checksum, load_checkpoint
+from dqn_runner.checkpointing.format import DTYPES, FORMAT, VERSION, checksum, load_checkpoint
 from dqn_runner.checkpointing.names import LATEST, numbered_name
 from dqn_runner.core.exceptions import UserError
 from tests.support.checkpoints import PAYLOAD, Bomb, save
@@ -55,7 +55,7 @@ class TestContent:
                 assert loaded.tolist() == value.tolist()
                 assert loaded.dtype == dtype
 
-    @pytest.mark.parametrize("name", _DTYPES)
+    @pytest.mark.parametrize("name", DTYPES)
     def test_tensors_of_every_stored_dtype_come_back(self, name: str, tmp_path: Path):
         for shape in [(), (0,), (2, 3)]:
             value = torch.ones(shape, dtype=getattr(torch, name))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
 
 from dqn_runner.envs.env_attributes import EnvAttributes
+from dqn_runner.envs.vector_env import VectorEnv
 
 
 class Drifting(gymnasium.Env[Any, Any]):
@@ -36,3 +38,14 @@ def test_the_environment_shares_no_list_with_what_is_stored() -> None:
     assert stored == {"sizes": [2]}
     attributes.set({})
     assert env.sizes == [1]
+
+
+def test_a_number_of_another_type_is_another_value() -> None:
+    """6 and 6.0 are equal, but an environment may count with one and not with the other."""
+    passed: list[Any] = []
+    worker = SimpleNamespace(set_attributes=lambda attributes: lambda: passed.append(attributes))
+    envs: Any = VectorEnv.__new__(VectorEnv)
+    envs.workers, envs._attributes = [worker], {"level": 6}
+    for value in (6, 6.0, 6.0, True):
+        envs._pass_attributes({"level": value})
+    assert [repr(each["level"]) for each in passed] == ["6.0", "True"]

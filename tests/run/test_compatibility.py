@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ def test_a_run_cannot_resume_from_a_checkpoint_with_another_immutable_setting(
 ) -> None:
     found = mismatch({"config": CONFIG | changed}, {"config": CONFIG})
     assert found == (why and f"resuming from it would change {why}")
+
+
+@pytest.mark.parametrize("value", [math.nan, [1.0, math.nan], {"inner": [math.nan]}], ids=str)
+def test_a_setting_that_is_not_a_number_is_equal_to_itself(value: Any) -> None:
+    config = CONFIG | {"env": CONFIG["env"] | {"kwargs": {"x": value}}}
+    assert mismatch({"config": config}, {"config": copy.deepcopy(config)}) is None
+    other = CONFIG | {"env": CONFIG["env"] | {"kwargs": {"x": 1.0}}}
+    assert "env.kwargs.x" in (mismatch({"config": config}, {"config": other}) or "")
+    assert "env.kwargs.x" in (mismatch({"config": other}, {"config": config}) or "")
 
 
 def test_immutable_settings_exist() -> None:

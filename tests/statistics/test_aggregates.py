@@ -90,6 +90,8 @@ def test_tasks_of_two_agents_are_paired_by_name() -> None:
         ({"Pong": [1.0, math.nan]}, "task Pong has a score that is NaN"),
         ({"Pong": [[1.0], [2.0]]}, "shape (2, 1)"),
         (np.zeros((2, 2, 2)), "shape (2, 2, 2)"),
+        ({"Pong": [[1.0], [2.0, 3.0]]}, "their rows have different lengths"),
+        ({"Pong": ["many"]}, "the scores are not numbers"),
     ],
 )
 def test_scores_without_a_meaning_are_rejected(scores: Scores, message: str) -> None:

@@ -115,6 +115,59 @@ class Forgetful:
         return self.rng.integers(shape[1], size=shape[0])
 
 
+class Slotted:
+    """Repeats actions; its attributes are in slots."""
+
+    __slots__ = ("left",)
+    duration = 0
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def epsilon(self, step: int) -> float:
+        return 0.0
+
+    def __call__(
+        self, q_values: Callable[[], Any], shape: tuple[int, int], step: int, rng: Any, mask: Any = None
+    ) -> Any:
+        self.left += 1
+        return np.full(shape[0], self.left % shape[1])
+
+
+class Forgotten(Slotted):
+    """Has one of two methods."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"left": self.left}
+
+
+class Averaging(Slotted):
+    """Computes with numbers of numpy, and counts how often it is asked for epsilon."""
+
+    __slots__ = ("asked", "mean")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.asked = np.float32(0), 0
+
+    def epsilon(self, step: int) -> float:
+        self.asked += 1
+        return 1 / self.asked
+
+    def __call__(
+        self, q_values: Callable[[], Any], shape: tuple[int, int], step: int, rng: Any, mask: Any = None
+    ) -> Any:
+        self.mean = self.mean * 0.999 + 0.001 * float(q_values().max())
+        return np.full(shape[0], int(self.mean * 1e6) % shape[1])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean, "asked": self.asked}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert type(state["mean"]) is np.float32
+        self.mean, self.asked = state["mean"], state["asked"]
+
+
 class Slow:
     """Gradient descent with slow weights, which it keeps itself instead of in its moments."""
 
@@ -149,6 +202,30 @@ class Half:
         moments["count"].sub_(1)
         moments["positive"].copy_(grad > 0)
         params.sub_(moments["momentum"].float() * rate)
+
+
+class Lazy(Half):
+    """Makes its moments in its first step, as those of torch do."""
+
+    def init(self, params: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {}
+
+    def step(self, params: torch.Tensor, grad: torch.Tensor, moments: Any, count: int, rate: float) -> None:
+        moments.setdefault("last", grad.clone())
+
+
+class Marking(Half):
+    """Has a moment that is NaN for parameters without a gradient so far."""
+
+    def init(self, params: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {**super().init(params), "last": torch.full_like(params, torch.nan)}
+
+
+class Listing(Half):
+    """Makes no dictionary."""
+
+    def init(self, params: torch.Tensor) -> Any:
+        return [params]
 
 
 class Holding(Half):

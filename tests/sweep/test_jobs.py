@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -82,3 +84,30 @@ def test_kill_ends_running_jobs(run: Callable[..., JobExit]) -> None:
     threading.Timer(0.5, jobs.kill).start()
     assert run(f"{IGNORING}\ntime.sleep(60)", jobs).status == -signal.SIGKILL
     assert run("print(1)", jobs).message == "the sweep was stopped"
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_run_that_hangs_is_killed_when_its_sweep_has_died(here: bool) -> None:
+    """The sweep holds the pipe to its standard input; a hanging environment reads no signal."""
+    code = (
+        "import os, signal, time\nfrom dqn_runner.sweep import jobs\njobs.GRACE_SECONDS = 0.3\n"
+        f"{IGNORING}\njobs.stop_with_stdin()\nos.fork()\nos.write(1, b'%d\\n' % os.getpid())\ntime.sleep(60)"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, jobs_module.STOP_WITH_STDIN: str(int(here))},
+        start_new_session=True,
+    )
+    with run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        pids = [run.stdout.readline().decode().strip() for _ in range(2)]
+        run.stdin.close()
+        if here:
+            until(lambda: run.poll() == -signal.SIGKILL and not any(map(alive, pids)))
+        else:
+            with pytest.raises(subprocess.TimeoutExpired):
+                run.wait(1.0)
+            os.killpg(run.pid, signal.SIGKILL)

@@ -161,7 +161,7 @@ class TestRanking:
             trial = create_trial(
                 state=TrialState.COMPLETE,
                 values=[float(value) for value in row[: len(directions)]],
-                user_attrs={"metrics": {"env_steps": float(row[-1])}},
+                user_attrs={"metrics": {"env_steps": float(row[-1])}, "overrides": ["seed=0"]},
                 system_attrs={"constraints": [row[-1] - bound]},
             )
             study.add_trial(trial)
@@ -192,6 +192,21 @@ class TestResultsFile:
             "trials": {"complete": 4, "pruned": 1, "diverged": 1, "failed": 2, "running": 0, "waiting": 0},
             "env_steps": 13_000,
         }
+
+    def test_trial_that_was_added_to_the_study_has_no_run_and_is_not_the_best(
+        self, study: optuna.Study, tmp_path: Path
+    ):
+        before = summary(study, a_plan(tmp_path, seeds=3))
+        study.add_trial(create_trial(value=1e6))
+        after = summary(study, a_plan(tmp_path, seeds=3))
+        assert after.pop("trials")["complete"] == before.pop("trials")["complete"] + 1
+        assert after == before
+
+    def test_results_file_of_a_sweep_that_was_moved_has_its_directories(
+        self, study: optuna.Study, tmp_path: Path
+    ):
+        (tmp_path / "1").mkdir()
+        assert summary(study, a_plan(tmp_path, seeds=3))["best_directory"] == str(tmp_path / "1")
 
     def test_results_file_has_the_validation_of_the_best_trial_only(
         self, study: optuna.Study, tmp_path: Path

@@ -11,9 +11,11 @@ import pytest
 from optuna.samplers import QMCSampler, RandomSampler
 from optuna.trial import TrialState
 
+from dqn_runner.sweep.hydra_sweeper import PRUNERS
 from dqn_runner.sweep.search_space.space import search_space
 from dqn_runner.sweep.storages.journal import Journal
 from dqn_runner.sweep.trial_queue import TrialQueue
+from dqn_runner.sweep.trial_record import TrialRecord
 from tests.sweep.test_study import LEARNING_RATE, a_study
 
 POINTS = (LEARNING_RATE, "agent.gamma=interval(0.9,0.99)", "agent.n_step=range(1,8)")
@@ -167,3 +169,43 @@ def test_sampler_of_the_user_draws_all_values_of_a_trial(tmp_path: Path) -> None
     run(trials)
     current: Any = study.sampler
     assert len(current.current.seen) == 3
+
+
+OF_OPTUNA = ("TPESampler", "RandomSampler", "CmaEsSampler", "GPSampler", "NSGAIISampler", "QMCSampler")
+
+
+def ended(queue: TrialQueue) -> list[tuple[list[str], TrialState]]:
+    """Take all trials, and report three evaluations of each, or as many as its pruner wants."""
+    found: list[tuple[list[str], TrialState]] = []
+    while (trial := queue.next()) is not None:
+        state, value = TrialState.COMPLETE, trial.params["agent.gamma"]
+        for step in range(1, 4):
+            trial.report(value * step, step)
+            if trial.should_prune():
+                state = TrialState.PRUNED
+                break
+        queue.tell(trial.number, state, [value] if state is TrialState.COMPLETE else None)
+        found.append((TrialRecord(queue.get(trial.number)).overrides, state))
+    return found
+
+
+@pytest.mark.parametrize("sampler", [f"optuna.samplers.{name}" for name in (*OF_OPTUNA, "BruteForceSampler")])
+def test_hyperband_works_with_each_sampler(tmp_path: Path, sampler: str) -> None:
+    """It gives a sampler a study of its own, which cannot be copied."""
+    points = ("agent.gamma=range(0.9,0.99,0.01)", "agent.n_step=range(1,8)")
+    parts = {"sampler": {"_target_": sampler, "seed": None}, "pruner": PRUNERS["hyperband"]}
+    found: list[Any] = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        _, queue = a_study(tmp_path / name, *points, n_trials=8, **parts)
+        found.append(ended(queue))
+    assert len(found[0]) == 8
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_each_pruner_decides_trials(tmp_path: Path, pruner: str) -> None:
+    _, queue = a_study(tmp_path, *POINTS, n_trials=8, sampler=RANDOM, pruner=PRUNERS[pruner])
+    states = [state for _, state in ended(queue)]
+    assert len(states) == 8
+    assert (TrialState.PRUNED in states) == (pruner not in {"none", "wilcoxon"})

@@ -238,6 +238,21 @@ def test_a_run_that_a_signal_kills_repeats_no_event(tmp_path: Path, monkeypatch:
     assert len(published) > 4
 
 
+class Misspelled(Asks):
+    """Would not be restored."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_statedict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def test_a_callback_with_one_of_the_methods_of_a_state_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Misspelled has state_dict, but no method load_state_dict\(state\)"):
+        make(tmp_path, Misspelled())
+
+
 def test_a_script_with_other_settings_of_its_callback_continues(tmp_path: Path) -> None:
     low, high = StopOnMetric(at_least=-1e9), StopOnMetric(at_least=1e9)
     assert make(tmp_path / "run", low).train().steps == 10

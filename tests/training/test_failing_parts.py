@@ -31,6 +31,7 @@ class Failing:
         self.fails_at, self.state = fails_at, {} if state is None else state
 
     def open(self, run_dir: Path, info: Any, state: Any) -> Any:
+        self.opened = state
         return self
 
     def write(self, record: Record) -> None:
@@ -97,6 +98,14 @@ def test_a_resume_after_a_logger_raised_gives_what_an_uninterrupted_run_does(tmp
         resumed.train()
         assert content(directory) == expected
         assert resumed.agent.learner.online.equal(whole.agent.learner.online)
+
+
+def test_a_logger_gets_its_state_with_arrays(tmp_path: Path) -> None:
+    trainer(tmp_path, Failing(None, {"counts": np.zeros(3, np.int64), "mean": np.float32(1.5)})).train()
+    logger = Failing(None)
+    trainer(tmp_path, logger).train()
+    assert type(logger.opened["counts"]) is np.ndarray
+    assert type(logger.opened["mean"]) is np.float32
 
 
 @pytest.mark.parametrize("fails_at", [30, 150])

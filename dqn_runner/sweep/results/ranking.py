@@ -16,7 +16,8 @@ from dqn_runner.sweep.trial_record import RunOutcome, RunState, TrialRecord, val
 
 def completed(study: Study) -> list[FrozenTrial]:
     """The trials whose runs all finished, in the order of their numbers; not to be modified."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in complete if TrialRecord(trial).has_run]
 
 
 def ranked(study: Study, settings: SweepConfig) -> list[FrozenTrial]:

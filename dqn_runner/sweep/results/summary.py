@@ -125,7 +125,7 @@ def _summary(study: Study, best: Sequence[FrozenTrial], plan: Plan) -> dict[str,
                 "params": t.params,
                 "values": t.values,
                 "trial": t.number,
-                "directory": TrialRecord(t).directory,
+                "directory": _directory(t, plan),
             }
             for t in best
         ]
@@ -134,7 +134,7 @@ def _summary(study: Study, best: Sequence[FrozenTrial], plan: Plan) -> dict[str,
         found["best_params"] = trial and trial.params
         found["best_value"] = trial and trial.value
         found["best_trial"] = trial and trial.number
-        found["best_directory"] = trial and TrialRecord(trial).directory
+        found["best_directory"] = trial and _directory(trial, plan)
         if trial and (runs := validation_runs(study, trial, settings)):
             by_seed = {run.seed: values_of([run], settings.objectives[0]) for run in runs}
             finished = [value for values in by_seed.values() for value in values]
@@ -182,7 +182,7 @@ def _entry(trial: FrozenTrial, plan: Plan) -> str:
         spread = summary_of(values_of(record.runs, name), plan.settings).get("std")
         values.append(f"{name} {value:.6g}" + ("" if spread is None else f" ± {spread:.3g}"))
     lines = [f"trial {trial.number:<4} {', '.join(values)}", _wrapped("  ".join(record.overrides), "  ")]
-    return "\n".join([*lines, f"  {record.directory}", f"  {rerun(trial, plan.command)}"])
+    return "\n".join([*lines, f"  {_directory(trial, plan)}", f"  {rerun(trial, plan.command)}"])
 
 
 def _result(study: Study, best: FrozenTrial, plan: Plan) -> str:
@@ -216,6 +216,12 @@ def _validated(study: Study, best: FrozenTrial, settings: SweepConfig) -> str:
     without = f"; without {diverged} that diverged" if diverged else ""
     how = f"{settings.aggregate.value} over the fresh seeds {_listed([run.seed for run in runs])}{without}"
     return f"{number}, {name} {found[settings.aggregate.value]:.6g}{spread} ({how})"
+
+
+def _directory(trial: FrozenTrial, plan: Plan) -> str | None:
+    """Where the runs of a trial are: in this sweep, which may have been moved, or in another of the study."""
+    here = plan.directory.absolute() / str(trial.number)
+    return str(here) if here.is_dir() else TrialRecord(trial).directory
 
 
 def _failures(study: Study) -> list[str]:
