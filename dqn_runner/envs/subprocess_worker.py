@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.core.types import EnvSpec
 from dqn_runner.envs.base import EnvPart
 from dqn_runner.envs.checked_env import make_env
@@ -120,9 +120,10 @@ class SubprocessWorker:
         try:
             return self._wait_for_response(0)
         except EnvProcessError as error:
-            raise EnvProcessError(
-                f"{error} before its environment was created; see its own error message above. A script that "
-                "uses env.vectorization=async must start training below `if __name__ == '__main__':`"
+            raise RunFailedError(
+                f"{error} before its environment was created; what it printed above, if anything, says why. "
+                "A script that uses env.vectorization=async must start training below "
+                "`if __name__ == '__main__':`"
             ) from None
 
     def _request(self, method: str, num_calls: int, *arguments: Any) -> Callable[[], Any]:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.core.exceptions import RunFailedError, UserError
 from dqn_runner.core.rng import seed_for
 from dqn_runner.envs import subprocess_worker
 from dqn_runner.envs.base import EnvPart
@@ -182,6 +182,13 @@ class TestErrors:
         with pytest.raises(EnvProcessError, match=rf"the process \d+ of an environment {message}"):
             envs.step([0])
         envs.close()
+
+    def test_process_that_dies_before_its_env_exists_is_reported_without_a_traceback(self):
+        worker = SubprocessWorker(fragile_part(num_envs=1, command_file="unused", always=True))
+        worker._process.kill()
+        with pytest.raises(RunFailedError, match=r"was killed by SIGKILL before its environment was created"):
+            _ = worker.spec
+        worker.close()
 
     def test_env_that_hangs_is_killed_and_recovered(self, tmp_path: Path):
         command = tmp_path / "command"
