@@ -43,9 +43,9 @@ def draw_task(task: Task, done: dict[str, Results], path: Path) -> None:
         panel = figure.add_subplot(grid[index // COLUMNS, index % COLUMNS], sharey=first)
         first = first or panel
         draw_agent(panel, task, agent, done)
-    panel, legend = grid[-1, len(agents) % COLUMNS :].subgridspec(1, 2, width_ratios=(3, 1)).subplots()
+    panel, legend = grid[-1, len(agents) % COLUMNS :].subgridspec(1, 2, width_ratios=(2, 1)).subplots()
     draw_profiles(panel, done)
-    legend.legend(*panel.get_legend_handles_labels(), loc="center", frameon=False, fontsize=SMALL)
+    legend.legend(*panel.get_legend_handles_labels(), loc="center", frameon=False, fontsize=SMALL, ncol=2)
     legend.axis("off")
     figure.savefig(path, metadata={"Software": None})
     plt.close(figure)

@@ -78,11 +78,16 @@ def section(recipe: Recipe, results: list[Results]) -> str:
         lines.append(
             f"- A run of {OURS} scores higher than one of {SB3} with probability {found.value:.2f} "
             f"({found.low:.2f} to {found.high:.2f}). Permutation test of equal means: "
-            f"p = {permutation_p(ours, theirs):.2f}."
+            f"p {p_text(permutation_p(ours, theirs))}."
         )
-    machine = results[0].machine
-    lines.append(f"- Machine: {machine['cpu']}, {machine['cores']} cores.\n\n")
+    machines = {f"{each.machine['cpu']}, {each.machine['cores']} cores": None for each in results}
+    lines.append(f"- Machine: {'; '.join(machines)}.\n\n")
     return "\n".join(lines)
+
+
+def p_text(p: float) -> str:
+    """A p-value with two digits."""
+    return "< 0.01" if p < 0.01 else f"= {p:.2f}"
 
 
 def stored(recipe: Recipe) -> list[Results]:

@@ -284,3 +284,10 @@ def test_pictures_of_the_family_are_drawn_of_what_was_run(bench: Any, tmp_path: 
         of_recipe(module.load_family(), found, f"family_lunarlander_{agent}").write()
     bench("family_figure").draw_family(module.load_family(), tmp_path)
     assert [path.name for path in tmp_path.glob("*.png")] == ["family_lunarlander.png"]
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0, "< 0.01"), (0.0099, "< 0.01"), (0.01, "= 0.01"), (0.5, "= 0.50")]
+)
+def test_small_p_values_are_not_zero(bench: Any, p: float, text: str) -> None:
+    assert bench("results_page").p_text(p) == text
