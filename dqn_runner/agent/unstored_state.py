@@ -20,7 +20,7 @@ class UnstoredState:
     """
 
     def __init__(self, agent: DQNAgent) -> None:
-        """Watch the parts of `agent`; the moments of its optimizer are stored, whoever holds them."""
+        """Watch the parts of `agent`, but not the moments of its optimizer, which every checkpoint has."""
         self._parts = [*parts_without_state(agent.config)]
         moments = agent.learner.moments
         self._stored = {id(moments), *map(id, moments.values())}

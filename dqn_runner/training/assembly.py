@@ -145,7 +145,7 @@ def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:
     try:
         with building_parts(agent.seed):
             own = build(agent.replay, num_envs, "replay")
-        share = getattr(agent.replay, "demonstrations", 0.0)  # a replay of the user's has none
+        share = getattr(agent.replay, "demonstrations", 0.0)  # a replay of the user's may have none
         return ReplayWithDemonstrations(own, make_demonstrations, share) if share else own
     except MemoryError as error:
         size = format_bytes(agent.replay.num_bytes(spec))

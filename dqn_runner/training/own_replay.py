@@ -6,10 +6,8 @@ from typing import Any
 
 from dqn_runner.checkpointing.user_state import array_paths, scalars_as_arrays, with_arrays
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import import_path
 from dqn_runner.core.state import State
-from dqn_runner.core.types import Array, Batch, IntArray
 from dqn_runner.replay.buffer import Replay
 
 _METHODS = ("add", "sample", "update", "truncate", "__len__", "state_dict", "load_state_dict")
@@ -34,37 +32,13 @@ class OwnReplay:
                 f"{self._name}: the {type(replay).__name__} that its build() returned has no method "
                 f"{missing[0]}(); the methods of a replay are those of dqn_runner.replay.buffer.Replay"
             )
+        self.add, self.sample = replay.add, replay.sample
+        self.update, self.truncate = replay.update, replay.truncate
         self.state_dict()
 
     def __len__(self) -> int:
         """Number of transitions that can be drawn."""
         return len(self._replay)
-
-    def add(
-        self,
-        env: int,
-        obs: Array,
-        action: int,
-        reward: float,
-        terminated: bool,
-        truncated: bool,
-        next_obs: Array,
-        *masks: Array,
-    ) -> None:
-        """Store one step of environment number `env`."""
-        self._replay.add(env, obs, action, reward, terminated, truncated, next_obs, *masks)
-
-    def sample(self, batch_size: int, step: int) -> Batch:
-        """Draw a batch, at env step `step` of the run."""
-        return self._replay.sample(batch_size, step)
-
-    def update(self, indices: IntArray, priority: torch.Tensor) -> None:
-        """Set the priorities [batch] of the last batch, drawn at `indices`."""
-        self._replay.update(indices, priority)
-
-    def truncate(self, env: int, next_obs: Array, *next_mask: Array) -> None:
-        """Truncate the episode of environment `env`."""
-        self._replay.truncate(env, next_obs, *next_mask)
 
     def state_dict(self) -> State:
         """The state of the replay, and where it has arrays; raises UserError if it is not a dictionary."""

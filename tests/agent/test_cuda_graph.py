@@ -176,6 +176,21 @@ def test_an_update_that_cannot_be_captured_runs_operation_by_operation(
     ]
 
 
+def test_a_gpu_without_memory_for_the_graph_is_not_taken_for_one_that_cannot_capture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A resumed run would take the other path if there is room then."""
+
+    def fails(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(cuda_graph, "GraphedUpdate", fails)
+    agent = agent_of("dqn", "env=cartpole")
+    state: Any = SimpleNamespace(online=SimpleNamespace(device=torch.device("cuda")))
+    with pytest.raises(torch.OutOfMemoryError):
+        cuda_graph.graphed_update(program_of(agent, "float32"), agent.network, state)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("option", agent_options())
 def test_a_graph_on_a_gpu_takes_the_steps_of_the_cpu(option: str) -> None:

@@ -36,6 +36,8 @@ def graphed_update(
         return None
     try:
         captured = GraphedUpdate(program, network, state)
+    except torch.OutOfMemoryError:  # depends on what else is on the GPU: another session may have room
+        raise
     except RuntimeError as error:  # the state is as it was: a capture executes nothing
         log.warning("the update is not a CUDA graph: %s", str(error).partition("\n")[0])
         return None
