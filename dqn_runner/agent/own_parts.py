@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from dqn_runner.checkpointing.user_state import (
-    array_paths,
-    check_state_methods,
-    pack_user_state,
-    with_arrays,
-)
+from dqn_runner.checkpointing.user_state import check_state_methods, pack_user_state, restored_state
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.registry import class_of, import_path, slots
@@ -80,8 +75,7 @@ def states_of_parts(config: DQNConfig) -> State:
     for key, part in _parts(config):
         check_state_methods(f"agent.{key}", part)
     for key, part in _parts_with_state(config):
-        state = part.state_dict()
-        states[key] = {"state": pack_user_state(f"agent.{key}", state), "arrays": [*array_paths(state)]}
+        states[key] = pack_user_state(f"agent.{key}", part.state_dict())
     return states
 
 
@@ -94,7 +88,7 @@ def load_states_of_parts(config: DQNConfig, states: Mapping[str, Any]) -> None:
         if key not in states:
             continue
         try:
-            part.load_state_dict(with_arrays(states[key]["state"], states[key]["arrays"]))
+            part.load_state_dict(restored_state(states[key]))
         except Exception as error:
             raise UserError(
                 f"agent.{key} cannot load its stored state: {type(error).__name__}: {error}"

@@ -21,7 +21,7 @@ from dqn_runner.core.types import Array
 from dqn_runner.io.entries import is_file
 
 FORMAT = "dqn_runner checkpoint"
-VERSION = 6
+VERSION = 7
 """Version of the format; increased when stored names or the keys of states change."""
 SNAPSHOT = "row snapshot"
 """Key that marks a stored RowSnapshot: a dictionary with the names of its segments and the other rows."""

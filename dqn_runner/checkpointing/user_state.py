@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import OrderedDict
 from typing import Any, cast
 
 import numpy as np
@@ -14,8 +14,9 @@ from dqn_runner.core.state import State
 
 _DEPTH = 20
 """At least the number of containers around such a state in the document of a checkpoint."""
-_SCALAR = "()"
-"""Ends the path of a number of numpy."""
+_ARRAY, _NUMBER, _TUPLE = "(array)", "(number)", "(tuple)"
+"""The key of a dictionary that stands for an array or a number of numpy, or for a tuple."""
+_MARKS = frozenset((_ARRAY, _NUMBER, _TUPLE))
 
 
 def check_state_methods(owner: str, part: object) -> None:
@@ -33,61 +34,80 @@ def pack_user_state(owner: str, state: Any) -> Any:
 
     Raises UserError, which names the owner, if a checkpoint cannot store it.
     """
+    marked = marked_state(owner, state)
     try:
-        return pack(scalars_as_arrays(state), _no_replay, depth=_DEPTH)
-    except (TypeError, RecursionError) as error:
-        raise UserError(
-            f"{owner}: its state_dict() must consist of numbers, texts, lists, dictionaries with texts as "
-            f"keys, and arrays: {error}"
-        ) from error
+        return pack(marked, _no_replay, depth=_DEPTH)
+    except TypeError as error:
+        raise _not_storable(owner, error) from error
 
 
-def scalars_as_arrays(state: Any) -> Any:
-    """A state with arrays without axes in the place of numbers of numpy, so that their types are stored."""
-    if _is_number(state):
-        return np.asarray(state)
-    if isinstance(state, dict):
-        return {key: scalars_as_arrays(item) for key, item in cast("State", state).items()}
-    return (
-        [scalars_as_arrays(item) for _, item in _items(state)] if isinstance(state, list | tuple) else state
-    )
+def marked_state(owner: str, state: Any) -> Any:
+    """A state with dictionaries in the place of what a checkpoint would restore as another type.
 
-
-def array_paths(state: Any, where: str = "") -> Iterator[str]:
-    """Where a state has arrays and numbers of numpy, which a checkpoint stores as tensors."""
-    if isinstance(state, np.ndarray):
-        yield where
-    if _is_number(state):
-        yield f"{where}{_SCALAR}"
-    for key, item in _items(state):
-        yield from array_paths(item, f"{where}.{key}")
-
-
-def with_arrays(stored: Any, paths: Collection[str] | None = None, where: str = "") -> Any:
-    """A stored state with arrays and numbers of numpy in the place of the tensors at `paths`.
-
-    Without `paths`, in the place of all tensors: those without axes become numbers. Numpy has no bfloat16:
-    such a tensor stays one.
+    Tensors, and arrays of any dtype, are left to `pack`. Raises UserError, which names the owner, for
+    containers that could not be restored.
     """
-    if isinstance(stored, torch.Tensor):
-        is_scalar = stored.dim() == 0 if paths is None else f"{where}{_SCALAR}" in paths
-        is_array = stored.dtype != torch.bfloat16 if paths is None else is_scalar or where in paths
-        array = stored.numpy().copy() if is_array else stored
-        return array[()] if is_array and is_scalar else array
-    items = {key: with_arrays(item, paths, f"{where}.{key}") for key, item in _items(stored)}
-    return items if isinstance(stored, dict) else [*items.values()] if isinstance(stored, list) else stored
+    try:
+        return _marked(state, "")
+    except (TypeError, RecursionError) as error:
+        raise _not_storable(owner, error) from error
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a value is a number of numpy of a type that can be stored; others become numbers of Python."""
-    return isinstance(value, np.generic) and cast("Any", value).dtype.name in DTYPES
+def restored_state(marked: Any) -> Any:
+    """The state that `marked_state` was given; raises ValueError for what it never returns.
+
+    `marked` has tensors in the place of arrays. Numpy has no bfloat16: such an array is returned as a tensor.
+    """
+    if isinstance(marked, list):
+        return [restored_state(item) for item in cast("list[Any]", marked)]
+    if not isinstance(marked, dict):
+        return marked
+    items = cast("State", marked)
+    if not _MARKS & items.keys():
+        return {key: restored_state(item) for key, item in items.items()}
+    if len(items) != 1:
+        raise ValueError(f"a dictionary with the keys {', '.join(items)!r:.60}")
+    [(mark, content)] = items.items()
+    expected = list if mark == _TUPLE else torch.Tensor
+    if not isinstance(content, expected):
+        raise ValueError(f"{mark}: expected a {expected.__name__}, got {content!r:.50}")
+    if isinstance(content, list):
+        return tuple(restored_state(item) for item in cast("list[Any]", content))
+    array = content if content.dtype == torch.bfloat16 else content.numpy().copy()
+    return array[()] if mark == _NUMBER else array
 
 
-def _items(state: Any) -> list[tuple[Any, Any]]:
-    """The parts of a state, with their keys or positions."""
-    if isinstance(state, dict):
-        return [*cast("State", state).items()]
-    return [*enumerate(cast("list[Any]", state))] if isinstance(state, list | tuple) else []
+def _marked(state: Any, where: str) -> Any:
+    kind = cast("type[Any]", type(state))
+    if issubclass(kind, np.ndarray):
+        return {_ARRAY: state}
+    if issubclass(kind, np.generic) and state.dtype.name in DTYPES:
+        return {_NUMBER: np.asarray(state)}
+    if kind in (dict, OrderedDict):
+        return {key: _marked(item, f"{where}.{key}") for key, item in _unmarked(state, where).items()}
+    if kind in (list, tuple, torch.Size):
+        items = [_marked(item, f"{where}[{i}]") for i, item in enumerate(state)]
+        return items if kind is list else {_TUPLE: items}
+    if issubclass(kind, dict | list | tuple):
+        raise TypeError(f"state{where} is a {kind.__name__}, which would be restored as another type")
+    return state
+
+
+def _unmarked(state: State, where: str) -> State:
+    """A dictionary; raises TypeError if it has a key that stands for something else."""
+    if reserved := _MARKS & state.keys():
+        raise TypeError(f"state{where} has the reserved key {min(reserved)!r}")
+    return state
+
+
+def _not_storable(owner: str, error: Exception) -> UserError:
+    reason = "it contains itself" if isinstance(error, RecursionError) else str(error)
+    for mark in _MARKS:
+        reason = reason.replace(f".{mark}", "")
+    return UserError(
+        f"{owner}: its state_dict() must consist of numbers, texts, lists, tuples, dictionaries with texts "
+        f"as keys, arrays and tensors: {reason}"
+    )
 
 
 def _no_replay(_: Any, where: str) -> State:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 
-from dqn_runner.checkpointing.user_state import check_state_methods, pack_user_state, with_arrays
+from dqn_runner.checkpointing.user_state import check_state_methods, pack_user_state, restored_state
 from dqn_runner.core.exceptions import CallbackError, UserError
 from dqn_runner.core.registry import import_path
 from dqn_runner.core.state import State
@@ -105,7 +105,7 @@ class Callbacks:
         for name, callback in self._callbacks.items():
             if name in self._stored and hasattr(callback, "load_state_dict"):
                 try:
-                    callback.load_state_dict(with_arrays(self._stored[name]))
+                    callback.load_state_dict(restored_state(self._stored[name]))
                 except Exception as error:
                     raise UserError(
                         f"callbacks.{name} cannot load its stored state: {type(error).__name__}: {error}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dqn_runner.checkpointing.user_state import array_paths, scalars_as_arrays, with_arrays
+from dqn_runner.checkpointing.user_state import marked_state, restored_state
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import import_path
 from dqn_runner.core.state import State
@@ -49,12 +49,12 @@ class OwnReplay:
                 f"{self._name}: state_dict() of its replay returned {found}, not a dictionary; a checkpoint "
                 "stores it, and load_state_dict() gets it when the run is resumed"
             )
-        return {**self._size, "own": scalars_as_arrays(state), "arrays": [*array_paths(state)]}
+        return {**self._size, "own": marked_state(self._name, state)}
 
     def load_state_dict(self, state: State) -> None:
         """Restore the replay; raises UserError if it rejects the state."""
         try:
-            self._replay.load_state_dict(with_arrays(state["own"], state["arrays"]))
+            self._replay.load_state_dict(restored_state(state["own"]))
         except UserError:
             raise
         except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dqn_runner.agent.own_parts import is_ours
-from dqn_runner.checkpointing.user_state import pack_user_state, with_arrays
+from dqn_runner.checkpointing.user_state import pack_user_state, restored_state
 from dqn_runner.core.state import State
 from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.stored_spaces import store_spaces
@@ -75,7 +75,7 @@ class RunState:
         self._schedule.last_position = progress.last_event
         self._stopping.early_stopping.load_state_dict(progress.early_stopping)
         self._recorder.metrics.load_state_dict(progress.metrics)
-        self._loggers.load_state_dict({name: with_arrays(each) for name, each in progress.loggers.items()})
+        self._loggers.load_state_dict({name: restored_state(each) for name, each in progress.loggers.items()})
 
     def progress(self) -> ProgressState:
         """What the events of the run have changed so far.

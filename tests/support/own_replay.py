@@ -19,7 +19,7 @@ class ListReplay(ReplaySettings):
     """Settings of a `Lists`."""
 
     keeps: str = "all"
-    """What its state is: all of it, nothing, or the deque of its transitions."""
+    """What its state is: all of it, nothing, the deque of its transitions, or a list that contains itself."""
 
     def num_bytes(self, spec: Any) -> int:
         return 1000
@@ -68,6 +68,9 @@ class Lists:
             return None
         if self.keeps == "deque":
             return {"rows": self.rows}
+        if self.keeps == "itself":
+            rows: list[Any] = []
+            return {"rows": [rows, rows.append(rows)]}
         generator = self.rng.bit_generator.state
         return {"steps": list(self.rows), "generator": generator, "last": self.last, "ages": self.ages}
 

@@ -107,6 +107,12 @@ def test_what_a_checkpoint_cannot_store_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in log
 
 
+def test_a_state_that_contains_itself_is_rejected_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^agent\.replay=.*ListReplay: its state_dict\(\) .*contains itself"):
+        trainer(tmp_path, ListReplay(keeps="itself"))
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_state_that_is_not_a_dictionary_is_rejected_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"ListReplay: state_dict\(\) of its replay returned nothing, not a dictionary"
