@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.checkpointing.names import CHECKPOINTS
 from dqn_runner.cli.evaluate import scored_checkpoint
 from dqn_runner.cli.job import Job
 from dqn_runner.core.exceptions import UserError
@@ -25,7 +26,8 @@ def publish(job: Job) -> float:
         agent = restore_agent(path, document, job.run.agent)
         config = {key: value for key, value in job.source["config"].items() if key not in SESSION_KEYS}
         score = {**score, "checkpoint": path.name}  # without its path
-        files = publish_agent(agent, document, config, score, path.parent.parent / CURVES, target)
+        curves = path.parent.parent / CURVES if path.parent.name == CHECKPOINTS else None
+        files = publish_agent(agent, document, config, score, curves, target)
         print(f"published in {target}: {', '.join(file.name for file in files)}")
         print("fill in the licence in README.md before you share the folder", flush=True)
     return evaluation.mean

@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.checkpointing.names import CHECKPOINTS
 from dqn_runner.checkpointing.recovery import find_checkpoint, load_newest_valid
 from dqn_runner.config import trust
 from dqn_runner.config.environment import as_stored, digests, with_digests
@@ -77,10 +78,13 @@ def read_stored(path: str, key: str) -> Stored:
     """The stored command of the checkpoint (or run directory) `path`, the value of the override `key`.
 
     `resume` accepts an older checkpoint in the place of a damaged one; `checkpoint` does not, because an
-    evaluation is of the named one. Raises UserError if there is none, or if the program cannot make it again.
+    evaluation is of the named one. Raises UserError if there is none, if the program cannot make it again, or
+    if a resume would write to the directory of something else.
     """
     found: list[dict[str, Any]] = []
     wanted = find_checkpoint(Path(path)).absolute()
+    if wanted.parent.name != CHECKPOINTS:
+        wanted = wanted.resolve()  # it may be a link to the checkpoint of a run
 
     def mismatch_with(document: State) -> str | None:
         ours = recorded_config(wanted.parent.parent)
@@ -99,6 +103,8 @@ def read_stored(path: str, key: str) -> Stored:
             f"{key}={path} is a published agent, without the replay that a run continues with; it can be "
             "evaluated, loaded and exported"
         )
+    if key == "resume":
+        _check_directory(file, mismatch_with(found[-1]) if file.parent.name == CHECKPOINTS else None)
     source = found[-1]["source"]
     if "overrides" not in source:
         try:
@@ -114,6 +120,23 @@ def read_stored(path: str, key: str) -> Stored:
         source["config_dir"],
         source.get("environment", {}),
     )
+
+
+def _check_directory(file: Path, mismatch: str | None) -> None:
+    """Raise UserError if the directory that a resume would continue in is not that of the run.
+
+    `mismatch` says why the checkpoint `file` is not of the run in that directory, or is None.
+    """
+    elsewhere = f"copy it, and the folder segments beside it, to NEW_DIRECTORY/{CHECKPOINTS}/ and resume that"
+    if file.parent.name != CHECKPOINTS:
+        raise UserError(
+            f"resume={file} is not in the folder {CHECKPOINTS} of the directory of a run; {elsewhere}"
+        )
+    if mismatch is not None:
+        raise UserError(
+            f"resume={file} is not of the run in {file.parent.parent}: {mismatch}. To "
+            f"continue it, {elsewhere}"
+        )
 
 
 def names_a_run(override: Override) -> bool:

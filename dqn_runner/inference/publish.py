@@ -29,13 +29,13 @@ def publish_agent(
     document: State,
     config: Mapping[str, Any],
     score: Mapping[str, Any],
-    curves: Path,
+    curves: Path | None,
     directory: Path,
 ) -> list[Path]:
     """Write the folder `directory`, complete or not at all; returns its files.
 
     `document` is the checkpoint of the agent, `config` the settings of its run, `score` the content of
-    eval.json, and `curves` a picture that may not exist. Raises UserError if the folder exists.
+    eval.json, and `curves` a picture that may not exist, or None. Raises UserError if the folder exists.
     """
     if directory.exists():
         raise UserError(f"{directory} already exists; nothing was changed. Choose another hydra.run.dir")
@@ -46,7 +46,7 @@ def publish_agent(
         (unfinished / BEST).write_bytes(encode(_agent_alone(document)))
         json_io.write_json(unfinished / CONFIG, {"config": config, **description(agent)})
         json_io.write_json(unfinished / SCORE, score)
-        if curves.is_file():
+        if curves is not None and curves.is_file():
             shutil.copyfile(curves, unfinished / CURVES)
         card = model_card(agent, config, score, (unfinished / CURVES).exists())
         (unfinished / CARD).write_text(card, encoding="utf-8")

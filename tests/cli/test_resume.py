@@ -282,3 +282,52 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 def files_in(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
+
+
+def everything_in(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def test_a_checkpoint_outside_of_a_run_is_not_resumed_in_the_folder_above(
+    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / "downloads").mkdir(parents=True)
+    (home / "metrics.json").write_text("mine")
+    shutil.copy(run_copy / "checkpoints" / "best.pt", home / "downloads" / "best.pt")
+    before = everything_in(home)
+    monkeypatch.chdir(home / "downloads")
+    error = program("resume=best.pt", "trainer.max_steps=1300").error
+    assert (
+        "best.pt is not in the folder checkpoints of the directory of a run; copy it, and the folder" in error
+    )
+    assert everything_in(home) == before
+
+
+def test_a_link_to_a_checkpoint_resumes_the_run_that_it_leads_to(
+    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "link.pt").symlink_to(run_copy / "checkpoints" / "latest.pt")
+    monkeypatch.chdir(elsewhere)
+    assert program("resume=../link.pt", "trainer.max_steps=1300").status == 0
+    assert not any(elsewhere.iterdir())
+    assert load_checkpoint(run_copy / "checkpoints" / "latest.pt")["step"] == 1300
+
+
+@pytest.mark.parametrize("folder", ["saved", "checkpoints"])
+def test_a_checkpoint_of_another_run_is_not_resumed_in_the_directory_it_was_copied_to(
+    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path, folder: str
+) -> None:
+    assert program(*BUDGET, "seed=7", "hydra.run.dir=other").status == 0
+    copied = run_copy / folder / "b.pt"
+    copied.parent.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "other" / "checkpoints" / "best.pt", copied)
+    before = everything_in(run_copy)
+    error = program(f"resume={copied}", "trainer.max_steps=1300").error
+    reason = "seed from 7 to 0" if folder == "checkpoints" else "is not in the folder checkpoints"
+    assert reason in error
+    assert everything_in(run_copy) == before
