@@ -206,9 +206,10 @@ class DQNAgent:
         return bool(torch.isfinite(self.learner.online).all())
 
     def state_dict(self) -> State:
-        """Learner state, random generator of the updates, statistics of observations, states of own parts."""
+        """Learner state, names of its parameters, random generator, statistics of observations, own parts."""
         buffers, parts = self.network.buffers(), states_of_parts(self.config)
         return {
+            "parameters": [*self.network.parameters],
             "learner": self.learner.state_dict(),
             "rng": self._rng.bit_generator.state,
             "normalizer": None if self._normalizer is None else self._normalizer.state_dict(),
@@ -236,6 +237,7 @@ class DQNAgent:
             raise ValueError(f"state.agent.device is not one of {', '.join(DEVICE_TYPES)}")
         self._compiled = state["compiled"]
         self._previous_device = state["device"]
+        self.network.check_parameters(state["parameters"])
         self.learner.load_state_dict(state["learner"])
         self.network.load_buffers(state.get("buffers", {}))
         load_states_of_parts(self.config, state.get("parts", {}))

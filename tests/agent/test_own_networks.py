@@ -224,3 +224,15 @@ def test_a_loaded_agent_can_be_sent_to_another_process(tmp_path: Path) -> None:
         expected = agent.predict(obs, deterministic=deterministic)
         np.testing.assert_array_equal(copied.predict(obs, deterministic=deterministic), expected)
     assert copied.provenance == agent.provenance
+
+
+def test_weights_are_not_loaded_into_a_network_whose_layers_have_another_order() -> None:
+    state = agent_with("Ordered", names=["first", "second"]).state_dict()
+    other = agent_with("Ordered", names=["second", "first"])
+    before = other.learner.online.clone()
+    message = (
+        r"parameter 0 is first\.weight \(4, 4\) there, and second\.weight \(4, 4\) here; names, shapes and"
+    )
+    with pytest.raises(UserError, match=message):
+        other.load_state_dict(state)
+    assert torch.equal(other.learner.online, before)

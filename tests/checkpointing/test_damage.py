@@ -278,7 +278,8 @@ class TestProgramWithDamagedCheckpoints:
         shutil.copy(runs / "other" / "run" / "checkpoints" / LATEST, half / LATEST)
         before = {path: path.read_bytes() for path in half.rglob("*") if path.is_file()}
         error = program(*COMMAND).error
-        assert "resume cannot change seed from 1 to 0" in error
+        assert "is not of the run in" in error
+        assert "resuming from it would change seed from 1 to 0. To continue it, copy it" in error
         unchanged = {path: path.read_bytes() == data for path, data in before.items()}
         assert all(unchanged.values()), unchanged
 

@@ -208,3 +208,16 @@ class InPlaceEntries(nn.Module):
 def scripted(shape: tuple[int, ...], outputs: int) -> nn.Module:
     """A module that is compiled to TorchScript."""
     return torch.jit.script(nn.Linear(shape[0], outputs))
+
+
+class Ordered(nn.Module):
+    """Layers of the same sizes that are added in an order."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, names: list[str]) -> None:
+        super().__init__()
+        for name in names:
+            self.add_module(name, nn.Linear(shape[0], shape[0]))
+        self.head = nn.Linear(shape[0], outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.get_submodule("second")(torch.tanh(self.get_submodule("first")(x))))

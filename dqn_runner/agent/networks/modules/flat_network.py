@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 from typing import Any, cast
 
 import torch
@@ -44,6 +44,8 @@ class FlatNetwork:
         self._assignments: list[tuple[nn.Module, str, int]] = []
         """For each parameter its layer, its name, and its index in `views`."""
         values: dict[int, torch.Tensor] = {}
+        self.parameters: list[str] = []
+        """Name and shape of each parameter, in the order of the vector."""
         for name, part in dict[str, nn.Module](module.named_modules()).items():  # pyright: ignore[reportUnknownArgumentType]
             check_layer(name, part)
             for key, parameter in list(part.named_parameters(recurse=False)):
@@ -51,7 +53,9 @@ class FlatNetwork:
                 if not parameter.requires_grad:
                     part.register_buffer(key, parameter.detach())
                     continue
-                values.setdefault(id(parameter), parameter)  # a shared parameter is kept once
+                if id(parameter) not in values:  # a shared one is kept once
+                    values[id(parameter)] = parameter
+                    self.parameters.append(f"{name}.{key} {tuple(parameter.shape)}".lstrip("."))
                 self._assignments.append((part, key, list(values).index(id(parameter))))
         self._noisy = [part for part in module.modules() if isinstance(part, NoisyLinear)]
         self._recurrent = [part.train() for part in module.modules() if isinstance(part, nn.RNNBase)]
@@ -76,6 +80,20 @@ class FlatNetwork:
     def buffers(self) -> dict[str, torch.Tensor]:
         """What the module has besides its parameters and stores with them, by name; nothing is copied."""
         return {key: value for key, value in self.module.state_dict().items() if torch.is_tensor(value)}
+
+    def check_parameters(self, stored: Sequence[str]) -> None:
+        """Raise a UserError unless the stored `parameters` of a network are those of this one."""
+        if [*stored] == self.parameters:
+            return
+        index, theirs, ours = next(
+            (index, *pair)
+            for index, pair in enumerate(zip_longest(stored, self.parameters, fillvalue="missing"))
+            if pair[0] != pair[1]
+        )
+        raise UserError(
+            f"the checkpoint holds another network: parameter {index} is {theirs} there, and {ours} here; "
+            "names, shapes and order of parameters have to be the same"
+        )
 
     def load_buffers(self, stored: Mapping[str, torch.Tensor]) -> None:
         """Copy the values of buffers; raises a UserError for those of another network."""
