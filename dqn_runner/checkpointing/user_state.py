@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from dqn_runner.checkpointing.format import DTYPES, pack
+from dqn_runner.checkpointing.format import DTYPES, PackSnapshot, pack
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.state import State
@@ -29,14 +29,15 @@ def check_state_methods(owner: str, part: object) -> None:
         )
 
 
-def pack_user_state(owner: str, state: Any) -> Any:
+def pack_user_state(owner: str, state: Any, pack_snapshot: PackSnapshot | None = None) -> Any:
     """What the `state_dict()` of `owner` returned, for a checkpoint.
 
-    Raises UserError, which names the owner, if a checkpoint cannot store it.
+    `pack_snapshot` is that of `pack`; without it, rows of a replay are rejected. Raises UserError, which
+    names the owner, if a checkpoint cannot store the state.
     """
     marked = marked_state(owner, state)
     try:
-        return pack(marked, _no_replay, depth=_DEPTH)
+        return pack(marked, pack_snapshot or _no_replay, depth=_DEPTH)
     except TypeError as error:
         raise _not_storable(owner, error) from error
 

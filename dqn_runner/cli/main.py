@@ -49,6 +49,7 @@ from dqn_runner.core.exceptions import (
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.secrets import redact
 from dqn_runner.io.files import no_room_error
+from dqn_runner.io.forks import ending_forks
 from dqn_runner.io.output import ignore_output_errors
 from dqn_runner.io.signals import HANDLED, SignalExit
 from dqn_runner.sweep.hydra_sweeper import register_sweeper
@@ -77,6 +78,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(exit_codes.SIGNAL_BASE + signal.SIGINT)
     except Exception as error:
+        if (signalled := _signal_behind(error)) is not None:
+            sys.exit(signalled)
         message = explain(error)
         status = _status(error, message)  # before anything is printed
         if debug or message is None:
@@ -85,6 +88,22 @@ def main() -> None:
         text = " ".join([*getattr(error, "__notes__", []), message or f"{type(error).__name__}: {error}"])
         print(f"{prefix}{redact(' '.join(text.split()))}", file=sys.stderr)
         sys.exit(status)
+
+
+def _signal_behind(error: Exception) -> int | None:
+    """The exit status of a signal that became an error; None for any other error.
+
+    Up to Python 3.11, what a signal raises while a class is made (`__set_name__`) becomes a RuntimeError.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        signalled = cause.__cause__
+        if type(cause) is RuntimeError and isinstance(signalled, SignalExit):
+            return int(signalled.code or 0)
+        if type(cause) is RuntimeError and isinstance(signalled, KeyboardInterrupt):
+            return exit_codes.SIGNAL_BASE + signal.SIGINT
+        cause = signalled or cause.__context__
+    return None
 
 
 def _working_directory() -> str:
@@ -125,7 +144,8 @@ def compose_and_run(command: Sequence[str]) -> None:
     def job(cfg: DictConfig) -> float:
         nonlocal failure
         try:
-            return _run_job(cfg, command)
+            with ending_forks():
+                return _run_job(cfg, command)
         except Exception as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise _for_launcher(error, "" if cfg.study.trial is not None else _name_of_job()) from None

@@ -25,6 +25,7 @@ from dqn_runner.envs.episode_record import Replayed
 from dqn_runner.envs.generators import Used
 from dqn_runner.envs.message_pipe import MessageReader, write_message
 from dqn_runner.envs.worker import EnvStep, LocalWorker
+from dqn_runner.io.forks import ending_forks
 from dqn_runner.io.signals import HANDLED, as_error
 
 if TYPE_CHECKING:  # importing multiprocessing takes 10 ms of every start-up, and few runs need it
@@ -237,7 +238,7 @@ def _run_worker(connection: Connection, part: EnvPart, creation_seed: int, seed:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with ending_forks(), suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             worker = LocalWorker(make_env(part, creation_seed), seed, info_metrics_of(part))
         except BaseException as error:

@@ -10,6 +10,7 @@ from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
 from dqn_runner.core import exit_codes
+from dqn_runner.io.forks import end_if_forked
 
 HANDLED = tuple(
     signal.Signals[name]
@@ -31,8 +32,10 @@ class UnexpectedExit(Exception):  # noqa: N818, named after SystemExit
 def as_error(raised: BaseException) -> Exception:
     """Return what code of the user raised, as an error; raises it if it is due to a signal.
 
-    Outside `StopSignals`, any KeyboardInterrupt is taken to be due to Ctrl-C.
+    Outside `StopSignals`, any KeyboardInterrupt is taken to be due to Ctrl-C. In a process that this code
+    forked it does not return (see `forks`).
     """
+    end_if_forked(raised)
     if isinstance(raised, Exception):
         return raised
     if isinstance(raised, SignalExit):

@@ -52,6 +52,7 @@ def make_part(part: str, config: Mapping[str, Any], **extra: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # Optuna 4 knows constraints only as a function
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             made = instantiate(dict(config), _partial_=True)(**extra)
     except Exception as error:
         raise UserError(f"hydra.sweeper.{part} cannot be built: {error.__cause__ or error}") from error

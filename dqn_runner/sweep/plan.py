@@ -18,10 +18,11 @@ from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.secrets import has_password
 from dqn_runner.run.compatibility import SESSION_KEYS, leaves, same_setting
 from dqn_runner.sweep.config import Session, SweepConfig
+from dqn_runner.sweep.definition import CONFIGURATION
 from dqn_runner.sweep.jobs import Command
 from dqn_runner.sweep.sampler import PerTrialSampler, seed_of
 from dqn_runner.sweep.search_space.space import CHOSEN_BY, SearchSpace, search_space
-from dqn_runner.sweep.study import CONFIGURATION, default_storage
+from dqn_runner.sweep.study import default_storage
 
 PER_JOB = ("seed=", "resume=")
 """Overrides that are not passed to jobs: each has its own seed, and resumes its own run."""

@@ -17,8 +17,8 @@ from dqn_runner.sweep.heartbeat import Heartbeat
 from dqn_runner.sweep.jobs import OUTPUT, Jobs, print_status
 from dqn_runner.sweep.live_table import LiveTable
 from dqn_runner.sweep.objectives import aggregate
-from dqn_runner.sweep.optuna_parts import make_part
 from dqn_runner.sweep.plan import Plan
+from dqn_runner.sweep.pruner import make_pruner
 from dqn_runner.sweep.results import summary
 from dqn_runner.sweep.results.ranking import completed, ranked
 from dqn_runner.sweep.run_executor import RunExecutor
@@ -51,7 +51,7 @@ class SweepRunner:
         self.plan = plan
         settings = plan.settings
         sampler = make_sampler(settings, plan.space, plan.seed)
-        pruner = make_part("pruner", settings.pruner)
+        pruner = make_pruner(settings.pruner, settings.directions[0])
         check_sampler(settings, plan.space, plan.config)
         plan.directory.mkdir(parents=True, exist_ok=True)
         self.study: Study = create_study(plan.storage, plan.name, settings, plan.definition(), plan.directory)

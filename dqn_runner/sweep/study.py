@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.io.entries import is_file
-from dqn_runner.run.compatibility import same_setting
 from dqn_runner.sweep import cmaes_state
 from dqn_runner.sweep.config import SweepConfig
+from dqn_runner.sweep.definition import changes
 from dqn_runner.sweep.grid import UntriedPoints, leave_out_lost
 from dqn_runner.sweep.names import JOURNAL
 from dqn_runner.sweep.optuna_parts import TARGET, is_sampler, make_part, pruner_imports
@@ -35,9 +35,6 @@ from dqn_runner.sweep.trial_record import (
     store_definition,
     store_metrics,
 )
-
-CONFIGURATION = "configuration"
-"""The key of a definition for the settings that a job composes."""
 
 ENUMERATING = ("GridSampler", "QMCSampler")
 """Samplers that enumerate points in an order given by the seed; all trials need the same seed."""
@@ -68,11 +65,11 @@ def create_study(
     stored = definition_of(study)
     if stored is None:
         store_definition(study, definition)
-    elif changed := _changes(stored, definition):
+    elif changed := changes(stored, definition):
         raise UserError(
             f"the study {name} in {without_password(storage)} was created with other "
             f"{' and '.join(changed)} "
-            f"({'; '.join(f'{key}: {change}' for key, change in changed.items())}); repeat the "
+            f"({'; '.join(changed.values())}); repeat the "
             "old command to continue it, or choose another hydra.sweep.dir or hydra.sweeper.study_name"
         )
     return study
@@ -235,21 +232,6 @@ def _reject_runs_of_others(storage: BaseStorage, name: str, directory: Path) -> 
         f"{directory} holds runs that are not in the study {name}, such as {unknown[0]}; choose another "
         f"hydra.sweep.dir{hint}"
     )
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """The differences between two definitions, as `key: "old -> new"`.
-
-    If the command is the same, the settings that it composes are compared: a file that it names may have
-    changed. Settings that only one of them has are those of another version of the program.
-    """
-    found = {key: f"{old.get(key)} -> {new[key]}" for key in new if not same_setting(old.get(key), new[key])}
-    configuration = found.pop(CONFIGURATION, None)
-    if found or configuration is None:
-        return found
-    before, after = old.get(CONFIGURATION, {}), new[CONFIGURATION]
-    both = [key for key in after if key in before and not same_setting(before[key], after[key])]
-    return {key: f"{before[key]} -> {after[key]}" for key in both}
 
 
 def _constraints(bounds: Mapping[str, float]) -> Callable[[FrozenTrial], list[float]]:

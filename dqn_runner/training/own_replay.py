@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from dqn_runner.checkpointing.user_state import marked_state, restored_state
+from dqn_runner.checkpointing.user_state import marked_state, pack_user_state, restored_state
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import import_path
 from dqn_runner.core.state import State
@@ -22,7 +22,7 @@ class OwnReplay:
     def __init__(self, part: object, replay: Replay, capacity: int, num_frames: int) -> None:
         """`part` built `replay` for `capacity` transitions; `num_frames` is that of `ReplayConfig.build`.
 
-        Raises UserError if the replay lacks a method, or its state is not a dictionary.
+        Raises UserError if the replay lacks a method, or if a checkpoint cannot store its state.
         """
         self._name = f"agent.replay={import_path(type(part))}"
         self._replay = replay
@@ -34,22 +34,15 @@ class OwnReplay:
             )
         self.add, self.sample = replay.add, replay.sample
         self.update, self.truncate = replay.update, replay.truncate
-        self.state_dict()
+        pack_user_state(self._name, self._own_state(), lambda *_: {})
 
     def __len__(self) -> int:
         """Number of transitions that can be drawn."""
         return len(self._replay)
 
     def state_dict(self) -> State:
-        """The state of the replay, and where it has arrays; raises UserError if it is not a dictionary."""
-        state: Any = self._replay.state_dict()
-        if not isinstance(state, dict):
-            found = "nothing" if state is None else f"a {type(state).__name__}"
-            raise UserError(
-                f"{self._name}: state_dict() of its replay returned {found}, not a dictionary; a checkpoint "
-                "stores it, and load_state_dict() gets it when the run is resumed"
-            )
-        return {**self._size, "own": marked_state(self._name, state)}
+        """The state of the replay, restorable with its types; raises UserError if that is impossible."""
+        return {**self._size, "own": marked_state(self._name, self._own_state())}
 
     def load_state_dict(self, state: State) -> None:
         """Restore the replay; raises UserError if it rejects the state."""
@@ -61,3 +54,14 @@ class OwnReplay:
             raise UserError(
                 f"{self._name}: its replay cannot load its stored state: {type(error).__name__}: {error}"
             ) from error
+
+    def _own_state(self) -> State:
+        """What the replay returns as its state; raises UserError if it is not a dictionary."""
+        state: Any = self._replay.state_dict()
+        if not isinstance(state, dict):
+            found = "nothing" if state is None else f"a {type(state).__name__}"
+            raise UserError(
+                f"{self._name}: state_dict() of its replay returned {found}, not a dictionary; a checkpoint "
+                "stores it, and load_state_dict() gets it when the run is resumed"
+            )
+        return cast("State", state)

@@ -18,6 +18,7 @@ from dqn_runner.core.state import State
 from dqn_runner.envs.base import Env, EnvPart
 from dqn_runner.envs.generators import OwnGenerators
 from dqn_runner.envs.user_env import as_part
+from dqn_runner.io.forks import ending_forks
 from dqn_runner.io.signals import StopSignals, as_error
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.training import assembly
@@ -35,6 +36,11 @@ from dqn_runner.training.saving import StateSaver
 from dqn_runner.training.stats import TrainingStats
 from dqn_runner.training.stopping import Stopping
 from dqn_runner.training.video import VideoRecorder
+
+_TRAINED_BEFORE = (
+    "the agent was trained before this run, which begins with its parameters instead of those of its seed; "
+    "make a new DQNAgent for a run of its own"
+)
 
 
 class Trainer:
@@ -68,7 +74,7 @@ class Trainer:
         agent.config = assembly.fitted_config(agent.config, config.max_steps, self.output_dir)
         self.agent, self.config = agent, config
         self._generators = OwnGenerators(seed_for(agent.config.seed, "global generators"))
-        with self._generators, assembly.make_first_watchdog(config):
+        with ending_forks(), self._generators, assembly.make_first_watchdog(config):
             part = as_part(env, eval_env)
             self.collector = assembly.make_collector(agent, part, config, allow_inexact_resume)
         spec = self.collector.envs.spec
@@ -125,13 +131,20 @@ class Trainer:
                 f"output directory, which continues the run in {self.output_dir}"
             )
         watchdog = assembly.make_watchdog(self.directory, self.config)
-        with only_training_thread(), StopSignals() as self._signals, watchdog, self._generators:
+        with (
+            only_training_thread(),
+            ending_forks(),
+            StopSignals() as self._signals,
+            watchdog,
+            self._generators,
+        ):
             failed, self._has_ended = False, True
             try:
                 if not self._prepared:
                     self.prepare()
                 info = assembly.run_info(self.directory, self.config, self._group)
                 self.directory.open(self.step, self.episode, info, self.preload.origin)
+                self._state.progress()  # rejects what a checkpoint could not store
                 spec, beside = self.collector.envs.spec, self.preload.demonstrations
                 self.agent.choose_update(spec.obs_dtype, self.config.max_steps, spec.has_action_mask)
                 self.preload.log()
@@ -163,6 +176,8 @@ class Trainer:
             self.resume(self.output_dir)
             self.directory.notices += self.preload.changed()
         else:
+            if self.agent.learner.updates:
+                self.directory.notices.append(_TRAINED_BEFORE)
             self.preload.fill()
             if beside := self.preload.demonstrations:
                 spec = self.collector.envs.spec

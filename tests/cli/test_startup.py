@@ -13,6 +13,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import OmegaConf
 
 import dqn_runner
+from dqn_runner.cli import main as main_of_program
+from dqn_runner.io.signals import SignalExit
 from tests.conftest import Outcome, environment
 
 PACKAGE = Path(dqn_runner.__file__).parent
@@ -115,3 +117,32 @@ def run_script(
         variables["PYTHONPATH"] = pythonpath
     command = [sys.executable, str(file), *args]
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [(SignalExit(143), 143), (KeyboardInterrupt(), 130), (ValueError("wrong"), 1), (SystemExit(3), 1)],
+    ids=repr,
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_signal_that_python_makes_an_error_while_a_class_is_made_has_its_status(
+    program: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    status: int,
+    wrapped: bool,
+) -> None:
+    """Python 3.11 does so with whatever `__set_name__` raises."""
+
+    def compose(_: Any) -> None:
+        try:
+            raise RuntimeError("Error calling __set_name__ on 'Field' instance 'when'") from raised
+        except RuntimeError as error:
+            if wrapped:
+                raise ImportError("the module cannot be imported") from error
+            raise
+
+    monkeypatch.setattr(main_of_program, "compose_and_run", compose)
+    done = program("seed=1")
+    assert done.status == status
+    assert ("Error calling" in done.err) is (status == 1)

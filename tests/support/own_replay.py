@@ -19,7 +19,7 @@ class ListReplay(ReplaySettings):
     """Settings of a `Lists`."""
 
     keeps: str = "all"
-    """What its state is: all of it, nothing, the deque of its transitions, or a list that contains itself."""
+    """What its state is: all of it, nothing, a deque (at first, or later), or a list that contains itself."""
 
     def num_bytes(self, spec: Any) -> int:
         return 1000
@@ -66,7 +66,7 @@ class Lists:
     def state_dict(self) -> Any:
         if self.keeps == "nothing":
             return None
-        if self.keeps == "deque":
+        if self.keeps == "deque" or (self.keeps == "deque later" and self.rows):
             return {"rows": self.rows}
         if self.keeps == "itself":
             rows: list[Any] = []

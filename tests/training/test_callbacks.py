@@ -310,8 +310,10 @@ def test_an_attribute_that_the_environment_lacks_is_rejected(tmp_path: Path) -> 
 def test_a_state_that_a_checkpoint_cannot_hold_is_reported_with_the_callback(tmp_path: Path) -> None:
     tape = Tape()
     tape.state_dict = lambda: {"file": object()}  # type: ignore[method-assign]
+    trainer = make(tmp_path, tape)
     with pytest.raises(UserError, match=r"callbacks\.Tape: its state_dict\(\) must consist of .*state\.file"):
-        make(tmp_path, tape).train()
+        trainer.train()
+    assert trainer.step == 0
 
 
 @pytest.mark.parametrize(

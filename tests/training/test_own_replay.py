@@ -101,10 +101,16 @@ def test_what_a_checkpoint_cannot_store_is_named(tmp_path: Path) -> None:
         r"^a checkpoint cannot store what a part of your own keeps: state\.replay\.own\.rows is a deque; "
     )
     with pytest.raises(UserError, match=message):
-        trainer(tmp_path, ListReplay(keeps="deque")).train()
+        trainer(tmp_path, ListReplay(keeps="deque later")).train()
     log = (tmp_path / "logs" / "training.log").read_text()
     assert "the state could not be saved: a checkpoint cannot store" in log
     assert "Traceback" not in log
+
+
+def test_what_a_checkpoint_cannot_store_is_rejected_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^agent\.replay=.*ListReplay: .*: state\.rows is a deque; "):
+        trainer(tmp_path, ListReplay(keeps="deque"))
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_state_that_contains_itself_is_rejected_before_the_first_step(tmp_path: Path) -> None:

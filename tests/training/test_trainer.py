@@ -438,3 +438,12 @@ class Images(Counter):
         _, reward, terminated, truncated, info = super().step(action)
         obs = self.np_random.integers(0, 255, self.observation_space.shape, np.uint8)
         return obs, reward, terminated, truncated, info
+
+
+def test_a_run_with_an_agent_that_was_trained_before_says_so(tmp_path: Path) -> None:
+    agent, said = make_agent(), "the agent was trained before this run, which begins with its parameters"
+    logs = [tmp_path / name / "run" / "logs" / "training.log" for name in ("first", "second")]
+    for name in ("first", "second", "first"):
+        trainer = make_trainer(tmp_path / name, Tape(), agent)
+        trainer.train()
+    assert [log.read_text().count(said) for log in logs] == [0, 1]
