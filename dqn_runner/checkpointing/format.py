@@ -56,7 +56,8 @@ def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "", depth: int = 
     if isinstance(value, dict):
         items = cast("dict[Any, Any]", value).items()
         if unknown := [key for key, _ in items if type(key) is not str or key == SNAPSHOT]:
-            raise TypeError(f"state{where} has the key {unknown[0]!r}; keys must be texts, not {SNAPSHOT!r}")
+            reason = "is reserved" if unknown[0] == SNAPSHOT else "is not a text"
+            raise TypeError(f"state{where} has the key {unknown[0]!r}, which {reason}")
         return {key: pack(item, pack_snapshot, f"{where}.{key}", depth + 1) for key, item in items}
     if isinstance(value, (list, tuple)):
         return [pack(item, _reject_snapshot, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
@@ -64,7 +65,11 @@ def pack(value: Any, pack_snapshot: PackSnapshot, where: str = "", depth: int = 
         array = cast("Array", value)
         _check_dtype(array.dtype.name, where)
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
-    if isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_meta:
+    if (
+        isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and not (value.is_meta or value.is_nested)
+    ):
         _check_dtype(str(value.dtype).removeprefix("torch."), where)
         return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
     if isinstance(value, RowSnapshot):

@@ -11,12 +11,16 @@ from dqn_runner.checkpointing.format import DTYPES, PackSnapshot, pack
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.lazy_imports import torch
 from dqn_runner.core.state import State
+from dqn_runner.core.types import Array
 
 _DEPTH = 20
 """At least the number of containers around such a state in the document of a checkpoint."""
 _ARRAY, _NUMBER, _TUPLE = "(array)", "(number)", "(tuple)"
 """The key of a dictionary that stands for an array or a number of numpy, or for a tuple."""
-_MARKS = frozenset((_ARRAY, _NUMBER, _TUPLE))
+_UNSIGNED = {"(uint16)": "uint16", "(uint32)": "uint32", "(uint64)": "uint64"}
+"""The same for arrays of dtypes that a checkpoint cannot hold: their bits are stored as signed numbers."""
+_MARKS = frozenset((_ARRAY, _NUMBER, _TUPLE, *_UNSIGNED))
+_NUMBERS = frozenset((*DTYPES, *_UNSIGNED.values()))
 
 
 def check_state_methods(owner: str, part: object) -> None:
@@ -69,29 +73,42 @@ def restored_state(marked: Any) -> Any:
     if len(items) != 1:
         raise ValueError(f"a dictionary with the keys {', '.join(items)!r:.60}")
     [(mark, content)] = items.items()
-    expected = list if mark == _TUPLE else torch.Tensor
-    if not isinstance(content, expected):
-        raise ValueError(f"{mark}: expected a {expected.__name__}, got {content!r:.50}")
-    if isinstance(content, list):
+    if mark == _TUPLE and isinstance(content, list):
         return tuple(restored_state(item) for item in cast("list[Any]", content))
-    array = content if content.dtype == torch.bfloat16 else content.numpy().copy()
-    return array[()] if mark == _NUMBER else array
+    if mark == _NUMBER:
+        array: Any = restored_state(content)
+        if isinstance(array, np.ndarray) and not array.ndim:
+            return cast("Any", array)[()]
+    if mark in _UNSIGNED and isinstance(content, torch.Tensor):
+        bits: Array = content.numpy()
+        if f"u{bits.dtype}" == _UNSIGNED[mark]:
+            return bits.view(_UNSIGNED[mark]).copy()
+    if mark == _ARRAY and isinstance(content, torch.Tensor):
+        return content if content.dtype == torch.bfloat16 else content.numpy().copy()
+    raise ValueError(f"{content!r:.50} is not what {mark} stands for")
 
 
 def _marked(state: Any, where: str) -> Any:
     kind = cast("type[Any]", type(state))
-    if issubclass(kind, np.ndarray):
-        return {_ARRAY: state}
-    if issubclass(kind, np.generic) and state.dtype.name in DTYPES:
-        return {_NUMBER: np.asarray(state)}
+    if kind in (np.ndarray, np.memmap):
+        return _marked_array(state)
+    if issubclass(kind, np.generic) and state.dtype.name in _NUMBERS:
+        return {_NUMBER: _marked_array(np.asarray(state))}
     if kind in (dict, OrderedDict):
         return {key: _marked(item, f"{where}.{key}") for key, item in _unmarked(state, where).items()}
     if kind in (list, tuple, torch.Size):
         items = [_marked(item, f"{where}[{i}]") for i, item in enumerate(state)]
         return items if kind is list else {_TUPLE: items}
-    if issubclass(kind, dict | list | tuple):
+    if issubclass(kind, dict | list | tuple | np.ndarray):
         raise TypeError(f"state{where} is a {kind.__name__}, which would be restored as another type")
     return state
+
+
+def _marked_array(array: Any) -> State:
+    mark = f"({array.dtype.name})"
+    if mark not in _UNSIGNED:
+        return {_ARRAY: array}
+    return {mark: array.view(array.dtype.str.replace("u", "i"))}
 
 
 def _unmarked(state: State, where: str) -> State:
@@ -102,7 +119,7 @@ def _unmarked(state: State, where: str) -> State:
 
 
 def _not_storable(owner: str, error: Exception) -> UserError:
-    reason = "it contains itself" if isinstance(error, RecursionError) else str(error)
+    reason = "it contains itself, or is nested too deep" if isinstance(error, RecursionError) else str(error)
     for mark in _MARKS:
         reason = reason.replace(f".{mark}", "")
     return UserError(

@@ -38,7 +38,7 @@ def _differences(old: Any, new: Any, where: str) -> Iterator[str]:
     """Each place at which two plain values differ, with its values."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         before, after = cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", new)
-        for key in before | after:
+        for key in {**before, **after}:
             values = before.get(key, _MISSING), after.get(key, _MISSING)
             if not same_setting(*values):
                 yield from _differences(*values, f"{where}.{key}")

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import RandomSampler
+from optuna.study import StudyDirection
 
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.sweep.optuna_parts import make_part, pruner_imports
@@ -37,7 +38,9 @@ def make_pruner(config: Mapping[str, Any], direction: str) -> BasePruner:
 def _try(pruner: BasePruner, direction: str) -> None:
     """Let a pruner decide about trials of a study in memory, whose values rise and fall."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction=direction, pruner=pruner, sampler=RandomSampler(seed=0))
+    study = optuna.create_study(
+        direction=StudyDirection[direction.upper()], pruner=pruner, sampler=RandomSampler(seed=0)
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -67,7 +67,7 @@ class TestContent:
 
     @pytest.mark.parametrize("key", [1, None, ("a", 1)])
     def test_keys_that_are_not_texts_are_rejected(self, key: Any, tmp_path: Path):
-        with pytest.raises(UserError, match=r"state\.a has the key .*; keys must be texts"):
+        with pytest.raises(UserError, match=r"state\.a has the key .*, which is not a text"):
             save(Checkpointer(tmp_path, keep_last=0), {"state": {"a": {key: 1}}, "source": {}}, 1, [LATEST])
 
     def test_plain_torch_loads_a_checkpoint_without_pickle(self, tmp_path: Path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import warnings
 from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
@@ -34,6 +36,12 @@ STATE: dict[str, Any] = {
 class Pair(NamedTuple):
     left: int
     right: int
+
+
+def nested_tensor() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls them a prototype
+        return torch.nested.nested_tensor([torch.ones(1)])
 
 
 def kinds(state: Any) -> Any:
@@ -82,7 +90,10 @@ def test_an_ordered_dictionary_and_a_shape_are_stored_as_plain_ones() -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [np.float32(1.5), np.bool_(True), np.int8(3), np.complex64(1j), np.float64(-0.0)],
+    [
+        *(np.float32(1.5), np.bool_(True), np.int8(3), np.complex64(1j), np.float64(-0.0)),
+        *(np.uint16(65535), np.uint32(2**31), np.uint64(2**64 - 1), np.uint8(255)),
+    ],
     ids=repr,
 )
 def test_numbers_of_numpy_keep_their_types(number: Any) -> None:
@@ -92,11 +103,44 @@ def test_numbers_of_numpy_keep_their_types(number: Any) -> None:
     assert again["list"][1] == 1
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64", ">u4", "uint8", ">f8", "bool"])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 2)], ids=str)
+def test_arrays_of_any_dtype_of_numbers_are_restored(dtype: str, shape: tuple[int, ...]) -> None:
+    numbers = np.arange(np.prod(shape, dtype=int)).reshape(shape) * 40_000
+    array = numbers.astype(dtype)[..., ::-1] if shape else numbers.astype(dtype)
+    again = restored({"here": array})["here"]
+    assert again.dtype == array.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(again, array)
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox, np.random.SFC64, np.random.PCG64])
+def test_the_state_of_a_generator_is_restored(kind: type[Any]) -> None:
+    generator = np.random.Generator(kind(3))
+    generator.random(10)
+    stored = restored(generator.bit_generator.state)
+    expected = generator.random(5).tolist()
+    generator.bit_generator.state = stored
+    assert generator.random(5).tolist() == expected
+
+
+def test_the_states_of_python_and_of_the_old_generator_of_numpy_are_restored() -> None:
+    python, numpy = random.Random(3), np.random.RandomState(3)
+    stored = restored([python.getstate(), numpy.get_state()])
+    expected = python.random(), numpy.rand()
+    python.setstate(stored[0])
+    numpy.set_state(stored[1])
+    assert (python.random(), numpy.rand()) == expected
+
+
 @pytest.mark.parametrize(
     "marked",
     [
         {"(tuple)": 5},
         {"(array)": [1]},
+        {"(number)": torch.ones(1)},
+        {"(number)": {"(array)": torch.ones(2)}},
+        {"(uint32)": torch.ones(2, dtype=torch.int64)},
+        {"(uint16)": [1]},
         {"(number)": None},
         {"(tuple)": [], "other": 1},
         [{"(array)": torch.ones(1), "(tuple)": []}],
@@ -104,7 +148,7 @@ def test_numbers_of_numpy_keep_their_types(number: Any) -> None:
     ids=str,
 )
 def test_a_state_that_is_never_stored_is_rejected(marked: Any) -> None:
-    with pytest.raises(ValueError, match=r"expected a|with the keys"):
+    with pytest.raises(ValueError, match=r"is not what \(|with the keys"):
         restored_state(marked)
 
 
@@ -116,6 +160,9 @@ def test_a_state_that_is_never_stored_is_rejected(marked: Any) -> None:
         ({"a": Counter("ab")}, r"state\.a is a Counter, which would be restored as another type"),
         ([defaultdict(int)], r"state\[0\] is a defaultdict, which"),
         ((Pair(1, 2),), r"state\[0\] is a Pair, which"),
+        ({"a": np.recarray(2, [("x", "f4")])}, r"state\.a is a recarray, which"),
+        ({"a": {3: 1}}, r"state\.a has the key 3, which is not a text"),
+        ({"a": nested_tensor()}, r"state\.a is a Tensor; "),
         ({"a": {"(tuple)": 1}}, r"state\.a has the reserved key '\(tuple\)'"),
         ({"a": ENDLESS}, "it contains itself"),
     ],
