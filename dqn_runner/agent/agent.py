@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,9 @@ class DQNAgent:
 
         Raises a UserError if the network does not fit the observations, the loss or the exploration.
         """
+        if not isinstance(config, DQNConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
+            hint = "; use DQNConfig(**settings)" if isinstance(config, Mapping) else ""
+            raise UserError(f"DQNAgent takes a DQNConfig, not a {type(config).__name__}{hint}")
         self.config = config
         self.spec = config.spec()
         self.network = build_flat_network(config, self.spec)

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.observation_layout import ObservationLayout
 from dqn_runner.envs.actions import MAX_JOINT_ACTIONS, ActionSpace, action_space
 from dqn_runner.envs.base import Env, env_name, spec_of
@@ -57,6 +58,23 @@ def load_spaces(text: Any) -> StoredSpaces:
     ):
         raise ValueError("state.spaces are not the spaces of an environment")
     return spaces
+
+
+def check_same_spaces(stored: str, ours: str) -> None:
+    """Raise UserError if the spaces that a run has stored are not those of its environment now.
+
+    Both are texts of `store_spaces`. The dtype of actions does not count: their numbers are the same.
+    """
+    before, after = json.loads(stored), json.loads(ours)
+    for spaces in (before, after):
+        spaces |= {f"actions.{key}": value for key, value in spaces.pop("actions").items() if key != "dtype"}
+    changed = [key for key in after if before.get(key) != after[key]]
+    if changed:
+        raise UserError(
+            "the environment has other observations or actions than when the run began: "
+            + "; ".join(f"{key} {before.get(key)} -> {after[key]}" for key in changed)
+            + ". Restore it, or start a new run"
+        )
 
 
 def _fits(layout: ObservationLayout, spaces: StoredSpaces) -> bool:

@@ -28,6 +28,7 @@ class AppendedFile:
         Raises UserError if `path` is a link, a directory or a pipe.
         """
         require_file(path)
+        self._path, self._is_removed = path, False
         self.is_new = state is None or not path.exists()
         self._file = path.open("wb" if self.is_new else "r+b", buffering=0)
         self._unwritten = b""
@@ -49,8 +50,11 @@ class AppendedFile:
             self._unwritten = self._unwritten[written:]
 
     def sync(self) -> None:
-        """Make durable what was written."""
+        """Make durable what was written; logs once if the file was removed."""
         files.sync(self._file.fileno())
+        if not self._is_removed and os.fstat(self._file.fileno()).st_nlink == 0:
+            self._is_removed = True
+            log.warning("%s was removed by another program; what is written to it is lost", self._path)
 
     def state_dict(self) -> State:
         """Return the length of the file and the text that is not written yet."""

@@ -48,7 +48,7 @@ STOPPING, PRUNER, VIDEOS = "stopping", "pruner", "videos"
 """Names of the trainer's own callbacks."""
 
 
-def check_types(agent: DQNAgent, config: TrainingConfig) -> None:
+def check_types(agent: DQNAgent, config: TrainingConfig, output_dir: str | Path) -> None:
     """Raise UserError if a script gave something else."""
     if not isinstance(agent, DQNAgent):  # pyright: ignore[reportUnnecessaryIsInstance]
         hint = "; use DQNAgent(config)" if isinstance(agent, DQNConfig) else ""
@@ -61,6 +61,8 @@ def check_types(agent: DQNAgent, config: TrainingConfig) -> None:
     if not isinstance(config, TrainingConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
         hint = "; use TrainingConfig(**settings)" if isinstance(config, Mapping) else ""
         raise UserError(f"Trainer takes a TrainingConfig, not a {type(config).__name__}{hint}")
+    if output_dir == "":
+        raise UserError("output_dir is empty; name the directory of the run")
 
 
 def fitted_config(config: DQNConfig, max_steps: int | None, output_dir: Path) -> DQNConfig:
@@ -156,7 +158,16 @@ def make_replay(agent: DQNConfig, spec: EnvSpec, num_envs: int) -> Replay:
 
 
 def make_loggers(given: Mapping[str, LoggerPart] | None, config: TrainingConfig) -> dict[str, LoggerPart]:
-    """The loggers of a run by name, with Weights & Biases if the trainer is set to use it."""
+    """The loggers of a run by name, with Weights & Biases if the trainer is set to use it.
+
+    Raises UserError for something else.
+    """
+    if not isinstance(given, Mapping | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UserError(
+            f"loggers must be a dictionary, such as {{'csv': Csv()}}, not a {type(given).__name__}"
+        )
+    if wrong := [name for name, part in (given or {}).items() if not callable(getattr(part, "open", None))]:
+        raise UserError(f"loggers[{wrong[0]!r}] is not a logger: it has no method open(run_dir, info, state)")
     loggers = default_loggers() if given is None else dict(given)
     if config.use_wandb and "wandb" not in loggers:
         loggers["wandb"] = Wandb()

@@ -8,7 +8,7 @@ from dqn_runner.agent.own_parts import is_ours
 from dqn_runner.checkpointing.user_state import pack_user_state, restored_state
 from dqn_runner.core.state import State
 from dqn_runner.envs.generators import OwnGenerators
-from dqn_runner.envs.stored_spaces import store_spaces
+from dqn_runner.envs.stored_spaces import check_same_spaces, load_spaces, store_spaces
 from dqn_runner.training.callbacks import StopReason
 from dqn_runner.training.events import EventSchedule
 from dqn_runner.training.stopping import FinishedRun, ProgressState
@@ -60,6 +60,8 @@ class RunState:
         if self._empty is None:  # once: a state that turns out to be damaged is loaded in part
             self._empty = self.state_dict()
         check_state(state, self._empty, self._spec, not is_ours(self._agent.config.optimizer))
+        load_spaces(state["spaces"])  # raises ValueError if they are not
+        check_same_spaces(state["spaces"], self._spaces)
         progress, finished = ProgressState(**state["progress"]), None
         if state["finished"] is not None:
             finished = FinishedRun.from_state(state["finished"])

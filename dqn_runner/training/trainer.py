@@ -69,7 +69,7 @@ class Trainer:
         methods of `callbacks.EVENTS`, and `pruner` is one that may prune the run. Raises UserError for
         settings that do not fit each other or the env.
         """
-        assembly.check_types(agent, config)
+        assembly.check_types(agent, config, output_dir)
         self.output_dir = Path(output_dir).absolute()  # an environment may change the working directory
         agent.config = assembly.fitted_config(agent.config, config.max_steps, self.output_dir)
         self.agent, self.config = agent, config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,3 +138,17 @@ def test_evaluation_without_a_usable_checkpoint_is_rejected_in_one_line(
     program: Callable[..., Outcome], args: list[str], message: str
 ) -> None:
     assert message in program(*args).error
+
+
+def test_an_agent_is_evaluated_without_the_module_of_a_callback(
+    program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "gone.py"
+    module.write_text("class Mine:\n    def on_evaluation(self, run, evaluation): pass\n")
+    callback = ("+callbacks.mine._target_=gone.Mine", "hydra.run.dir=run")
+    assert program(*BUDGET, *callback).status == 0
+    module.unlink()
+    monkeypatch.delitem(sys.modules, "gone")
+    done = program("mode=eval", "checkpoint=run", "evaluator.episodes=2", "trust=true")
+    assert done.status == 0, done.err
+    assert "callbacks.mine cannot be built" in program("resume=run", "trust=true").err

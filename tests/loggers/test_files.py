@@ -14,6 +14,7 @@ import pytest
 
 from dqn_runner.core.log import log
 from dqn_runner.core.records import Record
+from dqn_runner.loggers.appended_file import AppendedFile
 from dqn_runner.loggers.base import LoggerPart
 from dqn_runner.loggers.console import Console
 from dqn_runner.loggers.files import Csv, JsonLines, TextFile
@@ -167,3 +168,18 @@ class TestCsv:
 def rows_of(run_dir: Path) -> list[dict[str, str]]:
     with (run_dir / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_file_that_was_removed_is_reported_once(tmp_path: Path, warnings: list[str]) -> None:
+    file = AppendedFile(tmp_path / "metrics.jsonl", None)
+    file.write("a\n")
+    file.sync()
+    assert not warnings
+    (tmp_path / "metrics.jsonl").unlink()
+    for _ in range(2):
+        file.write("b\n")
+        file.sync()
+    file.close()
+    assert warnings == [
+        f"{tmp_path}/metrics.jsonl was removed by another program; what is written to it is lost"
+    ]

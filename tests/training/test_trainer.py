@@ -442,8 +442,41 @@ class Images(Counter):
 
 def test_a_run_with_an_agent_that_was_trained_before_says_so(tmp_path: Path) -> None:
     agent, said = make_agent(), "the agent was trained before this run, which begins with its parameters"
-    logs = [tmp_path / name / "run" / "logs" / "training.log" for name in ("first", "second")]
-    for name in ("first", "second", "first"):
-        trainer = make_trainer(tmp_path / name, Tape(), agent)
+    trainers = [make_trainer(tmp_path / name, Tape(), agent) for name in ("first", "second", "first")]
+    for trainer in trainers:
         trainer.train()
-    assert [log.read_text().count(said) for log in logs] == [0, 1]
+    assert [sum(said in notice for notice in each.directory.notices) for each in trainers] == [0, 1, 0]
+
+
+def test_a_script_that_gives_something_else_is_told_what_to_give(tmp_path: Path) -> None:
+    config, settings = TrainingConfig(max_steps=10), {"state_dim": 1, "action_dim": 2}
+    with pytest.raises(
+        UserError, match=r"DQNAgent takes a DQNConfig, not a dict; use DQNConfig\(\*\*settings\)"
+    ):
+        DQNAgent(settings)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="output_dir is empty; name the directory"):
+        Trainer(make_agent(), Counter(), config, "")
+    loggers: Any
+    for loggers, message in (
+        (["console"], "loggers must be a dictionary.*not a list"),
+        ("console", "loggers must be a dictionary.*not a str"),
+        ({"mine": object()}, r"loggers\['mine'\] is not a logger: it has no method open"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Trainer(make_agent(), Counter(), config, tmp_path / "run", loggers=loggers)
+    assert not (tmp_path / "run").exists()
+
+
+class Shifted(Counter):
+    """Numbers its actions from 4 on."""
+
+    action_space = gymnasium.spaces.Discrete(2, start=4)
+
+
+def test_a_run_is_not_resumed_with_other_actions(tmp_path: Path) -> None:
+    make_trainer(tmp_path, Tape(), max_steps=8).train()
+    trainer = make_trainer(tmp_path, Tape(), env=Shifted())
+    with pytest.raises(
+        UserError, match=r"than when the run began: actions\.start \[0\] -> \[4\]\. Restore it, or start a"
+    ):
+        trainer.train()
