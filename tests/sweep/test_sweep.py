@@ -312,4 +312,4 @@ def test_search_space_in_another_order_continues_the_sweep(
     assert definition is not None
     assert not {"agent.learning_rate", "agent.gamma"} & definition["configuration"].keys()
     changed = program(*SWEEP, *space, "agent.batch_size=16")
-    assert "other overrides (overrides: [" in changed.error
+    assert "other overrides (overrides: (missing) -> agent.batch_size=16); repeat" in changed.error
