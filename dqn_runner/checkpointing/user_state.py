@@ -33,17 +33,20 @@ def check_state_methods(owner: str, part: object) -> None:
         )
 
 
-def pack_user_state(owner: str, state: Any, pack_snapshot: PackSnapshot | None = None) -> Any:
+def pack_user_state(owner: str, state: Any) -> Any:
     """What the `state_dict()` of `owner` returned, for a checkpoint.
 
-    `pack_snapshot` is that of `pack`; without it, rows of a replay are rejected. Raises UserError, which
-    names the owner, if a checkpoint cannot store the state.
+    Raises UserError, which names the owner, if a checkpoint cannot store it.
     """
-    marked = marked_state(owner, state)
-    try:
-        return pack(marked, pack_snapshot or _no_replay, depth=_DEPTH)
-    except TypeError as error:
-        raise _not_storable(owner, error) from error
+    return _packed(owner, marked_state(owner, state), _no_replay)
+
+
+def check_user_state(owner: str, state: Any) -> None:
+    """Raise UserError, which names the owner, if a checkpoint cannot store a state; copies no array of it.
+
+    The state of a replay may have rows.
+    """
+    _packed(owner, _without_content(marked_state(owner, state)), _no_rows)
 
 
 def marked_state(owner: str, state: Any) -> Any:
@@ -111,6 +114,25 @@ def _marked_array(array: Any) -> State:
     return {mark: array.view(array.dtype.str.replace("u", "i"))}
 
 
+def _packed(owner: str, marked: Any, pack_snapshot: PackSnapshot) -> Any:
+    try:
+        return pack(marked, pack_snapshot, depth=_DEPTH)
+    except TypeError as error:
+        raise _not_storable(owner, error) from error
+
+
+def _without_content(marked: Any) -> Any:
+    """A marked state with empty arrays and tensors in the place of its own."""
+    if isinstance(marked, dict):
+        return {key: _without_content(item) for key, item in cast("State", marked).items()}
+    if isinstance(marked, list):
+        return [_without_content(item) for item in cast("list[Any]", marked)]
+    kind = cast("type[Any]", type(marked))
+    if issubclass(kind, torch.Tensor) and (marked.layout is not torch.strided or marked.is_nested):
+        return marked
+    return marked[:0] if issubclass(kind, np.ndarray | torch.Tensor) and marked.ndim else marked
+
+
 def _unmarked(state: State, where: str) -> State:
     """A dictionary; raises TypeError if it has a key that stands for something else."""
     if reserved := _MARKS & state.keys():
@@ -130,3 +152,8 @@ def _not_storable(owner: str, error: Exception) -> UserError:
 
 def _no_replay(_: Any, where: str) -> State:
     raise TypeError(f"state{where} is a replay")
+
+
+def _no_rows(_rows: Any, _where: str) -> State:
+    """In the place of the rows of a replay, which are stored in files of their own."""
+    return {}

@@ -83,8 +83,8 @@ def read_stored(path: str, key: str) -> Stored:
     """
     found: list[dict[str, Any]] = []
     wanted = find_checkpoint(Path(path)).absolute()
-    if wanted.parent.name != CHECKPOINTS:
-        wanted = wanted.resolve()  # it may be a link to the checkpoint of a run
+    if key == "resume" and (wanted.is_symlink() or wanted.parent.name != CHECKPOINTS):
+        wanted = wanted.resolve()  # a resume writes to the run that a link leads to
 
     def mismatch_with(document: State) -> str | None:
         ours = recorded_config(wanted.parent.parent)
@@ -104,7 +104,7 @@ def read_stored(path: str, key: str) -> Stored:
             "evaluated, loaded and exported"
         )
     if key == "resume":
-        _check_directory(file, mismatch_with(found[-1]) if file.parent.name == CHECKPOINTS else None)
+        _check_directory(file, mismatch_with(found[-1]) if "config" in found[-1]["source"] else None)
     source = found[-1]["source"]
     if "overrides" not in source:
         try:
@@ -127,7 +127,10 @@ def _check_directory(file: Path, mismatch: str | None) -> None:
 
     `mismatch` says why the checkpoint `file` is not of the run in that directory, or is None.
     """
-    elsewhere = f"copy it, and the folder segments beside it, to NEW_DIRECTORY/{CHECKPOINTS}/ and resume that"
+    folder = f"NEW_DIRECTORY/{CHECKPOINTS}"
+    elsewhere = (
+        f"copy it, and any folder segments beside it, to {folder}/ and write resume={folder}/{file.name}"
+    )
     if file.parent.name != CHECKPOINTS:
         raise UserError(
             f"resume={file} is not in the folder {CHECKPOINTS} of the directory of a run; {elsewhere}"

@@ -155,7 +155,7 @@ def to_typed_config(cfg: Mapping[str, Any]) -> RunConfig:
     path = cfg["checkpoint"]["path"]
     tree["checkpoint"] = OmegaConf.merge(cfg["checkpoint"], {"path": None})
     if cfg["mode"] is not Mode.train:
-        tree["callbacks"] = {}  # an agent can be evaluated without the modules of its training
+        tree["callbacks"] = tree["logging"] = {}  # an agent can be used without the modules of its training
     parts = [node for node in tree.values() if isinstance(node, DictConfig)]
     if any(imports_of(OmegaConf.to_container(part)) for part in parts):
         importlib.import_module("torch")  # before the block: a part of the user's own may draw from it

@@ -63,11 +63,13 @@ def load_spaces(text: Any) -> StoredSpaces:
 def check_same_spaces(stored: str, ours: str) -> None:
     """Raise UserError if the spaces that a run has stored are not those of its environment now.
 
-    Both are texts of `store_spaces`. The dtype of actions does not count: their numbers are the same.
+    Both are texts of `store_spaces`. The shape and the dtype of actions do not count: sizes and starts give
+    their numbers.
     """
     before, after = json.loads(stored), json.loads(ours)
     for spaces in (before, after):
-        spaces |= {f"actions.{key}": value for key, value in spaces.pop("actions").items() if key != "dtype"}
+        actions = spaces.pop("actions")
+        spaces |= {f"actions.{key}": actions[key] for key in ("sizes", "start")}
     changed = [key for key in after if before.get(key) != after[key]]
     if changed:
         raise UserError(

@@ -12,6 +12,7 @@ from dqn_runner.core.log import log
 from dqn_runner.core.records import Record, RunInfo
 from dqn_runner.core.registry import import_path
 from dqn_runner.core.state import State
+from dqn_runner.io.forks import end_if_forked
 from dqn_runner.io.schema import problem_with
 from dqn_runner.io.signals import as_error
 from dqn_runner.loggers.base import Durable, Logger, LoggerPart, VideoLogger
@@ -65,6 +66,7 @@ class LoggerGroup:
             try:
                 logger.write(record)
             except OSError as error:
+                end_if_forked(error)
                 if name not in self._failing:
                     log.warning("logging.%s cannot write (%s); training continues without it", name, error)
                 self._failing.add(name)
@@ -83,6 +85,7 @@ class LoggerGroup:
                 try:
                     logger.write_video(path, step)
                 except Exception as error:
+                    end_if_forked(error)
                     log.warning("logging.%s cannot show %s: %s", name, path.name, error)
 
     def sync(self) -> None:
@@ -116,7 +119,8 @@ class LoggerGroup:
         for name, logger in reversed(self._open.items()):
             try:
                 logger.close(failed)
-            except Exception:
+            except Exception as error:
+                end_if_forked(error)
                 log.exception("logging.%s could not be closed", name)
         self._open.clear()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from dqn_runner.checkpointing.user_state import marked_state, pack_user_state, restored_state
+from dqn_runner.checkpointing.user_state import check_user_state, marked_state, restored_state
 from dqn_runner.core.exceptions import UserError
 from dqn_runner.core.registry import import_path
-from dqn_runner.core.state import RowSnapshot, State
+from dqn_runner.core.state import State
 from dqn_runner.replay.buffer import Replay
 
 _METHODS = ("add", "sample", "update", "truncate", "__len__", "state_dict", "load_state_dict")
@@ -34,7 +34,7 @@ class OwnReplay:
             )
         self.add, self.sample = replay.add, replay.sample
         self.update, self.truncate = replay.update, replay.truncate
-        pack_user_state(self._name, self._own_state(), _no_rows)
+        check_user_state(self._name, self._own_state())
 
     def __len__(self) -> int:
         """Number of transitions that can be drawn."""
@@ -65,8 +65,3 @@ class OwnReplay:
                 "stores it, and load_state_dict() gets it when the run is resumed"
             )
         return cast("State", state)
-
-
-def _no_rows(_rows: RowSnapshot, _where: str) -> State:
-    """In the place of the rows of a replay, which are stored in files of their own."""
-    return {}

@@ -59,9 +59,9 @@ class RunState:
         """
         if self._empty is None:  # once: a state that turns out to be damaged is loaded in part
             self._empty = self.state_dict()
-        check_state(state, self._empty, self._spec, not is_ours(self._agent.config.optimizer))
         load_spaces(state["spaces"])  # raises ValueError if they are not
-        check_same_spaces(state["spaces"], self._spaces)
+        check_same_spaces(state["spaces"], self._spaces)  # first: they explain why other arrays do not fit
+        check_state(state, self._empty, self._spec, not is_ours(self._agent.config.optimizer))
         progress, finished = ProgressState(**state["progress"]), None
         if state["finished"] is not None:
             finished = FinishedRun.from_state(state["finished"])

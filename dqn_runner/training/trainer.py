@@ -46,6 +46,7 @@ _TRAINED_BEFORE = (
 class Trainer:
     """Runs training: owns the order of events, and leaves each of them to a part."""
 
+    @ending_forks()
     def __init__(
         self,
         agent: DQNAgent,
@@ -74,7 +75,7 @@ class Trainer:
         agent.config = assembly.fitted_config(agent.config, config.max_steps, self.output_dir)
         self.agent, self.config = agent, config
         self._generators = OwnGenerators(seed_for(agent.config.seed, "global generators"))
-        with ending_forks(), self._generators, assembly.make_first_watchdog(config):
+        with self._generators, assembly.make_first_watchdog(config):
             part = as_part(env, eval_env)
             self.collector = assembly.make_collector(agent, part, config, allow_inexact_resume)
         spec = self.collector.envs.spec
@@ -144,7 +145,6 @@ class Trainer:
                     self.prepare()
                 info = assembly.run_info(self.directory, self.config, self._group)
                 self.directory.open(self.step, self.episode, info, self.preload.origin)
-                self._state.progress()  # rejects what a checkpoint could not store
                 spec, beside = self.collector.envs.spec, self.preload.demonstrations
                 self.agent.choose_update(spec.obs_dtype, self.config.max_steps, spec.has_action_mask)
                 self.preload.log()
@@ -208,6 +208,7 @@ class Trainer:
     def _run(self) -> str:
         """The event loop, and the files that a run leaves whether it ends or fails."""
         try:
+            self._state.progress()  # rejects what a checkpoint could not store
             self.loop.truncate_lost_episodes()
             reason = self._event_loop()
         except (DivergedError, DirectoryLostError) as error:

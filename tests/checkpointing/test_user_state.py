@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqn_runner.checkpointing.user_state import pack_user_state, restored_state
+from dqn_runner.checkpointing.user_state import check_user_state, pack_user_state, restored_state
 from dqn_runner.core.exceptions import UserError
 
 DEEP: list[Any] = []
@@ -194,3 +194,19 @@ def test_the_place_of_what_cannot_be_stored_is_named(state: Any, reason: str) ->
 def test_what_could_not_be_read_again_is_rejected(value: Any) -> None:
     with pytest.raises(UserError, match=r"^callbacks\.mine: its state_dict\(\) must consist of numbers"):
         pack_user_state("callbacks.mine", {"value": value})
+
+
+def test_a_check_copies_nothing_and_rejects_the_same() -> None:
+    huge = np.broadcast_to(np.float32(0), (2**40,))
+    check_user_state(
+        "agent.replay=mine", {"rows": [huge, (torch.zeros(1).expand(2**40), 1)], "one": np.zeros(())}
+    )
+    for value in (
+        np.array(["text"]),
+        torch.eye(2).to_sparse(),
+        nested_tensor(),
+        {1},
+        torch.empty(2, device="meta"),
+    ):
+        with pytest.raises(UserError, match=r"^agent\.replay=mine: .*state\.value is a"):
+            check_user_state("agent.replay=mine", {"value": value})

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dqn_runner import DQNAgent, DQNConfig, Trainer, TrainingConfig
 from dqn_runner.checkpointing.format import load_checkpoint
+from dqn_runner.envs.gym import GymEnv
 from dqn_runner.io.json_io import read_json
 from dqn_runner.training.evaluator import Evaluation, Evaluator
 from tests.conftest import BUDGET, Outcome, records
@@ -301,20 +303,27 @@ def test_a_checkpoint_outside_of_a_run_is_not_resumed_in_the_folder_above(
     monkeypatch.chdir(home / "downloads")
     error = program("resume=best.pt", "trainer.max_steps=1300").error
     assert (
-        "best.pt is not in the folder checkpoints of the directory of a run; copy it, and the folder" in error
+        "best.pt is not in the folder checkpoints of the directory of a run; copy it, and any folder" in error
     )
     assert everything_in(home) == before
 
 
+@pytest.mark.parametrize("link", ["link.pt", "checkpoints/latest.pt"])
 def test_a_link_to_a_checkpoint_resumes_the_run_that_it_leads_to(
-    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_copy: Path,
+    program: Callable[..., Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    link: str,
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (tmp_path / "link.pt").symlink_to(run_copy / "checkpoints" / "latest.pt")
+    elsewhere = tmp_path / "elsewhere" / "here"
+    elsewhere.mkdir(parents=True)
+    (elsewhere.parent / link).parent.mkdir(exist_ok=True)
+    (elsewhere.parent / link).symlink_to(run_copy / "checkpoints" / "latest.pt")
     monkeypatch.chdir(elsewhere)
-    assert program("resume=../link.pt", "trainer.max_steps=1300").status == 0
-    assert not any(elsewhere.iterdir())
+    before = sorted(tmp_path.glob("elsewhere/**/*"))
+    assert program(f"resume=../{link}", "trainer.max_steps=1300").status == 0
+    assert sorted(tmp_path.glob("elsewhere/**/*")) == before
     assert load_checkpoint(run_copy / "checkpoints" / "latest.pt")["step"] == 1300
 
 
@@ -331,3 +340,28 @@ def test_a_checkpoint_of_another_run_is_not_resumed_in_the_directory_it_was_copi
     reason = "seed from 7 to 0" if folder == "checkpoints" else "is not in the folder checkpoints"
     assert reason in error
     assert everything_in(run_copy) == before
+
+
+def test_a_copied_checkpoint_is_resumed_as_the_message_says(
+    run_copy: Path, program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    shutil.copy(run_copy / "checkpoints" / "best.pt", tmp_path / "best.pt")
+    advice = program("resume=best.pt").error.partition("write ")[2].replace("NEW_DIRECTORY", "new")
+    assert advice == "resume=new/checkpoints/best.pt"
+    (tmp_path / "new").mkdir()
+    shutil.copytree(run_copy / "checkpoints", tmp_path / "new" / "checkpoints")
+    assert program(advice, "trainer.max_steps=1300").status == 0
+    assert read_json(tmp_path / "new" / "metrics.json")["env_steps"] == 1300
+
+
+def test_a_run_of_a_script_goes_back_to_a_checkpoint_from_before_a_changed_setting(
+    program: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    agent = DQNAgent(DQNConfig(state_dim=4, action_dim=2, learning_starts=50, batch_size=8, compile=False))
+    config = TrainingConfig(
+        max_steps=400, frequency_unit="steps", eval_frequency=200, checkpoint_frequency=200
+    )
+    Trainer(agent, GymEnv(id="CartPole-v1"), config, tmp_path / "run").train()
+    assert program("resume=run", "trainer.max_steps=600", "agent.learning_rate=1e-4").status == 0
+    done = program("resume=run/checkpoints/checkpoint_0000000400.pt", "trainer.max_steps=500")
+    assert done.status == 0, done.err

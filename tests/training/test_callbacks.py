@@ -398,3 +398,20 @@ def test_a_callback_from_the_group(program: Callable[..., Outcome]) -> None:
     )
     assert done.status == 0, done.err
     assert "at least -1 (callbacks.stop_on_metric)" in done.err
+
+
+def test_the_log_has_the_traceback_of_a_state_that_raises(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tape = Tape()
+
+    def state_dict() -> Any:
+        raise AttributeError("no attribute 'best'")
+
+    tape.state_dict = state_dict  # type: ignore[method-assign]
+    trainer = make(tmp_path, tape)
+    with pytest.raises(CallbackError, match="no attribute 'best'"):
+        trainer.train()
+    assert trainer.step == 0
+    (failure,) = [record for record in caplog.records if "training failed at step 0" in record.message]
+    assert failure.exc_info

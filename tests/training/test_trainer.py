@@ -473,10 +473,44 @@ class Shifted(Counter):
     action_space = gymnasium.spaces.Discrete(2, start=4)
 
 
-def test_a_run_is_not_resumed_with_other_actions(tmp_path: Path) -> None:
+class Longer(Counter):
+    """Has two features more."""
+
+    observation_space = gymnasium.spaces.Box(-1, 100, (3,), np.float32)
+
+    def reset(self, **kwargs: Any) -> Any:
+        super().reset(**kwargs)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(3, np.float32), *super().step(action)[1:]
+
+
+class OneOfOne(Counter):
+    """Has the same actions in an array."""
+
+    action_space = gymnasium.spaces.MultiDiscrete([2])
+
+
+@pytest.mark.parametrize(
+    ("env", "change"),
+    [
+        (Shifted(), r"actions\.start \[0\] -> \[4\]"),
+        (Longer(), r"obs_shape \[1\] -> \[3\]"),
+        (OneOfOne(), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_run_is_not_resumed_with_other_observations_or_actions(
+    tmp_path: Path, env: Any, change: str | None
+) -> None:
     make_trainer(tmp_path, Tape(), max_steps=8).train()
-    trainer = make_trainer(tmp_path, Tape(), env=Shifted())
-    with pytest.raises(
-        UserError, match=r"than when the run began: actions\.start \[0\] -> \[4\]\. Restore it, or start a"
-    ):
+    agent = make_agent(state_dim=env.observation_space.shape[0])
+    trainer = make_trainer(tmp_path, Tape(), agent, env)
+    if change is None:
         trainer.train()
+        return
+    with pytest.raises(
+        UserError, match=rf"than when the run began: {change}\. Restore it, or start a new run"
+    ):
+        trainer.resume(tmp_path / "run")
