@@ -83,8 +83,8 @@ def read_stored(path: str, key: str) -> Stored:
     """
     found: list[dict[str, Any]] = []
     wanted = find_checkpoint(Path(path)).absolute()
-    if key == "resume" and (wanted.is_symlink() or wanted.parent.name != CHECKPOINTS):
-        wanted = wanted.resolve()  # a resume writes to the run that a link leads to
+    if key == "resume":
+        wanted = _of_its_run(wanted)
 
     def mismatch_with(document: State) -> str | None:
         ours = recorded_config(wanted.parent.parent)
@@ -120,6 +120,18 @@ def read_stored(path: str, key: str) -> Stored:
         source["config_dir"],
         source.get("environment", {}),
     )
+
+
+def _of_its_run(path: Path) -> Path:
+    """The checkpoint in the directory of its run, to which `path` may be a link.
+
+    A broken link is left as it is: an older checkpoint beside it may be used.
+    """
+    is_inside = path.parent.name == CHECKPOINTS
+    if not path.is_file() or (is_inside and not path.is_symlink()):
+        return path
+    target = path.resolve()
+    return path if is_inside and target.parent.name != CHECKPOINTS else target
 
 
 def _check_directory(file: Path, mismatch: str | None) -> None:

@@ -365,3 +365,16 @@ def test_a_run_of_a_script_goes_back_to_a_checkpoint_from_before_a_changed_setti
     assert program("resume=run", "trainer.max_steps=600", "agent.learning_rate=1e-4").status == 0
     done = program("resume=run/checkpoints/checkpoint_0000000400.pt", "trainer.max_steps=500")
     assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("target", ["latest.pt", "missing.pt", "/missing/checkpoints/latest.pt"])
+def test_an_older_checkpoint_is_used_beside_a_broken_link(
+    run_copy: Path, program: Callable[..., Outcome], target: str
+) -> None:
+    latest = run_copy / "checkpoints" / "latest.pt"
+    latest.unlink()
+    latest.symlink_to(target)
+    done = program(f"resume={latest}", "trainer.max_steps=1300")
+    assert done.status == 0, done.err
+    assert "is used instead" in done.err
+    assert not latest.is_symlink()
