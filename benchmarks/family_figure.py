@@ -35,15 +35,17 @@ def draw_task(task: Task, done: dict[str, Results], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     agents = [agent for agent in done if agent != BASELINE]
-    rows = len(agents) // COLUMNS + 1
-    figure = plt.figure(figsize=(WIDTH, ROW * rows), dpi=DPI, layout="constrained")
-    grid = figure.add_gridspec(rows, COLUMNS)
+    row, column = divmod(len(agents), COLUMNS)
+    if COLUMNS - column < 2:  # the profiles and their legend need two columns
+        row, column = row + 1, 0
+    figure = plt.figure(figsize=(WIDTH, ROW * (row + 1)), dpi=DPI, layout="constrained")
+    grid = figure.add_gridspec(row + 1, COLUMNS)
     first: Axes | None = None
     for index, agent in enumerate(agents):
         panel = figure.add_subplot(grid[index // COLUMNS, index % COLUMNS], sharey=first)
         first = first or panel
         draw_agent(panel, task, agent, done)
-    panel, legend = grid[-1, len(agents) % COLUMNS :].subgridspec(1, 2, width_ratios=(2, 1)).subplots()
+    panel, legend = grid[row, column:].subgridspec(1, 2, width_ratios=(2, 1)).subplots()
     draw_profiles(panel, done)
     legend.legend(*panel.get_legend_handles_labels(), loc="center", frameon=False, fontsize=SMALL, ncol=2)
     legend.axis("off")
