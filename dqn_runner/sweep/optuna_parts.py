@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 from dqn_runner.config.hydra_internals import locate
@@ -61,6 +62,21 @@ def make_part(part: str, config: Mapping[str, Any], **extra: Any) -> Any:
             f"hydra.sweeper.{part}: {config[TARGET]} makes no {base.__name__} of Optuna; name another"
         )
     return made
+
+
+@contextmanager
+def naming_arguments(part: str, task: str) -> Generator[None]:
+    """A block in which a sampler or a pruner does its task: what a wrong argument raises becomes a UserError.
+
+    Optuna's classes read most of their arguments only then.
+    """
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise UserError(
+            f"hydra.sweeper.{part} cannot {task}: {reason}; check its arguments, or choose another {part}"
+        ) from error
 
 
 def _is_subclass(part: str, config: Mapping[str, Any], kinds: tuple[str, ...]) -> bool:

@@ -12,7 +12,7 @@ from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 
 from dqn_runner.core.exceptions import UserError
-from dqn_runner.sweep.optuna_parts import make_part, pruner_imports
+from dqn_runner.sweep.optuna_parts import make_part, naming_arguments, pruner_imports
 
 _WRAPPED = "wrapped_pruner"
 _TRIALS, _EVALUATIONS = 8, 12
@@ -41,18 +41,11 @@ def _try(pruner: BasePruner, direction: str) -> None:
     study = optuna.create_study(
         direction=StudyDirection[direction.upper()], pruner=pruner, sampler=RandomSampler(seed=0)
     )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for number in range(_TRIALS):
-                trial = study.ask()
-                for step in range(1, _EVALUATIONS + 1):
-                    trial.report(float(step if number % 2 else -step), step)
-                    trial.should_prune()
-                study.tell(trial, float(number))
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise UserError(
-            f"hydra.sweeper.pruner cannot decide about a trial: {reason}; check its arguments, or choose "
-            "another pruner"
-        ) from error
+    with naming_arguments("pruner", "decide about a trial"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(_TRIALS):
+            trial = study.ask()
+            for step in range(1, _EVALUATIONS + 1):
+                trial.report(float(step if number % 2 else -step), step)
+                trial.should_prune()
+            study.tell(trial, float(number))

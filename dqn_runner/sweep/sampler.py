@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,15 @@ from optuna.samplers import BaseGASampler, BaseSampler, QMCSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dqn_runner.core.exceptions import UserError
+from dqn_runner.sweep.optuna_parts import naming_arguments
 
 TRIED = 11
 """How many proposals of a sampler are tried; most samplers propose the first 10 at random."""
 
 
-@contextmanager
-def proposing() -> Generator[None]:
+def proposing() -> AbstractContextManager[None]:
     """Within the block, a sampler proposes values: what it raises of a wrong argument becomes a UserError."""
-    try:
-        yield
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise UserError(
-            f"hydra.sweeper.sampler cannot propose the values of a trial: {reason}; "
-            "check its arguments, or choose another sampler"
-        ) from error
+    return naming_arguments("sampler", "propose the values of a trial")
 
 
 def try_sampler(

@@ -218,6 +218,16 @@ def describe_source(agent: DQNAgent, config: TrainingConfig, env: EnvPart) -> di
     return {"agent": to_plain(agent.config), "trainer": to_plain(config), "env": describe(env)}
 
 
+def trained_agent_notices(agent: DQNAgent) -> list[str]:
+    """A warning about an agent that a new run does not begin with the parameters of its seed."""
+    if not agent.learner.updates:
+        return []
+    return [
+        "the agent was trained before this run, which begins with its parameters instead of those of its "
+        "seed; make a new DQNAgent for a run of its own"
+    ]
+
+
 def stateful_wrapper_notices(env: Env) -> list[str]:
     """One line if wrappers of `env` have statistics of the whole run; empty otherwise."""
     names = ", ".join(stateful_wrappers(env))

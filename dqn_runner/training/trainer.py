@@ -37,11 +37,6 @@ from dqn_runner.training.stats import TrainingStats
 from dqn_runner.training.stopping import Stopping
 from dqn_runner.training.video import VideoRecorder
 
-_TRAINED_BEFORE = (
-    "the agent was trained before this run, which begins with its parameters instead of those of its seed; "
-    "make a new DQNAgent for a run of its own"
-)
-
 
 class Trainer:
     """Runs training: owns the order of events, and leaves each of them to a part."""
@@ -176,8 +171,7 @@ class Trainer:
             self.resume(self.output_dir)
             self.directory.notices += self.preload.changed()
         else:
-            if self.agent.learner.updates:
-                self.directory.notices.append(_TRAINED_BEFORE)
+            self.directory.notices += assembly.trained_agent_notices(self.agent)
             self.preload.fill()
             if beside := self.preload.demonstrations:
                 spec = self.collector.envs.spec
